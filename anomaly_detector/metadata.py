@@ -1,0 +1,190 @@
+"""What a model file says about itself: the JSON entry in the ONNX metadata.
+
+A score without a scale is useless, and a model fed with frames that were shrunk in another way is
+wrong without a sign of it. So all that is needed to use a model right travels inside its file,
+under the key :data:`METADATA_KEY`, and is checked when the file is loaded.
+``docs/model-format.md`` describes every field.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from anomaly_detector.errors import ModelError
+from anomaly_detector.preprocessing import INPUT_SIZE, RESIZE_METHOD
+
+__all__ = ["FORMAT_VERSION", "METADATA_KEY", "Calibration", "ModelMetadata"]
+
+FORMAT_VERSION = 1
+METADATA_KEY = "anomaly_detector"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Where a threshold comes from.
+
+    Attributes:
+        method: ``split-conformal``, or ``fixed`` for a threshold that was given.
+        false_alarm_rate: wanted share of normal frames at or above the threshold; None when fixed.
+        frames: number of held-out normal frames the threshold was computed from; 0 when fixed.
+        quantiles: score quantiles of those frames, probability (as text, ``"0.5"``) to score.
+    """
+
+    method: str
+    false_alarm_rate: float | None = None
+    frames: int = 0
+    quantiles: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """The contents of the metadata entry.
+
+    Attributes:
+        name: short name of the model.
+        architecture: network, for example ``v5``.
+        scorer: ``reconstruction`` or ``mlp``.
+        score_units: the unit of the raw score, in words.
+        threshold: a frame is anomalous when its score is at or above this value.
+        calibration: where the threshold comes from.
+        input_size: height and width of the input image, pixels.
+        color_order: always ``rgb``.
+        resize_method: name and version of the shrink the model was trained with.
+        provenance: data, seed, options and versions that made the model.
+        metrics: figures from training, for example ``validation_mse``.
+        format_version: of this JSON entry.
+    """
+
+    name: str
+    architecture: str
+    scorer: str
+    score_units: str
+    threshold: float
+    calibration: Calibration
+    input_size: int = INPUT_SIZE
+    color_order: str = "rgb"
+    resize_method: str = RESIZE_METHOD
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> str:
+        """Give the JSON text for the ONNX metadata entry.
+
+        Raises:
+            ValueError: a number in it is NaN or infinite, which JSON cannot say.
+        """
+        return json.dumps(asdict(self), allow_nan=False, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str, source: str) -> ModelMetadata:
+        """Read and check the JSON text of a model file.
+
+        Args:
+            text: the metadata entry.
+            source: the model's path, for errors.
+
+        Raises:
+            ModelError: no JSON object, another format version, a field missing or of a wrong
+                type, a threshold that is not finite, or an input this package does not produce.
+        """
+        try:
+            raw = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ModelError(
+                f"model {source}: metadata entry {METADATA_KEY!r} is not JSON ({error}): "
+                "export the model again with 'python -m training train'"
+            ) from error
+        if not isinstance(raw, dict):
+            raise ModelError(
+                f"model {source}: metadata entry {METADATA_KEY!r} is a {type(raw).__name__}, "
+                "not an object: export the model again with 'python -m training train'"
+            )
+        reader = _FieldReader(raw, source)
+        version = reader.integer("format_version")
+        if version != FORMAT_VERSION:
+            raise ModelError(
+                f"model {source}: format version {version}, this package reads {FORMAT_VERSION}: "
+                "export the model with the version of anomaly_detector that runs it"
+            )
+        calibration = _FieldReader(reader.mapping("calibration"), source, "calibration.")
+        rate = calibration.raw.get("false_alarm_rate")
+        metadata = cls(
+            name=reader.text("name"),
+            architecture=reader.text("architecture"),
+            scorer=reader.text("scorer"),
+            score_units=reader.text("score_units"),
+            threshold=reader.number("threshold"),
+            calibration=Calibration(
+                method=calibration.text("method"),
+                false_alarm_rate=None if rate is None else calibration.number("false_alarm_rate"),
+                frames=calibration.integer("frames"),
+                quantiles={
+                    key: _FieldReader(calibration.mapping("quantiles"), source).number(key)
+                    for key in calibration.mapping("quantiles")
+                },
+            ),
+            input_size=reader.integer("input_size"),
+            color_order=reader.text("color_order"),
+            resize_method=reader.text("resize_method"),
+            provenance=reader.mapping("provenance"),
+            metrics=reader.mapping("metrics"),
+            format_version=version,
+        )
+        for name, got, wanted in (
+            ("input_size", metadata.input_size, INPUT_SIZE),
+            ("color_order", metadata.color_order, "rgb"),
+            ("resize_method", metadata.resize_method, RESIZE_METHOD),
+        ):
+            if got != wanted:
+                raise ModelError(
+                    f"model {source}: {name} is {got!r}, this package prepares frames with "
+                    f"{wanted!r}: train the model again with this version"
+                )
+        return metadata
+
+
+@dataclass(frozen=True)
+class _FieldReader:
+    """Typed access to a JSON object, with errors that name the model and the field."""
+
+    raw: Mapping[str, Any]
+    source: str
+    prefix: str = ""
+
+    def _get(self, key: str, kind: str, types: tuple[type, ...]) -> Any:
+        if key not in self.raw:
+            raise ModelError(
+                f"model {self.source}: metadata field {self.prefix + key!r} is missing: "
+                "export the model again with 'python -m training train'"
+            )
+        value = self.raw[key]
+        if not isinstance(value, types) or isinstance(value, bool):
+            raise ModelError(
+                f"model {self.source}: metadata field {self.prefix + key!r} is {value!r}, "
+                f"not {kind}: export the model again with 'python -m training train'"
+            )
+        return value
+
+    def text(self, key: str) -> str:
+        return str(self._get(key, "a text", (str,)))
+
+    def integer(self, key: str) -> int:
+        return int(self._get(key, "an integer", (int,)))
+
+    def number(self, key: str) -> float:
+        value = float(self._get(key, "a number", (int, float)))
+        if not math.isfinite(value):
+            raise ModelError(
+                f"model {self.source}: metadata field {self.prefix + key!r} is {value}, "
+                "not a finite number: export the model again with 'python -m training train'"
+            )
+        return value
+
+    def mapping(self, key: str) -> Mapping[str, Any]:
+        value: Mapping[str, Any] = self._get(key, "an object", (dict,))
+        return value

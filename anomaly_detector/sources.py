@@ -1,0 +1,356 @@
+"""Recordings as streams of frames: a folder of images, a ROS bag or a video file.
+
+Training and offline scoring read through this one layer. A source holds one full-size frame at a
+time. Frames that cannot be read are recorded in :attr:`FrameSource.unreadable` and skipped; a
+source that yields nothing at all is an error.
+"""
+
+from __future__ import annotations
+
+import abc
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from anomaly_detector.errors import ImageError, SourceError
+from anomaly_detector.image import Pixels, decode_compressed, decode_encoded_bytes, decode_image
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "VIDEO_SUFFIXES",
+    "BagSource",
+    "Frame",
+    "FrameSource",
+    "ImageFolderSource",
+    "UnreadableFrame",
+    "VideoSource",
+    "find_image_topic",
+    "list_image_topics",
+    "natural_key",
+    "open_source",
+]
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
+)
+VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg"})
+_BAG_SUFFIXES = frozenset({".mcap", ".db3", ".bag"})
+_IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of a recording.
+
+    Attributes:
+        name: file name, or the frame's number in a bag's topic or a video as six digits.
+        stamp_ns: header stamp of a bag's message, or time since the start of a video, in
+            nanoseconds; None for a folder of images.
+        pixels: the picture, full size.
+    """
+
+    name: str
+    stamp_ns: int | None
+    pixels: Pixels
+
+
+@dataclass(frozen=True)
+class UnreadableFrame:
+    """A frame that was skipped, and why."""
+
+    name: str
+    reason: str
+
+
+class FrameSource(abc.ABC):
+    """A recording that can be read from start to end, any number of times.
+
+    Attributes:
+        path: where it is.
+        unreadable: the frames skipped by the newest pass, in order.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.unreadable: list[UnreadableFrame] = []
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """Give the number of frames that the recording says it has; some may be unreadable."""
+
+    @abc.abstractmethod
+    def _frames(self) -> Iterator[Frame | UnreadableFrame]:
+        """Yield every frame in order."""
+
+    @property
+    def identity(self) -> str:
+        """A text that tells this recording from others; changes when the files change."""
+        files = sorted(self.path.iterdir()) if self.path.is_dir() else [self.path]
+        stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
+        return f"{self.path.resolve()}|{stats}"
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the readable frames in order.
+
+        Raises:
+            SourceError: at the end, when not one frame was readable.
+        """
+        self.unreadable = []
+        count = 0
+        for item in self._frames():
+            if isinstance(item, UnreadableFrame):
+                self.unreadable.append(item)
+            else:
+                count += 1
+                yield item
+        if count == 0:
+            detail = ""
+            if self.unreadable:
+                first = self.unreadable[0]
+                detail = f" (all {len(self.unreadable)} unreadable; {first.name}: {first.reason})"
+            raise SourceError(f"{self.path} has no readable frame{detail}: give another recording")
+
+
+class ImageFolderSource(FrameSource):
+    """The images directly in a folder, in natural order (``2.jpg`` before ``10.jpg``)."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.files = sorted(
+            (f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file()),
+            key=lambda f: natural_key(f.name),
+        )
+        if not self.files:
+            raise SourceError(
+                f"{path} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}), bag or video: "
+                "give the folder that directly holds the frames"
+            )
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def _frames(self) -> Iterator[Frame | UnreadableFrame]:
+        for file in self.files:
+            try:
+                pixels = decode_encoded_bytes(file.read_bytes(), file.name)
+            except (ImageError, OSError) as error:
+                yield UnreadableFrame(file.name, str(error))
+            else:
+                yield Frame(file.name, None, pixels)
+
+
+class BagSource(FrameSource):
+    """One image topic of a rosbag2 (sqlite3 or mcap, folder or single file) or a ROS 1 bag.
+
+    Args:
+        path: the bag's folder or file.
+        topic: the image topic; None when the bag has just one.
+
+    Raises:
+        SourceError: the bag cannot be opened, has no image topic, or more than one to choose from.
+    """
+
+    def __init__(self, path: Path, topic: str | None = None) -> None:
+        super().__init__(path)
+        self.topic, self._count = find_image_topic(path, topic)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def identity(self) -> str:
+        """See :attr:`FrameSource.identity`."""
+        return f"{super().identity}|{self.topic}"
+
+    def _frames(self) -> Iterator[Frame | UnreadableFrame]:
+        with _open_bag(self.path) as reader:
+            connections = [c for c in reader.connections if c.topic == self.topic]
+            messages = reader.messages(connections=connections)
+            for index in range(self._count):
+                name = f"{index:06d}"
+                try:
+                    connection, _, data = next(messages)
+                except StopIteration:
+                    missing = self._count - index
+                    yield UnreadableFrame(name, f"the bag ends {missing} messages early")
+                    return
+                except Exception as error:  # storage errors: sqlite, mcap, zstd, struct, ...
+                    yield UnreadableFrame(name, f"the bag is damaged from here on: {error}")
+                    return
+                yield _decode_message(reader, connection, data, name)
+
+
+def _decode_message(reader: Any, connection: Any, data: Any, name: str) -> Frame | UnreadableFrame:
+    try:
+        message = reader.deserialize(data, connection.msgtype)
+    except Exception as error:  # whatever a damaged CDR payload runs into
+        return UnreadableFrame(name, f"message cannot be deserialized: {error}")
+    stamp = message.header.stamp
+    try:
+        decode = decode_compressed if connection.msgtype == _IMAGE_TYPES[1] else decode_image
+        pixels = decode(message)
+    except ImageError as error:
+        return UnreadableFrame(name, str(error))
+    return Frame(name, int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec), pixels)
+
+
+class VideoSource(FrameSource):
+    """A video file that OpenCV can read."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        capture = self._open()
+        self._count = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        capture.release()
+
+    def _open(self) -> cv2.VideoCapture:
+        capture = cv2.VideoCapture(str(self.path))
+        if not capture.isOpened():
+            raise SourceError(f"{self.path} cannot be opened as a video: is it whole?")
+        return capture
+
+    def __len__(self) -> int:
+        return self._count
+
+    def _frames(self) -> Iterator[Frame | UnreadableFrame]:
+        capture = self._open()
+        try:
+            index = 0
+            while True:
+                milliseconds = capture.get(cv2.CAP_PROP_POS_MSEC)
+                readable, picture = capture.read()
+                if not readable:
+                    break
+                pixels = Pixels(np.asarray(picture, dtype=np.uint8), "bgr")
+                yield Frame(f"{index:06d}", round(milliseconds * 1e6), pixels)
+                index += 1
+            if index < self._count:
+                reason = f"the video ends {self._count - index} frames early"
+                yield UnreadableFrame(f"{index:06d}", reason)
+        finally:
+            capture.release()
+
+
+def open_source(path: str | Path, topic: str | None = None) -> FrameSource:
+    """Open a recording of any kind.
+
+    Args:
+        path: a folder of images, a rosbag2 folder, an .mcap, .db3 or .bag file, or a video file.
+        topic: the image topic of a bag; only needed when it has more than one.
+
+    Raises:
+        SourceError: nothing there, or nothing in it that this package reads.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise SourceError(f"{path} does not exist: give an image folder, a bag or a video")
+    source: FrameSource
+    if (path / "metadata.yaml").is_file() or (
+        path.is_file() and path.suffix.lower() in _BAG_SUFFIXES
+    ):
+        return BagSource(path, topic)
+    if topic is not None:
+        raise SourceError(f"{path} is not a bag, so it has no topic {topic!r}: leave the topic out")
+    if path.is_dir():
+        bags = sorted(f.name for f in path.iterdir() if f.suffix.lower() in _BAG_SUFFIXES)
+        if bags:
+            raise SourceError(
+                f"{path} holds {', '.join(bags)} but no metadata.yaml: the recording was cut off; "
+                f"run 'ros2 bag reindex {path}' or give the file itself"
+            )
+        source = ImageFolderSource(path)
+    elif path.suffix.lower() in VIDEO_SUFFIXES:
+        source = VideoSource(path)
+    else:
+        raise SourceError(
+            f"{path} is no bag ({', '.join(sorted(_BAG_SUFFIXES))}) or video "
+            f"({', '.join(sorted(VIDEO_SUFFIXES))}): give one of these or an image folder"
+        )
+    return source
+
+
+def list_image_topics(path: Path) -> dict[str, tuple[str, int]]:
+    """Give a bag's image topics: name to message type and number of messages.
+
+    Raises:
+        SourceError: the bag cannot be opened.
+    """
+    topics: dict[str, tuple[str, int]] = {}
+    with _open_bag(path) as reader:
+        for connection in reader.connections:
+            if connection.msgtype in _IMAGE_TYPES:
+                _, count = topics.get(connection.topic, ("", 0))
+                topics[connection.topic] = (connection.msgtype, count + connection.msgcount)
+    return topics
+
+
+def find_image_topic(path: Path, topic: str | None = None) -> tuple[str, int]:
+    """Choose a bag's image topic.
+
+    Args:
+        path: the bag.
+        topic: the wanted topic; None when the bag has just one.
+
+    Returns:
+        The topic and its number of messages.
+
+    Raises:
+        SourceError: no image topic, the wanted one is not there, it is empty, or several are
+            there and none was asked for.
+    """
+    topics = list_image_topics(path)
+    listed = ", ".join(f"{name} ({kind}, {count})" for name, (kind, count) in topics.items())
+    if not topics:
+        raise SourceError(
+            f"bag {path} has no sensor_msgs/Image or CompressedImage topic: "
+            "record the camera topic too"
+        )
+    if topic is None:
+        filled = [name for name, (_, count) in topics.items() if count]
+        if not filled:
+            raise SourceError(f"bag {path} has no image message ({listed}): record it again")
+        if len(filled) > 1:
+            raise SourceError(
+                f"bag {path} has several image topics: choose one with --topic: {listed}"
+            )
+        topic = filled[0]
+    if topic not in topics:
+        raise SourceError(f"bag {path} has no image topic {topic!r}, it has {listed}")
+    count = topics[topic][1]
+    if not count:
+        raise SourceError(f"bag {path} has no message on {topic}: record it again")
+    return topic, count
+
+
+@contextmanager
+def _open_bag(path: Path) -> Iterator[Any]:
+    """Open a ``rosbags.highlevel.AnyReader``, turning what damaged files raise into our error."""
+    # Imported here: the node needs no bag reader.
+    from rosbags.highlevel import AnyReader
+    from rosbags.typesys import Stores, get_typestore
+
+    try:
+        # Bags of Humble and older carry no message definitions: image messages never changed.
+        reader = AnyReader([path], default_typestore=get_typestore(Stores.LATEST))
+        reader.open()
+    except Exception as error:  # sqlite3, mcap, yaml, zstd: each has errors of its own
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise SourceError(
+            f"bag {path} cannot be opened ({reason}): copy or record it again"
+        ) from error
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+def natural_key(name: str) -> list[tuple[int, int | str]]:
+    """Give a sort key that orders the numbers in names by value (``2`` before ``10``)."""
+    parts = re.split(r"(\d+)", name)
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]
