@@ -11,7 +11,7 @@ from pathlib import Path
 
 from anomaly_detector.errors import AnomalyDetectorError
 
-__all__ = ["atomic_directory", "atomic_path"]
+__all__ = ["atomic_directory", "atomic_path", "writable_parent"]
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         AnomalyDetectorError: the folder cannot be made or written to.
     """
-    parent = _writable_parent(path)
+    parent = writable_parent(path)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=parent)
     os.close(handle)
     temporary = Path(name)
@@ -47,7 +47,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise AnomalyDetectorError(f"{path} is there and not empty: give a new folder or remove it")
-    parent = _writable_parent(path)
+    parent = writable_parent(path)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=parent))
     try:
         yield temporary
@@ -61,7 +61,12 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _writable_parent(path: Path) -> Path:
+def writable_parent(path: Path) -> Path:
+    """Give the folder that ``path`` is to lie in, made if need be.
+
+    Raises:
+        AnomalyDetectorError: it cannot be made or written to.
+    """
     parent = path.absolute().parent
     try:
         parent.mkdir(parents=True, exist_ok=True)

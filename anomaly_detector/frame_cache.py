@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from anomaly_detector.errors import SourceError
+from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.files import atomic_directory
 from anomaly_detector.preprocessing import INPUT_SIZE, RESIZE_METHOD, shrink
-from anomaly_detector.sources import FrameSource, UnreadableFrame
+from anomaly_detector.sources import Frame, FrameSource, UnreadableFrame
 
 __all__ = ["CachedFrames", "cache_frames", "default_cache_folder"]
 
@@ -56,7 +56,11 @@ def default_cache_folder() -> Path:
 
 
 def cache_frames(
-    source: FrameSource, folder: Path | None = None, *, progress: bool = True
+    source: FrameSource,
+    folder: Path | None = None,
+    *,
+    workers: int | None = None,
+    progress: bool = True,
 ) -> CachedFrames:
     """Shrink all frames of a recording, or take them from the cache.
 
@@ -66,35 +70,45 @@ def cache_frames(
     Args:
         source: the recording.
         folder: where the cache lies; None for :func:`default_cache_folder`.
+        workers: frames decoded at the same time, where the recording allows it; None for one
+            per processor. The cache's bytes do not depend on it.
         progress: show a progress bar on stderr.
 
     Raises:
-        SourceError: no frame is readable.
+        SourceError: no frame is readable, or the cache entry is damaged.
         AnomalyDetectorError: the cache folder cannot be written.
     """
     key = hashlib.sha256(f"{source.identity}|{RESIZE_METHOD}".encode()).hexdigest()[:32]
     entry = (default_cache_folder() if folder is None else folder) / key
     if not (entry / "index.json").is_file():
-        _build(source, entry, progress)
+        try:
+            _build(source, entry, workers or os.cpu_count() or 1, progress)
+        except OSError as error:
+            # Another process may have finished the same entry first: theirs is as good.
+            if not (entry / "index.json").is_file():
+                raise AnomalyDetectorError(
+                    f"cache entry {entry} cannot be written ({error.strerror or error}): "
+                    "make room or choose another cache folder"
+                ) from error
     return _load(source.path, entry)
 
 
-def _build(source: FrameSource, entry: Path, progress: bool) -> None:
+def _build(source: FrameSource, entry: Path, workers: int, progress: bool) -> None:
     names: list[str] = []
     stamps: list[int | None] = []
     with atomic_directory(entry) as folder:
         with (folder / "frames.u8").open("wb") as file:
             bar = tqdm(
-                source,
+                source.mapped(_shrunk, workers),
                 f"reading {source.path.name}",
                 len(source),
                 unit="frame",
                 disable=not progress,
             )
-            for frame in bar:
-                file.write(shrink(frame.pixels).tobytes())
-                names.append(frame.name)
-                stamps.append(frame.stamp_ns)
+            for name, stamp_ns, image in bar:
+                file.write(image.data)
+                names.append(name)
+                stamps.append(stamp_ns)
         index = {
             "names": names,
             "stamps_ns": stamps,
@@ -103,17 +117,25 @@ def _build(source: FrameSource, entry: Path, progress: bool) -> None:
         (folder / "index.json").write_text(json.dumps(index))
 
 
+def _shrunk(frame: Frame) -> tuple[str, int | None, NDArray[np.uint8]]:
+    return frame.name, frame.stamp_ns, shrink(frame.pixels)
+
+
 def _load(path: Path, entry: Path) -> CachedFrames:
-    index = json.loads((entry / "index.json").read_text())
-    count = len(index["names"])
     file = entry / "frames.u8"
-    if not file.is_file() or file.stat().st_size != count * _FRAME_BYTES:
-        raise SourceError(f"cache entry {entry} is damaged: remove this folder and run again")
-    shape = (count, INPUT_SIZE, INPUT_SIZE, 3)
-    return CachedFrames(
-        source=path,
-        images=np.memmap(file, np.uint8, "r", shape=shape),
-        names=index["names"],
-        stamps_ns=index["stamps_ns"],
-        unreadable=[UnreadableFrame(name, reason) for name, reason in index["unreadable"]],
-    )
+    try:
+        index = json.loads((entry / "index.json").read_text())
+        count = len(index["names"])
+        if file.stat().st_size != count * _FRAME_BYTES:
+            raise ValueError("index and frames do not fit together")
+        return CachedFrames(
+            source=path,
+            images=np.memmap(file, np.uint8, "r", shape=(count, INPUT_SIZE, INPUT_SIZE, 3)),
+            names=index["names"],
+            stamps_ns=index["stamps_ns"],
+            unreadable=[UnreadableFrame(name, reason) for name, reason in index["unreadable"]],
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SourceError(
+            f"cache entry {entry} is damaged: remove this folder and run again"
+        ) from error

@@ -8,12 +8,15 @@ source that yields nothing at all is an error.
 from __future__ import annotations
 
 import abc
+import os
 import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -27,6 +30,7 @@ __all__ = [
     "BagSource",
     "Frame",
     "FrameSource",
+    "ImageFilesSource",
     "ImageFolderSource",
     "UnreadableFrame",
     "VideoSource",
@@ -42,6 +46,8 @@ IMAGE_SUFFIXES = frozenset(
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg"})
 _BAG_SUFFIXES = frozenset({".mcap", ".db3", ".bag"})
 _IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,13 @@ class FrameSource(abc.ABC):
     def _frames(self) -> Iterator[Frame | UnreadableFrame]:
         """Yield every frame in order."""
 
+    def _mapped(
+        self, function: Callable[[Frame], _T], workers: int
+    ) -> Iterator[_T | UnreadableFrame]:
+        """Yield ``function`` of every frame in order; serial unless a subclass can do better."""
+        for item in self._frames():
+            yield item if isinstance(item, UnreadableFrame) else function(item)
+
     @property
     def identity(self) -> str:
         """A text that tells this recording from others; changes when the files change."""
@@ -101,9 +114,25 @@ class FrameSource(abc.ABC):
         Raises:
             SourceError: at the end, when not one frame was readable.
         """
+        return self._readable(self._frames())
+
+    def mapped(self, function: Callable[[Frame], _T], workers: int = 1) -> Iterator[_T]:
+        """Yield ``function`` of the readable frames, in order.
+
+        Args:
+            function: called once for every readable frame; with several workers from any thread.
+            workers: threads that read and call ``function`` at the same time. Only recordings
+                whose frames are files of their own can be read so; others are read in one thread.
+
+        Raises:
+            SourceError: at the end, when not one frame was readable.
+        """
+        return self._readable(self._mapped(function, workers))
+
+    def _readable(self, items: Iterator[_T | UnreadableFrame]) -> Iterator[_T]:
         self.unreadable = []
         count = 0
-        for item in self._frames():
+        for item in items:
             if isinstance(item, UnreadableFrame):
                 self.unreadable.append(item)
             else:
@@ -117,32 +146,80 @@ class FrameSource(abc.ABC):
             raise SourceError(f"{self.path} has no readable frame{detail}: give another recording")
 
 
-class ImageFolderSource(FrameSource):
-    """The images directly in a folder, in natural order (``2.jpg`` before ``10.jpg``)."""
+class ImageFilesSource(FrameSource):
+    """A list of image files, in the order given.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the folder that they belong to, for messages and for :attr:`identity`.
+        files: the image files.
+    """
+
+    def __init__(self, path: Path, files: Sequence[Path]) -> None:
         super().__init__(path)
-        self.files = sorted(
-            (f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file()),
-            key=lambda f: natural_key(f.name),
-        )
-        if not self.files:
-            raise SourceError(
-                f"{path} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}), bag or video: "
-                "give the folder that directly holds the frames"
-            )
+        self.files = list(files)
 
     def __len__(self) -> int:
         return len(self.files)
 
+    @property
+    def identity(self) -> str:
+        """See :attr:`FrameSource.identity`."""
+        stats = [(f, f.stat()) for f in self.files]
+        lines = [(os.path.relpath(f, self.path), s.st_size, s.st_mtime_ns) for f, s in stats]
+        return f"{self.path.resolve()}|{lines}"
+
     def _frames(self) -> Iterator[Frame | UnreadableFrame]:
-        for file in self.files:
+        return map(_read_image_file, self.files)
+
+    def _mapped(
+        self, function: Callable[[Frame], _T], workers: int
+    ) -> Iterator[_T | UnreadableFrame]:
+        if workers <= 1:
+            yield from super()._mapped(function, workers)
+            return
+
+        def read(file: Path) -> _T | UnreadableFrame:
+            item = _read_image_file(file)
+            return item if isinstance(item, UnreadableFrame) else function(item)
+
+        # Threads, not processes: OpenCV decodes and resizes without the interpreter's lock.
+        # The queue keeps the order and bounds the results that wait for a slow first one.
+        with ThreadPoolExecutor(workers) as pool:
+            waiting: deque[Future[_T | UnreadableFrame]] = deque()
             try:
-                pixels = decode_encoded_bytes(file.read_bytes(), file.name)
-            except (ImageError, OSError) as error:
-                yield UnreadableFrame(file.name, str(error))
-            else:
-                yield Frame(file.name, None, pixels)
+                for file in self.files:
+                    waiting.append(pool.submit(read, file))
+                    if len(waiting) >= 8 * workers:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+
+class ImageFolderSource(ImageFilesSource):
+    """The images directly in a folder, in natural order (``2.jpg`` before ``10.jpg``)."""
+
+    def __init__(self, path: Path) -> None:
+        files = sorted(
+            (f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file()),
+            key=lambda f: natural_key(f.name),
+        )
+        if not files:
+            raise SourceError(
+                f"{path} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}), bag or video: "
+                "give the folder that directly holds the frames"
+            )
+        super().__init__(path, files)
+
+
+def _read_image_file(file: Path) -> Frame | UnreadableFrame:
+    try:
+        pixels = decode_encoded_bytes(file.read_bytes(), file.name)
+    except (ImageError, OSError) as error:
+        return UnreadableFrame(file.name, str(error))
+    return Frame(file.name, None, pixels)
 
 
 class BagSource(FrameSource):

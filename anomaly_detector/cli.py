@@ -1,0 +1,34 @@
+"""The robot side's command line: ``python -m anomaly_detector VERB``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from anomaly_detector.verbs import run_verbs
+
+__all__ = ["main"]
+
+_VERBS = {
+    "score": (
+        "anomaly_detector.score_command",
+        "score a recording with a model into a CSV file",
+    ),
+    "play": (
+        "anomaly_detector.ros.player",
+        "play a bag's camera topic over ROS 2, for hosts without 'ros2 bag play'",
+    ),
+    "info": (
+        "anomaly_detector.info_command",
+        "print what a model file says about itself, as JSON",
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; gives the exit code."""
+    return run_verbs(
+        "python -m anomaly_detector",
+        "Visual anomaly detection on the robot; needs no ROS graph except for 'play'.",
+        _VERBS,
+        argv,
+    )

@@ -1,0 +1,23 @@
+"""``python -m anomaly_detector info``: what a model file says about itself."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from anomaly_detector.detector import read_metadata
+from anomaly_detector.resources import resolve_model
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument("model", help="model file, or name of a shipped model")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command line; gives the exit code."""
+    metadata = read_metadata(resolve_model(arguments.model))
+    print(json.dumps(json.loads(metadata.to_json()), indent=2))
+    return 0

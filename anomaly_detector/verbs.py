@@ -1,0 +1,58 @@
+"""Command lines made of verbs, one module each, imported only when its verb is used."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+
+from anomaly_detector import __version__
+from anomaly_detector.errors import AnomalyDetectorError
+
+__all__ = ["run_verbs"]
+
+
+def run_verbs(
+    program: str, description: str, verbs: Mapping[str, tuple[str, str]], argv: Sequence[str] | None
+) -> int:
+    """Parse a command line and run its verb.
+
+    Args:
+        program: what the user types, for the usage text.
+        description: one sentence.
+        verbs: name to module and help text. A module has ``add_arguments(parser)`` and
+            ``run(arguments) -> int``.
+        argv: the arguments; None for the process' own.
+
+    Returns:
+        The exit code: 0 done, 1 an error that is told in one line, 2 a wrong command line,
+        130 Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog=program, description=description)
+    parser.add_argument("--version", action="version", version=__version__)
+    subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    chosen = next((a for a in arguments if not a.startswith("-")), None)
+    for name, (module_name, help_text) in verbs.items():
+        subparser = subparsers.add_parser(
+            name, help=help_text, description=f"{help_text[0].upper()}{help_text[1:]}."
+        )
+        # The other verbs' modules stay unread: some import much.
+        if name == chosen:
+            importlib.import_module(module_name).add_arguments(subparser)
+    parsed = parser.parse_args(arguments)
+    verb = importlib.import_module(verbs[parsed.verb][0])
+    del parsed.verb
+    try:
+        return int(verb.run(parsed))
+    except AnomalyDetectorError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # The reader of our output (head, less) has gone: nothing to tell it.
+        sys.stderr.close()
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130

@@ -1,0 +1,84 @@
+"""ament_python package; pip and colcon both read this file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NAME = "anomaly_detector"
+ROOT = Path(__file__).parent
+
+
+def share_files() -> list[tuple[str, list[str]]]:
+    """Give what goes into the package's share folder, as setuptools' data_files."""
+    files = [
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (f"share/{NAME}", ["package.xml"]),
+    ]
+    for folder, pattern in (
+        ("launch", "*.launch.py"),
+        ("config", "*"),
+        ("models", "*.onnx"),
+    ):
+        found = sorted(str(f.relative_to(ROOT)) for f in (ROOT / folder).glob(pattern))
+        files.append((f"share/{NAME}/{folder}", found))
+    return files
+
+
+def version() -> str:
+    """Give the version that the package itself states."""
+    text = (ROOT / NAME / "__init__.py").read_text()
+    return text.split('__version__ = "')[1].split('"')[0]
+
+
+setup(
+    name=NAME,
+    version=version(),
+    description="Real-time visual anomaly detection for ROS 2 robots",
+    license="Apache-2.0",
+    maintainer="Seed c02e0a44 maintainers",
+    maintainer_email="maintainers@users.noreply.r-seed-c02e0a44.example",
+    packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    package_data={NAME: ["py.typed"]},
+    data_files=share_files(),
+    zip_safe=True,
+    python_requires=">=3.10",
+    # numpy stays unpinned: a ROS host keeps the one that its cv_bridge was built for.
+    install_requires=["setuptools", "numpy", "tqdm"],
+    extras_require={
+        # On a ROS host OpenCV comes from apt (python3-opencv): install only onnxruntime there.
+        "cpu": [
+            "onnxruntime>=1.17",
+            "opencv-python-headless>=4.5",
+            "rosbags>=0.10",
+            "rosbags-image>=0.10",
+        ],
+        "gpu": [
+            "onnxruntime-gpu>=1.17",
+            "opencv-python-headless>=4.5",
+            "rosbags>=0.10",
+            "rosbags-image>=0.10",
+        ],
+        "training": [
+            "keras>=3.5",
+            "matplotlib>=3.7",
+            "onnx>=1.16",
+            "tensorflow>=2.17",
+            "tf2onnx>=1.16.1",
+        ],
+        "ros": [
+            "ros-ament-index-python",
+            "ros-diagnostic-msgs",
+            "ros-lifecycle-msgs",
+            "ros-rclpy",
+            "ros-rmw-fastrtps-cpp",
+            "ros-sensor-msgs",
+            "ros-std-msgs",
+        ],
+        "test": ["mypy>=1.13", "pytest>=8", "ruff>=0.8"],
+    },
+    entry_points={
+        "console_scripts": ["detector_node = anomaly_detector.ros.detector_node:main"],
+    },
+)

@@ -1,0 +1,25 @@
+"""The offline command line: ``python -m training VERB``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from anomaly_detector.verbs import run_verbs
+
+__all__ = ["main"]
+
+_VERBS = {
+    "train": ("training.train", "train a detector on normal drives and export it to ONNX"),
+    "corridor": ("training.corridor_command", "render a synthetic corridor drive"),
+    "demo": ("training.demo", "train, run the real node on a replayed drive, and draw the result"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; gives the exit code."""
+    return run_verbs(
+        "python -m training",
+        "Data, training, evaluation and export of visual anomaly detectors.",
+        _VERBS,
+        argv,
+    )

@@ -1,0 +1,128 @@
+"""Frames for training: several recordings as one set, split into blocks of consecutive frames."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anomaly_detector.errors import SourceError
+from anomaly_detector.frame_cache import CachedFrames, cache_frames
+from anomaly_detector.sources import open_source
+
+__all__ = ["BlockSplit", "FrameSet", "open_frame_set", "split_blocks"]
+
+
+class FrameSet:
+    """The shrunk frames of one or more recordings, read from their memory-mapped caches.
+
+    Args:
+        parts: the recordings, in order.
+    """
+
+    def __init__(self, parts: Sequence[CachedFrames]) -> None:
+        self.parts = list(parts)
+        self._starts = np.cumsum([0] + [len(part) for part in self.parts])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def lengths(self) -> list[int]:
+        """Number of frames of each recording."""
+        return [len(part) for part in self.parts]
+
+    def take(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Give frames by their numbers, uint8 [len(indices), 64, 64, 3]."""
+        images = np.empty((len(indices), *self.parts[0].images.shape[1:]), np.uint8)
+        owners = np.searchsorted(self._starts, indices, side="right") - 1
+        for owner in np.unique(owners):
+            rows = owners == owner
+            images[rows] = self.parts[owner].images[indices[rows] - self._starts[owner]]
+        return images
+
+
+@dataclass(frozen=True)
+class BlockSplit:
+    """Frame numbers for training and for validation.
+
+    Attributes:
+        train: int64, ascending.
+        held_out: int64, ascending; blocks of consecutive frames.
+        gap: frames left out on each side of a held-out block.
+    """
+
+    train: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+    gap: int
+
+
+def open_frame_set(
+    sources: Sequence[str],
+    topic: str | None = None,
+    *,
+    cache: Path | None = None,
+    progress: bool = True,
+) -> FrameSet:
+    """Open recordings and shrink their frames through the cache.
+
+    Raises:
+        SourceError: one of them cannot be used.
+    """
+    if not sources:
+        raise SourceError("no recording given: name an image folder, a bag or a video")
+    opened = [open_source(source, topic) for source in sources]
+    return FrameSet([cache_frames(source, cache, progress=progress) for source in opened])
+
+
+def split_blocks(
+    lengths: Sequence[int], *, held_out: float = 0.2, blocks: int = 5, gap: int = 10, seed: int = 0
+) -> BlockSplit:
+    """Hold out blocks of consecutive frames from every recording.
+
+    Neighbouring frames of a drive are nearly equal, so a random split would validate on what was
+    trained (which is what the thesis' shuffled folds do, 5.8). Each recording is cut into as many
+    stretches as it gets blocks, each stretch gives one block at a random place, and ``gap`` frames
+    on both sides of it are used for nothing.
+
+    Args:
+        lengths: number of frames of each recording.
+        held_out: share of the frames to hold out.
+        blocks: blocks for a long recording; a short one gets fewer, of 10 frames at least.
+        gap: frames left out on each side of a block; less where blocks are short.
+        seed: places the blocks.
+
+    Raises:
+        SourceError: too few frames to hold any out.
+    """
+    generator = np.random.default_rng(seed)
+    train: list[NDArray[np.int64]] = []
+    held: list[NDArray[np.int64]] = []
+    offset = 0
+    for length in lengths:
+        count = max(1, min(blocks, int(length * held_out) // 10))
+        block = int(length * held_out / count)
+        if block < 1:
+            raise SourceError(
+                f"a recording has {length} frames, too few to hold out {held_out:.0%}: "
+                "record a longer drive"
+            )
+        margin = min(gap, block // 2)
+        edges = np.linspace(0, length, count + 1).astype(int)
+        firsts = [
+            int(generator.integers(start, end - block + 1))
+            for start, end in itertools.pairwise(edges)
+        ]
+        is_held = np.zeros(length, bool)
+        is_near = np.zeros(length, bool)
+        for first in firsts:
+            is_held[first : first + block] = True
+            is_near[max(0, first - margin) : first + block + margin] = True
+        train.append(np.flatnonzero(~is_near) + offset)
+        held.append(np.flatnonzero(is_held) + offset)
+        offset += length
+    return BlockSplit(np.concatenate(train), np.concatenate(held), gap)

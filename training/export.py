@@ -1,0 +1,154 @@
+"""From a Keras scoring graph to the one file that is the detector."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anomaly_detector.detector import Detector
+from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.files import atomic_path
+from anomaly_detector.metadata import METADATA_KEY, ModelMetadata
+from anomaly_detector.preprocessing import INPUT_SIZE
+from training.backend import import_tensorflow
+
+__all__ = ["MAX_RELATIVE_DIFFERENCE", "convert", "parity", "score_images", "write_detector"]
+
+MAX_RELATIVE_DIFFERENCE = 1e-3
+"""A file whose outputs differ more than this from Keras is not written."""
+
+# ONNX Runtime 1.23, the newest for Python 3.10 on a Jetson, reads these and newer ones.
+_OPSET = 17
+_IR_VERSION = 8
+
+_OUTPUTS = ("score", "anomaly_map")
+
+
+def convert(scorer: Any) -> Any:
+    """Convert a scoring graph to an ``onnx.ModelProto``.
+
+    Args:
+        scorer: Keras model from uint8 [N, 64, 64, 3] to a dict of the outputs.
+    """
+    tensorflow = import_tensorflow()
+    import onnx
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import tf2onnx
+
+    # tf2onnx reports every rewritten operator.
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    signature = tensorflow.TensorSpec((None, INPUT_SIZE, INPUT_SIZE, 3), "uint8", name="image")
+
+    @tensorflow.function(input_signature=[signature], autograph=False)  # type: ignore[untyped-decorator,unused-ignore]
+    def function(image: Any) -> dict[str, Any]:
+        outputs = scorer(image, training=False)
+        return {
+            # identity: an output that is also used inside the graph would lose its name.
+            name: tensorflow.identity(outputs[name], name=name)
+            for name in _OUTPUTS
+        }
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model, _ = tf2onnx.convert.from_function(
+            function, input_signature=[signature], opset=_OPSET
+        )
+    model.ir_version = _IR_VERSION
+    for output in model.graph.output:
+        # The batch dimension is free; tf2onnx names it after a node.
+        output.type.tensor_type.shape.dim[0].dim_param = "N"
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def parity(scorer: Any, model: Any, images: NDArray[np.uint8]) -> float:
+    """Compare ONNX Runtime with Keras, one frame at a time and all at once.
+
+    Args:
+        scorer: the Keras scoring graph.
+        model: its ONNX conversion, without metadata.
+        images: uint8 [N, 64, 64, 3].
+
+    Returns:
+        The largest relative difference: of each score to its own value, and of each pixel of a
+        map to the frame's largest.
+    """
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    worst = 0.0
+    for batch in (images, images[:1]):
+        expected = {k: np.asarray(v) for k, v in scorer(batch, training=False).items()}
+        got = dict(zip(_OUTPUTS, session.run(list(_OUTPUTS), {"image": batch}), strict=True))
+        for name in _OUTPUTS:
+            if got[name].shape != expected[name].shape:
+                return float("inf")
+            axes = tuple(range(1, expected[name].ndim))
+            scale = np.maximum(np.abs(expected[name]).max(axis=axes, keepdims=True), 1e-6)
+            difference = float((np.abs(got[name] - expected[name]) / scale).max())
+            # NaN compares as no difference; it is the largest one.
+            worst = max(worst, difference) if np.isfinite(difference) else float("inf")
+    return worst
+
+
+def score_images(
+    model: Any, images: NDArray[np.uint8], batch_size: int = 64
+) -> NDArray[np.float32]:
+    """Score frames with a converted model, float32 [N]."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    batches = [
+        session.run(["score"], {"image": images[start : start + batch_size]})[0]
+        for start in range(0, len(images), batch_size)
+    ]
+    return np.concatenate(batches)
+
+
+def write_detector(
+    model: Any, metadata: ModelMetadata, path: Path, *, scorer: Any, images: NDArray[np.uint8]
+) -> float:
+    """Check a converted model against Keras and write it with its metadata.
+
+    The file is written beside its place, loaded as the robot would load it, and only then renamed.
+
+    Args:
+        model: ``onnx.ModelProto`` from :func:`convert`.
+        metadata: goes into the file.
+        path: where to.
+        scorer: the Keras scoring graph that the model came from.
+        images: uint8 [7 or more, 64, 64, 3], frames to compare both on; seven are used.
+
+    Returns:
+        The largest relative difference found.
+
+    Raises:
+        AnomalyDetectorError: they differ by more than :data:`MAX_RELATIVE_DIFFERENCE`.
+        ModelError: the file that was written cannot be used.
+    """
+    import onnx
+
+    difference = parity(scorer, model, images[:7])
+    if not difference <= MAX_RELATIVE_DIFFERENCE:
+        raise AnomalyDetectorError(
+            f"model {path} not written: ONNX Runtime and Keras differ by {difference:.2g} "
+            f"relative, more than {MAX_RELATIVE_DIFFERENCE:g}: "
+            "check the versions of tf2onnx and onnxruntime"
+        )
+    onnx.helper.set_model_props(model, {METADATA_KEY: metadata.to_json()})
+    with atomic_path(path) as temporary:
+        onnx.save(model, temporary)
+        Detector(temporary)
+    return difference
