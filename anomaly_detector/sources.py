@@ -35,8 +35,10 @@ __all__ = [
     "UnreadableFrame",
     "VideoSource",
     "find_image_topic",
+    "is_bag",
     "list_image_topics",
     "natural_key",
+    "open_bag",
     "open_source",
 ]
 
@@ -246,7 +248,7 @@ class BagSource(FrameSource):
         return f"{super().identity}|{self.topic}"
 
     def _frames(self) -> Iterator[Frame | UnreadableFrame]:
-        with _open_bag(self.path) as reader:
+        with open_bag(self.path) as reader:
             connections = [c for c in reader.connections if c.topic == self.topic]
             messages = reader.messages(connections=connections)
             for index in range(self._count):
@@ -300,10 +302,10 @@ class VideoSource(FrameSource):
         try:
             index = 0
             while True:
-                milliseconds = capture.get(cv2.CAP_PROP_POS_MSEC)
                 readable, picture = capture.read()
                 if not readable:
                     break
+                milliseconds = capture.get(cv2.CAP_PROP_POS_MSEC)
                 pixels = Pixels(np.asarray(picture, dtype=np.uint8), "bgr")
                 yield Frame(f"{index:06d}", round(milliseconds * 1e6), pixels)
                 index += 1
@@ -328,9 +330,7 @@ def open_source(path: str | Path, topic: str | None = None) -> FrameSource:
     if not path.exists():
         raise SourceError(f"{path} does not exist: give an image folder, a bag or a video")
     source: FrameSource
-    if (path / "metadata.yaml").is_file() or (
-        path.is_file() and path.suffix.lower() in _BAG_SUFFIXES
-    ):
+    if is_bag(path):
         return BagSource(path, topic)
     if topic is not None:
         raise SourceError(f"{path} is not a bag, so it has no topic {topic!r}: leave the topic out")
@@ -352,6 +352,12 @@ def open_source(path: str | Path, topic: str | None = None) -> FrameSource:
     return source
 
 
+def is_bag(path: Path) -> bool:
+    """Tell whether a path is a rosbag2 folder or a bag file, by its name and contents."""
+    is_file = path.is_file() and path.suffix.lower() in _BAG_SUFFIXES
+    return is_file or (path / "metadata.yaml").is_file()
+
+
 def list_image_topics(path: Path) -> dict[str, tuple[str, int]]:
     """Give a bag's image topics: name to message type and number of messages.
 
@@ -359,7 +365,7 @@ def list_image_topics(path: Path) -> dict[str, tuple[str, int]]:
         SourceError: the bag cannot be opened.
     """
     topics: dict[str, tuple[str, int]] = {}
-    with _open_bag(path) as reader:
+    with open_bag(path) as reader:
         for connection in reader.connections:
             if connection.msgtype in _IMAGE_TYPES:
                 _, count = topics.get(connection.topic, ("", 0))
@@ -406,7 +412,7 @@ def find_image_topic(path: Path, topic: str | None = None) -> tuple[str, int]:
 
 
 @contextmanager
-def _open_bag(path: Path) -> Iterator[Any]:
+def open_bag(path: Path) -> Iterator[Any]:
     """Open a ``rosbags.highlevel.AnyReader``, turning what damaged files raise into our error."""
     # Imported here: the node needs no bag reader.
     from rosbags.highlevel import AnyReader

@@ -1,4 +1,4 @@
-"""From a Keras scoring graph to the one file that is the detector."""
+"""From a Keras scoring function to the one file that is the detector."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from anomaly_detector.files import atomic_path
 from anomaly_detector.metadata import METADATA_KEY, ModelMetadata
 from anomaly_detector.preprocessing import INPUT_SIZE
 from training.backend import import_tensorflow
+from training.scorers import Scorer
 
 __all__ = ["MAX_RELATIVE_DIFFERENCE", "convert", "parity", "score_images", "write_detector"]
 
@@ -29,11 +30,11 @@ _IR_VERSION = 8
 _OUTPUTS = ("score", "anomaly_map")
 
 
-def convert(scorer: Any) -> Any:
-    """Convert a scoring graph to an ``onnx.ModelProto``.
+def convert(scorer: Scorer) -> Any:
+    """Convert a scoring function to an ``onnx.ModelProto``.
 
     Args:
-        scorer: Keras model from uint8 [N, 64, 64, 3] to a dict of the outputs.
+        scorer: from :mod:`training.scorers`.
     """
     tensorflow = import_tensorflow()
     import onnx
@@ -48,7 +49,7 @@ def convert(scorer: Any) -> Any:
 
     @tensorflow.function(input_signature=[signature], autograph=False)  # type: ignore[untyped-decorator,unused-ignore]
     def function(image: Any) -> dict[str, Any]:
-        outputs = scorer(image, training=False)
+        outputs = scorer(image)
         return {
             # identity: an output that is also used inside the graph would lose its name.
             name: tensorflow.identity(outputs[name], name=name)
@@ -69,11 +70,11 @@ def convert(scorer: Any) -> Any:
     return model
 
 
-def parity(scorer: Any, model: Any, images: NDArray[np.uint8]) -> float:
+def parity(scorer: Scorer, model: Any, images: NDArray[np.uint8]) -> float:
     """Compare ONNX Runtime with Keras, one frame at a time and all at once.
 
     Args:
-        scorer: the Keras scoring graph.
+        scorer: the Keras scoring function.
         model: its ONNX conversion, without metadata.
         images: uint8 [N, 64, 64, 3].
 
@@ -88,7 +89,7 @@ def parity(scorer: Any, model: Any, images: NDArray[np.uint8]) -> float:
     )
     worst = 0.0
     for batch in (images, images[:1]):
-        expected = {k: np.asarray(v) for k, v in scorer(batch, training=False).items()}
+        expected = {k: np.asarray(v) for k, v in scorer(batch).items()}
         got = dict(zip(_OUTPUTS, session.run(list(_OUTPUTS), {"image": batch}), strict=True))
         for name in _OUTPUTS:
             if got[name].shape != expected[name].shape:
@@ -118,7 +119,7 @@ def score_images(
 
 
 def write_detector(
-    model: Any, metadata: ModelMetadata, path: Path, *, scorer: Any, images: NDArray[np.uint8]
+    model: Any, metadata: ModelMetadata, path: Path, *, scorer: Scorer, images: NDArray[np.uint8]
 ) -> float:
     """Check a converted model against Keras and write it with its metadata.
 
@@ -128,7 +129,7 @@ def write_detector(
         model: ``onnx.ModelProto`` from :func:`convert`.
         metadata: goes into the file.
         path: where to.
-        scorer: the Keras scoring graph that the model came from.
+        scorer: the Keras scoring function that the model came from.
         images: uint8 [7 or more, 64, 64, 3], frames to compare both on; seven are used.
 
     Returns:

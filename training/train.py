@@ -23,7 +23,7 @@ from anomaly_detector.metadata import Calibration, ModelMetadata
 from training.architectures import ARCHITECTURES, Autoencoder, build_autoencoder
 from training.backend import seed_everything
 from training.datasets import BlockSplit, FrameSet, open_frame_set, split_blocks
-from training.scorers import SCORE_UNITS
+from training.scorers import SCORE_UNITS, Scorer
 
 if TYPE_CHECKING:
     from training.fit import FitResult
@@ -82,9 +82,9 @@ class TrainOptions:
 
 @dataclass
 class _Trained:
-    """A scoring graph with what is known about its training."""
+    """A scoring function with what is known about its training."""
 
-    scorer: Any
+    scorer: Scorer
     metrics: dict[str, Any]
     histories: dict[str, dict[str, list[float]]]
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -236,21 +236,31 @@ def _train_mlp(
     mlp = build_mlp()
     train_indices = np.concatenate([split.train, anomaly_split.train + len(frames)])
     held_out = np.concatenate([split.held_out, anomaly_split.held_out + len(frames)])
+    # Codes reach thousands, on which Adam at 1e-4 wanders. The classifier learns on standardised
+    # codes; afterwards its first layer takes the scale over, so that it is 128-256-64-1 on the
+    # plain codes as in the thesis.
+    mean = codes[train_indices].mean(axis=0)
+    deviation = np.maximum(codes[train_indices].std(axis=0), 1e-6)
     result = fit(
         mlp,
-        lambda indices: (codes[indices], labels[indices, np.newaxis]),
+        lambda indices: ((codes[indices] - mean) / deviation, labels[indices, np.newaxis]),
         train_indices,
         held_out,
         FitSettings(
             epochs=options.mlp_epochs,
             batch_size=options.batch_size,
             learning_rate=1e-4,
+            early_stopping_patience=20,
+            plateau_patience=10,
             seed=options.seed,
         ),
         loss="binary_crossentropy",
         label="training mlp",
         progress=options.progress,
     )
+    kernel, bias, *others = mlp.get_weights()
+    kernel = kernel / deviation[:, np.newaxis]
+    mlp.set_weights([kernel, bias - mean @ kernel, *others])
     probabilities = np.asarray(mlp(codes[held_out], training=False))[:, 0]
     accuracy = float(np.mean((probabilities > MLP_THRESHOLD) == (labels[held_out] > 0.5)))
     return _Trained(

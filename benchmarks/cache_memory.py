@@ -1,0 +1,165 @@
+"""Time and memory of the frame cache on a set as large as the Hazards&Robots training set.
+
+Writes a set of JPEG frames, builds its cache, then reads every frame once in shuffled batches as an
+epoch of training does. Run it from the checkout:
+
+    python -m benchmarks.cache_memory --frames 56066 --size 64
+
+Peak resident memory counts the cache's pages too, which the system takes back when it needs them;
+the peak of anonymous memory is what the process really holds on to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from anomaly_detector.frame_cache import CachedFrames, cache_frames
+from anomaly_detector.sources import open_source
+
+TRAINING_FRAMES = 56_066
+"""Normal training frames of Hazards&Robots, Zenodo record 7074958."""
+
+_DISTINCT = 200
+
+
+def write_frames(folder: Path, frames: int, size: int, seed: int = 0) -> None:
+    """Write JPEG frames: smooth texture with some noise, no two files with the same bytes.
+
+    Args:
+        folder: where; it exists.
+        frames: how many.
+        size: height and width in pixels.
+        seed: of the textures.
+    """
+    generator = np.random.default_rng(seed)
+    encoded: list[bytes] = []
+    for _ in range(min(frames, _DISTINCT)):
+        coarse = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        picture = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC).astype(np.int16)
+        picture += generator.integers(-12, 13, picture.shape, dtype=np.int16)
+        done, data = cv2.imencode(".jpg", np.clip(picture, 0, 255).astype(np.uint8))
+        assert done
+        encoded.append(data.tobytes())
+    for index in range(frames):
+        # Bytes after a JPEG's end marker are ignored: files that differ, without encoding each.
+        data_of_frame = encoded[index % len(encoded)] + index.to_bytes(4, "big")
+        (folder / f"{index:06d}_{size}_{size}.jpg").write_bytes(data_of_frame)
+
+
+def read_epoch(cached: CachedFrames, batch: int = 32, seed: int = 0) -> float:
+    """Read every frame once in shuffled batches; give the mean pixel value."""
+    order = np.random.default_rng(seed).permutation(len(cached))
+    total = 0.0
+    for start in range(0, len(order), batch):
+        images: NDArray[np.float32] = cached.images[order[start : start + batch]].astype(np.float32)
+        total += float(images.mean()) * len(images)
+    return total / len(order)
+
+
+def peak_resident_mib() -> float:
+    """Give the process' peak resident memory in MiB, file pages included."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
+
+
+def anonymous_mib() -> float:
+    """Give the process' anonymous memory in MiB; not a number where ``/proc`` is missing."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return float("nan")
+    for line in status.splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) / 1024
+    return float("nan")
+
+
+@contextmanager
+def peak_anonymous_mib(interval_s: float = 0.02) -> Iterator[list[float]]:
+    """Sample :func:`anonymous_mib` during the block; the one-item list holds the peak."""
+    peak = [anonymous_mib()]
+    stop = threading.Event()
+
+    def sample() -> None:
+        while not stop.wait(interval_s):
+            peak[0] = max(peak[0], anonymous_mib())
+
+    thread = threading.Thread(target=sample, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        stop.set()
+        thread.join()
+
+
+def measure(frames: int, size: int, workers: int | None, folder: Path) -> dict[str, float | int]:
+    """Write a set into ``folder``, cache it, read it for an epoch and give the figures."""
+    pictures = folder / "frames"
+    pictures.mkdir()
+    write_frames(pictures, frames, size)
+    resident_at_start = peak_resident_mib()
+    with peak_anonymous_mib() as anonymous:
+        started = time.perf_counter()
+        cached = cache_frames(
+            open_source(pictures), folder / "cache", workers=workers, progress=False
+        )
+        build_s = time.perf_counter() - started
+        resident_after_build = peak_resident_mib()
+        started = time.perf_counter()
+        cache_frames(open_source(pictures), folder / "cache", progress=False)
+        reuse_s = time.perf_counter() - started
+        started = time.perf_counter()
+        read_epoch(cached)
+        epoch_s = time.perf_counter() - started
+    return {
+        "frames": len(cached),
+        "frame_size": size,
+        "workers": workers or os.cpu_count() or 1,
+        "build_s": round(build_s, 2),
+        "build_frames_per_s": round(len(cached) / build_s),
+        "reuse_s": round(reuse_s, 2),
+        "epoch_s": round(epoch_s, 2),
+        "epoch_frames_per_s": round(len(cached) / epoch_s),
+        "cache_mib": round(cached.images.nbytes / 2**20, 1),
+        "peak_resident_mib_at_start": round(resident_at_start, 1),
+        "peak_resident_mib_after_build": round(resident_after_build, 1),
+        "peak_resident_mib": round(peak_resident_mib(), 1),
+        "peak_anonymous_mib": round(anonymous[0], 1),
+    }
+
+
+def main() -> int:
+    """Run the measurement from the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--frames", type=int, default=TRAINING_FRAMES, help="default %(default)s")
+    parser.add_argument("--size", type=int, default=64, help="frame size in pixels (%(default)s)")
+    parser.add_argument("--workers", type=int, help="decoding threads (one per processor)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="cache_memory_") as folder:
+        figures = measure(arguments.frames, arguments.size, arguments.workers, Path(folder))
+    if arguments.json:
+        print(json.dumps(figures))
+    else:
+        for name, value in figures.items():
+            print(f"{name:>30}  {value}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""Fixtures shared by all tests; models are trained once per session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from training.bags import StampedImage, write_image_bag
+from training.train import TrainOptions, train
+
+FRAME_HEIGHT, FRAME_WIDTH = 90, 120
+START_NS = 1_700_000_000_123_456_789
+PERIOD_NS = 50_000_000
+
+
+def make_drive(count: int, seed: int = 0) -> list[NDArray[np.uint8]]:
+    """Make a drive of smooth moving colour gradients with some noise, RGB [90, 120, 3] each."""
+    generator = np.random.default_rng(seed)
+    rows, columns = np.mgrid[0:FRAME_HEIGHT, 0:FRAME_WIDTH]
+    frames = []
+    for index in range(count):
+        red = 127 + 80 * np.sin(columns / 25 + index / 9)
+        green = 127 + 80 * np.cos(rows / 20 + index / 13)
+        blue = 60 + rows
+        noise = generator.normal(0, 3, (FRAME_HEIGHT, FRAME_WIDTH, 3))
+        frame = np.stack([red, green, blue], -1) + noise
+        frames.append(np.clip(frame, 0, 255).astype(np.uint8))
+    return frames
+
+
+def add_box(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Put a bright box with a dark frame into a copy of a frame."""
+    frame = frame.copy()
+    cv2.rectangle(frame, (50, 40), (85, 75), (255, 255, 255), -1)
+    cv2.rectangle(frame, (50, 40), (85, 75), (0, 0, 0), 4)
+    return frame
+
+
+def write_images(folder: Path, frames: list[NDArray[np.uint8]]) -> Path:
+    """Write frames as ``frame_0.png``, ``frame_1.png``, ..."""
+    folder.mkdir(parents=True)
+    for index, frame in enumerate(frames):
+        cv2.imwrite(str(folder / f"frame_{index}.png"), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    return folder
+
+
+def write_bag(path: Path, frames: list[NDArray[np.uint8]], **options: object) -> Path:
+    """Write frames as a rosbag2 at 20 Hz."""
+    stamped = (StampedImage(START_NS + i * PERIOD_NS, frame) for i, frame in enumerate(frames))
+    write_image_bag(path, stamped, **options)  # type: ignore[arg-type]
+    return path
+
+
+@pytest.fixture(scope="session")
+def normal_drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 120 normal frames."""
+    return write_images(tmp_path_factory.mktemp("normal") / "drive", make_drive(120))
+
+
+@pytest.fixture(scope="session")
+def anomalous_drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 40 frames with a box in each."""
+    frames = [add_box(frame) for frame in make_drive(40, seed=1)]
+    return write_images(tmp_path_factory.mktemp("anomalous") / "drive", frames)
+
+
+@pytest.fixture(scope="session")
+def trained_model(normal_drive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A v5 reconstruction detector, trained for three epochs on the normal drive."""
+    folder = tmp_path_factory.mktemp("models")
+    options = TrainOptions(
+        [str(normal_drive)], folder / "tiny.onnx", epochs=3, cache=folder / "cache", progress=False
+    )
+    train(options)
+    return options.out

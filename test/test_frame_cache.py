@@ -1,0 +1,235 @@
+"""The cache of shrunk frames: the same bytes however it is built, and never half of it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from anomaly_detector import frame_cache
+from anomaly_detector.errors import AnomalyDetectorError, SourceError
+from anomaly_detector.frame_cache import CachedFrames, cache_frames, default_cache_folder
+from anomaly_detector.image import Pixels
+from anomaly_detector.preprocessing import shrink
+from anomaly_detector.sources import Frame, ImageFolderSource, open_source
+
+
+@pytest.fixture
+def drive(tmp_path: Path) -> Path:
+    """A folder of 40 frames of 120x160 pixels."""
+    folder = tmp_path / "drive"
+    folder.mkdir()
+    generator = np.random.default_rng(5)
+    for index in range(40):
+        write_frame(folder / f"{index}.png", generator.integers(0, 256, (120, 160, 3), np.uint8))
+    return folder
+
+
+def write_frame(path: Path, picture: NDArray[np.uint8]) -> None:
+    assert cv2.imwrite(str(path), picture)
+
+
+def cached(folder: Path, cache: Path, workers: int | None = None) -> CachedFrames:
+    return cache_frames(open_source(folder), cache, workers=workers, progress=False)
+
+
+def forbid_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(frame: Frame) -> None:
+        raise AssertionError(f"{frame.name} was read again")
+
+    monkeypatch.setattr(frame_cache, "_shrunk", fail)
+
+
+def test_frames_are_shrunk_in_natural_order(drive: Path, tmp_path: Path) -> None:
+    frames = cached(drive, tmp_path / "cache")
+    assert frames.names == [f"{index}.png" for index in range(40)]
+    assert frames.stamps_ns == [None] * 40
+    assert frames.images.shape == (40, 64, 64, 3)
+    assert isinstance(frames.images, np.memmap)
+    for index in (2, 10):
+        picture = np.asarray(cv2.imread(str(drive / f"{index}.png")), np.uint8)
+        np.testing.assert_array_equal(frames.images[index], shrink(Pixels(picture, "bgr")))
+    with pytest.raises(ValueError, match="read-only"):
+        frames.images[0] = 0
+
+
+def test_a_second_call_reads_no_frame(
+    drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = cached(drive, tmp_path / "cache")
+    forbid_reading(monkeypatch)
+    second = cached(drive, tmp_path / "cache")
+    np.testing.assert_array_equal(first.images, second.images)
+    assert second.names == first.names
+    # The same folder by another path is the same recording.
+    cached(drive.parent / "." / "drive" / ".." / "drive", tmp_path / "cache")
+
+
+@pytest.mark.parametrize("workers", [2, 7])
+def test_parallel_is_equal_to_serial(workers: int, drive: Path, tmp_path: Path) -> None:
+    (drive / "7.png").write_bytes(b"damaged")
+    serial = cached(drive, tmp_path / "serial", 1)
+    parallel = cached(drive, tmp_path / "parallel", workers)
+    np.testing.assert_array_equal(serial.images, parallel.images)
+    assert list(parallel.names) == list(serial.names)
+    assert list(parallel.unreadable) == list(serial.unreadable)
+    (one,), (other,) = ((tmp_path / n).glob("*/*.json") for n in ("serial", "parallel"))
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_parallel_reading_is_ordered_and_bounded(drive: Path) -> None:
+    source = ImageFolderSource(drive)
+    begun: list[str] = []
+    lock = threading.Lock()
+
+    def name_of(frame: Frame) -> str:
+        with lock:
+            begun.append(frame.name)
+        return frame.name
+
+    names = source.mapped(name_of, workers=2)
+    assert next(names) == "0.png"
+    # 8 results for each worker wait at most: the rest of the recording is not read ahead.
+    assert len(begun) <= 16
+    assert [*names] == [f"{index}.png" for index in range(1, 40)]
+
+
+def test_an_error_in_a_worker_comes_through(drive: Path) -> None:
+    def fail(frame: Frame) -> None:
+        raise RuntimeError(frame.name)
+
+    with pytest.raises(RuntimeError, match=r"^0\.png$"):
+        list(ImageFolderSource(drive).mapped(fail, workers=3))
+
+
+def change_content(folder: Path) -> None:
+    write_frame(folder / "3.png", np.full((80, 80, 3), 9, np.uint8))
+
+
+def change_time(folder: Path) -> None:
+    os.utime(folder / "3.png", ns=(1, 1))
+
+
+def remove_frame(folder: Path) -> None:
+    (folder / "3.png").unlink()
+
+
+def add_frame(folder: Path) -> None:
+    write_frame(folder / "99.png", np.full((80, 80, 3), 9, np.uint8))
+
+
+@pytest.mark.parametrize("change", [change_content, change_time, remove_frame, add_frame])
+def test_a_changed_recording_is_read_again(
+    change: Callable[[Path], None], drive: Path, tmp_path: Path
+) -> None:
+    cached(drive, tmp_path / "cache")
+    change(drive)
+    again = cached(drive, tmp_path / "cache")
+    assert len(again) == len(list(drive.iterdir()))
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_another_resize_method_makes_another_entry(
+    drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached(drive, tmp_path / "cache")
+    monkeypatch.setattr(frame_cache, "RESIZE_METHOD", "other/2")
+    cached(drive, tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_unreadable_frames_are_left_out_counted_and_named(drive: Path, tmp_path: Path) -> None:
+    (drive / "5.png").write_bytes((drive / "5.png").read_bytes()[:40])
+    (drive / "6.png").write_bytes(b"")
+    for _ in range(2):  # built, then from the cache
+        frames = cached(drive, tmp_path / "cache")
+        assert len(frames) == 38
+        assert "5.png" not in frames.names
+        assert [item.name for item in frames.unreadable] == ["5.png", "6.png"]
+        assert "6.png is empty" in frames.unreadable[1].reason
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_without_a_readable_frame_nothing_is_left_behind(workers: int, tmp_path: Path) -> None:
+    folder = tmp_path / "drive"
+    folder.mkdir()
+    (folder / "1.jpg").write_bytes(b"no picture")
+    with pytest.raises(SourceError, match=r"no readable frame \(all 1 unreadable; 1\.jpg"):
+        cached(folder, tmp_path / "cache", workers)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_an_interrupted_build_leaves_nothing_behind(
+    drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(frame: Frame) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(frame_cache, "_shrunk", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            cached(drive, tmp_path / "cache", 2)
+    assert list((tmp_path / "cache").iterdir()) == []
+    assert len(cached(drive, tmp_path / "cache")) == 40
+
+
+@pytest.mark.parametrize("damage", ["truncate", "remove", "index", "index_keys"])
+def test_a_damaged_entry_is_named_with_the_remedy(damage: str, drive: Path, tmp_path: Path) -> None:
+    cached(drive, tmp_path / "cache")
+    (entry,) = (tmp_path / "cache").iterdir()
+    if damage == "truncate":
+        os.truncate(entry / "frames.u8", 1000)
+    elif damage == "remove":
+        (entry / "frames.u8").unlink()
+    else:
+        (entry / "index.json").write_text("{" if damage == "index" else "[]")
+    with pytest.raises(SourceError, match="is damaged: remove this folder and run again") as caught:
+        cached(drive, tmp_path / "cache")
+    assert str(entry) in str(caught.value)
+
+
+def test_the_slower_of_two_builds_takes_the_entry_of_the_faster(
+    drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shrunk = frame_cache._shrunk
+    others: list[CachedFrames] = []
+
+    def overtaken(frame: Frame) -> tuple[str, int | None, NDArray[np.uint8]]:
+        if frame.name == "39.png":
+            monkeypatch.setattr(frame_cache, "_shrunk", shrunk)
+            others.append(cached(drive, tmp_path / "cache"))
+        return shrunk(frame)
+
+    monkeypatch.setattr(frame_cache, "_shrunk", overtaken)
+    frames = cached(drive, tmp_path / "cache")
+    np.testing.assert_array_equal(frames.images, others[0].images)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_named(drive: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(AnomalyDetectorError, match="cache"):
+        cached(drive, tmp_path / "cache")
+
+
+def test_a_full_disk_is_told_in_one_line(
+    drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(frame: Frame) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(frame_cache, "_shrunk", full)
+    with pytest.raises(AnomalyDetectorError, match=r"No space left on device\): make room"):
+        cached(drive, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_the_default_folder_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_cache_folder() == tmp_path / "anomaly_detector" / "frames"

@@ -1,0 +1,179 @@
+"""Recordings as streams of frames: folders, bags and videos, whole and damaged."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import PERIOD_NS, START_NS, make_drive, write_bag, write_images
+from rosbags.rosbag2 import Writer
+from rosbags.typesys import Stores, get_typestore
+
+from anomaly_detector.errors import SourceError
+from anomaly_detector.image import to_rgb
+from anomaly_detector.sources import natural_key, open_source
+from training.bags import IMAGE_TOPIC, StampedImage, write_image_bag
+
+FRAMES = make_drive(12)
+
+
+def test_folder_is_read_in_natural_order(tmp_path: Path) -> None:
+    source = open_source(write_images(tmp_path / "drive", FRAMES))
+    frames = list(source)
+    assert len(source) == 12
+    assert [frame.name for frame in frames] == [f"frame_{index}.png" for index in range(12)]
+    assert frames[0].stamp_ns is None
+    for frame, expected in zip(frames, FRAMES, strict=True):
+        np.testing.assert_array_equal(to_rgb(frame.pixels), expected)
+
+
+def test_natural_key_mixes_numbers_and_words() -> None:
+    names = ["b.jpg", "10.jpg", "a10b2.jpg", "a2.jpg", "9.jpg", "a10b1.jpg"]
+    expected = ["9.jpg", "10.jpg", "a2.jpg", "a10b1.jpg", "a10b2.jpg", "b.jpg"]
+    assert sorted(names, key=natural_key) == expected
+
+
+@pytest.mark.parametrize("storage", ["sqlite3", "mcap"])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_bag_gives_frames_and_stamps(tmp_path: Path, storage: str, compressed: bool) -> None:
+    bag = write_bag(tmp_path / "bag", FRAMES, storage=storage, compressed=compressed)
+    source = open_source(bag)
+    frames = list(source)
+    assert len(source) == len(frames) == 12
+    assert [frame.stamp_ns for frame in frames] == [START_NS + i * PERIOD_NS for i in range(12)]
+    tolerance = 40 if compressed else 0
+    for frame, expected in zip(frames, FRAMES, strict=True):
+        difference = np.abs(to_rgb(frame.pixels).astype(int) - expected)
+        assert difference.max() <= tolerance
+
+
+def test_bag_file_alone_is_read(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", FRAMES, storage="mcap")
+    assert len(list(open_source(next(bag.glob("*.mcap"))))) == 12
+
+
+def test_source_can_be_read_twice(tmp_path: Path) -> None:
+    source = open_source(write_bag(tmp_path / "bag", FRAMES))
+    assert len(list(source)) == len(list(source)) == 12
+
+
+def test_bag_with_two_cameras_asks_for_the_topic(tmp_path: Path) -> None:
+    bag = tmp_path / "bag"
+    store = get_typestore(Stores.LATEST)
+    image = store.types["sensor_msgs/msg/Image"]
+    header = store.types["std_msgs/msg/Header"]
+    stamp = store.types["builtin_interfaces/msg/Time"]
+    with Writer(bag, version=8) as writer:
+        for topic, count in (("/left", 2), ("/right", 3), ("/unused", 0)):
+            connection = writer.add_connection(topic, "sensor_msgs/msg/Image", typestore=store)
+            for index in range(count):
+                pixels = np.zeros(12, np.uint8)
+                message = image(header(stamp(index, 0), ""), 2, 2, "rgb8", 0, 6, pixels)
+                data = store.serialize_cdr(message, "sensor_msgs/msg/Image")
+                writer.write(connection, index, data)
+    with pytest.raises(SourceError, match=r"choose one with --topic: .*/left.*/right"):
+        open_source(bag)
+    assert len(list(open_source(bag, "/right"))) == 3
+    with pytest.raises(SourceError, match="has no image topic '/front', it has /left"):
+        open_source(bag, "/front")
+    with pytest.raises(SourceError, match="no message on /unused"):
+        open_source(bag, "/unused")
+
+
+def test_bag_without_images_is_refused(tmp_path: Path) -> None:
+    store = get_typestore(Stores.LATEST)
+    with Writer(tmp_path / "bag", version=8) as writer:
+        connection = writer.add_connection("/chatter", "std_msgs/msg/String", typestore=store)
+        message = store.types["std_msgs/msg/String"](data="hello")
+        writer.write(connection, 0, store.serialize_cdr(message, "std_msgs/msg/String"))
+    with pytest.raises(SourceError, match="no sensor_msgs/Image or CompressedImage topic"):
+        open_source(tmp_path / "bag")
+
+
+def test_empty_bag_is_refused(tmp_path: Path) -> None:
+    write_image_bag(tmp_path / "bag", [])
+    with pytest.raises(SourceError, match=f"no image message \\({IMAGE_TOPIC}"):
+        open_source(tmp_path / "bag")
+
+
+def test_damaged_bags_are_refused(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", FRAMES)
+    shutil.copytree(bag, tmp_path / "no_file")
+    next((tmp_path / "no_file").glob("*.db3")).unlink()
+    shutil.copytree(bag, tmp_path / "bad_yaml")
+    (tmp_path / "bad_yaml" / "metadata.yaml").write_text("{{{")
+    shutil.copytree(bag, tmp_path / "no_yaml")
+    (tmp_path / "no_yaml" / "metadata.yaml").unlink()
+    for name in ("no_file", "bad_yaml"):
+        with pytest.raises(SourceError, match="cannot be opened"):
+            open_source(tmp_path / name)
+    with pytest.raises(SourceError, match="ros2 bag reindex"):
+        open_source(tmp_path / "no_yaml")
+
+
+def test_frames_of_a_bag_that_cannot_be_decoded_are_named(tmp_path: Path) -> None:
+    store = get_typestore(Stores.LATEST)
+    name = "sensor_msgs/msg/CompressedImage"
+    good = cv2.imencode(".jpg", FRAMES[0])[1].reshape(-1)
+    with Writer(tmp_path / "bag", version=8) as writer:
+        connection = writer.add_connection("/camera", name, typestore=store)
+        for index, data in enumerate([good, good[:20], good]):
+            stamp = store.types["builtin_interfaces/msg/Time"](index, 0)
+            header = store.types["std_msgs/msg/Header"](stamp, "")
+            message = store.types[name](header, "jpeg", data)
+            writer.write(connection, index, store.serialize_cdr(message, name))
+    source = open_source(tmp_path / "bag")
+    assert [frame.name for frame in source] == ["000000", "000002"]
+    assert [item.name for item in source.unreadable] == ["000001"]
+    assert "cannot be decoded" in source.unreadable[0].reason
+
+
+def test_unreadable_images_are_named_and_skipped(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "drive", FRAMES[:3])
+    (folder / "frame_1.png").write_bytes(b"")
+    (folder / "notes.txt").write_text("not an image")
+    source = open_source(folder)
+    assert [frame.name for frame in source] == ["frame_0.png", "frame_2.png"]
+    assert [item.name for item in source.unreadable] == ["frame_1.png"]
+
+
+def test_source_without_a_readable_frame_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "drive").mkdir()
+    (tmp_path / "drive" / "frame.png").write_bytes(b"broken")
+    with pytest.raises(SourceError, match="no readable frame .all 1 unreadable; frame.png"):
+        list(open_source(tmp_path / "drive"))
+
+
+def test_wrong_paths_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="does not exist"):
+        open_source(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SourceError, match="holds no image"):
+        open_source(tmp_path / "empty")
+    (tmp_path / "notes.txt").write_text("text")
+    with pytest.raises(SourceError, match="is no bag"):
+        open_source(tmp_path / "notes.txt")
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    with pytest.raises(SourceError, match="cannot be opened as a video"):
+        open_source(tmp_path / "broken.mp4")
+    with pytest.raises(SourceError, match="leave the topic out"):
+        open_source(write_images(tmp_path / "drive", FRAMES[:1]), "/camera")
+
+
+def test_video_gives_frames_and_times(tmp_path: Path) -> None:
+    path = tmp_path / "drive.avi"
+    height, width = FRAMES[0].shape[:2]
+    codec = cv2.VideoWriter.fourcc(*"MJPG")
+    writer = cv2.VideoWriter(str(path), codec, 20.0, (width, height))
+    for frame in FRAMES:
+        writer.write(np.ascontiguousarray(frame[..., ::-1]))
+    writer.release()
+    frames = list(open_source(path))
+    assert len(frames) == 12
+    assert frames[0].stamp_ns == 0
+    assert frames[10].stamp_ns == pytest.approx(500_000_000, rel=0.02)
+    difference = to_rgb(frames[5].pixels).astype(int) - FRAMES[5]
+    assert np.abs(difference).mean() < 5

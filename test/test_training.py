@@ -1,0 +1,238 @@
+"""Training and export: the split, both scorers, parity with Keras, and what interrupts leave."""
+
+from __future__ import annotations
+
+import csv
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import add_box, make_drive, write_images
+from model_files import write_grey_difference_model
+
+from anomaly_detector.detector import Detector
+from anomaly_detector.errors import AnomalyDetectorError, SourceError
+from anomaly_detector.image import Pixels
+from anomaly_detector.preprocessing import shrink
+from training.architectures import build_autoencoder
+from training.backend import seed_everything
+from training.cli import main
+from training.datasets import split_blocks
+from training.export import MAX_RELATIVE_DIFFERENCE, convert, parity, write_detector
+from training.scorers import build_mlp, mlp_scorer, reconstruction_scorer
+from training.train import TrainOptions, train
+
+ROOT = Path(__file__).parents[1]
+
+
+def shrunk(
+    frames: list[np.ndarray[Any, np.dtype[np.uint8]]],
+) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.stack([shrink(Pixels(frame, "rgb")) for frame in frames])
+
+
+def test_blocks_are_consecutive_and_apart_from_the_training_frames() -> None:
+    split = split_blocks([500, 300], held_out=0.2, blocks=5, gap=10, seed=0)
+    assert len(split.held_out) == 160
+    runs = np.split(split.held_out, np.flatnonzero(np.diff(split.held_out) > 1) + 1)
+    assert 4 <= len(runs) <= 10
+    assert all(len(run) >= 12 for run in runs)
+    assert np.intersect1d(split.train, split.held_out).size == 0
+    for part, (start, end) in enumerate([(0, 500), (500, 800)]):
+        train_part = split.train[(split.train >= start) & (split.train < end)]
+        held_part = split.held_out[(split.held_out >= start) & (split.held_out < end)]
+        distance = np.abs(train_part[:, np.newaxis] - held_part).min()
+        assert distance > 6, part  # half of the shorter blocks
+
+
+def test_split_of_a_short_drive_and_of_a_too_short_one() -> None:
+    split = split_blocks([30], held_out=0.2)
+    assert len(split.held_out) == 6
+    assert len(split.train) >= 18
+    with pytest.raises(SourceError, match="has 3 frames, too few"):
+        split_blocks([3], held_out=0.2)
+
+
+def test_trained_model_finds_the_box(trained_model: Path) -> None:
+    detector = Detector(trained_model)
+    normal = make_drive(30, seed=2)
+    normal_scores, _ = detector.score_batch(shrunk(normal))
+    box_scores, maps = detector.score_batch(shrunk([add_box(frame) for frame in normal]))
+    assert np.median(box_scores) > np.quantile(normal_scores, 0.9)
+    # The error is largest in the box, rows 28..53 and columns 26..45 after the shrink.
+    assert maps.mean(axis=0)[28:53, 26:45].mean() > 2 * maps.mean(axis=0)[:20].mean()
+
+
+def test_metadata_tells_how_the_model_was_made(trained_model: Path) -> None:
+    metadata = Detector(trained_model).metadata
+    assert (metadata.name, metadata.architecture, metadata.scorer) == (
+        "tiny",
+        "v5",
+        "reconstruction",
+    )
+    assert metadata.calibration.method == "split-conformal"
+    assert metadata.calibration.frames == 24
+    assert metadata.provenance["frames"]["recorded"] == 120
+    assert metadata.provenance["autoencoder"]["epochs"] == 3
+    assert metadata.provenance["options"]["data"] == ["drive"]
+    assert metadata.metrics["validation_loss"] > 0
+
+
+def test_history_is_saved(trained_model: Path) -> None:
+    with trained_model.with_suffix(".history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    losses = [float(r["value"]) for r in rows if r["quantity"] == "val_loss"]
+    assert len(losses) == 3
+    assert min(losses) == pytest.approx(
+        Detector(trained_model).metadata.metrics["validation_loss"], rel=1e-6
+    )
+
+
+def test_same_seed_gives_the_same_model(trained_model: Path, normal_drive: Path) -> None:
+    folder = trained_model.parent
+    images = shrunk(make_drive(4, seed=5))
+    scores = []
+    for seed in (0, 1):
+        out = folder / f"seed_{seed}.onnx"
+        options = TrainOptions(
+            [str(normal_drive)],
+            out,
+            epochs=3,
+            seed=seed,
+            cache=folder / "cache",
+            progress=False,
+        )
+        train(options)
+        scores.append(Detector(out).score_batch(images)[0])
+    expected = Detector(trained_model).score_batch(images)[0]
+    np.testing.assert_allclose(scores[0], expected, rtol=1e-3)
+    assert not np.allclose(scores[1], expected, rtol=1e-3)
+
+
+def test_mlp_is_trained_on_anomalies(
+    trained_model: Path,
+    normal_drive: Path,
+    anomalous_drive: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = trained_model.parent / "mlp.onnx"
+    code = main(
+        ["train", "--data", str(normal_drive), "--anomalies", str(anomalous_drive)]
+        + ["--scorer", "mlp", "--out", str(out), "--epochs", "2", "--mlp-epochs", "100"]
+        + ["--cache", str(trained_model.parent / "cache")]
+    )
+    assert code == 0
+    assert "v5 + mlp, threshold 0.5 (fixed" in capsys.readouterr().out
+    detector = Detector(out)
+    assert detector.metadata.metrics["validation_accuracy"] > 0.8
+    normal = make_drive(20, seed=2)
+    scores, maps = detector.score_batch(shrunk(normal + [add_box(frame) for frame in normal]))
+    assert scores[20:].mean() > scores[:20].mean() + 0.2
+    assert maps.shape == (40, 8, 8)
+
+
+def test_onnx_agrees_with_keras_for_both_scorers() -> None:
+    seed_everything(1)
+    autoencoder = build_autoencoder("v5")
+    images = np.random.default_rng(0).integers(0, 256, (7, 64, 64, 3), np.uint8)
+    for scorer in (reconstruction_scorer(autoencoder), mlp_scorer(autoencoder, build_mlp())):
+        difference = parity(scorer, convert(scorer), images)
+        assert 0 <= difference <= MAX_RELATIVE_DIFFERENCE
+
+
+def test_mlp_map_is_the_share_of_each_cell_in_the_logit() -> None:
+    """The map is the positive part of gradient times feature: checked by TensorFlow's gradient."""
+    import keras
+    import tensorflow
+
+    seed_everything(2)
+    autoencoder, mlp = build_autoencoder("v5"), build_mlp()
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
+    encoder = autoencoder.encoder
+    to_features = keras.Model(encoder.inputs[0], encoder.layers[-2].input)
+    features = to_features(images.astype(np.float32))
+    with tensorflow.GradientTape() as tape:
+        tape.watch(features)
+        code = encoder.layers[-1](tensorflow.reshape(features, (3, -1)))
+        probability = mlp(code)
+        logit = tensorflow.math.log(probability / (1 - probability))
+    gradient = tape.gradient(logit, features)
+    expected = np.maximum(np.sum(gradient * features, axis=-1), 0)
+    got = np.asarray(mlp_scorer(autoencoder, mlp)(images)["anomaly_map"])
+    np.testing.assert_allclose(got, expected, rtol=1e-2, atol=1e-3 * expected.max())
+
+
+def test_model_that_differs_from_keras_is_not_written(tmp_path: Path) -> None:
+    import onnx
+
+    seed_everything(0)
+    autoencoder = build_autoencoder("v5")
+    scorer = reconstruction_scorer(autoencoder)
+    model = convert(scorer)
+    weights = max(model.graph.initializer, key=lambda item: len(item.raw_data))
+    values = onnx.numpy_helper.to_array(weights) * np.float32(1.5)
+    weights.CopyFrom(onnx.numpy_helper.from_array(values, weights.name))
+    images = np.random.default_rng(0).integers(0, 256, (7, 64, 64, 3), np.uint8)
+    metadata = Detector(write_grey_difference_model(tmp_path / "grey.onnx")).metadata
+    with pytest.raises(AnomalyDetectorError, match="not written: ONNX Runtime and Keras differ"):
+        write_detector(model, metadata, tmp_path / "new.onnx", scorer=scorer, images=images)
+    assert [file.name for file in tmp_path.iterdir()] == ["grey.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--scorer", "mlp"], "give --anomalies SOURCE"),
+        (["--anomalies", "somewhere"], "leave --anomalies out"),
+        (["--epochs", "0"], "epochs is 0"),
+        (["--held-out", "0"], "held-out share is 0"),
+        (["--false-alarm-rate", "2"], "false alarm rate is 2"),
+        (["--learning-rate", "nan"], "learning rate is nan"),
+    ],
+)
+def test_wrong_options_are_refused_before_any_work(
+    tmp_path: Path, arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "model.onnx"
+    assert main(["train", "--data", "missing", "--out", str(out), *arguments]) == 1
+    assert reason in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_recordings_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "models" / "model.onnx"
+    assert main(["train", "--data", str(tmp_path / "no"), "--out", str(out)]) == 1
+    assert "does not exist" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_out_without_onnx_suffix_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--data", "x", "--out", "model.pb"]) == 1
+    assert "does not end with .onnx" in capsys.readouterr().err
+
+
+def test_ctrl_c_keeps_the_best_model_so_far(tmp_path: Path) -> None:
+    drive = write_images(tmp_path / "drive", make_drive(60))
+    out = tmp_path / "model.onnx"
+    command = [sys.executable, "-m", "training", "train", "--data", str(drive), "--out", str(out)]
+    # So small a rate that it improves in every epoch and never stops early.
+    command += ["--epochs", "100000", "--learning-rate", "1e-6", "--cache", str(tmp_path / "c")]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        deadline = time.monotonic() + 120
+        seen = ""
+        while "validation" not in seen and time.monotonic() < deadline:
+            seen += process.stderr.read(1)
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0, rest
+    assert "Interrupted: keeping the best model so far" in rest
+    assert Detector(out).metadata.provenance["autoencoder"]["stopped_by"] == "interrupt"
