@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.files import writable_parent
 
 __all__ = ["IMAGE_TOPIC", "StampedImage", "write_image_bag"]
 
@@ -34,10 +39,10 @@ def write_image_bag(
     storage: str = "sqlite3",
     topic: str = IMAGE_TOPIC,
 ) -> int:
-    """Write a rosbag2 with one image topic.
+    """Write a rosbag2 with one image topic; it appears when it is whole.
 
     Args:
-        path: the bag's folder; must not exist.
+        path: the bag's folder.
         frames: in the order of their stamps.
         compressed: write ``sensor_msgs/CompressedImage`` (JPEG, quality 95) on
             ``<topic>/compressed`` instead of rgb8 ``sensor_msgs/Image`` on the topic itself.
@@ -46,41 +51,52 @@ def write_image_bag(
 
     Returns:
         The number of messages written.
+
+    Raises:
+        AnomalyDetectorError: ``path`` is there already, or cannot be written.
     """
     from rosbags.rosbag2 import StoragePlugin, Writer
     from rosbags.typesys import Stores, get_typestore
 
+    if path.exists():
+        raise AnomalyDetectorError(f"{path} is there already: give a new name or remove it")
     store = get_typestore(Stores.LATEST)
-    types = store.types
     name = "sensor_msgs/msg/CompressedImage" if compressed else "sensor_msgs/msg/Image"
     count = 0
-    # Version 8 is the oldest that the writer knows, so the most robots read it.
-    with Writer(path, version=8, storage_plugin=StoragePlugin[storage.upper()]) as writer:
-        connection = writer.add_connection(
-            f"{topic}/compressed" if compressed else topic, name, typestore=store
-        )
-        for frame in frames:
-            seconds, nanoseconds = divmod(frame.stamp_ns, 1_000_000_000)
-            header = types["std_msgs/msg/Header"](
-                stamp=types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds),
-                frame_id=_FRAME_ID,
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=writable_parent(path)) as folder:
+        # The storage file is named after the bag's folder, so the bag gets its name right away.
+        bag = Path(folder) / path.name
+        # Version 8 is the oldest that the writer knows, so the most robots read it.
+        with Writer(bag, version=8, storage_plugin=StoragePlugin[storage.upper()]) as writer:
+            connection = writer.add_connection(
+                f"{topic}/compressed" if compressed else topic, name, typestore=store
             )
-            if compressed:
-                message = types[name](header=header, format="jpeg", data=_jpeg(frame.image))
-            else:
-                height, width = frame.image.shape[:2]
-                message = types[name](
-                    header=header,
-                    height=height,
-                    width=width,
-                    encoding="rgb8",
-                    is_bigendian=0,
-                    step=width * 3,
-                    data=frame.image.reshape(-1),
-                )
-            writer.write(connection, frame.stamp_ns, store.serialize_cdr(message, name))
-            count += 1
+            for frame in frames:
+                message = _message(store.types, name, frame)
+                writer.write(connection, frame.stamp_ns, store.serialize_cdr(message, name))
+                count += 1
+        bag.replace(path)
     return count
+
+
+def _message(types: Any, name: str, frame: StampedImage) -> Any:
+    seconds, nanoseconds = divmod(frame.stamp_ns, 1_000_000_000)
+    header = types["std_msgs/msg/Header"](
+        stamp=types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds),
+        frame_id=_FRAME_ID,
+    )
+    if name.endswith("CompressedImage"):
+        return types[name](header=header, format="jpeg", data=_jpeg(frame.image))
+    height, width = frame.image.shape[:2]
+    return types[name](
+        header=header,
+        height=height,
+        width=width,
+        encoding="rgb8",
+        is_bigendian=0,
+        step=width * 3,
+        data=frame.image.reshape(-1),
+    )
 
 
 def _jpeg(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

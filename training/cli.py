@@ -11,6 +11,12 @@ __all__ = ["main"]
 _VERBS = {
     "train": ("training.train", "train a detector on normal drives and export it to ONNX"),
     "corridor": ("training.corridor_command", "render a synthetic corridor drive"),
+    "evaluate": ("training.evaluate", "measure a model on labelled drives and write a report"),
+    "download": ("training.download", "download the Hazards&Robots data set"),
+    "inspect-hazards-robots": (
+        "training.inspect_hazards_robots",
+        "tell what a Hazards&Robots folder holds",
+    ),
     "demo": ("training.demo", "train, run the real node on a replayed drive, and draw the result"),
 }
 
