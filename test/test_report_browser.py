@@ -1,0 +1,122 @@
+"""The report in a real browser: no console error, no request, every picture there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import add_box, make_drive, write_images
+from model_files import write_grey_difference_model
+
+from anomaly_detector.detector import Detector
+from anomaly_detector.sources import open_source
+from training.evaluate import LabelledRecording, evaluate, write_evaluation
+
+pytest.importorskip("selenium", reason="selenium is not installed")
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+_OPTIONS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Any]:
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    binary = next((path for name in _BROWSERS if (path := shutil.which(name))), None)
+    driver_path = shutil.which("chromedriver")
+    if binary is None or driver_path is None:
+        pytest.skip("no chromium with chromedriver: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for option in (*_OPTIONS, "--window-size=1280,900", f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(option)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options, Service(driver_path))
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Path:
+    normal = write_images(tmp_path / "normal", make_drive(30))
+    boxes = write_images(tmp_path / "box", [add_box(frame) for frame in make_drive(10, seed=1)])
+    detector = Detector(write_grey_difference_model(tmp_path / "m.onnx", threshold=5500))
+    recordings = [
+        LabelledRecording(open_source(normal)),
+        LabelledRecording(open_source(boxes), class_name="box"),
+    ]
+    write_evaluation(evaluate(detector, recordings), tmp_path / "out")
+    return tmp_path / "out" / "report.html"
+
+
+def _requests(browser: Any, page: str) -> list[str]:
+    """Give the addresses that a page asked for, itself included; not those of the start page."""
+    urls = []
+    for entry in browser.get_log("performance"):
+        message = json.loads(entry["message"])["message"]
+        if message["method"] == "Network.requestWillBeSent":
+            parameters = message["params"]
+            if parameters["documentURL"].partition("#")[0] == page:
+                urls.append(parameters["request"]["url"])
+    return urls
+
+
+def test_report_in_chromium(browser: Any, report: Path) -> None:
+    browser.get(report.as_uri())
+    complaints = [entry for entry in browser.get_log("browser") if entry["level"] != "INFO"]
+    assert complaints == []
+
+    requests = _requests(browser, report.as_uri())
+    assert requests[0] == report.as_uri()
+    assert [url for url in requests[1:] if not url.startswith("data:")] == []
+
+    images = browser.execute_script(
+        "return Array.from(document.images, i => [i.alt, i.complete, i.naturalWidth,"
+        " i.getBoundingClientRect().width])"
+    )
+    assert len(images) >= 5
+    for alt, complete, natural_width, shown_width in images:
+        assert complete, alt
+        assert natural_width > 0, alt
+        assert shown_width > 50, alt
+
+    # Nothing runs off a laptop's screen, and the links of the contents lead somewhere.
+    width = browser.execute_script("return document.documentElement.scrollWidth")
+    assert width <= 1280
+    broken = browser.execute_script(
+        "return Array.from(document.querySelectorAll('nav a'), a => a.getAttribute('href'))"
+        ".filter(h => !document.querySelector(h))"
+    )
+    assert broken == []
+    assert np.isclose(browser.execute_script("return window.scrollY"), 0)
+
+
+def test_browser_test_would_notice_a_broken_page(browser: Any, tmp_path: Path) -> None:
+    """The checks above must be able to fail: a page with the faults that they look for."""
+    page = tmp_path / "broken.html"
+    page.write_text(
+        "<img alt='x' src='http://127.0.0.1:9/missing.png'><script>null.fail()</script>"
+    )
+    browser.get(page.as_uri())
+    assert any(entry["level"] == "SEVERE" for entry in browser.get_log("browser"))
+    assert "http://127.0.0.1:9/missing.png" in _requests(browser, page.as_uri())
+    assert browser.execute_script("return document.images[0].naturalWidth") == 0

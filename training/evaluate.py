@@ -1,0 +1,606 @@
+"""``python -m training evaluate``: how well a model tells hazards from normal frames.
+
+Frames are streamed and scored one by one, exactly as on the robot; only scores, labels and a few
+small pictures are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from anomaly_detector.detector import Detector
+from anomaly_detector.errors import AnomalyDetectorError, SourceError
+from anomaly_detector.files import atomic_directory
+from anomaly_detector.metadata import ModelMetadata
+from anomaly_detector.preprocessing import shrink
+from anomaly_detector.scoring import format_score, format_stamp, score_frames
+from anomaly_detector.sources import (
+    BagSource,
+    FrameSource,
+    ImageFilesSource,
+    UnreadableFrame,
+    is_bag,
+    open_source,
+)
+from training.labels import NORMAL, FrameLabels, read_labels
+from training.metrics import (
+    DEFAULT_BLOCK,
+    EventDelay,
+    OperatingPoint,
+    RankingTable,
+    class_name_table,
+    detection_delays,
+    find_events,
+    json_safe,
+    operating_point,
+    ranking_table,
+    recall_by_class,
+)
+
+__all__ = [
+    "THESIS_THRESHOLD",
+    "Evaluation",
+    "GalleryFrame",
+    "LabelledRecording",
+    "RecordingSummary",
+    "ScoredFrames",
+    "add_arguments",
+    "evaluate",
+    "format_evaluation",
+    "run",
+    "write_evaluation",
+]
+
+THESIS_THRESHOLD = 200.0
+"""Fixed threshold on the mean squared reconstruction error (thesis code 5.14)."""
+
+DEFAULT_GALLERY = 12
+_GALLERY_GAP = 20
+
+
+@dataclass(frozen=True)
+class LabelledRecording:
+    """A recording and its truth.
+
+    Attributes:
+        source: the frames.
+        labels: truth per frame; None when all frames are of one class.
+        class_name: class of all frames when ``labels`` is None.
+    """
+
+    source: FrameSource
+    labels: FrameLabels | None = None
+    class_name: str = NORMAL
+
+
+@dataclass(frozen=True)
+class RecordingSummary:
+    """A recording that was evaluated: where it is, its scored frames and those skipped."""
+
+    path: str
+    frames: int
+    unreadable: tuple[UnreadableFrame, ...]
+
+
+@dataclass(frozen=True)
+class GalleryFrame:
+    """A frame worth a look.
+
+    Attributes:
+        name: frame name.
+        recording: number of its recording.
+        class_name: true class.
+        score: its score.
+        image: uint8 RGB [64, 64, 3].
+        anomaly_map: float32 [H, W].
+    """
+
+    name: str
+    recording: int
+    class_name: str
+    score: float
+    image: NDArray[np.uint8]
+    anomaly_map: NDArray[np.float32]
+
+
+@dataclass
+class ScoredFrames:
+    """Columns of N scored frames, over all recordings in order.
+
+    Attributes:
+        names: frame names.
+        recordings: int64 [N], number of each frame's recording.
+        stamps_ns: header stamp, or that of the labels file, or None.
+        scores: float64 [N].
+        labels: int64 [N], 0 for normal.
+        classes: class names.
+    """
+
+    names: list[str]
+    recordings: NDArray[np.int64]
+    stamps_ns: list[int | None]
+    scores: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    classes: list[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All results of one evaluation.
+
+    Attributes:
+        model: file name of the model.
+        metadata: what the model says about itself.
+        recordings: what was scored.
+        frames: the per-frame table.
+        ranking: ROC-AUC and PR-AUC.
+        operating_points: at the model's threshold, then (for reconstruction errors) at the
+            thesis' 200.
+        class_recall: label to share of flagged frames at the model's threshold.
+        delays: one per event, at the model's threshold.
+        misses: anomalous frames with the lowest scores, worst first.
+        false_alarms: normal frames with the highest scores, worst first.
+    """
+
+    model: str
+    metadata: ModelMetadata
+    recordings: tuple[RecordingSummary, ...]
+    frames: ScoredFrames
+    ranking: RankingTable
+    operating_points: tuple[OperatingPoint, ...]
+    class_recall: dict[int, float]
+    delays: tuple[EventDelay, ...]
+    misses: tuple[GalleryFrame, ...]
+    false_alarms: tuple[GalleryFrame, ...]
+
+    @property
+    def threshold(self) -> float:
+        """The threshold that events, recall per class and galleries are about."""
+        return self.operating_points[0].threshold
+
+    @property
+    def class_names(self) -> dict[int, str]:
+        """Label to class name, of the labels that occur, and 0."""
+        return class_name_table(self.frames.labels, self.frames.classes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give all but the per-frame table, JSON-safe, NaN as None."""
+        names = self.class_names
+        return {
+            "model": self.model,
+            "metadata": json_safe(asdict(self.metadata)),
+            "recordings": [
+                {
+                    "path": recording.path,
+                    "frames": recording.frames,
+                    "unreadable": [asdict(frame) for frame in recording.unreadable],
+                }
+                for recording in self.recordings
+            ],
+            "frames": len(self.frames),
+            "ranking": self.ranking.to_dict(),
+            "operating_points": [point.to_dict() for point in self.operating_points],
+            "class_recall": {names[k]: json_safe(v) for k, v in self.class_recall.items()},
+            "events": [delay.to_dict() for delay in self.delays],
+        }
+
+
+def evaluate(
+    detector: Detector,
+    recordings: Sequence[LabelledRecording],
+    *,
+    bootstrap: int = 1000,
+    block: int = DEFAULT_BLOCK,
+    seed: int = 0,
+    gallery: int = DEFAULT_GALLERY,
+    progress: bool = True,
+) -> Evaluation:
+    """Score recordings and compare with their truth.
+
+    Args:
+        detector: the model.
+        recordings: in the order in which their frames are to be listed.
+        bootstrap: resamples for the intervals, 0 for none.
+        block: frames of a bootstrap block (:func:`training.metrics.frame_blocks`).
+        seed: of the bootstrap.
+        gallery: number of worst misses and of worst false alarms to keep pictures of.
+        progress: show a progress bar on a terminal.
+
+    Raises:
+        SourceError: no frame is readable, or the labels do not fit the recording.
+        ModelError: the model fails.
+    """
+    truths = _Truths(recordings)
+    misses, false_alarms = _WorstFrames(gallery), _WorstFrames(gallery)
+    names: list[str] = []
+    owners: list[int] = []
+    stamps: list[int | None] = []
+    scores: list[float] = []
+    labels: list[int] = []
+    classes: list[str] = []
+    summaries = []
+    total = sum(len(recording.source) for recording in recordings)
+    with tqdm(
+        total=total, desc="evaluating", unit="frame", disable=None if progress else True
+    ) as bar:
+        for number, recording in enumerate(recordings):
+            source, before = recording.source, len(names)
+            for frame, detection in score_frames(detector, source):
+                # Labels without names count the unreadable frames too.
+                position = len(names) - before + len(source.unreadable)
+                label, class_name, stamp = truths.of(number, position, frame.name)
+                worst, badness = (
+                    (misses, -detection.score) if label else (false_alarms, detection.score)
+                )
+                if worst.wants(badness):
+                    kept = GalleryFrame(
+                        frame.name,
+                        number,
+                        class_name,
+                        detection.score,
+                        shrink(frame.pixels),
+                        detection.anomaly_map.copy(),
+                    )
+                    worst.add((number, position // _GALLERY_GAP, label), badness, kept)
+                names.append(frame.name)
+                owners.append(number)
+                stamps.append(stamp if frame.stamp_ns is None else frame.stamp_ns)
+                scores.append(detection.score)
+                labels.append(label)
+                classes.append(class_name)
+                bar.update()
+            unreadable = tuple(source.unreadable)
+            summaries.append(RecordingSummary(str(source.path), len(names) - before, unreadable))
+    table = ScoredFrames(
+        names,
+        np.array(owners, np.int64),
+        stamps,
+        np.array(scores, np.float64),
+        np.array(labels, np.int64),
+        classes,
+    )
+    class_names = class_name_table(table.labels, classes)
+    anomalous = table.labels != 0
+    points = [operating_point(table.scores, anomalous, detector.threshold, "model")]
+    if detector.metadata.scorer == "reconstruction":
+        points.append(operating_point(table.scores, anomalous, THESIS_THRESHOLD, "thesis"))
+    events = find_events(table.labels, class_names, table.recordings)
+    return Evaluation(
+        model=detector.path.name,
+        metadata=detector.metadata,
+        recordings=tuple(summaries),
+        frames=table,
+        ranking=ranking_table(
+            table.scores,
+            table.labels,
+            class_names,
+            recordings=table.recordings,
+            bootstrap=bootstrap,
+            block=block,
+            seed=seed,
+        ),
+        operating_points=tuple(points),
+        class_recall=recall_by_class(table.scores, table.labels, detector.threshold),
+        delays=tuple(detection_delays(events, table.scores >= detector.threshold, table.stamps_ns)),
+        misses=misses.worst_first(),
+        false_alarms=false_alarms.worst_first(),
+    )
+
+
+def write_evaluation(evaluation: Evaluation, output: Path) -> None:
+    """Write evaluation.json, scores.csv and report.html into a new folder, all or none.
+
+    ``scores.csv`` has the columns of offline scoring (frame, stamp, score, is_anomaly), the truth
+    (label, class) and the recording's number from 0.
+
+    Raises:
+        AnomalyDetectorError: the folder is not empty or cannot be written.
+    """
+    # Imported here: the report module needs this one's types.
+    from training.evaluation_report import evaluation_report
+    from training.report import write_report
+
+    frames = evaluation.frames
+    with atomic_directory(output) as folder:
+        text = json.dumps(evaluation.to_dict(), indent=2, allow_nan=False)
+        (folder / "evaluation.json").write_text(text + "\n", encoding="utf-8")
+        with (folder / "scores.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(
+                ["frame", "stamp", "score", "is_anomaly", "label", "class", "recording"]
+            )
+            for index, name in enumerate(frames.names):
+                stamp, score = frames.stamps_ns[index], float(frames.scores[index])
+                writer.writerow(
+                    [
+                        name,
+                        "" if stamp is None else format_stamp(stamp),
+                        format_score(score),
+                        int(score >= evaluation.threshold),
+                        frames.labels[index],
+                        frames.classes[index],
+                        frames.recordings[index],
+                    ]
+                )
+        write_report(evaluation_report(evaluation), folder / "report.html")
+
+
+def format_evaluation(evaluation: Evaluation) -> str:
+    """Give the results as a text table for a terminal."""
+    ranking = evaluation.ranking
+    anomalous = ranking.pooled.frames
+    width = max([len("pooled"), *(len(item.name) for item in ranking.classes)])
+    lines = [
+        f"{evaluation.model}: {len(evaluation.frames)} frames, {ranking.normal_frames} normal, "
+        f"{anomalous} anomalous",
+        "",
+        f"{'class':{width}} {'frames':>7}  {'ROC-AUC [95 %]':22} {'PR-AUC [95 %]':21} recall",
+    ]
+    recalls = {evaluation.class_names[k]: v for k, v in evaluation.class_recall.items()}
+    recalls["pooled"] = evaluation.operating_points[0].recall
+    items = (ranking.pooled, ranking.macro, *ranking.classes)
+    for item in items:
+        recall = f"{recalls[item.name]:6.3f}" if item.name in recalls and item.frames else ""
+        mark = "*" if item.narrow and ranking.bootstrap else " "
+        areas = f"{item.roc_auc!s:22} {item.pr_auc!s:20}{mark}"
+        lines.append(f"{item.name:{width}} {item.frames:7d}  {areas} {recall}".rstrip())
+    if ranking.bootstrap and any(item.narrow for item in items):
+        lines.append("* few independent frames: the interval is too narrow")
+    lines += ["", "threshold           accuracy precision  recall      F1  false alarms"]
+    for point in evaluation.operating_points:
+        ratios = (point.accuracy, point.precision, point.recall, point.f1, point.false_alarm_rate)
+        cells = " ".join(f"{_text(ratio):>8}" for ratio in ratios)
+        lines.append(f"{point.name:7} {point.threshold:>10.4g}  {cells}")
+    if evaluation.delays:
+        found = [d for d in evaluation.delays if d.delay_frames is not None]
+        line = f"events: {len(found)} of {len(evaluation.delays)} detected"
+        if found:
+            median = float(np.median([d.delay_frames for d in found if d.delay_frames is not None]))
+            line += f", median delay {median:g} frames"
+        lines += ["", line]
+    unreadable = sum(len(recording.unreadable) for recording in evaluation.recordings)
+    if unreadable:
+        lines.append(f"{unreadable} frames were unreadable, see evaluation.json")
+    return "\n".join(lines)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``python -m training evaluate``."""
+    parser.add_argument("--model", required=True, help="the .onnx file")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="SOURCE",
+        help="recordings whose truth is in --labels (image folders, bags or videos)",
+    )
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="CSV",
+        help="labels of --data, one file per recording in the same order",
+    )
+    parser.add_argument(
+        "--normal",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="SOURCE",
+        help="recordings with normal frames only",
+    )
+    parser.add_argument(
+        "--anomalous",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="[NAME=]SOURCE",
+        help="recordings with anomalous frames only, of class NAME, else named as their folder",
+    )
+    parser.add_argument("--topic", help="image topic, for bags with several")
+    parser.add_argument(
+        "--out",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="new folder for evaluation.json, scores.csv and report.html",
+    )
+    parser.add_argument(
+        "--bootstrap",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="resamples for the 95 %% intervals, 0 for none (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--block",
+        type=int,
+        default=DEFAULT_BLOCK,
+        metavar="FRAMES",
+        help="consecutive frames that are resampled together, since neighbours look alike; "
+        "1 for unrelated pictures (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the verb and print the results.
+
+    Returns:
+        0.
+
+    Raises:
+        AnomalyDetectorError: wrong options, or what :func:`evaluate` and
+            :func:`write_evaluation` raise.
+    """
+    for name, value, least in (("bootstrap", args.bootstrap, 0), ("block", args.block, 1)):
+        if value < least:
+            raise AnomalyDetectorError(f"--{name} is {value}: give {least} or more")
+    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
+        # Said before an hour of scoring, not after it.
+        raise AnomalyDetectorError(
+            f"{args.out} is there and not empty: give a new folder or remove it"
+        )
+    recordings = _recordings(args)
+    evaluation = evaluate(
+        Detector(args.model),
+        recordings,
+        bootstrap=args.bootstrap,
+        block=args.block,
+        seed=args.seed,
+    )
+    write_evaluation(evaluation, args.out)
+    print(format_evaluation(evaluation))
+    print(f"report: {args.out / 'report.html'}")
+    return 0
+
+
+def _text(value: float) -> str:
+    return "n/a" if np.isnan(value) else f"{value:.3f}"
+
+
+def _recordings(args: argparse.Namespace) -> list[LabelledRecording]:
+    if len(args.data) != len(args.labels):
+        raise AnomalyDetectorError(
+            f"{len(args.data)} --data and {len(args.labels)} --labels: give one labels file per "
+            "recording, in the same order"
+        )
+    if not (args.data or args.normal or args.anomalous):
+        raise AnomalyDetectorError(
+            "nothing to evaluate on: give --normal and --anomalous, or --data and --labels"
+        )
+    recordings = [
+        LabelledRecording(_open(source, args.topic), read_labels(labels))
+        for source, labels in zip(args.data, args.labels, strict=True)
+    ]
+    recordings += [LabelledRecording(_open(source, args.topic)) for source in args.normal]
+    for text in args.anomalous:
+        name, source = _named_source(text)
+        recordings.append(LabelledRecording(_open(source, args.topic), class_name=name))
+    if args.topic and not any(isinstance(item.source, BagSource) for item in recordings):
+        raise AnomalyDetectorError(
+            f"--topic {args.topic}: none of the recordings is a bag: leave the topic out"
+        )
+    return recordings
+
+
+def _open(source: str, topic: str | None) -> FrameSource:
+    """Open a recording; the topic is for the bags among several recordings."""
+    return open_source(source, topic if is_bag(Path(source)) else None)
+
+
+def _named_source(text: str) -> tuple[str, str]:
+    """Split ``NAME=SOURCE``; a source without a name is named as its folder or file."""
+    name, separator, source = text.partition("=")
+    if not separator or Path(text).exists():
+        path = Path(text)
+        name, source = (path.resolve().name if path.is_dir() else path.stem), text
+    name = name.strip()
+    if not name or name == NORMAL:
+        raise AnomalyDetectorError(
+            f"--anomalous {text}: class name is {name!r}: name it as in --anomalous boxes={source}"
+        )
+    return name, source
+
+
+def _frame_names(source: FrameSource) -> list[str]:
+    """Give the names that the frames of a recording will have."""
+    if isinstance(source, ImageFilesSource):
+        return [file.name for file in source.files]
+    return [f"{index:06d}" for index in range(len(source))]
+
+
+class _Truths:
+    """Label, class name and stamp of the frames of several recordings.
+
+    Raises:
+        SourceError: labels do not fit their recording, or two files number the classes otherwise.
+    """
+
+    def __init__(self, recordings: Sequence[LabelledRecording]) -> None:
+        self._recordings = recordings
+        self._numbers: dict[str, int] = {NORMAL: 0}
+        for recording in recordings:
+            if recording.labels is not None:
+                # Checks all names before the first frame is scored.
+                recording.labels.rows_for(_frame_names(recording.source))
+                self._register(recording.labels)
+        for recording in recordings:
+            if recording.labels is None and recording.class_name not in self._numbers:
+                self._numbers[recording.class_name] = max(self._numbers.values()) + 1
+
+    def _register(self, labels: FrameLabels) -> None:
+        for label, name in class_name_table(labels.labels, labels.classes).items():
+            others = [other for other, number in self._numbers.items() if number == label]
+            if self._numbers.setdefault(name, label) != label or (others and others != [name]):
+                raise SourceError(
+                    f"{labels.path}: class {name!r} has label {label}, another labels file has "
+                    f"{dict(self._numbers)}: number the classes alike in all files"
+                )
+
+    def of(self, number: int, position: int, name: str) -> tuple[int, str, int | None]:
+        recording = self._recordings[number]
+        labels = recording.labels
+        if labels is None:
+            return self._numbers[recording.class_name], recording.class_name, None
+        row = position if labels.stems is None else int(labels.rows_for([name])[0])
+        if row >= len(labels):
+            raise SourceError(
+                f"{labels.path} has {len(labels)} rows, {recording.source.path} has more frames: "
+                "give the labels of this recording"
+            )
+        stamp = None if labels.stamps_ns is None else labels.stamps_ns[row]
+        return int(labels.labels[row]), labels.classes[row], stamp
+
+
+@dataclass
+class _WorstFrames:
+    """The worst frames of a stream, at most one of each bucket.
+
+    Without buckets, one bad second of video would fill the whole gallery with the same picture.
+    """
+
+    size: int
+    _kept: dict[tuple[int, ...], tuple[float, GalleryFrame]] = field(default_factory=dict)
+
+    def wants(self, badness: float) -> bool:
+        """Tell whether a frame so bad may enter, before its picture is made."""
+        if self.size <= 0:
+            return False
+        return len(self._kept) < self.size or badness > min(b for b, _ in self._kept.values())
+
+    def add(self, bucket: tuple[int, ...], badness: float, frame: GalleryFrame) -> None:
+        if bucket in self._kept:
+            if badness > self._kept[bucket][0]:
+                self._kept[bucket] = (badness, frame)
+            return
+        self._kept[bucket] = (badness, frame)
+        if len(self._kept) > self.size:
+            del self._kept[min(self._kept, key=lambda key: self._kept[key][0])]
+
+    def worst_first(self) -> tuple[GalleryFrame, ...]:
+        ranked = sorted(self._kept.values(), key=lambda item: -item[0])
+        return tuple(frame for _, frame in ranked)
+
+
+def iterate_recordings(evaluation: Evaluation) -> Iterator[tuple[RecordingSummary, slice]]:
+    """Give every recording with the rows of its frames in the per-frame table."""
+    start = 0
+    for recording in evaluation.recordings:
+        yield recording, slice(start, start + recording.frames)
+        start += recording.frames

@@ -1,0 +1,395 @@
+"""The sections of an evaluation's report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.evaluate import Evaluation, GalleryFrame, iterate_recordings
+from training.figures import histogram_figure, pr_figure, roc_figure, timeline_figure
+from training.metrics import Curve, EventDelay, Interval, curves
+from training.report import (
+    Card,
+    KeyFigure,
+    Picture,
+    Report,
+    ReportSection,
+    Table,
+    frame_card,
+    model_card_section,
+)
+
+__all__ = ["evaluation_report"]
+
+_MAX_TIMELINES = 12
+_NOT_DEFINED = "n/a"
+
+
+def evaluation_report(evaluation: Evaluation) -> Report:
+    """Arrange an evaluation as a report."""
+    ranking = evaluation.ranking
+    skipped = sum(len(recording.unreadable) for recording in evaluation.recordings)
+    subtitle = (
+        f"{len(evaluation.frames)} frames of {len(evaluation.recordings)} "
+        f"recording{'s' if len(evaluation.recordings) != 1 else ''}: {ranking.normal_frames} "
+        f"normal, {ranking.pooled.frames} anomalous in {len(ranking.classes)} "
+        f"class{'es' if len(ranking.classes) != 1 else ''}"
+        + (f"; {skipped} unreadable frames skipped" if skipped else "")
+    )
+    sections = [
+        _summary(evaluation),
+        _curves(evaluation),
+        _scores(evaluation),
+        _timelines(evaluation),
+        _classes(evaluation),
+        _events(evaluation),
+        _gallery(
+            evaluation,
+            "Worst misses",
+            "Anomalous frames with the lowest scores, worst first",
+            evaluation.misses,
+        ),
+        _gallery(
+            evaluation,
+            "Worst false alarms",
+            "Normal frames with the highest scores, worst first",
+            evaluation.false_alarms,
+        ),
+        _data(evaluation),
+        model_card_section(evaluation.metadata, evaluation.model),
+    ]
+    title = f"Evaluation of {evaluation.metadata.name}"
+    return Report(title, subtitle, [section for section in sections if section is not None])
+
+
+def _summary(evaluation: Evaluation) -> ReportSection:
+    point = evaluation.operating_points[0]
+    ranking = evaluation.ranking
+    keys = [
+        KeyFigure(
+            "ROC-AUC, pooled",
+            _text(ranking.pooled.roc_auc.value),
+            f"{_range(ranking.pooled.roc_auc)}0.5 is chance",
+        ),
+        KeyFigure(
+            "PR-AUC, pooled",
+            _text(ranking.pooled.pr_auc.value),
+            f"{_range(ranking.pooled.pr_auc)}{_text(_chance(evaluation))} is chance",
+        ),
+        KeyFigure(
+            "ROC-AUC, macro",
+            _text(ranking.macro.roc_auc.value),
+            f"{_range(ranking.macro.roc_auc)}mean over classes",
+        ),
+        KeyFigure(
+            "Hazards flagged",
+            _percent(point.recall),
+            f"{point.true_positives} of {ranking.pooled.frames} frames, "
+            f"at threshold {point.threshold:.4g}",
+        ),
+        KeyFigure(
+            "False alarms",
+            _percent(point.false_alarm_rate),
+            f"{point.false_positives} of {ranking.normal_frames} normal frames",
+        ),
+        KeyFigure(
+            "Events detected",
+            f"{sum(not d.missed for d in evaluation.delays)} / {len(evaluation.delays)}",
+            "at least one frame flagged",
+        ),
+    ]
+    rows = [
+        [
+            {"model": "the model's own", "thesis": "the thesis' fixed 200"}.get(p.name, p.name),
+            f"{p.threshold:.4g}",
+            *(_text(r) for r in (p.accuracy, p.precision, p.recall, p.f1, p.false_alarm_rate)),
+            str(p.true_positives),
+            str(p.false_positives),
+            str(p.true_negatives),
+            str(p.false_negatives),
+        ]
+        for p in evaluation.operating_points
+    ]
+    table = Table(
+        (
+            "Threshold",
+            "Value",
+            "Accuracy",
+            "Precision",
+            "Recall",
+            "F1",
+            "False-alarm rate",
+            "Hits",
+            "False alarms",
+            "Passed",
+            "Misses",
+        ),
+        rows,
+        "At the threshold (frames)",
+    )
+    notes = []
+    if ranking.bootstrap:
+        notes.append(
+            f"Brackets are 95 % bootstrap intervals: {ranking.bootstrap} resamples of blocks of up "
+            f"to {ranking.block} consecutive frames, because neighbouring frames look alike and "
+            "count for little more than one. They say how much the figure depends on the frames "
+            "that happened to be recorded, not how it would change in another building."
+        )
+    if not ranking.pooled.frames or not ranking.normal_frames:
+        missing = "anomalous" if ranking.normal_frames else "normal"
+        notes.append(f"There is no {missing} frame, so no area under a curve is defined.")
+    return ReportSection("Summary", key_figures=keys, tables=[table], notes=notes)
+
+
+def _curves(evaluation: Evaluation) -> ReportSection | None:
+    frames, ranking = evaluation.frames, evaluation.ranking
+    normal = frames.labels == 0
+    pooled = curves(frames.scores, ~normal)
+    if pooled is None:
+        return None
+    roc: list[tuple[str, Curve]] = []
+    pr: list[tuple[str, Curve]] = []
+    # A single class is the pool itself.
+    for item in ranking.classes if len(ranking.classes) > 1 else ():
+        label = next(k for k, name in evaluation.class_names.items() if name == item.name)
+        chosen = normal | (frames.labels == label)
+        both = curves(frames.scores[chosen], frames.labels[chosen] == label)
+        if both is not None:
+            roc.append((f"{item.name} {item.roc_auc.value:.3f}", both[0]))
+            pr.append((f"{item.name} {item.pr_auc.value:.3f}", both[1]))
+    roc_picture = roc_figure((f"pooled {ranking.pooled.roc_auc.value:.3f}", pooled[0]), roc)
+    pr_picture = pr_figure(
+        (f"pooled {ranking.pooled.pr_auc.value:.3f}", pooled[1]), pr, _chance(evaluation)
+    )
+    return ReportSection(
+        "Curves",
+        ["The legends give the area under each curve. A class is compared with all normal frames."],
+        pictures=[
+            Picture.from_figure(roc_picture, f"ROC curve, pooled area {ranking.pooled.roc_auc}"),
+            Picture.from_figure(
+                pr_picture, f"Precision-recall curve, pooled area {ranking.pooled.pr_auc}"
+            ),
+        ],
+    )
+
+
+def _scores(evaluation: Evaluation) -> ReportSection:
+    frames = evaluation.frames
+    groups = [("normal", frames.scores[frames.labels == 0])]
+    groups.append(("anomalous", frames.scores[frames.labels != 0]))
+    thresholds = [
+        ({"model": "threshold", "thesis": "thesis threshold"}.get(p.name, p.name), p.threshold)
+        for p in evaluation.operating_points
+    ]
+    figure = histogram_figure(groups, thresholds, _score_label(evaluation))
+    alt = "Histogram of the scores of normal and anomalous frames with the thresholds"
+    return ReportSection("Score histogram", pictures=[Picture.from_figure(figure, alt, wide=True)])
+
+
+def _timelines(evaluation: Evaluation) -> ReportSection:
+    pictures = []
+    frames = evaluation.frames
+    for number, (recording, rows) in enumerate(iterate_recordings(evaluation)):
+        if number == _MAX_TIMELINES:
+            break
+        scores, stamps = frames.scores[rows], frames.stamps_ns[rows]
+        seconds = _seconds(stamps)
+        axis = np.arange(scores.size, dtype=np.float64) if seconds is None else seconds
+        step = float(np.median(np.diff(axis))) if axis.size > 1 else 1.0
+        events = [
+            (
+                float(axis[d.event.start - rows.start]),
+                float(axis[d.event.stop - 1 - rows.start]) + step,
+                d.event.name,
+            )
+            for d in evaluation.delays
+            if d.event.recording == number
+        ]
+        figure = timeline_figure(
+            axis,
+            scores,
+            evaluation.threshold,
+            events,
+            title=f"Recording {number}",
+            x_label="Frame" if seconds is None else "Time since start (s)",
+            score_label="Anomaly score",
+        )
+        names = ", ".join(sorted({name for _, _, name in events})) or "none"
+        pictures.append(
+            Picture.from_figure(
+                figure,
+                f"Score over time of recording {number} with threshold and true hazards: {names}",
+                recording.path,
+                wide=True,
+            )
+        )
+    text = ["Shaded: the true hazards. Orange dots: flagged frames."]
+    left = len(evaluation.recordings) - len(pictures)
+    if left > 0:
+        text.append(f"{left} more recordings are in scores.csv only.")
+    return ReportSection("Score over time", text, pictures=pictures)
+
+
+def _classes(evaluation: Evaluation) -> ReportSection | None:
+    ranking = evaluation.ranking
+    if not ranking.classes:
+        return None
+    recalls = {evaluation.class_names[k]: v for k, v in evaluation.class_recall.items()}
+    events: dict[str, list[EventDelay]] = {}
+    for delay in evaluation.delays:
+        events.setdefault(delay.event.name, []).append(delay)
+    rows = []
+    for item in (ranking.pooled, ranking.macro, *ranking.classes):
+        own = list(evaluation.delays) if item is ranking.pooled else events.get(item.name, [])
+        found = sum(not delay.missed for delay in own)
+        recall = recalls.get(item.name, math.nan)
+        if item is ranking.pooled:
+            recall = evaluation.operating_points[0].recall
+        elif item is ranking.macro:
+            recall = float(np.mean(list(recalls.values())))
+        rows.append(
+            [
+                item.name,
+                str(item.frames),
+                _with_interval(item.roc_auc, item.narrow),
+                _with_interval(item.pr_auc, item.narrow),
+                _percent(recall),
+                f"{found} / {len(own)}" if own else "",
+            ]
+        )
+    columns = ("Class", "Frames", "ROC-AUC", "PR-AUC", "Frames flagged", "Events detected")
+    return ReportSection(
+        "Classes",
+        [
+            f"Each class against all {ranking.normal_frames} normal frames; macro is the mean over "
+            "the classes. The chance level of PR-AUC is the share of anomalous frames, so PR-AUC "
+            "of classes of different size cannot be compared with each other."
+        ],
+        tables=[Table(columns, rows)],
+        notes=[
+            "* Few independent frames, for example one event only: blocks were cut finer to give "
+            "an interval at all, and it is too narrow."
+        ]
+        if any("*" in cell for row in rows for cell in row)
+        else (),
+    )
+
+
+def _events(evaluation: Evaluation) -> ReportSection | None:
+    if not evaluation.delays:
+        return None
+    rows = []
+    starts = [rows_.start for _, rows_ in iterate_recordings(evaluation)]
+    for delay in evaluation.delays:
+        event = delay.event
+        rows.append(
+            [
+                event.name,
+                str(event.recording),
+                evaluation.frames.names[event.start],
+                str(event.start - starts[event.recording]),
+                str(event.stop - event.start),
+                str(delay.flagged_frames),
+                "missed" if delay.delay_frames is None else str(delay.delay_frames),
+                "" if delay.delay_s is None else f"{delay.delay_s:.2f}",
+            ]
+        )
+    columns = (
+        "Class",
+        "Recording",
+        "First frame",
+        "Position",
+        "Frames",
+        "Flagged",
+        "Delay (frames)",
+        "Delay (s)",
+    )
+    return ReportSection(
+        "Detection delay",
+        [
+            "An event is a run of consecutive frames of one class. Its delay counts from its first "
+            "frame to its first flagged frame; 0 is at once. The robot can only be faster than a "
+            "label that starts late, not than the camera."
+        ],
+        tables=[Table(columns, rows, text_columns=3)],
+    )
+
+
+def _gallery(
+    evaluation: Evaluation, title: str, what: str, frames: Sequence[GalleryFrame]
+) -> ReportSection | None:
+    if not frames:
+        return None
+    cards: list[Card] = []
+    for frame in frames:
+        flagged = "flagged" if frame.score >= evaluation.threshold else "not flagged"
+        place = f"recording {frame.recording}" if len(evaluation.recordings) > 1 else ""
+        lines = [f"{frame.class_name}, score {frame.score:.4g}, {flagged}", place]
+        cards.append(
+            frame_card(frame.name, [line for line in lines if line], frame.image, frame.anomaly_map)
+        )
+    text = (
+        f"{what}, at most one of every 20 frames in a row. Left the 64x64 frame that the "
+        "model saw, right its anomaly map, each on its own scale: dark where the evidence is at "
+        f"most the median, bright where it is strongest. The threshold is "
+        f"{evaluation.threshold:.4g}."
+    )
+    return ReportSection(title, [text], gallery=cards)
+
+
+def _data(evaluation: Evaluation) -> ReportSection:
+    rows = []
+    for number, (recording, span) in enumerate(iterate_recordings(evaluation)):
+        anomalous = int(np.count_nonzero(evaluation.frames.labels[span]))
+        first = recording.unreadable[0] if recording.unreadable else None
+        rows.append(
+            [
+                recording.path,
+                str(number),
+                str(recording.frames),
+                str(anomalous),
+                str(len(recording.unreadable)),
+                "" if first is None else f"{first.name}: {first.reason}",
+            ]
+        )
+    columns = ("Path", "Recording", "Frames", "Anomalous", "Unreadable", "First unreadable")
+    return ReportSection("Recordings", tables=[Table(columns, rows)])
+
+
+def _chance(evaluation: Evaluation) -> float:
+    total = len(evaluation.frames)
+    return evaluation.ranking.pooled.frames / total if total else math.nan
+
+
+def _score_label(evaluation: Evaluation) -> str:
+    return f"Anomaly score: {evaluation.metadata.score_units}"
+
+
+def _seconds(stamps: Sequence[int | None]) -> NDArray[np.float64] | None:
+    """Give seconds since the first frame; None unless all stamps are there and in order."""
+    known = [stamp for stamp in stamps if stamp is not None]
+    if len(known) != len(stamps):
+        return None
+    seconds = (np.array(known, np.int64) - known[0]) / 1e9
+    return seconds if np.all(np.diff(seconds) >= 0) and seconds[-1] > 0 else None
+
+
+def _text(value: float) -> str:
+    return _NOT_DEFINED if math.isnan(value) else f"{value:.3f}"
+
+
+def _percent(value: float) -> str:
+    return _NOT_DEFINED if math.isnan(value) else f"{100 * value:.1f} %"
+
+
+def _range(interval: Interval) -> str:
+    if math.isnan(interval.low):
+        return ""
+    return f"95 %: {interval.low:.3f} to {interval.high:.3f}; "
+
+
+def _with_interval(interval: Interval, narrow: bool) -> str:
+    return f"{interval}{' *' if narrow and not math.isnan(interval.low) else ''}"

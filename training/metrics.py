@@ -1,0 +1,632 @@
+"""Figures of merit from scores and labels.
+
+Convention (paper, section V; METHOD of the thesis' comparison): ROC-AUC and PR-AUC are computed
+from scores, never from 0/1 flags; *pooled* takes every anomalous frame against every normal one,
+*per class* takes the frames of one hazard class against every normal one, and *macro* is the mean
+over the classes. PR-AUC is the average precision (no interpolation).
+
+Uncertainty is a percentile bootstrap. Consecutive video frames show nearly the same scene, so
+frames drawn one by one would give intervals that are far too narrow. Here blocks of consecutive
+frames are drawn instead (:func:`frame_blocks`), of one recording and one label each, separately
+among the normal frames and within each class, so that no class vanishes from a resample.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import (
+    average_precision_score,
+    precision_recall_curve,
+    roc_auc_score,
+    roc_curve,
+)
+
+from training.labels import NORMAL
+
+__all__ = [
+    "DEFAULT_BLOCK",
+    "Curve",
+    "Event",
+    "EventDelay",
+    "Interval",
+    "OperatingPoint",
+    "Ranking",
+    "RankingTable",
+    "area_under_roc",
+    "class_name_table",
+    "curves",
+    "detection_delays",
+    "find_events",
+    "frame_blocks",
+    "json_safe",
+    "operating_point",
+    "ranking_table",
+    "recall_by_class",
+]
+
+DEFAULT_BLOCK = 20
+"""Frames of a bootstrap block: about a second of video at 15 to 30 frames per second."""
+
+_LEAST_BLOCKS = 5
+
+_CHUNK_CELLS = 4_000_000
+"""Resamples are made in chunks of so many weights, to bound memory (about 100 MB)."""
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its bootstrap 95 % interval; NaN where it is not defined."""
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it JSON-safe, NaN as None."""
+        return {"value": json_safe(self.value), "interval_95": json_safe([self.low, self.high])}
+
+    def __str__(self) -> str:
+        if math.isnan(self.value):
+            return "n/a"
+        if math.isnan(self.low):
+            return f"{self.value:.3f} [n/a]"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How well the scores rank anomalous above normal frames.
+
+    Attributes:
+        name: ``pooled``, ``macro`` or a class.
+        frames: number of anomalous frames.
+        roc_auc: area under the ROC curve; 0.5 is chance.
+        pr_auc: average precision; the share of anomalous frames is chance.
+        narrow: the intervals are too narrow, for want of independent frames
+            (:func:`frame_blocks`).
+    """
+
+    name: str
+    frames: int
+    roc_auc: Interval
+    pr_auc: Interval
+    narrow: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it JSON-safe, NaN as None."""
+        return {
+            "name": self.name,
+            "frames": self.frames,
+            "roc_auc": self.roc_auc.to_dict(),
+            "pr_auc": self.pr_auc.to_dict(),
+            "intervals_too_narrow": self.narrow,
+        }
+
+
+@dataclass(frozen=True)
+class RankingTable:
+    """The rankings of one evaluation and how their intervals were made.
+
+    Attributes:
+        normal_frames: number of normal frames.
+        pooled: all anomalous against all normal frames.
+        macro: mean over the classes.
+        classes: one per class, in order of label.
+        bootstrap: number of resamples; 0 for no intervals.
+        block: frames of a block.
+        seed: of the resampling.
+    """
+
+    normal_frames: int
+    pooled: Ranking
+    macro: Ranking
+    classes: tuple[Ranking, ...]
+    bootstrap: int
+    block: int
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it JSON-safe, NaN as None."""
+        return {
+            "normal_frames": self.normal_frames,
+            "pooled": self.pooled.to_dict(),
+            "macro": self.macro.to_dict(),
+            "classes": [ranking.to_dict() for ranking in self.classes],
+            "bootstrap": {
+                "resamples": self.bootstrap,
+                "block_frames": self.block,
+                "seed": self.seed,
+            },
+        }
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """What flagging at one threshold gives; ratios without a denominator are NaN.
+
+    Attributes:
+        name: where the threshold comes from.
+        threshold: a frame is flagged when its score is at or above it.
+        accuracy: share of frames flagged or passed rightly.
+        precision: share of the flagged frames that are anomalous.
+        recall: share of the anomalous frames that are flagged.
+        f1: harmonic mean of precision and recall.
+        false_alarm_rate: share of the normal frames that are flagged.
+        true_positives: anomalous and flagged.
+        false_positives: normal and flagged.
+        true_negatives: normal and passed.
+        false_negatives: anomalous and passed.
+    """
+
+    name: str
+    threshold: float
+    accuracy: float
+    precision: float
+    recall: float
+    f1: float
+    false_alarm_rate: float
+    true_positives: int
+    false_positives: int
+    true_negatives: int
+    false_negatives: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it JSON-safe, NaN as None."""
+        return {key: json_safe(value) for key, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A ROC curve (x false-alarm rate, y recall) or PR curve (x recall, y precision)."""
+
+    x: FloatArray
+    y: FloatArray
+
+
+@dataclass(frozen=True)
+class Event:
+    """A run of consecutive frames of one recording with the same non-zero label.
+
+    Attributes:
+        label: its label.
+        name: its class.
+        recording: number of the recording.
+        start: first frame, counted over all recordings.
+        stop: one past the last frame.
+    """
+
+    label: int
+    name: str
+    recording: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class EventDelay:
+    """How long an event lasted before its first flagged frame.
+
+    Attributes:
+        event: the event.
+        delay_frames: frames from its start until the first flagged one (0: at once); None when
+            it was missed.
+        delay_s: the same in seconds; None when missed or without stamps.
+        flagged_frames: number of its frames that were flagged.
+    """
+
+    event: Event
+    delay_frames: int | None
+    delay_s: float | None
+    flagged_frames: int
+
+    @property
+    def missed(self) -> bool:
+        """Whether no frame of the event was flagged."""
+        return self.delay_frames is None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it JSON-safe; frames counted over all recordings."""
+        return {
+            "class": self.event.name,
+            "label": self.event.label,
+            "recording": self.event.recording,
+            "start_frame": self.event.start,
+            "frames": self.event.stop - self.event.start,
+            "flagged_frames": self.flagged_frames,
+            "missed": self.missed,
+            "delay_frames": self.delay_frames,
+            "delay_s": json_safe(self.delay_s),
+        }
+
+
+def json_safe(value: Any) -> Any:
+    """Give a value with NaN and infinity as None, which JSON can say; lists and dicts too."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): json_safe(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_safe(item) for item in value]
+    return value
+
+
+def area_under_roc(scores: NDArray[np.floating[Any]], is_anomaly_truth: NDArray[np.bool_]) -> float:
+    """Give the ROC-AUC alone; NaN when only one kind of frame is there.
+
+    Args:
+        scores: float [N].
+        is_anomaly_truth: bool [N].
+
+    Raises:
+        ValueError: shapes differ or a score is not finite.
+    """
+    truth = np.asarray(is_anomaly_truth, dtype=bool)
+    return _areas(_checked(scores, truth), ~truth, truth)[0]
+
+
+def operating_point(
+    scores: NDArray[np.floating[Any]],
+    is_anomaly_truth: NDArray[np.bool_],
+    threshold: float,
+    name: str = "threshold",
+) -> OperatingPoint:
+    """Compare flags at a threshold with the truth.
+
+    Args:
+        scores: float [N].
+        is_anomaly_truth: bool [N].
+        threshold: flagged is a score at or above it.
+        name: where the threshold comes from.
+
+    Raises:
+        ValueError: shapes differ or a score is not finite.
+    """
+    values = _checked(scores, is_anomaly_truth)
+    flagged = values >= threshold
+    truth = np.asarray(is_anomaly_truth, dtype=bool)
+    true_positives = int(np.sum(flagged & truth))
+    false_positives = int(np.sum(flagged & ~truth))
+    true_negatives = int(np.sum(~flagged & ~truth))
+    false_negatives = int(np.sum(~flagged & truth))
+    return OperatingPoint(
+        name=name,
+        threshold=float(threshold),
+        accuracy=_ratio(true_positives + true_negatives, truth.size),
+        precision=_ratio(true_positives, true_positives + false_positives),
+        recall=_ratio(true_positives, true_positives + false_negatives),
+        f1=_ratio(2 * true_positives, 2 * true_positives + false_positives + false_negatives),
+        false_alarm_rate=_ratio(false_positives, false_positives + true_negatives),
+        true_positives=true_positives,
+        false_positives=false_positives,
+        true_negatives=true_negatives,
+        false_negatives=false_negatives,
+    )
+
+
+def recall_by_class(
+    scores: NDArray[np.floating[Any]], labels: IntArray, threshold: float
+) -> dict[int, float]:
+    """Give the share of flagged frames of every label but 0."""
+    values = _checked(scores, labels)
+    return {
+        int(label): float(np.mean(values[labels == label] >= threshold))
+        for label in np.unique(labels)
+        if label
+    }
+
+
+def curves(
+    scores: NDArray[np.floating[Any]], is_anomaly_truth: NDArray[np.bool_]
+) -> tuple[Curve, Curve] | None:
+    """Give the ROC and the PR curve; None when only one kind of frame is there.
+
+    Raises:
+        ValueError: shapes differ or a score is not finite.
+    """
+    values = _checked(scores, is_anomaly_truth)
+    truth = np.asarray(is_anomaly_truth, dtype=bool)
+    if truth.all() or not truth.any():
+        return None
+    false_alarm_rate, recall, _ = roc_curve(truth, values)
+    # The points in between change neither curve's shape; a long recording has very many.
+    precision, pr_recall, _ = precision_recall_curve(truth, values, drop_intermediate=True)
+    return (
+        Curve(np.asarray(false_alarm_rate, np.float64), np.asarray(recall, np.float64)),
+        Curve(np.asarray(pr_recall, np.float64), np.asarray(precision, np.float64)),
+    )
+
+
+def frame_blocks(
+    labels: IntArray, recordings: IntArray, block: int = DEFAULT_BLOCK
+) -> tuple[IntArray, frozenset[int]]:
+    """Number the blocks of consecutive frames that the bootstrap draws.
+
+    A run of frames of one recording with one label is cut into pieces of about equal length, none
+    longer than ``block``. From a handful of blocks nothing about the spread can be learnt, so a
+    label with fewer than five is cut finer; its intervals come out too narrow, and it is named.
+
+    Args:
+        labels: int [N].
+        recordings: int [N], number of each frame's recording.
+        block: largest number of frames; 1 treats every frame as independent.
+
+    Returns:
+        int64 [N], the block of every frame, ascending from 0; and the labels that were cut finer.
+
+    Raises:
+        ValueError: ``block`` below 1.
+    """
+    if block < 1:
+        raise ValueError(f"block is {block}: give at least 1 frame")
+    runs = _runs(labels, recordings)
+    lengths: dict[int, int] = {}
+    for label in np.unique(labels).tolist():
+        own = [stop - start for start, stop in runs if labels[start] == label]
+        pieces = sum(-(-length // block) for length in own)
+        lengths[label] = block if pieces >= _LEAST_BLOCKS else max(1, sum(own) // _LEAST_BLOCKS)
+    numbers = np.empty(labels.size, dtype=np.int64)
+    count = 0
+    for start, stop in runs:
+        pieces = -(-(stop - start) // min(block, lengths[int(labels[start])]))
+        numbers[start:stop] = count + np.arange(stop - start) * pieces // (stop - start)
+        count += pieces
+    return numbers, frozenset(label for label, length in lengths.items() if length < block)
+
+
+def ranking_table(
+    scores: NDArray[np.floating[Any]],
+    labels: IntArray,
+    class_names: Mapping[int, str],
+    *,
+    recordings: IntArray | None = None,
+    bootstrap: int = 1000,
+    block: int = DEFAULT_BLOCK,
+    seed: int = 0,
+) -> RankingTable:
+    """Compute ROC-AUC and PR-AUC, pooled, macro and per class, with bootstrap intervals.
+
+    An interval needs two frames or more on each side, else it is NaN. Without a normal or without
+    an anomalous frame all is NaN.
+
+    Args:
+        scores: float [N].
+        labels: int [N], 0 for normal frames.
+        class_names: label to name.
+        recordings: int [N], number of each frame's recording; None for one recording.
+        bootstrap: number of resamples; 0 for no intervals.
+        block: frames of a block, see :func:`frame_blocks`.
+        seed: of the resampling.
+
+    Raises:
+        ValueError: shapes differ, a score is not finite, or ``block`` is below 1.
+    """
+    values = _checked(scores, labels)
+    if recordings is None:
+        recordings = np.zeros(labels.size, dtype=np.int64)
+    present = [int(label) for label in np.unique(labels) if label]
+    normal = labels == 0
+    groups: list[tuple[str, NDArray[np.bool_]]] = [("pooled", ~normal)]
+    groups += [(class_names[label], labels == label) for label in present]
+    points = [_areas(values, normal, group) for _, group in groups]
+    blocks, finer = frame_blocks(labels, recordings, block)
+    # The pool's spread does not hang on a small class; that of the normal frames is in all.
+    narrow = [0 in finer or all(label in finer for label in present)]
+    narrow += [0 in finer or label in finer for label in present]
+    usable = [
+        min(np.unique(blocks[normal]).size, np.unique(blocks[group]).size) >= 2
+        for _, group in groups
+    ]
+    if bootstrap > 0 and usable[0]:
+        samples = _bootstrap(values, labels, blocks, bootstrap, seed)
+    else:
+        samples = np.full((max(bootstrap, 1), len(groups), 2), np.nan)
+    rankings = []
+    for index, (name, group) in enumerate(groups):
+        estimates = samples[:, index] if usable[index] else np.full_like(samples[:, index], np.nan)
+        count = int(group.sum())
+        rankings.append(_ranking(name, count, points[index], estimates, narrow[index]))
+    macro = Ranking("macro", int((~normal).sum()), Interval(math.nan), Interval(math.nan))
+    if present:
+        means = np.mean(points[1:], axis=0)
+        # A mean over some classes with a spread and some without one would look too certain.
+        spread = samples[:, 1:].mean(axis=1) if all(usable) else np.full_like(samples[:, 0], np.nan)
+        mean = (float(means[0]), float(means[1]))
+        macro = _ranking("macro", macro.frames, mean, spread, any(narrow[1:]))
+    return RankingTable(
+        int(normal.sum()), rankings[0], macro, tuple(rankings[1:]), bootstrap, block, seed
+    )
+
+
+def find_events(
+    labels: IntArray, class_names: Mapping[int, str], recordings: IntArray | None = None
+) -> list[Event]:
+    """Give the maximal runs of consecutive frames with the same non-zero label.
+
+    Args:
+        labels: int [N], in recording order.
+        class_names: label to name.
+        recordings: int [N], number of each frame's recording; no run crosses from one into the
+            next. None for one recording.
+    """
+    if recordings is None:
+        recordings = np.zeros(labels.size, dtype=np.int64)
+    return [
+        Event(int(labels[a]), class_names[int(labels[a])], int(recordings[a]), a, b)
+        for a, b in _runs(labels, recordings)
+        if labels[a]
+    ]
+
+
+def detection_delays(
+    events: Sequence[Event],
+    flagged: NDArray[np.bool_],
+    stamps_ns: Sequence[int | None] | None = None,
+) -> list[EventDelay]:
+    """Give each event's frames, and seconds, from its start to its first flagged frame.
+
+    Args:
+        events: from :func:`find_events`.
+        flagged: bool [N].
+        stamps_ns: stamp of every frame; None, or None for a frame, where there is none.
+    """
+    delays = []
+    for event in events:
+        hits = np.flatnonzero(flagged[event.start : event.stop])
+        first = int(hits[0]) if hits.size else None
+        seconds = None
+        if first is not None and stamps_ns is not None:
+            begin, end = stamps_ns[event.start], stamps_ns[event.start + first]
+            if begin is not None and end is not None:
+                seconds = (end - begin) / 1e9
+        delays.append(EventDelay(event, first, seconds, int(hits.size)))
+    return delays
+
+
+def _checked(
+    scores: NDArray[np.floating[Any]], labels: NDArray[np.int64] | NDArray[np.bool_]
+) -> FloatArray:
+    values = np.asarray(scores, dtype=np.float64)
+    if values.ndim != 1 or values.shape != labels.shape:
+        raise ValueError(f"scores {values.shape} and labels {labels.shape}: give one per frame")
+    if not np.isfinite(values).all():
+        raise ValueError("a score is NaN or infinite: the model is damaged")
+    return values
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else math.nan
+
+
+def _runs(labels: IntArray, recordings: IntArray) -> list[tuple[int, int]]:
+    if labels.size == 0:
+        return []
+    changes = (np.diff(labels) != 0) | (np.diff(recordings) != 0)
+    edges = [0, *(np.flatnonzero(changes) + 1).tolist(), int(labels.size)]
+    return list(itertools.pairwise(edges))
+
+
+def _areas(
+    values: FloatArray, normal: NDArray[np.bool_], group: NDArray[np.bool_]
+) -> tuple[float, float]:
+    if not normal.any() or not group.any():
+        return math.nan, math.nan
+    chosen = normal | group
+    truth = group[chosen]
+    return (
+        float(roc_auc_score(truth, values[chosen])),
+        float(average_precision_score(truth, values[chosen])),
+    )
+
+
+def _ranking(
+    name: str, frames: int, point: tuple[float, float], samples: FloatArray, narrow: bool
+) -> Ranking:
+    intervals = []
+    for column, value in enumerate(point):
+        low, high = np.percentile(samples[:, column], [2.5, 97.5])
+        intervals.append(Interval(value, float(low), float(high)))
+    return Ranking(name, frames, intervals[0], intervals[1], narrow)
+
+
+def _bootstrap(
+    values: FloatArray, labels: IntArray, blocks: IntArray, resamples: int, seed: int
+) -> FloatArray:
+    """Resample blocks and give both areas of every group, [resamples, 1 + classes, 2].
+
+    A resample is a weight per frame: how many times its block was drawn. With the scores sorted
+    once, every area of every resample is then a few cumulative sums.
+    """
+    order = np.argsort(-values, kind="stable")
+    values, labels, blocks = values[order], labels[order], blocks[order]
+    negative, positive = np.flatnonzero(labels == 0), np.flatnonzero(labels != 0)
+    present = [int(label) for label in np.unique(labels) if label]
+    groups = [np.arange(positive.size)]
+    groups += [np.flatnonzero(labels[positive] == label) for label in present]
+    # For every positive: negatives with a higher score, and with a higher or equal one.
+    above = np.searchsorted(-values[negative], -values[positive], side="left")
+    at_least = np.searchsorted(-values[negative], -values[positive], side="right")
+    strata = [np.unique(blocks[labels == label]) for label in [0, *present]]
+    generator = np.random.default_rng(seed)
+    result = np.empty((resamples, len(groups), 2))
+    step = max(1, _CHUNK_CELLS // values.size)
+    for start in range(0, resamples, step):
+        rows = min(step, resamples - start)
+        drawn = _draw_blocks(generator, strata, rows)
+        negatives = _cumulative(drawn[:, blocks[negative]])
+        weights = drawn[:, blocks[positive]]
+        total = negatives[:, -1:]
+        higher, not_lower = negatives[:, above], negatives[:, at_least]
+        for index, group in enumerate(groups):
+            result[start : start + rows, index] = _weighted_areas(
+                weights[:, group],
+                values[positive][group],
+                higher[:, group],
+                not_lower[:, group],
+                total,
+            )
+    return result
+
+
+def _draw_blocks(
+    generator: np.random.Generator, strata: Sequence[IntArray], rows: int
+) -> FloatArray:
+    """Draw as many blocks of each stratum as it has; give times drawn, [rows, blocks]."""
+    counts = np.empty((rows, sum(stratum.size for stratum in strata)))
+    for stratum in strata:
+        picks = generator.integers(stratum.size, size=(rows, stratum.size))
+        picks += np.arange(rows)[:, np.newaxis] * stratum.size
+        times = np.bincount(picks.ravel(), minlength=rows * stratum.size)
+        counts[:, stratum] = times.reshape(rows, stratum.size)
+    return counts
+
+
+def _cumulative(weights: FloatArray) -> FloatArray:
+    """Give the sums of the first 0, 1, ... weights of every row."""
+    sums = np.zeros((weights.shape[0], weights.shape[1] + 1))
+    np.cumsum(weights, axis=1, out=sums[:, 1:])
+    return sums
+
+
+def _weighted_areas(
+    weights: FloatArray,
+    values: FloatArray,
+    higher: FloatArray,
+    not_lower: FloatArray,
+    negatives: FloatArray,
+) -> FloatArray:
+    """Compute ROC-AUC and average precision of weighted frames, [rows, 2].
+
+    Args:
+        weights: [rows, P], of the positive frames in descending order of score.
+        values: [P], their scores.
+        higher: [rows, P], weight of the negatives that score higher than each.
+        not_lower: [rows, P], weight of the negatives that score higher or equal.
+        negatives: [rows, 1], weight of all negatives.
+    """
+    positives = weights.sum(axis=1, keepdims=True)
+    # A pair in order counts 1, a tie one half (Mann-Whitney).
+    roc = 1 - (weights * (higher + not_lower)).sum(axis=1) / (2 * positives * negatives)[:, 0]
+    # Precision where the threshold is a positive's own score: all that tie with it are flagged.
+    ends = np.searchsorted(-values, -values, side="right")
+    hits = _cumulative(weights)[:, ends]
+    precision = np.divide(hits, hits + not_lower, out=np.zeros_like(hits), where=hits > 0)
+    average = (weights * precision).sum(axis=1) / positives[:, 0]
+    return np.stack([roc, average], axis=1)
+
+
+def class_name_table(labels: IntArray, classes: Sequence[str]) -> dict[int, str]:
+    """Give label to class name from per-frame columns; label 0 is always there."""
+    table = {0: NORMAL}
+    for label, name in zip(labels.tolist(), classes, strict=True):
+        table.setdefault(label, name)
+    return table
