@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -276,8 +277,8 @@ def _draw(
             for e in events
         ],
         thumbnails,
-        title=f"What the node said of {replay.path.name}",
-        score_label=f"Anomaly score\n({detector.metadata.score_units})",
+        title=f"What the node said of {replay.path}",
+        score_label=textwrap.fill(f"Anomaly score ({detector.metadata.score_units})", 38),
         thumbnail_stamps_s=thumbnail_seconds,
     )
     with atomic_path(picture) as temporary:
