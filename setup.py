@@ -61,9 +61,13 @@ setup(
             "rosbags-image>=0.10",
         ],
         "training": [
+            "jinja2>=3.1",
             "keras>=3.5",
             "matplotlib>=3.7",
             "onnx>=1.16",
+            "pyyaml>=6",
+            "requests>=2.31",
+            "scikit-learn>=1.3",
             "tensorflow>=2.17",
             "tf2onnx>=1.16.1",
         ],
@@ -76,7 +80,13 @@ setup(
             "ros-sensor-msgs",
             "ros-std-msgs",
         ],
-        "test": ["mypy>=1.13", "pytest>=8", "ruff>=0.8"],
+        "test": [
+            "colcon-common-extensions",
+            "mypy>=1.13",
+            "pytest>=8",
+            "ruff>=0.8",
+            "selenium>=4.20",
+        ],
     },
     entry_points={
         "console_scripts": ["detector_node = anomaly_detector.ros.detector_node:main"],

@@ -58,7 +58,7 @@ def _ament_share() -> Path | None:
         return None
     try:
         return Path(get_package_share_directory(PACKAGE_NAME))
-    except LookupError:  # not registered, or no AMENT_PREFIX_PATH at all
+    except (LookupError, OSError):  # not registered; no AMENT_PREFIX_PATH at all
         return None
 
 

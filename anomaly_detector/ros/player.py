@@ -1,0 +1,351 @@
+"""Plays the camera images of a recording over DDS, for machines without ``ros2 bag play``.
+
+The recorded bytes are published as they are, so the node receives what the robot's camera sent.
+rclpy is imported when playing starts: the command line can be built without ROS.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from anomaly_detector.errors import AnomalyDetectorError, SourceError
+from anomaly_detector.ros.dds import large_image_environment
+from anomaly_detector.sources import find_image_topic, open_bag
+
+__all__ = ["PlayResult", "add_arguments", "play", "run"]
+
+LOOKAHEAD_FRAMES = 16
+"""Frames read ahead, so that a slow disk does not disturb the pace."""
+
+SETTLE_S = 0.5
+"""Time between the first matched subscription and the first frame.
+
+The publisher may learn of the match first: what it sends before the subscriber has learnt of it too
+is lost to a best-effort subscriber, and nothing tells the publisher when that is over.
+"""
+
+ACKNOWLEDGE_S = 5.0
+"""Longest wait for reliable subscriptions to have received the last frames."""
+
+LINGER_S = 0.5
+"""Time for the last frame to reach best-effort subscriptions, before the publisher goes away."""
+
+TOLERATED_LATE_S = 0.005
+"""A frame that is later than this delays those after it.
+
+Making up for lost time would send frames in a burst, which no camera does, and of which a
+subscriber that keeps the newest frame only loses all but one.
+"""
+
+
+@dataclass(frozen=True)
+class PlayResult:
+    """What was played.
+
+    Attributes:
+        topic: the topic it was published on.
+        sent: number of frames published.
+        duration_s: time from the first frame to the last, seconds.
+        max_late_s: how late the latest frame was sent, seconds.
+    """
+
+    topic: str
+    sent: int
+    duration_s: float
+    max_late_s: float
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """One recorded message: seconds since the first one, and its bytes."""
+
+    time_s: float
+    cdr: bytes
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the player's arguments to a parser; :func:`run` takes what it parses."""
+    parser.add_argument("bag", type=Path, help="rosbag2 folder, .mcap or .db3 file")
+    parser.add_argument("--topic", help="image topic in the bag; needed when it has more than one")
+    parser.add_argument("--output-topic", help="topic to publish on (default: as recorded)")
+    parser.add_argument(
+        "--rate", type=float, default=1.0, help="speed, as a factor (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--hz", type=float, help="constant frame rate, in place of the recorded times"
+    )
+    parser.add_argument("--loop", action="store_true", help="start again at the end")
+    parser.add_argument(
+        "--reliability",
+        choices=("reliable", "best_effort"),
+        default="reliable",
+        help="QoS offered; reliable serves both kinds of subscribers (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--wait-for-subscribers",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="give up when nobody subscribes within this time; 0 plays at once "
+        "(default: %(default)s)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Play as the command line says; Ctrl-C and SIGTERM end it quietly.
+
+    Args:
+        args: from a parser that :func:`add_arguments` filled.
+
+    Returns:
+        Exit code 0.
+
+    Raises:
+        AnomalyDetectorError: as :func:`play`.
+    """
+    stop = threading.Event()
+    with _signals_set(stop):
+        result = play(
+            args.bag,
+            topic=args.topic,
+            output_topic=args.output_topic,
+            rate=args.rate,
+            hz=args.hz,
+            loop=args.loop,
+            reliable=args.reliability == "reliable",
+            wait_for_subscribers_s=args.wait_for_subscribers,
+            progress=True,
+            stop=stop,
+        )
+    print(
+        f"{'stopped after' if stop.is_set() else 'published'} {result.sent} frames on "
+        f"{result.topic} in {result.duration_s:.1f} s",
+        file=sys.stderr,
+    )
+    return 0
+
+
+@contextmanager
+def _signals_set(event: threading.Event) -> Iterator[None]:
+    """Have SIGINT and SIGTERM set an event.
+
+    An ordinary end lets Fast DDS remove its shared memory, which a killed process leaves behind.
+    """
+    signals = (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.signal(number, lambda *_: event.set()) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, previous, strict=True):
+            signal.signal(number, handler)
+
+
+def play(
+    bag: str | Path,
+    *,
+    topic: str | None = None,
+    output_topic: str | None = None,
+    rate: float = 1.0,
+    hz: float | None = None,
+    loop: bool = False,
+    reliable: bool = True,
+    wait_for_subscribers_s: float = 10.0,
+    progress: bool = False,
+    stop: threading.Event | None = None,
+) -> PlayResult:
+    """Publish the images of a bag, at the pace at which they were recorded.
+
+    Loads the Fast DDS profile for large images into this process, unless the user has set one or a
+    participant exists already (see :mod:`anomaly_detector.ros.dds`).
+
+    Args:
+        bag: a rosbag2.
+        topic: the image topic in the bag; None when it has just one.
+        output_topic: where to publish; None for the same name.
+        rate: 2.0 plays twice as fast; ignored with ``hz``.
+        hz: constant frame rate in place of the recorded times; None for these.
+        loop: start again at the end, until ``stop`` is set.
+        reliable: offer reliable QoS, which serves best-effort subscriptions too.
+        wait_for_subscribers_s: time for the first subscription to appear, seconds; 0 plays at once.
+        progress: show a bar on stderr when it is a terminal.
+        stop: ends it early when set.
+
+    Raises:
+        SourceError: no bag of ROS 2, or no such image topic in it.
+        AnomalyDetectorError: a bad rate or topic name, nobody subscribed in time, or no rclpy.
+    """
+    for name, value in (("rate", rate), ("hz", 1.0 if hz is None else hz)):
+        if not (math.isfinite(value) and value > 0):
+            raise AnomalyDetectorError(f"{name} is {value:g}: give a number above 0")
+    stop = threading.Event() if stop is None else stop
+    bag = Path(bag)
+    topic, count = find_image_topic(bag, topic)
+    with open_bag(bag) as reader:
+        if not reader.is2:
+            raise SourceError(
+                f"bag {bag} is a ROS 1 bag: convert it with 'rosbags-convert' before playing"
+            )
+        message_type = reader.topics[topic].msgtype
+    output_topic = topic if output_topic is None else output_topic
+    with (
+        _publisher(message_type, output_topic, reliable) as publisher,
+        closing(_read_ahead(bag, topic, loop)) as frames,
+        tqdm(
+            total=None if loop else count, unit=" frames", disable=None if progress else True
+        ) as bar,
+    ):
+        _wait_for_subscription(publisher, wait_for_subscribers_s, stop)
+        sent, max_late, first_sent, start = 0, 0.0, None, 0.0
+        for frame in frames:
+            time_s = frame.time_s / rate if hz is None else sent / hz
+            if first_sent is None:
+                first_sent = start = time.monotonic()
+            if stop.wait(max(0.0, start + time_s - time.monotonic())):
+                break
+            late = time.monotonic() - (start + time_s)
+            max_late = max(max_late, late)
+            if late > TOLERATED_LATE_S:
+                start += late
+            publisher.publish(frame.cdr)
+            sent += 1
+            bar.update()
+        duration = 0.0 if first_sent is None else time.monotonic() - first_sent
+        if sent:
+            _wait_for_acknowledgement(publisher)
+            time.sleep(LINGER_S)
+    return PlayResult(output_topic, sent, duration, max_late)
+
+
+def _wait_for_subscription(publisher: Any, timeout_s: float, stop: threading.Event) -> None:
+    if timeout_s <= 0:
+        return
+    deadline = time.monotonic() + timeout_s
+    while not publisher.get_subscription_count():
+        if time.monotonic() >= deadline:
+            raise AnomalyDetectorError(
+                f"nobody subscribed to {publisher.topic_name} in {timeout_s:g} s: start the node "
+                "first, with the same topic and ROS_DOMAIN_ID"
+            )
+        if stop.wait(0.02):
+            return
+    stop.wait(SETTLE_S)
+
+
+def _wait_for_acknowledgement(publisher: Any) -> None:
+    from rclpy.duration import Duration
+
+    publisher.wait_for_all_acked(Duration(seconds=ACKNOWLEDGE_S))
+
+
+@contextmanager
+def _publisher(message_type: str, topic: str, reliable: bool) -> Iterator[Any]:
+    """Make a publisher with a context and node of its own."""
+    # Fast DDS reads it when the first participant is made.
+    os.environ.update(large_image_environment(os.environ))
+    try:
+        import rclpy
+        from rclpy.context import Context
+        from rclpy.exceptions import NameValidationException
+        from rclpy.qos import QoSProfile, QoSReliabilityPolicy
+        from sensor_msgs.msg import CompressedImage, Image
+    except ImportError as error:
+        raise AnomalyDetectorError(
+            f"playing needs ROS 2 ({error}): source its setup.bash, or "
+            "pip install 'anomaly_detector[ros]'"
+        ) from error
+    context = Context()
+    try:
+        rclpy.init(args=[], context=context)
+    except RuntimeError as error:  # rclpy's RCLError: no middleware, a bad ROS_DOMAIN_ID, ...
+        raise AnomalyDetectorError(
+            f"ROS 2 does not start: {' '.join(str(error).split())}"
+        ) from error
+    try:
+        node = rclpy.create_node("anomaly_player", context=context, use_global_arguments=False)
+        try:
+            policy = QoSReliabilityPolicy
+            reliability = policy.RELIABLE if reliable else policy.BEST_EFFORT
+            kind = CompressedImage if message_type.endswith("CompressedImage") else Image
+            qos = QoSProfile(depth=10, reliability=reliability)
+            try:
+                publisher = node.create_publisher(kind, topic, qos)
+            except NameValidationException as error:
+                reason = " ".join(str(error).split())
+                raise AnomalyDetectorError(f"topic {topic!r} cannot be used: {reason}") from error
+            yield publisher
+        finally:
+            node.destroy_node()
+    finally:
+        if context.ok():
+            context.shutdown()
+
+
+def _read_ahead(bag: Path, topic: str, loop: bool) -> Generator[_Frame, None, None]:
+    """Yield what :func:`_read` does, read in a thread."""
+    frames: queue.Queue[_Frame | Exception | None] = queue.Queue(LOOKAHEAD_FRAMES)
+    unwanted = threading.Event()
+
+    def put(item: _Frame | Exception | None) -> None:
+        while not unwanted.is_set():
+            try:
+                frames.put(item, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def read() -> None:
+        try:
+            for frame in _read(bag, topic, loop):
+                put(frame)
+                if unwanted.is_set():
+                    return
+            put(None)
+        except Exception as error:
+            put(error)
+
+    thread = threading.Thread(target=read, name="bag-reader", daemon=True)
+    thread.start()
+    try:
+        while (item := frames.get()) is not None:
+            if isinstance(item, Exception):
+                raise item
+            yield item
+    finally:
+        unwanted.set()
+        thread.join()
+
+
+def _read(bag: Path, topic: str, loop: bool) -> Iterator[_Frame]:
+    with open_bag(bag) as reader:
+        connections = [c for c in reader.connections if c.topic == topic]
+        start_s = 0.0
+        while True:
+            first_ns, time_s, count = None, 0.0, 0
+            try:
+                for _, recorded_ns, data in reader.messages(connections=connections):
+                    first_ns = recorded_ns if first_ns is None else first_ns
+                    time_s = (recorded_ns - first_ns) / 1e9
+                    count += 1
+                    yield _Frame(start_s + time_s, bytes(data))
+            except Exception as error:  # storage errors: sqlite, mcap, zstd, struct, ...
+                raise SourceError(
+                    f"bag {bag} is damaged after {count} frames ({error}): copy it again"
+                ) from error
+            if not loop:
+                return
+            # The gap between the end and the start is a mean one.
+            start_s += time_s + (time_s / (count - 1) if count > 1 else 1.0)

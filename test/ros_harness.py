@@ -1,0 +1,312 @@
+"""Real processes, real messages and real DDS for the tests of the ROS side.
+
+Nothing here sleeps for a fixed time: everything waits for an event, with a deadline.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from numpy.typing import NDArray
+from rcl_interfaces.msg import Log
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Bool, Float32
+
+from anomaly_detector.ros.detection_message import stamp_to_ns
+
+ROOT = Path(__file__).resolve().parents[1]
+
+DEADLINE_S = 30.0
+"""Far more than anything takes, even on a busy machine."""
+
+# A domain of its own for each pytest process, so that neither a robot nor another run is heard.
+# Everything made here, and every process started, finds it in the environment.
+DOMAIN_ID = 1 + os.getpid() % 100
+os.environ["ROS_DOMAIN_ID"] = str(DOMAIN_ID)
+
+
+_client_numbers = itertools.count()
+
+
+class Process:
+    """A process whose output is read while it runs.
+
+    Args:
+        command: program and arguments.
+        environment: replaces the environment; None for this process' own.
+    """
+
+    def __init__(self, command: Sequence[str], environment: dict[str, str] | None = None) -> None:
+        self.lines: list[str] = []
+        self._changed = threading.Condition()
+        self._process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            with self._changed:
+                self.lines.append(line.rstrip("\n"))
+                self._changed.notify_all()
+
+    @property
+    def output(self) -> str:
+        """Everything printed so far."""
+        with self._changed:
+            return "\n".join(self.lines)
+
+    def wait_for_line(self, text: str) -> str:
+        """Wait for a line with ``text`` in it and give it."""
+        found: list[str] = []
+
+        def has_line() -> bool:
+            found[:] = [line for line in self.lines if text in line]
+            return bool(found) or not self._reader.is_alive()
+
+        with self._changed:
+            self._changed.wait_for(has_line, DEADLINE_S)
+        assert found, f"no line with {text!r} in:\n{self.output}"
+        return found[0]
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
+
+    def wait(self) -> int:
+        """Wait for the end and give the exit code."""
+        code = self._process.wait(DEADLINE_S)
+        self._reader.join(DEADLINE_S)
+        return code
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process."""
+        self._process.send_signal(number)
+
+    def close(self) -> None:
+        """End the process if it still runs."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(DEADLINE_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._reader.join(DEADLINE_S)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+@contextmanager
+def running(command: Sequence[str], environment: dict[str, str] | None = None) -> Iterator[Process]:
+    """Run a process, and end it at the end of the block."""
+    process = Process(command, environment)
+    try:
+        yield process
+    finally:
+        process.close()
+
+
+@contextmanager
+def running_node(*ros_arguments: str, **parameters: object) -> Iterator[Process]:
+    """Run a detector node in a process of its own; its arguments may be wrong."""
+    settings = [part for name, value in parameters.items() for part in ("-p", f"{name}:={value}")]
+    module = "anomaly_detector.ros.detector_node"
+    arguments = ["--ros-args", *settings, *ros_arguments]
+    with running([sys.executable, "-m", module, *arguments]) as process:
+        yield process
+
+
+class RosClient:
+    """What stands in for the robot: sends images to a node and keeps what comes back.
+
+    Args:
+        node_name: the detector node, with its namespace.
+        image_topic: where the node listens.
+        message_type: of the images.
+    """
+
+    def __init__(
+        self,
+        node_name: str = "/anomaly_detector",
+        image_topic: str = "/image",
+        message_type: Any = Image,
+    ) -> None:
+        self.detections: list[Any] = []
+        self.scores: list[float] = []
+        self.anomalies: list[bool] = []
+        self.logs: list[Any] = []
+        self._stamp_ns = 1_700_000_000_000_000_123
+        self._context = Context()
+        rclpy.init(args=[], context=self._context)
+        name = f"test_client_{next(_client_numbers)}"
+        self.node = rclpy.create_node(name, context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self.publisher = self.node.create_publisher(message_type, image_topic, 10)
+        subscribe = self.node.create_subscription
+        subscribe(DiagnosticArray, f"{node_name}/detection", self.detections.append, 100)
+        subscribe(Float32, f"{node_name}/score", lambda m: self.scores.append(m.data), 100)
+        subscribe(Bool, f"{node_name}/anomaly", lambda m: self.anomalies.append(m.data), 100)
+        rosout = QoSProfile(depth=1000, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+        subscribe(Log, "/rosout", self.logs.append, rosout)
+
+    def close(self) -> None:
+        """Destroy the node and its context."""
+        self._executor.shutdown()
+        self.node.destroy_node()
+        self._context.shutdown()
+
+    def stamp(self, message: Any) -> Any:
+        """Give the message a frame_id and a stamp that no other message has; return it."""
+        self._stamp_ns += 33_333_333
+        message.header.frame_id = "camera_optical_frame"
+        message.header.stamp.sec = self._stamp_ns // 10**9
+        message.header.stamp.nanosec = self._stamp_ns % 10**9
+        return message
+
+    def spin_until(self, condition: Callable[[], bool], what: str) -> None:
+        """Receive until the condition holds."""
+        deadline = time.monotonic() + DEADLINE_S
+        while not condition():
+            assert time.monotonic() < deadline, f"not in {DEADLINE_S} s: {what}"
+            self._executor.spin_once(timeout_sec=0.05)
+
+    def publish_until(self, message: Any, condition: Callable[[], bool], what: str) -> None:
+        """Publish a message again and again, until the condition holds.
+
+        Best-effort subscribers may miss it: before discovery is complete, or on a busy machine.
+        """
+        next_time = 0.0
+
+        def publish_and_check() -> bool:
+            nonlocal next_time
+            if condition():
+                return True
+            if time.monotonic() >= next_time:
+                self.publisher.publish(message)
+                next_time = time.monotonic() + 0.2
+            return False
+
+        self.spin_until(publish_and_check, what)
+
+    def answers_to(self, message: Any) -> list[Any]:
+        """Give the detections that carry the message's stamp."""
+        stamp = message.header.stamp
+        return [d for d in self.detections if d.header.stamp == stamp]
+
+    def ask(self, message: Any, *, once: bool = False) -> Any:
+        """Send a stamped image, one time or until it arrives, and give the detection of it."""
+        what = f"a detection with stamp {stamp_to_ns(message.header.stamp)}"
+        if once:
+            self.publisher.publish(message)
+            self.spin_until(lambda: bool(self.answers_to(message)), what)
+        else:
+            self.publish_until(message, lambda: bool(self.answers_to(message)), what)
+        return self.answers_to(message)[0]
+
+
+@contextmanager
+def ros_client(
+    node_name: str = "/anomaly_detector",
+    image_topic: str = "/image",
+    message_type: Any = Image,
+) -> Iterator[RosClient]:
+    """Make a :class:`RosClient` for the time of the block."""
+    client = RosClient(node_name, image_topic, message_type)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def noise(seed: int, height: int = 48, width: int = 64) -> NDArray[np.uint8]:
+    """Give a picture with a score of its own, uint8 [height, width, 3]."""
+    random = np.random.default_rng(seed)
+    low, high = sorted(random.integers(0, 256, 2))
+    return random.integers(low, high + 1, (height, width, 3), dtype=np.uint8)
+
+
+def image_message(array: NDArray[np.uint8], encoding: str, padding: int = 0) -> Any:
+    """Make an Image of uint8 [H, W] or [H, W, C] with ``padding`` bytes after each row."""
+    height, width = array.shape[:2]
+    rows = array.reshape(height, -1)
+    padded = np.pad(rows, ((0, 0), (0, padding)), constant_values=255)
+    return Image(
+        height=height,
+        width=width,
+        encoding=encoding,
+        step=padded.shape[1],
+        data=padded.tobytes(),
+    )
+
+
+def jpeg_message(array: NDArray[np.uint8]) -> Any:
+    """Make a JPEG CompressedImage of BGR pixels."""
+    written, data = cv2.imencode(".jpg", array)
+    assert written
+    return CompressedImage(format="rgb8; jpeg compressed bgr8", data=data.tobytes())
+
+
+def write_image_bag(
+    path: Path,
+    pictures: Sequence[NDArray[np.uint8]],
+    *,
+    hz: float = 50.0,
+    topics: Sequence[str] = ("/camera/image_raw",),
+    storage: StoragePlugin = StoragePlugin.MCAP,
+) -> list[int]:
+    """Write rgb8 pictures to a rosbag2, on each topic; give their stamps in nanoseconds."""
+    typestore = get_typestore(Stores.LATEST)
+    types = typestore.types
+    image_type = "sensor_msgs/msg/Image"
+    stamps = []
+    with Writer(path, version=9, storage_plugin=storage) as writer:
+        connections = [
+            writer.add_connection(topic, image_type, typestore=typestore) for topic in topics
+        ]
+        for index, picture in enumerate(pictures):
+            stamp = 1_600_000_000_000_000_000 + round(index * 1e9 / hz)
+            stamps.append(stamp)
+            time_message = types["builtin_interfaces/msg/Time"](
+                sec=stamp // 10**9, nanosec=stamp % 10**9
+            )
+            message = types[image_type](
+                header=types["std_msgs/msg/Header"](stamp=time_message, frame_id="camera"),
+                height=picture.shape[0],
+                width=picture.shape[1],
+                encoding="rgb8",
+                is_bigendian=0,
+                step=picture.shape[1] * 3,
+                data=picture.reshape(-1),
+            )
+            for connection in connections:
+                writer.write(connection, stamp, typestore.serialize_cdr(message, image_type))
+    return stamps

@@ -1,0 +1,330 @@
+"""The node as a robot sees it: a process of its own, real messages, real DDS."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+from model_files import write_grey_difference_model
+from rclpy.logging import LoggingSeverity
+from rclpy.qos import QoSProfile, QoSReliabilityPolicy
+from ros_harness import (
+    Process,
+    RosClient,
+    image_message,
+    jpeg_message,
+    noise,
+    ros_client,
+    running_node,
+)
+from sensor_msgs.msg import CompressedImage, Image
+
+from anomaly_detector.detector import Detector
+from anomaly_detector.image import decode_compressed, decode_image
+from anomaly_detector.ros.detection_message import read_detection, stamp_to_ns
+
+READY = "waiting for"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_grey_difference_model(tmp_path_factory.mktemp("model") / "grey.onnx")
+
+
+@pytest.fixture(scope="module")
+def raw_client(model: Path) -> Iterator[RosClient]:
+    """A client whose node takes raw images; shared, because a node takes a second to start."""
+    with (
+        running_node("-r", "__ns:=/raw", model=model),
+        ros_client("/raw/anomaly_detector", "/raw/image") as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def compressed_client(model: Path) -> Iterator[RosClient]:
+    topics = ("/compressed/anomaly_detector", "/compressed/image/compressed")
+    with (
+        running_node("-r", "__ns:=/compressed", model=model, image_transport="compressed"),
+        ros_client(*topics, CompressedImage) as client,
+    ):
+        yield client
+
+
+def rgb8() -> Any:
+    return image_message(noise(1, 96, 128), "rgb8")
+
+
+def bgr8() -> Any:
+    return image_message(noise(2, 480, 640), "bgr8")
+
+
+def mono8_padded() -> Any:
+    return image_message(noise(3)[:, :, 0], "mono8", padding=13)
+
+
+@pytest.mark.parametrize("make", [rgb8, bgr8, mono8_padded])
+def test_score_of_live_image_equals_offline_score(
+    raw_client: RosClient, model: Path, make: Callable[[], Any]
+) -> None:
+    message = raw_client.stamp(make())
+    offline = Detector(model).detect(decode_image(message))
+    check_answer(raw_client, message, offline.score, offline.is_anomaly)
+
+
+def test_score_of_live_jpeg_equals_offline_score(compressed_client: RosClient, model: Path) -> None:
+    message = compressed_client.stamp(jpeg_message(noise(4, 96, 128)))
+    offline = Detector(model).detect(decode_compressed(message))
+    check_answer(compressed_client, message, offline.score, offline.is_anomaly)
+
+
+def check_answer(client: RosClient, message: Any, score: float, is_anomaly: bool) -> None:
+    answer = client.ask(message)
+    assert answer.header == message.header
+    record = read_detection(answer)
+    assert record.stamp_ns == stamp_to_ns(message.header.stamp)
+    assert record.score == score
+    assert record.threshold == 1000.0
+    assert record.is_anomaly is is_anomaly
+    assert record.model == "grey_difference"
+    client.spin_until(lambda: score in client.scores, f"score {score} on ~/score")
+    client.spin_until(lambda: is_anomaly in client.anomalies, f"{is_anomaly} on ~/anomaly")
+
+
+def test_detection_is_warning_at_threshold_and_ok_below(raw_client: RosClient) -> None:
+    grey = np.full((64, 64, 3), 128, np.uint8)
+    black = np.zeros((64, 64, 3), np.uint8)
+    for picture, level, words in (
+        (grey, DiagnosticStatus.OK, "score 0 is below the threshold 1000"),
+        (black, DiagnosticStatus.WARN, "score 16384 is at or above the threshold 1000"),
+    ):
+        answer = raw_client.ask(raw_client.stamp(image_message(picture, "rgb8")))
+        (status,) = answer.status
+        assert status.level == level
+        assert status.name == "anomaly_detector: anomaly"
+        assert status.message == words
+        assert status.hardware_id == "camera_optical_frame"
+        keys = [item.key for item in status.values]
+        assert keys == ["score", "threshold", "is_anomaly", "model", "inference_ms"]
+
+
+def test_each_frame_is_answered_once(raw_client: RosClient) -> None:
+    raw_client.ask(raw_client.stamp(rgb8()))  # from here on, both sides know each other
+    messages = [raw_client.stamp(image_message(noise(seed), "rgb8")) for seed in range(10)]
+    for message in messages:
+        raw_client.ask(message, once=True)
+    counts = [len(raw_client.answers_to(message)) for message in messages]
+    assert counts == [1] * len(messages)
+
+
+def unknown_encoding() -> Any:
+    return image_message(noise(5), "32FC7")
+
+
+def small_step() -> Any:
+    message = image_message(noise(5), "rgb8")
+    message.step = 100
+    return message
+
+
+def short_data() -> Any:
+    message = image_message(noise(5), "rgb8")
+    message.data = message.data[:1000]
+    return message
+
+
+def empty_size() -> Any:
+    return Image(encoding="rgb8")
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (unknown_encoding, "encoding '32FC7' is not supported"),
+        (small_step, "step is 100 bytes but a row of 64 rgb8 pixels has 192"),
+        (short_data, "image data has 1000 bytes"),
+        (empty_size, "image has size 0x0"),
+    ],
+)
+def test_bad_image_is_logged_and_not_answered(
+    raw_client: RosClient, make: Callable[[], Any], reason: str
+) -> None:
+    check_refused(raw_client, make(), reason, rgb8())
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [(b"", "is empty"), (b"\xff\xd8\xff\xe0 no picture", "cannot be decoded")],
+)
+def test_bad_compressed_image_is_logged_and_not_answered(
+    compressed_client: RosClient, data: bytes, reason: str
+) -> None:
+    message = CompressedImage(format="jpeg", data=data)
+    check_refused(compressed_client, message, reason, jpeg_message(noise(4)))
+
+
+def check_refused(client: RosClient, bad: Any, reason: str, good: Any) -> None:
+    client.stamp(bad)
+    client.logs.clear()
+
+    def logged() -> bool:
+        return any(reason in log.msg for log in client.logs)
+
+    client.publish_until(bad, logged, f"{reason!r} on /rosout")
+    (log, *_) = [log for log in client.logs if reason in log.msg]
+    assert log.level == LoggingSeverity.ERROR
+    assert log.name.endswith("anomaly_detector")
+    assert re.match(r"frame dropped \(\d+ of \d+\): ", log.msg)
+    # The topic is reliable and in order: an answer to the bad frame would be here before this one.
+    client.ask(client.stamp(good))
+    assert client.answers_to(bad) == []
+
+
+def test_two_nodes_in_two_namespaces(model: Path) -> None:
+    with (
+        running_node("-r", "__ns:=/front", model=model),
+        running_node("-r", "__ns:=/rear", "-r", "image:=/rear_camera/image_raw", model=model),
+        ros_client("/front/anomaly_detector", "/front/image") as front,
+        ros_client("/rear/anomaly_detector", "/rear_camera/image_raw") as rear,
+    ):
+        front_message = front.stamp(image_message(noise(6), "rgb8"))
+        rear_message = rear.stamp(image_message(noise(7), "rgb8"))
+        front_score = read_detection(front.ask(front_message)).score
+        rear_score = read_detection(rear.ask(rear_message)).score
+        offline = Detector(model)
+        assert front_score == offline.detect(decode_image(front_message)).score
+        assert rear_score == offline.detect(decode_image(rear_message)).score
+        for client, score in ((front, front_score), (rear, rear_score)):
+            client.spin_until(lambda c=client: bool(c.scores), "~/score")  # type: ignore[misc]
+            assert set(client.scores) == {score}
+
+
+def test_threshold_parameter_overrides_the_models(model: Path) -> None:
+    with running_node(model=model, threshold=1e9) as node, ros_client() as client:
+        node.wait_for_line("threshold 1e+09")
+        black = image_message(np.zeros((64, 64, 3), np.uint8), "rgb8")
+        record = read_detection(client.ask(client.stamp(black)))
+        assert record.threshold == 1e9
+        assert not record.is_anomaly
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("times", [1, 3])
+def test_signal_ends_the_node_quietly(model: Path, number: signal.Signals, times: int) -> None:
+    with running_node(model=model) as node, ros_client() as client:
+        # On /rosout, not on the terminal: there, rclpy may still be about to publish the line.
+        client.spin_until(lambda: any(READY in log.msg for log in client.logs), READY)
+        for _ in range(times):
+            node.send_signal(number)
+        assert node.wait() == 0
+        assert len(node.lines) == 1, node.output
+
+
+def test_signal_ends_the_node_quietly_while_images_arrive(model: Path) -> None:
+    with running_node(model=model) as node, ros_client() as client:
+        message = client.stamp(image_message(noise(8, 480, 640), "rgb8"))
+        client.ask(message)
+        node.send_signal(signal.SIGTERM)
+        while node.is_running:
+            client.publisher.publish(message)
+        assert node.wait() == 0
+        assert len(node.lines) == 1, node.output
+
+
+def test_silence_is_explained(model: Path) -> None:
+    """Three nodes at once, because each takes five seconds to complain."""
+    reliable = "qos_overrides./incompatible/image.subscription.reliability:=reliable"
+    with (
+        running_node("-r", "__ns:=/alone", model=model) as alone,
+        running_node("-r", "__ns:=/wrong_type", model=model) as wrong_type,
+        running_node("-r", "__ns:=/incompatible", "-p", reliable, model=model) as incompatible,
+        ros_client(image_topic="/some_camera/image_raw") as client,
+    ):
+        client.node.create_publisher(CompressedImage, "/wrong_type/image", 1)
+        best_effort = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
+        client.node.create_publisher(Image, "/incompatible/image", best_effort)
+        check_silence(alone, "/alone/image", "it has no publisher", "/some_camera/image_raw")
+        check_silence(
+            wrong_type,
+            "/wrong_type/image",
+            "1 publisher of sensor_msgs/msg/CompressedImage",
+            "set image_transport",
+        )
+        check_silence(
+            incompatible, "/incompatible/image", "1 publisher of incompatible QoS", "qos_overrides"
+        )
+
+
+def check_silence(node: Process, topic: str, *words: str) -> None:
+    line = node.wait_for_line(f"no image (sensor_msgs/msg/Image) on {topic} for 5 s")
+    assert "[WARN]" in line
+    for text in words:
+        assert text in line
+
+
+def truncated_model(folder: Path) -> Path:
+    path = write_grey_difference_model(folder / "truncated.onnx")
+    path.write_bytes(path.read_bytes()[:-100])
+    return path
+
+
+def model_without_metadata(folder: Path) -> Path:
+    return write_grey_difference_model(folder / "bare.onnx", with_metadata=False)
+
+
+def missing_model(folder: Path) -> Path:
+    return folder / "missing.onnx"
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (truncated_model, "truncated.onnx is not a whole ONNX file"),
+        (model_without_metadata, "bare.onnx has no metadata entry"),
+        (missing_model, "missing.onnx is not a file"),
+    ],
+)
+def test_bad_model_ends_the_node_with_one_line(
+    tmp_path: Path, make: Callable[[Path], Path], reason: str
+) -> None:
+    with running_node(model=make(tmp_path)) as node:
+        check_fatal(node, reason)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "reason"),
+    [
+        ("model", "no_such_model", "model 'no_such_model' is neither a file nor a model in"),
+        ("threshold", "5", "'threshold' must be a double (with a decimal point: 1000.0)"),
+        ("use_sim_time", "7", "'use_sim_time'"),
+    ],
+)
+def test_bad_parameter_ends_the_node_with_one_line(
+    # The other bad values are in test_parameters.py, without a process for each.
+    model: Path,
+    parameter: str,
+    value: str,
+    reason: str,
+) -> None:
+    with running_node(**{"model": model, parameter: value}) as node:
+        check_fatal(node, reason)
+
+
+def check_fatal(node: Process, reason: str) -> None:
+    assert node.wait() == 1
+    assert len(node.lines) == 1, node.output
+    assert node.lines[0].startswith("[FATAL]")
+    assert reason in node.lines[0]
+
+
+def test_wrong_ros_arguments_end_the_node_without_traceback() -> None:
+    with running_node("--params-file", "/no/such/file.yaml") as node:
+        assert node.wait() == 1
+        assert "Traceback" not in node.output
+        assert "/no/such/file.yaml" in node.lines[-1]

@@ -1,0 +1,122 @@
+"""The package as a whole: layers, versions, what is installed, and a real colcon build."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+import anomaly_detector
+
+ROOT = Path(__file__).parents[1]
+ROS_MODULES = {"rclpy", "launch", "launch_ros", "rosbag2_py", "cv_bridge"}
+TRAINING_MODULES = {"tensorflow", "keras", "tf2onnx", "matplotlib", "sklearn", "training"}
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Give the top-level modules that a file imports anywhere, functions included."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def robot_files() -> list[Path]:
+    return sorted((ROOT / "anomaly_detector").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", robot_files(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_layers(path: Path) -> None:
+    modules = imported_modules(path)
+    assert not modules & TRAINING_MODULES
+    if "ros" not in path.relative_to(ROOT / "anomaly_detector").parts:
+        assert not modules & ROS_MODULES
+        assert not [name for name in modules if name.endswith("_msgs")]
+
+
+def test_importing_the_robot_side_stays_light() -> None:
+    """Neither TensorFlow, matplotlib nor the bag reader comes along, directly or indirectly."""
+    code = (
+        "import sys, anomaly_detector.detector, anomaly_detector.preprocessing, "
+        "anomaly_detector.ros.detector_node; "
+        "print(sorted({'tensorflow', 'keras', 'matplotlib', 'rosbags'} & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert result.stdout.strip() == "[]"
+
+
+def test_versions_agree() -> None:
+    package = ElementTree.parse(ROOT / "package.xml").getroot()
+    assert package.findtext("version") == anomaly_detector.__version__
+    assert package.get("format") == "3"
+
+
+def test_package_xml_names_what_the_code_imports() -> None:
+    package = ElementTree.parse(ROOT / "package.xml").getroot()
+    declared = {element.text for element in package.iter("exec_depend")}
+    imported = set().union(*(imported_modules(path) for path in robot_files()))
+    needed = {name for name in imported if name in ROS_MODULES or name.endswith("_msgs")}
+    assert needed - {"rosbag2_py"} <= declared
+    assert {"python3-numpy", "python3-opencv", "launch", "launch_ros"} <= declared
+
+
+def test_no_machine_path_in_the_project() -> None:
+    """Files that are committed name no folder of one machine."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    pattern = re.compile(r"/(home|root|work|Users)/\w+/")
+    for name in listed.stdout.splitlines():
+        path = ROOT / name
+        if path.suffix in {".py", ".md", ".rst", ".yaml", ".xml", ".toml", ".cfg", ".j2"}:
+            assert not pattern.search(path.read_text()), name
+
+
+def test_colcon_builds_and_the_node_starts_from_the_install_space(tmp_path: Path) -> None:
+    pytest.importorskip("colcon_core", reason="colcon is not installed")
+    workspace = tmp_path / "ws"
+    source = workspace / "src" / "anomaly_detector"
+    source.parent.mkdir(parents=True)
+    source.symlink_to(ROOT)
+    environment = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "COLCON_HOME"}}
+    # colcon runs setup.py by the python3 that it runs in.
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    build = subprocess.run(
+        [sys.executable, "-m", "colcon", "build", "--packages-select", "anomaly_detector"],
+        cwd=workspace,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert build.returncode == 0, build.stdout + build.stderr
+    prefix = workspace / "install" / "anomaly_detector"
+    share = prefix / "share" / "anomaly_detector"
+    assert (share / "package.xml").is_file()
+    assert (share / "launch" / "detector.launch.py").is_file()
+    assert (share / "config" / "detector.yaml").is_file()
+    assert (share / "models" / "corridor.onnx").is_file()
+    node = prefix / "lib" / "anomaly_detector" / "detector_node"
+    # A model that is not there: the node starts, says so and ends, and it knows the shipped one.
+    started = subprocess.run(
+        ["bash", "-c", f". {workspace}/install/setup.bash && {node} --ros-args -p model:=nowhere"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert started.returncode == 1
+    assert "model 'nowhere' is neither a file" in started.stderr
+    assert f"{share}/models (there: corridor" in started.stderr

@@ -1,0 +1,166 @@
+"""One definition of each parameter: node, YAML file and definitions say the same."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rclpy
+import ros_harness
+import yaml
+from model_files import write_grey_difference_model
+from rclpy.context import Context
+from rclpy.parameter import Parameter
+
+from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.resources import share_path
+from anomaly_detector.ros.detector_node import DetectorNode
+from anomaly_detector.ros.parameters import PARAMETERS, ParameterDefinition, declare_parameters
+
+ROS_TYPES = {
+    "string": Parameter.Type.STRING,
+    "double": Parameter.Type.DOUBLE,
+    "integer": Parameter.Type.INTEGER,
+    "string_array": Parameter.Type.STRING_ARRAY,
+}
+
+
+@pytest.fixture
+def context() -> Iterator[Any]:
+    assert ros_harness.DOMAIN_ID  # set for every context of this process
+    context = Context()
+    rclpy.init(args=[], context=context)
+    yield context
+    context.shutdown()
+
+
+@pytest.fixture
+def node(context: Any) -> Iterator[DetectorNode]:
+    node = DetectorNode(context=context)
+    yield node
+    node.destroy_node()
+
+
+def by_name(definition: ParameterDefinition) -> str:
+    return definition.name
+
+
+def equal(left: Any, right: Any) -> bool:
+    both_nan = isinstance(left, float) and isinstance(right, float) and math.isnan(left + right)
+    return both_nan or (left == right and type(left) is type(right))
+
+
+def test_names_are_unique_and_snake_case() -> None:
+    names = [definition.name for definition in PARAMETERS]
+    assert len(set(names)) == len(names)
+    assert all(name == name.lower() and name.isidentifier() for name in names)
+
+
+def test_yaml_file_holds_the_defaults() -> None:
+    contents = yaml.safe_load(share_path("config", "detector.yaml").read_text(encoding="utf-8"))
+    assert list(contents) == ["/**"]
+    assert list(contents["/**"]) == ["ros__parameters"]
+    values = contents["/**"]["ros__parameters"]
+    assert list(values) == [definition.name for definition in PARAMETERS]
+    for definition in PARAMETERS:
+        assert equal(values[definition.name], definition.default), definition.name
+
+
+@pytest.mark.parametrize("definition", PARAMETERS, ids=by_name)
+def test_node_declares_the_definition(node: DetectorNode, definition: ParameterDefinition) -> None:
+    parameter = node.get_parameter(definition.name)
+    assert parameter.type_ == ROS_TYPES[definition.type]
+    assert equal(parameter.value, definition.default)
+    descriptor = node.describe_parameter(definition.name)
+    assert descriptor.description == definition.description
+    assert descriptor.read_only == definition.read_only
+    assert descriptor.additional_constraints == definition.constraint
+    ranges = [(r.from_value, r.to_value) for r in descriptor.integer_range]
+    assert ranges == [(definition.minimum, definition.maximum)] * (definition.minimum is not None)
+
+
+def test_node_declares_nothing_else(node: DetectorNode, context: Any) -> None:
+    plain = rclpy.create_node("plain", context=context)
+    try:
+        standard = set(plain.get_parameters_by_prefix(""))
+    finally:
+        plain.destroy_node()
+    own = set(node.get_parameters_by_prefix("")) - standard
+    assert own == {definition.name for definition in PARAMETERS}
+
+
+def test_read_only_parameter_cannot_be_set(node: DetectorNode) -> None:
+    (result,) = node.set_parameters([Parameter("model", value="other")])
+    assert not result.successful
+    assert "read-only" in result.reason
+
+
+def test_yaml_file_is_read_by_ros(context: Any) -> None:
+    """Its .nan and [""] reach the node as the types that it declares."""
+    path = str(share_path("config", "detector.yaml"))
+    node = DetectorNode(context=context, cli_args=["--ros-args", "--params-file", path])
+    try:
+        assert math.isnan(node.get_parameter("threshold").value)
+        assert node.get_parameter("providers").value == [""]
+    finally:
+        node.destroy_node()
+
+
+def test_values_reach_the_core_as_it_takes_them(context: Any) -> None:
+    node = rclpy.create_node(
+        "values",
+        context=context,
+        parameter_overrides=[
+            Parameter("threshold", value=2.5),
+            Parameter("providers", value=["CPUExecutionProvider"]),
+        ],
+    )
+    try:
+        values = declare_parameters(node)
+    finally:
+        node.destroy_node()
+    assert values.model == "corridor"
+    assert values.threshold == 2.5
+    assert values.providers == ("CPUExecutionProvider",)
+
+
+def test_defaults_leave_the_choice_to_the_core(context: Any) -> None:
+    node = rclpy.create_node("defaults", context=context)
+    try:
+        values = declare_parameters(node)
+    finally:
+        node.destroy_node()
+    assert values.threshold is None
+    assert values.providers is None
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "reason"),
+    [
+        ("model", "''", "model is empty"),
+        ("model", "5", "parameter 'model' must be a string: .* '5' of type 'INTEGER'"),
+        ("image_transport", "theora", "'theora', it must be raw or compressed"),
+        ("threshold", "5", "'threshold' must be a double (with a decimal point: 1000.0)"),
+        ("threshold", ".inf", "threshold is inf"),
+        ("intra_op_threads", "0", "'intra_op_threads' must be an integer from 1 to 64: .*(0)"),
+        ("intra_op_threads", "65", "'intra_op_threads' must be an integer from 1 to 64: .*(65)"),
+        ("intra_op_threads", "two", "'intra_op_threads' must be an integer from 1 to 64: .*'two'"),
+        ("providers", "[]", "'providers' is empty"),
+        ("providers", "[NoSuchProvider]", "NoSuchProvider not available"),
+        ("qos_overrides./image.subscription.reliability", "sometimes", "cannot subscribe"),
+        ("qos_overrides./image.subscription.depth", "many", "cannot subscribe"),
+    ],
+)
+def test_bad_value_is_refused_with_name_value_and_remedy(
+    context: Any, tmp_path: Path, parameter: str, value: str, reason: str
+) -> None:
+    model = write_grey_difference_model(tmp_path / "grey.onnx")
+    arguments = ["--ros-args", "-p", f"model:={model}", "-p", f"{parameter}:={value}"]
+    pattern = ".*".join(re.escape(part) for part in reason.split(".*"))
+    with pytest.raises(AnomalyDetectorError, match=pattern) as caught:
+        DetectorNode(context=context, cli_args=arguments).configure()
+    assert "\n" not in str(caught.value)

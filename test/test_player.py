@@ -1,0 +1,280 @@
+"""The player: recorded bytes over real DDS, at the recorded pace."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rclpy
+from model_files import write_grey_difference_model
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile
+from ros_harness import (
+    DEADLINE_S,
+    image_message,
+    noise,
+    ros_client,
+    running,
+    running_node,
+    write_image_bag,
+)
+from rosbags.highlevel import AnyReader
+from rosbags.rosbag1 import Writer as Ros1Writer
+from rosbags.rosbag2 import StoragePlugin
+from rosbags.typesys import Stores, get_typestore
+from sensor_msgs.msg import Image
+
+from anomaly_detector.detector import Detector
+from anomaly_detector.errors import AnomalyDetectorError, SourceError
+from anomaly_detector.image import Pixels
+from anomaly_detector.ros.collector import CollectedDetection, DetectionCollector
+from anomaly_detector.ros.player import play
+
+PICTURES = [noise(seed) for seed in range(30)]
+TOPIC = "/camera/image_raw"
+
+RUN = [
+    sys.executable,
+    "-c",
+    """
+import argparse, sys
+from anomaly_detector.ros import player
+parser = argparse.ArgumentParser()
+player.add_arguments(parser)
+sys.exit(player.run(parser.parse_args()))
+""",
+]
+
+
+@pytest.fixture
+def bag(tmp_path: Path) -> Path:
+    write_image_bag(tmp_path / "bag", PICTURES, topics=[TOPIC])
+    return tmp_path / "bag"
+
+
+class Subscriber:
+    """Takes the serialized images of a topic."""
+
+    def __init__(self, context: Any, topic: str) -> None:
+        self.received: list[bytes] = []
+        self.changed = threading.Condition()
+        self.node = rclpy.create_node("test_subscriber", context=context)
+        self.node.create_subscription(Image, topic, self._on_image, QoSProfile(depth=100), raw=True)
+
+    def _on_image(self, data: bytes) -> None:
+        with self.changed:
+            self.received.append(data)
+            self.changed.notify_all()
+
+    def wait_for(self, count: int) -> None:
+        """Wait for this many images, those before the call included."""
+        with self.changed:
+            assert self.changed.wait_for(lambda: len(self.received) >= count, DEADLINE_S)
+
+
+@contextmanager
+def subscriber(topic: str) -> Iterator[Subscriber]:
+    context = Context()
+    rclpy.init(args=[], context=context)
+    subscriber = Subscriber(context, topic)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(subscriber.node)
+    done = threading.Event()
+
+    def spin() -> None:
+        while not done.is_set():
+            executor.spin_once(timeout_sec=0.05)
+
+    thread = threading.Thread(target=spin)
+    thread.start()
+    try:
+        yield subscriber
+    finally:
+        done.set()
+        thread.join()
+        executor.shutdown()
+        subscriber.node.destroy_node()
+        context.shutdown()
+
+
+@pytest.mark.parametrize("storage", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+def test_recorded_bytes_are_published_unchanged(tmp_path: Path, storage: StoragePlugin) -> None:
+    path = tmp_path / "bag"
+    write_image_bag(path, PICTURES[:10], topics=[TOPIC], storage=storage)
+    with AnyReader([path]) as reader:
+        recorded = [bytes(data) for _, _, data in reader.messages()]
+    with subscriber(TOPIC) as listener:
+        result = play(path)
+        listener.wait_for(10)
+        assert listener.received == recorded
+    assert result.sent == 10
+    assert result.topic == TOPIC
+
+
+def test_every_played_frame_is_answered_by_the_node(tmp_path: Path) -> None:
+    model = write_grey_difference_model(tmp_path / "grey.onnx")
+    # Reliable, and no more frames than the player's history holds: none may be missing, however
+    # busy the machine is.
+    pictures = PICTURES[:10]
+    stamps = write_image_bag(tmp_path / "bag", pictures, topics=[TOPIC])
+    qos = f"qos_overrides.{TOPIC}.subscription"
+    with (
+        DetectionCollector() as collector,
+        running_node(
+            *("-r", f"image:={TOPIC}"),
+            *("-p", f"{qos}.reliability:=reliable", "-p", f"{qos}.depth:=100"),
+            model=model,
+        ),
+        ros_client(image_topic=TOPIC) as client,
+    ):
+        # Until the collector hears the node. Answers to these frames come before the others.
+        probe = client.stamp(image_message(noise(99), "rgb8"))
+        client.publish_until(probe, lambda: bool(collector.detections()), "the collector's first")
+        client.node.destroy_publisher(client.publisher)
+        with running([*RUN, str(tmp_path / "bag"), "--hz", "30"]) as player:
+            assert player.wait() == 0, player.output
+
+        def played() -> list[CollectedDetection]:
+            return [d for d in collector.detections() if d.stamp_ns in stamps]
+
+        client.spin_until(lambda: len(played()) >= len(stamps), "the last answer")
+        detections = played()
+    offline = Detector(model)
+    assert [d.stamp_ns for d in detections] == stamps
+    assert [d.score for d in detections] == [
+        offline.detect(Pixels(picture, "rgb")).score for picture in pictures
+    ]
+    assert {d.frame_id for d in detections} == {"camera"}
+    assert f"published 10 frames on {TOPIC}" in player.output
+
+
+def test_pace_is_the_recorded_one(bag: Path) -> None:
+    """Thirty frames at 50 Hz last 0.58 s; the clock bounds it from below on any machine."""
+    result = play(bag, wait_for_subscribers_s=0)
+    assert result.sent == 30
+    assert result.duration_s >= 0.58
+
+
+@pytest.mark.parametrize(("options", "least_s"), [({"rate": 0.5}, 1.16), ({"hz": 40.0}, 0.725)])
+def test_pace_can_be_changed(bag: Path, options: dict[str, float], least_s: float) -> None:
+    result = play(bag, wait_for_subscribers_s=0, rate=options.get("rate", 1), hz=options.get("hz"))
+    assert result.duration_s >= least_s
+
+
+def test_one_of_several_topics_is_chosen(tmp_path: Path) -> None:
+    path = tmp_path / "bag"
+    write_image_bag(path, PICTURES[:3], topics=["/front", "/rear"])
+    with pytest.raises(SourceError, match="several image topics"):
+        play(path)
+    with subscriber("/elsewhere") as listener:
+        result = play(path, topic="/rear", output_topic="/elsewhere", reliable=True)
+        listener.wait_for(3)
+    assert result.topic == "/elsewhere"
+
+
+def test_loop_goes_on_until_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "bag"
+    write_image_bag(path, PICTURES[:5], topics=[TOPIC])
+    stop = threading.Event()
+    results = []
+    thread = threading.Thread(
+        target=lambda: results.append(
+            play(path, loop=True, hz=10.0, stop=stop, wait_for_subscribers_s=DEADLINE_S)
+        )
+    )
+    with subscriber(TOPIC) as listener:
+        thread.start()
+        try:
+            listener.wait_for(12)
+        finally:
+            stop.set()
+            thread.join()
+        assert listener.received[0] == listener.received[5] == listener.received[10]
+    assert results[0].sent >= 12
+
+
+def test_nobody_subscribes(bag: Path) -> None:
+    with pytest.raises(AnomalyDetectorError, match=r"nobody subscribed to /camera/image_raw in"):
+        play(bag, wait_for_subscribers_s=0.1)
+
+
+# rclpy's report of the mismatch calls a logger function that rclpy deprecates.
+@pytest.mark.filterwarnings("ignore:Deprecated in favor of:DeprecationWarning")
+def test_best_effort_publisher_is_refused_by_reliable_subscriber(bag: Path) -> None:
+    with (
+        subscriber(TOPIC),
+        pytest.raises(AnomalyDetectorError, match="nobody subscribed"),
+    ):
+        play(bag, wait_for_subscribers_s=0.5, reliable=False)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_ends_the_player_quietly(bag: Path, number: signal.Signals) -> None:
+    with (
+        ros_client(image_topic="/unused") as client,
+        running([*RUN, str(bag), "--loop"]) as player,
+    ):
+        arrived: list[Any] = []
+        client.node.create_subscription(Image, TOPIC, arrived.append, 1)
+        client.spin_until(lambda: bool(arrived), "a frame of the player")
+        player.send_signal(number)
+        assert player.wait() == 0
+        (line,) = player.lines
+        assert line.startswith("stopped after")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"rate": 0.0}, "rate is 0: give a number above 0"),
+        ({"hz": -1.0}, "hz is -1"),
+        ({"hz": float("nan")}, "hz is nan"),
+        ({"output_topic": "/no good"}, "topic '/no good' cannot be used"),
+        ({"topic": "/other"}, "has no image topic '/other', it has /camera/image_raw"),
+    ],
+)
+def test_bad_option_is_refused(bag: Path, options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(AnomalyDetectorError, match=reason):
+        play(bag, **options)
+
+
+def test_ros1_bag_is_refused(tmp_path: Path) -> None:
+    typestore = get_typestore(Stores.ROS1_NOETIC)
+    types = typestore.types
+    path = tmp_path / "old.bag"
+    header = types["std_msgs/msg/Header"](
+        seq=0, stamp=types["builtin_interfaces/msg/Time"](sec=0, nanosec=0), frame_id=""
+    )
+    image = types["sensor_msgs/msg/Image"](
+        header=header,
+        height=64,
+        width=48,
+        encoding="rgb8",
+        is_bigendian=0,
+        step=48 * 3,
+        data=noise(1).reshape(-1),
+    )
+    with Ros1Writer(path) as writer:
+        connection = writer.add_connection(TOPIC, image.__msgtype__, typestore=typestore)
+        writer.write(connection, 0, typestore.serialize_ros1(image, image.__msgtype__))
+    with pytest.raises(SourceError, match=r"is a ROS 1 bag: convert it with 'rosbags-convert'"):
+        play(path)
+
+
+def test_bag_damaged_in_the_middle_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "bag"
+    write_image_bag(path, PICTURES, topics=[TOPIC], storage=StoragePlugin.SQLITE3)
+    (database,) = path.glob("*.db3")
+    contents = bytearray(database.read_bytes())
+    middle = len(contents) // 2
+    contents[middle : middle + 20_000] = bytes(20_000)
+    database.write_bytes(contents)
+    with pytest.raises(SourceError, match="is damaged after"):
+        play(path, wait_for_subscribers_s=0, hz=1000.0)
