@@ -1,0 +1,394 @@
+"""Outliers made from normal frames: outlier exposure that needs no recorded anomaly.
+
+Outlier exposure (Hendrycks et al. 2019; for robots Mantegazza et al. 2022) teaches a detector with
+frames that are surely not normal. Here the trainer makes them from the normal drive itself: foreign
+shapes pasted into a frame, in the manner of CutPaste (Li et al. 2021) and DRAEM (Zavrtanik et al.
+2021), and faults of the whole picture. They need not look real: they have to be many and varied, so
+that what separates them from normal frames is the frame's own normality.
+
+The stress test (:mod:`training.stress`) has generators of its own; nothing is shared with them.
+All pictures here are float32 [64, 64, 3], RGB, 0..255.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from anomaly_detector.preprocessing import INPUT_SIZE
+
+__all__ = ["PICTURE_FAULTS", "TEXTURES", "paste_outlier", "picture_fault", "vary_normal"]
+
+Picture: TypeAlias = NDArray[Any]
+Generator: TypeAlias = np.random.Generator
+
+_SIZE = INPUT_SIZE
+_CENTER = ((_SIZE - 1) / 2, (_SIZE - 1) / 2)
+_ROWS, _COLUMNS = np.mgrid[0:_SIZE, 0:_SIZE].astype(np.float32)
+
+# Shapes are drawn at twice the size and shrunk, which gives them soft edges.
+_CANVAS = 2 * _SIZE
+
+_MIN_CONTRAST = 6.0
+"""Grey levels by which a pasted pixel must differ to count as anomalous: what cannot be seen is not
+to be learnt."""
+
+_MIN_AREA = 4.0
+"""Pixels; smaller shapes are drawn again."""
+
+
+def vary_normal(picture: Picture, generator: Generator) -> Picture:
+    """Vary a normal frame as far as another normal drive may: pose, light, sensor.
+
+    Args:
+        picture: float32 [64, 64, 3].
+        generator: source of chance.
+    """
+    if generator.random() < 0.8:
+        angle, scale = generator.uniform(-1.5, 1.5), 1 + generator.uniform(-0.04, 0.04)
+        motion = np.asarray(cv2.getRotationMatrix2D(_CENTER, angle, scale), np.float64)
+        motion[:, 2] += generator.uniform(-2, 2, 2)
+        picture = _warp(picture, motion, cv2.BORDER_REFLECT)
+    gain = (1 + generator.uniform(-0.15, 0.15)) * (1 + generator.uniform(-0.04, 0.04, 3))
+    picture = picture * gain.astype(np.float32) + np.float32(generator.uniform(-8, 8))
+    if generator.random() < 0.3:
+        picture = _add_noise(picture, generator.uniform(0, 3), generator)
+    if generator.random() < 0.3:
+        picture = _blur(picture, generator.uniform(0.1, 0.45))
+    return picture
+
+
+def paste_outlier(
+    picture: Picture, generator: Generator, pool: NDArray[np.uint8]
+) -> tuple[Picture, Picture]:
+    """Put one to three foreign things into a frame.
+
+    Args:
+        picture: float32 [64, 64, 3].
+        generator: source of chance.
+        pool: uint8 [N, 64, 64, 3], normal frames to take textures from.
+
+    Returns:
+        The picture, and a mask float32 [64, 64], 1 where it visibly differs.
+    """
+    mask = np.zeros((_SIZE, _SIZE), np.float32)
+    count = 1 if generator.random() < 0.8 else int(generator.integers(2, 4))
+    for _ in range(count):
+        shape = _shape(generator)
+        filling = _filling(picture, generator, pool)
+        if generator.random() < 0.35:
+            shape = np.asarray(
+                cv2.GaussianBlur(shape, (0, 0), generator.uniform(0.5, 4)), np.float32
+            )
+        if generator.random() < 0.4:
+            shape = shape * np.float32(generator.uniform(0.5, 1))
+        if generator.random() < 0.3:
+            shade = np.linspace(generator.uniform(0.5, 1), generator.uniform(0.5, 1.2), _SIZE)
+            filling = filling * shade.astype(np.float32)[:, np.newaxis, np.newaxis]
+        pasted = _blend(picture, filling, shape[:, :, np.newaxis])
+        visible = (shape > 0.3) & (np.abs(pasted - picture).mean(axis=2) > _MIN_CONTRAST)
+        mask = np.maximum(mask, visible.astype(np.float32))
+        picture = pasted
+    return picture, mask
+
+
+def picture_fault(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+    """Apply one fault of :data:`PICTURE_FAULTS` to the whole frame.
+
+    Args:
+        picture: float32 [64, 64, 3].
+        generator: source of chance.
+        pool: uint8 [N, 64, 64, 3], normal frames to take textures from.
+    """
+    fault = generator.choice(len(_FAULTS), p=_FAULT_SHARES)
+    return _FAULTS[fault](picture, generator, pool)
+
+
+# --- what is pasted -------------------------------------------------------------------------------
+
+
+def _shape(generator: Generator) -> Picture:
+    """Draw a shape, float32 [64, 64] in 0..1: polygon, ellipse, curve, box or blob."""
+    while True:
+        radius = float(np.exp(generator.uniform(np.log(1.8), np.log(20)))) * 2
+        center = generator.uniform(0, _CANVAS, 2)
+        draw = _SHAPES[int(generator.integers(len(_SHAPES)))]
+        canvas = draw(np.zeros((_CANVAS, _CANVAS), np.float32), center, radius, generator)
+        shape = cv2.resize(canvas, (_SIZE, _SIZE), interpolation=cv2.INTER_AREA)
+        if shape.sum() >= _MIN_AREA:
+            return np.asarray(shape, np.float32)
+
+
+def _polygon(canvas: Any, center: Any, radius: float, generator: Generator) -> Any:
+    corners = int(generator.integers(3, 9))
+    angles = np.sort(generator.uniform(0, 2 * np.pi, corners))
+    radii = radius * generator.uniform(0.6, 1.3, corners)
+    aspect = generator.uniform(0.5, 2) ** 0.5
+    offsets = np.stack([np.cos(angles) * aspect, np.sin(angles) / aspect], 1) * radii[:, np.newaxis]
+    return cv2.fillPoly(canvas, [(center + offsets).astype(np.int32)], (1.0,))
+
+
+def _ellipse(canvas: Any, center: Any, radius: float, generator: Generator) -> Any:
+    axes = np.maximum(2, radius * generator.uniform(0.5, 1.4, 2)).astype(int).tolist()
+    angle = generator.uniform(0, 180)
+    return cv2.ellipse(canvas, center.astype(int).tolist(), axes, angle, 0, 360, (1.0,), -1)
+
+
+def _curve(canvas: Any, center: Any, radius: float, generator: Generator) -> Any:
+    steps = generator.normal(0, radius * 1.2 + 8, (int(generator.integers(2, 5)), 2))
+    points = (np.cumsum(steps, 0) + center).astype(np.int32)
+    closed = bool(generator.random() < 0.2)
+    return cv2.polylines(canvas, [points], closed, (1.0,), int(generator.integers(2, 7)))
+
+
+def _box(canvas: Any, center: Any, radius: float, generator: Generator) -> Any:
+    sides = (2 * radius * generator.uniform(0.6, 1.2, 2)).tolist()
+    corners = cv2.boxPoints((center.tolist(), sides, generator.uniform(0, 90)))
+    return cv2.fillPoly(canvas, [corners.astype(np.int32)], (1.0,))
+
+
+def _blob(canvas: Any, center: Any, radius: float, generator: Generator) -> Any:
+    cells = int(generator.integers(3, 9))
+    coarse = generator.normal(0, 1, (cells, cells)).astype(np.float32)
+    field = cv2.resize(coarse, (_CANVAS, _CANVAS), interpolation=cv2.INTER_CUBIC)
+    rows, columns = np.mgrid[0:_CANVAS, 0:_CANVAS]
+    distance = (columns - center[0]) ** 2 + (rows - center[1]) ** 2
+    return (field - distance / (1.5 * radius**2) > -0.5).astype(np.float32)
+
+
+_SHAPES: Sequence[Callable[..., Any]] = (_polygon, _ellipse, _curve, _box, _blob)
+
+
+def _filling(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+    """Give what fills a shape: mostly a foreign texture, else the frame itself, spoilt."""
+    kind = generator.random()
+    if kind < 0.72:
+        return _texture(generator, pool)
+    if kind < 0.80:
+        return _blur(picture, generator.uniform(2, 6))
+    if kind < 0.85:
+        return np.asarray(picture * np.float32(generator.uniform(0, 0.6)), np.float32)
+    if kind < 0.90:
+        return np.asarray(
+            picture + (255 - picture) * np.float32(generator.uniform(0.3, 0.9)), np.float32
+        )
+    shift = generator.integers(8, _SIZE - 8, 2)
+    return np.roll(picture, (int(shift[0]), int(shift[1])), (0, 1))
+
+
+# --- textures -------------------------------------------------------------------------------------
+
+
+def _texture(generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+    make = TEXTURES[int(generator.integers(len(TEXTURES)))]
+    return np.clip(make(generator, pool), 0, 255).astype(np.float32)
+
+
+def _foreign_crop(generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+    """A piece of another normal frame, enlarged, turned, with other colours and contrast."""
+    side = int(generator.integers(8, _SIZE + 1))
+    top, left = generator.integers(0, _SIZE - side + 1, 2)
+    crop = pool[generator.integers(len(pool))][top : top + side, left : left + side]
+    crop = cv2.resize(crop, (_SIZE, _SIZE), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    if generator.random() < 0.5:
+        crop = crop[::-1]
+    if generator.random() < 0.5:
+        crop = crop[:, ::-1]
+    if generator.random() < 0.5:
+        crop = crop[..., generator.permutation(3)]
+    if generator.random() < 0.3:
+        crop = 255 - crop
+    contrast, level = generator.uniform(0.3, 1.8), generator.uniform(10, 245)
+    return np.asarray((crop - crop.mean()) * contrast + level, np.float32)
+
+
+def _flat(generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+    return np.full((_SIZE, _SIZE, 3), generator.uniform(0, 255, 3), np.float32)
+
+
+def _shaded(generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+    """Smooth shading between four colours."""
+    corners = generator.uniform(0, 255, (2, 2, 3)).astype(np.float32)
+    return np.asarray(cv2.resize(corners, (_SIZE, _SIZE)), np.float32)
+
+
+def _band_noise(generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+    """Noise of one coarseness, grey or coloured."""
+    cells = int(2 ** generator.uniform(1, 6))
+    channels = 3 if generator.random() < 0.6 else 1
+    coarse = generator.uniform(0, 255, (cells, cells, channels)).astype(np.float32)
+    fine = cv2.resize(coarse, (_SIZE, _SIZE), interpolation=cv2.INTER_CUBIC)
+    fine = np.broadcast_to(fine.reshape(_SIZE, _SIZE, channels), (_SIZE, _SIZE, 3))
+    contrast, level = generator.uniform(0.2, 1), generator.uniform(20, 235, 3)
+    return np.asarray((fine - 128) * contrast + level, np.float32)
+
+
+def _stripes(generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+    angle, period = generator.uniform(0, np.pi), generator.uniform(2, 16)
+    phase = (_COLUMNS * np.cos(angle) + _ROWS * np.sin(angle)) * (2 * np.pi / period)
+    first = (np.sin(phase) > 0)[:, :, np.newaxis]
+    colors = generator.uniform(0, 255, (2, 3))
+    return np.asarray(np.where(first, colors[0], colors[1]).astype(np.float32), np.float32)
+
+
+def _grey_grain(generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+    grain = generator.normal(0, generator.uniform(0, 20), (_SIZE, _SIZE, 1))
+    return np.repeat(generator.uniform(0, 255) + grain, 3, axis=2).astype(np.float32)
+
+
+TEXTURES: Sequence[Callable[[Generator, NDArray[np.uint8]], Picture]] = (
+    _foreign_crop,
+    _flat,
+    _shaded,
+    _band_noise,
+    _stripes,
+    _grey_grain,
+)
+"""Each gives a texture [64, 64, 3] from the source of chance and a pool of normal frames."""
+
+
+# --- faults of the whole picture ------------------------------------------------------------------
+
+
+def _unsharp(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+    return _blur(picture, float(np.exp(generator.uniform(np.log(0.9), np.log(6)))))
+
+
+def _smeared(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+    """Smeared along a line, as by motion."""
+    length = int(generator.integers(4, 14))
+    angle, half = generator.uniform(0, np.pi), (length - 1) / 2
+    reach = np.array([np.cos(angle), np.sin(angle)]) * half
+    kernel = np.zeros((length, length), np.float32)
+    start, end = np.rint(half - reach).astype(int), np.rint(half + reach).astype(int)
+    cv2.line(kernel, start.tolist(), end.tolist(), (1.0,))
+    return np.asarray(cv2.filter2D(picture, -1, kernel / kernel.sum()), np.float32)
+
+
+def _darkened(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+    return np.asarray(picture * np.float32(generator.uniform(0, 0.55)), np.float32)
+
+
+def _brightened(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+    return np.asarray(
+        picture * np.float32(generator.uniform(1.45, 3)) + np.float32(generator.uniform(0, 30)),
+        np.float32,
+    )
+
+
+def _noisy(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+    sigma = float(np.exp(generator.uniform(np.log(9), np.log(50))))
+    return _add_noise(picture, sigma, generator, channels=3 if generator.random() < 0.6 else 1)
+
+
+def _dead_pixels(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+    share = generator.uniform(0.01, 0.2)
+    chance = generator.random((_SIZE, _SIZE, 1))
+    low, high = chance < share / 2, chance > 1 - share / 2
+    return np.where(low, 0.0, np.where(high, 255.0, picture)).astype(np.float32)
+
+
+def _tinted(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+    """Another white balance, or no colour at all."""
+    gains = np.exp(generator.normal(0, 0.35, 3))
+    gains /= gains.mean()
+    if np.abs(gains - 1).max() < 0.18:
+        gains[generator.integers(3)] *= generator.choice([0.6, 1.5])
+    picture = picture * gains.astype(np.float32)
+    if generator.random() < 0.3:
+        picture = np.repeat(picture.mean(axis=2, keepdims=True), 3, axis=2)
+    return picture
+
+
+def _turned(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+    """Rolled camera; the corners are mirrored, stretched, black or zoomed away."""
+    angle = float(np.exp(generator.uniform(np.log(4.5), np.log(35))))
+    zoom = 1 / max(0.55, 1 - angle / 60) if generator.random() < 0.5 else 1.0
+    motion = cv2.getRotationMatrix2D(_CENTER, angle * generator.choice([-1, 1]), zoom)
+    borders = (cv2.BORDER_REFLECT, cv2.BORDER_REPLICATE, cv2.BORDER_CONSTANT)
+    return _warp(picture, motion, int(generator.choice(borders, p=(0.6, 0.2, 0.2))))
+
+
+def _torn(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+    """Rows shifted, or the lower part shifted or taken from another frame."""
+    picture = picture.copy()
+    if generator.random() < 0.5:
+        shifts = generator.normal(0, generator.uniform(2, 8), _SIZE).astype(int)
+        for row, shift in enumerate(shifts):
+            picture[row] = np.roll(picture[row], int(shift), 0)
+        return picture
+    row = int(generator.integers(8, _SIZE - 8))
+    if generator.random() < 0.5:
+        picture[row:] = np.roll(picture[row:], int(generator.integers(6, _SIZE - 6)), 1)
+    else:
+        picture[row:] = pool[generator.integers(len(pool))][row:]
+    return picture
+
+
+def _blocky(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+    side = _SIZE // int(generator.choice([4, 8, 16]))
+    coarse = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+    enlarged = cv2.resize(coarse, (_SIZE, _SIZE), interpolation=cv2.INTER_NEAREST)
+    return np.asarray(enlarged, np.float32)
+
+
+def _compressed(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+    quality = int(generator.integers(1, 8))
+    data = np.clip(picture, 0, 255).astype(np.uint8)
+    _, encoded = cv2.imencode(".jpg", data, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.float32)
+
+
+def _covered(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+    """Covered all over by something out of focus, more or less opaque."""
+    cover = _blur(_texture(generator, pool), generator.uniform(0.5, 10))
+    return _blend(picture, cover, np.float32(generator.uniform(0.5, 1)))
+
+
+PICTURE_FAULTS: Sequence[tuple[Callable[..., Picture], float]] = (
+    (_unsharp, 1.0),
+    (_smeared, 1.0),
+    (_darkened, 1.0),
+    (_brightened, 1.0),
+    (_noisy, 1.0),
+    (_dead_pixels, 0.7),
+    (_tinted, 1.2),
+    # The hardest ones to learn get the most examples.
+    (_turned, 6.0),
+    (_torn, 2.2),
+    (_blocky, 0.7),
+    (_compressed, 1.0),
+    (_covered, 1.3),
+)
+"""Each fault and how often it is drawn, in relation to the others."""
+
+_FAULTS = [fault for fault, _ in PICTURE_FAULTS]
+_FAULT_SHARES = np.array([share for _, share in PICTURE_FAULTS])
+_FAULT_SHARES = _FAULT_SHARES / _FAULT_SHARES.sum()
+
+
+# --- shared steps ---------------------------------------------------------------------------------
+
+
+def _warp(picture: Picture, motion: Any, border: int) -> Picture:
+    warped = cv2.warpAffine(
+        picture, motion, (_SIZE, _SIZE), flags=cv2.INTER_LINEAR, borderMode=border
+    )
+    return np.asarray(warped, np.float32)
+
+
+def _blur(picture: Picture, sigma: float) -> Picture:
+    return np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma), np.float32)
+
+
+def _add_noise(picture: Picture, sigma: float, generator: Generator, channels: int = 3) -> Picture:
+    noise = generator.standard_normal((_SIZE, _SIZE, channels), np.float32)
+    return np.asarray(picture + noise * np.float32(sigma), np.float32)
+
+
+def _blend(picture: Picture, other: Picture, weight: Any) -> Picture:
+    return np.asarray(picture * (1 - weight) + other * weight, np.float32)

@@ -1,0 +1,644 @@
+"""``python -m training stress``: what a model makes of injected faults.
+
+Every test frame is taken twice, as it is and with a fault (a paired design), for every fault of a
+documented family (:mod:`training.stress_faults`). A fault's place and parameters come from a
+generator seeded with (seed, fault, frame number), so a figure depends neither on the order of
+frames nor on which other faults are run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from anomaly_detector.detector import Detector
+from anomaly_detector.errors import AnomalyDetectorError, SourceError
+from anomaly_detector.files import atomic_directory
+from anomaly_detector.image import Pixels, to_rgb
+from anomaly_detector.metadata import ModelMetadata
+from anomaly_detector.preprocessing import INPUT_SIZE, shrink
+from anomaly_detector.sources import Frame, FrameSource, open_source
+from training.metrics import DEFAULT_BLOCK, Interval, json_safe, ranking_table
+from training.stress_faults import FAULT_SETS, Fault, FrozenFrame, choose_faults, seen_at
+
+__all__ = [
+    "Exclusion",
+    "FaultResult",
+    "StressExample",
+    "StressResult",
+    "add_arguments",
+    "fault_generator",
+    "format_stress",
+    "inject",
+    "numbered_frames",
+    "parse_exclusion",
+    "run",
+    "run_stress",
+    "write_stress",
+]
+
+_WORKERS = 2
+_CHUNK_FRAMES = 8
+_POINTING_MARGIN = 1
+"""Pixels at 64x64 by which an object is widened before the map's maximum is looked for in it."""
+
+Exclusion = tuple[int, int]
+"""First and last frame number to leave out, counted from 0, both included."""
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class StressExample:
+    """A frame to look at.
+
+    Attributes:
+        frame: frame name.
+        image: uint8 RGB [64, 64, 3], as the model saw it.
+        anomaly_map: float32 [H, W].
+        score: its score.
+    """
+
+    frame: str
+    image: NDArray[np.uint8]
+    anomaly_map: NDArray[np.float32]
+    score: float
+
+
+@dataclass(frozen=True)
+class FaultResult:
+    """What the model makes of one fault.
+
+    Attributes:
+        fault: the fault.
+        roc_auc: faulted against clean frames; 0.5 is chance, below it the model finds faulted
+            frames *more* normal than clean ones.
+        narrow: the interval is too narrow (:func:`training.metrics.frame_blocks`).
+        recall: share of the faulted frames at or above the model's threshold.
+        raised: share of the faulted frames that score above the same frame without the fault.
+        pointing: share of the faulted frames in which the anomaly map's maximum lies in the
+            changed region, widened by one pixel at 64x64; NaN for faults without a place.
+        median_score: of the faulted frames.
+        median_normalized_score: the same on the scale that all models share, 0.5 at the threshold.
+        example: the same frame for all faults.
+    """
+
+    fault: Fault
+    roc_auc: Interval
+    narrow: bool
+    recall: float
+    raised: float
+    pointing: float
+    median_score: float
+    median_normalized_score: float
+    example: StressExample
+
+    @property
+    def counted(self) -> bool:
+        """Whether it enters mean and minimum: one frame alone must show the fault."""
+        return self.fault.per_frame
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it JSON-safe, NaN as None, without the pictures."""
+        return {
+            "fault": self.fault.name,
+            "group": self.fault.group,
+            "description": self.fault.description,
+            "stage": self.fault.stage,
+            "parameters": json_safe(self.fault.parameters()),
+            "counted": self.counted,
+            "roc_auc": self.roc_auc.to_dict(),
+            "interval_too_narrow": self.narrow,
+            "recall": json_safe(self.recall),
+            "raised": json_safe(self.raised),
+            "pointing": json_safe(self.pointing),
+            "median_score": json_safe(self.median_score),
+            "median_normalized_score": json_safe(self.median_normalized_score),
+        }
+
+
+@dataclass(frozen=True)
+class StressResult:
+    """All results of one stress test.
+
+    Attributes:
+        model: file name of the model.
+        metadata: what the model says about itself.
+        threshold: the model's.
+        frames: number of clean frames, and of faulted ones per fault.
+        seed: of the faults and of the bootstrap.
+        bootstrap: number of resamples; 0 for no intervals.
+        block: frames of a bootstrap block.
+        clean_scores: float64 [frames].
+        faults: one per fault, in the order asked for.
+        mean_roc_auc: over the counted faults; NaN without any.
+        clean_example: the examples' frame without a fault.
+    """
+
+    model: str
+    metadata: ModelMetadata
+    threshold: float
+    frames: int
+    seed: int
+    bootstrap: int
+    block: int
+    clean_scores: FloatArray
+    faults: tuple[FaultResult, ...]
+    mean_roc_auc: Interval
+    clean_example: StressExample
+
+    @property
+    def false_alarms(self) -> float:
+        """Share of the clean frames at or above the threshold."""
+        return float(np.mean(self.clean_scores >= self.threshold))
+
+    @property
+    def counted(self) -> tuple[FaultResult, ...]:
+        """The faults that enter mean and minimum."""
+        return tuple(item for item in self.faults if item.counted)
+
+    @property
+    def worst(self) -> FaultResult | None:
+        """The counted fault with the lowest ROC-AUC; None without any."""
+        return min(self.counted, key=lambda item: item.roc_auc.value, default=None)
+
+    @property
+    def mean_recall(self) -> float:
+        """Mean recall over the counted faults; NaN without any."""
+        return _mean([item.recall for item in self.counted])
+
+    @property
+    def mean_pointing(self) -> float:
+        """Mean pointing accuracy over the counted faults that have a place; NaN without any."""
+        return _mean([item.pointing for item in self.counted if not math.isnan(item.pointing)])
+
+    def of(self, name: str) -> FaultResult:
+        """Give the result of one fault.
+
+        Raises:
+            KeyError: it was not run.
+        """
+        for item in self.faults:
+            if item.fault.name == name:
+                return item
+        raise KeyError(name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give all but pictures and per-frame scores, JSON-safe, NaN as None."""
+        worst = self.worst
+        summary = {
+            "mean_roc_auc": self.mean_roc_auc.to_dict(),
+            "minimum_roc_auc": None if worst is None else json_safe(worst.roc_auc.value),
+            "worst_fault": None if worst is None else worst.fault.name,
+            "mean_recall": json_safe(self.mean_recall),
+            "minimum_recall": json_safe(min((f.recall for f in self.counted), default=math.nan)),
+            "mean_pointing": json_safe(self.mean_pointing),
+            "false_alarm_rate": self.false_alarms,
+            "faults_counted": len(self.counted),
+        }
+        return {
+            "model": self.model,
+            "metadata": json_safe(asdict(self.metadata)),
+            "threshold": self.threshold,
+            "frames": self.frames,
+            "seed": self.seed,
+            "bootstrap": {"resamples": self.bootstrap, "block_frames": self.block},
+            "clean_median_score": float(np.median(self.clean_scores)),
+            "summary": summary,
+            "faults": [item.to_dict() for item in self.faults],
+        }
+
+
+def numbered_frames(
+    source: FrameSource, exclude: Sequence[Exclusion] = ()
+) -> Iterator[tuple[int, Frame]]:
+    """Yield the readable frames of a recording with their numbers, but for excluded ranges.
+
+    Numbers count from 0 over all frames of the recording; unreadable frames count too.
+
+    Raises:
+        SourceError: no frame is readable, or an excluded range lies past the recording's end.
+    """
+    for first, last in exclude:
+        if first >= len(source):
+            raise SourceError(
+                f"--exclude {first}-{last}: {source.path} has frames 0 to {len(source) - 1}: "
+                "give a range within these"
+            )
+    for position, frame in enumerate(source):
+        number = position + len(source.unreadable)
+        if not any(first <= number <= last for first, last in exclude):
+            yield number, frame
+
+
+def fault_generator(seed: int, fault: Fault, number: int) -> np.random.Generator:
+    """Give the generator that draws place and parameters of a fault in frame ``number``."""
+    return np.random.default_rng([seed, zlib.crc32(fault.name.encode()), number])
+
+
+def inject(
+    fault: Fault, frame: Frame, rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
+    """Put a fault on a frame and shrink it, or shrink it first where the fault asks for that.
+
+    Returns:
+        uint8 RGB [64, 64, 3], and the changed region, bool [64, 64], or None.
+    """
+    if fault.stage == "input":
+        return fault.apply(shrink(frame.pixels), rng)
+    image, mask = fault.apply(to_rgb(frame.pixels), rng)
+    return shrink(Pixels(image, "rgb")), None if mask is None else seen_at(mask)
+
+
+def run_stress(
+    detector: Detector,
+    frames: Iterable[tuple[int, Frame]],
+    faults: Sequence[Fault],
+    seed: int = 0,
+    *,
+    bootstrap: int = 1000,
+    block: int = DEFAULT_BLOCK,
+    total: int | None = None,
+    progress: bool = True,
+) -> StressResult:
+    """Score frames without and with every fault.
+
+    Only scores and one example per fault are kept; full-size frames are held a few at a time.
+
+    Args:
+        detector: the model.
+        frames: normal frames with their numbers in the recording, ascending
+            (:func:`numbered_frames`).
+        faults: at least one, of different names.
+        seed: of the faults and of the bootstrap, 0 or more.
+        bootstrap: resamples for the intervals, 0 for none.
+        block: frames of a bootstrap block; stretches before and after a gap are kept apart.
+        total: number of frames, for the progress bar.
+        progress: show it on a terminal.
+
+    Raises:
+        SourceError: no frame at all.
+        ModelError: the model fails.
+        ValueError: no fault, or two of one name.
+    """
+    names = [fault.name for fault in faults]
+    if not faults or len(set(names)) != len(names):
+        raise ValueError(f"faults {names}: give at least one, and every name once")
+    collector = _Collector(detector, faults, seed)
+    with (
+        ThreadPoolExecutor(_WORKERS) as pool,
+        tqdm(
+            total=total, desc="stressing", unit="frame", disable=None if progress else True
+        ) as bar,
+    ):
+        for chunk in _chunks(frames, _CHUNK_FRAMES):
+            # Threads, not processes: OpenCV works without the interpreter's lock.
+            collector.add(chunk, list(pool.map(_injector(faults, seed), chunk)))
+            bar.update(len(chunk))
+    return collector.result(bootstrap, block)
+
+
+def write_stress(result: StressResult, source: FrameSource, output: Path) -> None:
+    """Write stress.json and report.html into a new folder, both or none.
+
+    Raises:
+        AnomalyDetectorError: the folder is not empty or cannot be written.
+    """
+    # Imported here: the report module needs this one's types.
+    from training.report import write_report
+    from training.stress_report import stress_report
+
+    with atomic_directory(output) as folder:
+        contents = {"source": str(source.path), "unreadable": len(source.unreadable)}
+        contents |= result.to_dict()
+        text = json.dumps(contents, indent=2, allow_nan=False)
+        (folder / "stress.json").write_text(text + "\n", encoding="utf-8")
+        write_report(stress_report(result, str(source.path)), folder / "report.html")
+
+
+def format_stress(result: StressResult) -> str:
+    """Give the results as a text table for a terminal."""
+    width = max(len("minimum"), *(len(item.fault.name) for item in result.faults))
+    lines = [
+        f"{result.model}: {result.frames} frames, each clean and with every fault; "
+        f"threshold {result.threshold:.4g}",
+        "",
+        f"{'fault':{width}}  {'ROC-AUC [95 %]':20}   recall  raised  points",
+    ]
+    for item in result.faults:
+        cells = [f"{item.fault.name:{width}}  {item.roc_auc!s:20} "]
+        cells += [f"{_text(value):>7}" for value in (item.recall, item.raised, item.pointing)]
+        cells += [] if item.counted else ["  not counted"]
+        lines.append(" ".join(cells).rstrip())
+    worst = result.worst
+    if worst is not None:
+        least = min(item.recall for item in result.counted)
+        lines += [
+            f"{'mean':{width}}  {result.mean_roc_auc!s:20}  {_text(result.mean_recall):>7} "
+            f"{'':7} {_text(result.mean_pointing):>7}",
+            f"{'minimum':{width}}  {worst.roc_auc.value:<20.3f}  {least:7.3f}",
+        ]
+    lines += ["", f"false alarms on the clean frames: {result.false_alarms:.3f}"]
+    if len(result.counted) < len(result.faults):
+        lines.append("not counted: a fault of the sequence, which one frame alone cannot show")
+    if result.bootstrap and any(item.narrow for item in result.faults):
+        lines.append("few independent frames: the intervals are too narrow")
+    return "\n".join(lines)
+
+
+def parse_exclusion(text: str) -> Exclusion:
+    """Read ``A-B``, or ``A`` for one frame.
+
+    Raises:
+        AnomalyDetectorError: it is not that, or ends before it starts.
+    """
+    first, separator, last = text.partition("-")
+    if not (first.isdecimal() and (last.isdecimal() if separator else True)):
+        raise AnomalyDetectorError(
+            f"--exclude {text}: give frame numbers from 0, both ends included, as in 324-369"
+        )
+    start, stop = int(first), int(last or first)
+    if stop < start:
+        raise AnomalyDetectorError(f"--exclude {text}: the range ends before it starts")
+    return start, stop
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``python -m training stress``."""
+    parser.add_argument("--model", required=True, help="the .onnx file")
+    parser.add_argument(
+        "--normal",
+        required=True,
+        metavar="SOURCE",
+        help="a recording of normal frames that the model was not trained on",
+    )
+    parser.add_argument("--topic", help="image topic, for a bag with several")
+    parser.add_argument(
+        "--exclude",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="A-B",
+        help="frames of the recording to leave out since they are not normal, counted from 0, "
+        "both ends included",
+    )
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--set",
+        default="full",
+        choices=list(FAULT_SETS),
+        dest="fault_set",
+        help="reference: few and plain, fixed for quoted figures; full: like real faults "
+        "(default: %(default)s)",
+    )
+    group.add_argument(
+        "--faults", nargs="+", metavar="NAME", help="these faults only, of either set"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the faults and the bootstrap (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--bootstrap",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="resamples for the 95 %% intervals, 0 for none (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--block",
+        type=int,
+        default=DEFAULT_BLOCK,
+        metavar="FRAMES",
+        help="consecutive frames that are resampled together (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--out",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="new folder for stress.json and report.html",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the verb and print the results.
+
+    Returns:
+        0.
+
+    Raises:
+        AnomalyDetectorError: wrong options, or what :func:`run_stress` and
+            :func:`write_stress` raise.
+    """
+    for name, value, least in (
+        ("seed", args.seed, 0),
+        ("bootstrap", args.bootstrap, 0),
+        ("block", args.block, 1),
+    ):
+        if value < least:
+            raise AnomalyDetectorError(f"--{name} is {value}: give {least} or more")
+    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
+        # Said before minutes of scoring, not after them.
+        raise AnomalyDetectorError(
+            f"{args.out} is there and not empty: give a new folder or remove it"
+        )
+    faults = choose_faults(args.faults) if args.faults else FAULT_SETS[args.fault_set]
+    exclude = [parse_exclusion(text) for text in args.exclude]
+    source = open_source(args.normal, args.topic)
+    left_out = {n for first, last in exclude for n in range(first, min(last + 1, len(source)))}
+    if len(left_out) >= len(source) > 0:
+        raise SourceError(
+            f"--exclude {' '.join(args.exclude)} leaves none of the {len(source)} frames of "
+            f"{source.path}: leave out fewer"
+        )
+    result = run_stress(
+        Detector(args.model),
+        numbered_frames(source, exclude),
+        faults,
+        args.seed,
+        bootstrap=args.bootstrap,
+        block=args.block,
+        total=len(source) - len(left_out),
+    )
+    write_stress(result, source, args.out)
+    print(format_stress(result))
+    print(f"report: {args.out / 'report.html'}")
+    return 0
+
+
+@dataclass(frozen=True)
+class _Injected:
+    """A frame without and with all faults, as the model gets them.
+
+    Attributes:
+        clean: uint8 [64, 64, 3].
+        faulted: per fault uint8 [64, 64, 3]; None for one that needs the frames before.
+        masks: per fault bool [64, 64], or None.
+    """
+
+    clean: NDArray[np.uint8]
+    faulted: list[NDArray[np.uint8] | None]
+    masks: list[NDArray[np.bool_] | None]
+
+
+def _injector(faults: Sequence[Fault], seed: int) -> Callable[[tuple[int, Frame]], _Injected]:
+    def injected(item: tuple[int, Frame]) -> _Injected:
+        number, frame = item
+        result = _Injected(shrink(frame.pixels), [], [])
+        for fault in faults:
+            image, mask = None, None
+            if not isinstance(fault, FrozenFrame):
+                image, mask = inject(fault, frame, fault_generator(seed, fault, number))
+            result.faulted.append(image)
+            result.masks.append(mask)
+        return result
+
+    return injected
+
+
+@dataclass
+class _Collector:
+    """Scores injected frames and keeps what the result needs."""
+
+    detector: Detector
+    faults: Sequence[Fault]
+    seed: int
+    numbers: list[int] = field(default_factory=list)
+    scores: list[NDArray[np.float32]] = field(default_factory=list)
+    hits: list[list[float]] = field(default_factory=list)
+    examples: list[StressExample] = field(default_factory=list)
+    held: dict[str, tuple[int, NDArray[np.uint8]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._chooser = np.random.default_rng(self.seed)
+
+    def add(self, chunk: Sequence[tuple[int, Frame]], injected: Sequence[_Injected]) -> None:
+        for (number, frame), item in zip(chunk, injected, strict=True):
+            pictures = [item.clean]
+            for fault, image in zip(self.faults, item.faulted, strict=True):
+                pictures.append(self._frozen(fault, number, item.clean) if image is None else image)
+            images = np.stack(pictures)
+            scores, maps = self.detector.score_batch(images)
+            self.numbers.append(number)
+            self.scores.append(scores)
+            pairs = zip(maps[1:], item.masks, strict=True)
+            self.hits.append([_points_into(one, mask) for one, mask in pairs])
+            # One frame of all with equal chance, though their number is not known before.
+            if self._chooser.random() * len(self.numbers) < 1:
+                rows = zip(images, maps, scores, strict=True)
+                self.examples = [
+                    StressExample(frame.name, image, one.copy(), float(score))
+                    for image, one, score in rows
+                ]
+
+    def _frozen(self, fault: Fault, number: int, clean: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Give the frame that stands still; after a gap the first one at hand."""
+        if not isinstance(fault, FrozenFrame):
+            raise TypeError(f"fault {fault.name} gave no frame")
+        shown = fault.shown(number)
+        if self.held.get(fault.name, (-1, clean))[0] != shown:
+            self.held[fault.name] = (shown, clean)
+        return self.held[fault.name][1]
+
+    def result(self, bootstrap: int, block: int) -> StressResult:
+        if not self.numbers:
+            raise SourceError("no frame to stress: give a recording, or exclude less of it")
+        scores = np.array(self.scores, np.float64)
+        hits = np.array(self.hits, np.float64)
+        counted = [i for i, fault in enumerate(self.faults) if fault.per_frame]
+        others = [i for i, fault in enumerate(self.faults) if not fault.per_frame]
+        areas: dict[int, tuple[Interval, bool]] = {}
+        mean = Interval(math.nan)
+        for chosen in (counted, others):
+            if not chosen:
+                continue
+            labels = np.repeat(np.arange(len(chosen) + 1), len(scores))
+            table = ranking_table(
+                scores[:, [0, *(i + 1 for i in chosen)]].T.ravel(),
+                labels,
+                {0: "normal"} | {k + 1: self.faults[i].name for k, i in enumerate(chosen)},
+                recordings=np.tile(_stretches(self.numbers), len(chosen) + 1),
+                bootstrap=bootstrap,
+                block=block,
+                seed=self.seed,
+            )
+            for i, ranking in zip(chosen, table.classes, strict=True):
+                areas[i] = ranking.roc_auc, ranking.narrow
+            if chosen is counted:
+                mean = table.macro.roc_auc
+        clean, threshold = scores[:, 0], self.detector.threshold
+        results = []
+        for i, fault in enumerate(self.faults):
+            own = scores[:, i + 1]
+            median = float(np.median(own))
+            normalized = self.detector.normalize(np.array([median], np.float32))
+            results.append(
+                FaultResult(
+                    fault=fault,
+                    roc_auc=areas[i][0],
+                    narrow=areas[i][1],
+                    recall=float(np.mean(own >= threshold)),
+                    raised=float(np.mean(own > clean)),
+                    pointing=_mean(hits[~np.isnan(hits[:, i]), i].tolist()),
+                    median_score=median,
+                    median_normalized_score=float(normalized[0]),
+                    example=self.examples[i + 1],
+                )
+            )
+        return StressResult(
+            model=self.detector.path.name,
+            metadata=self.detector.metadata,
+            threshold=threshold,
+            frames=len(scores),
+            seed=self.seed,
+            bootstrap=bootstrap,
+            block=block,
+            clean_scores=clean,
+            faults=tuple(results),
+            mean_roc_auc=mean,
+            clean_example=self.examples[0],
+        )
+
+
+def _points_into(anomaly_map: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> float:
+    """Tell whether the map's maximum lies in the region, widened; NaN without a region."""
+    if mask is None or not mask.any():
+        return math.nan
+    side = 2 * _POINTING_MARGIN + 1
+    wide = cv2.dilate(mask.astype(np.uint8), np.ones((side, side), np.uint8))
+    height, width = anomaly_map.shape
+    row, column = divmod(int(np.argmax(anomaly_map)), width)
+    y, x = int((row + 0.5) * INPUT_SIZE / height), int((column + 0.5) * INPUT_SIZE / width)
+    return float(wide[y, x])
+
+
+def _stretches(numbers: Sequence[int]) -> NDArray[np.int64]:
+    """Number the stretches of consecutive frames, int64 [N]."""
+    return np.cumsum(np.diff(np.array(numbers, np.int64), prepend=numbers[0]) > 1)
+
+
+def _chunks(frames: Iterable[tuple[int, Frame]], size: int) -> Iterator[list[tuple[int, Frame]]]:
+    iterator = iter(frames)
+    while chunk := list(itertools.islice(iterator, size)):
+        yield chunk
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else math.nan
+
+
+def _text(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.3f}"

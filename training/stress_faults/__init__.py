@@ -1,0 +1,20 @@
+"""Documented, seeded camera faults for the stress test of a trained model.
+
+This package stands on its own: it draws everything itself and shares neither code nor parameters
+with whatever makes outliers for training, because a model must not be tested with what it has
+seen. ``docs/stress-faults.md`` describes every fault.
+"""
+
+from .base import UNITS, Fault, seen_at
+from .registry import FAULT_SETS, FAULTS, choose_faults
+from .transport import FrozenFrame
+
+__all__ = [
+    "FAULTS",
+    "FAULT_SETS",
+    "UNITS",
+    "Fault",
+    "FrozenFrame",
+    "choose_faults",
+    "seen_at",
+]

@@ -1,0 +1,191 @@
+"""The sections of a stress test's report."""
+
+from __future__ import annotations
+
+import math
+
+from matplotlib.figure import Figure
+
+from training.report import (
+    Card,
+    KeyFigure,
+    Picture,
+    Report,
+    ReportSection,
+    Table,
+    frame_card,
+    model_card_section,
+)
+from training.stress import FaultResult, StressExample, StressResult
+
+__all__ = ["stress_report", "stress_sections"]
+
+_GOOD, _BAD, _LINE = "#0072B2", "#D55E00", "#667085"
+
+
+def stress_report(result: StressResult, source: str) -> Report:
+    """Arrange a stress test as a report of its own."""
+    subtitle = (
+        f"{result.frames} normal frames of {source}, each clean and with {len(result.faults)} "
+        f"fault{'s' if len(result.faults) != 1 else ''}; seed {result.seed}"
+    )
+    sections = [*stress_sections(result), model_card_section(result.metadata, result.model)]
+    return Report(f"Stress test of {result.metadata.name}", subtitle, sections)
+
+
+def stress_sections(result: StressResult) -> list[ReportSection]:
+    """Give the sections summary, figures per fault, gallery and parameters."""
+    return [_summary(result), _table(result), _gallery(result), _parameters(result)]
+
+
+def _summary(result: StressResult) -> ReportSection:
+    worst = result.worst
+    keys = []
+    if worst is not None:
+        area = result.mean_roc_auc
+        span = "" if math.isnan(area.low) else f"95 %: {area.low:.3f} to {area.high:.3f}; "
+        keys = [
+            KeyFigure(
+                "ROC-AUC, mean", _text(area.value), f"{span}over {len(result.counted)} faults"
+            ),
+            KeyFigure("ROC-AUC, minimum", _text(worst.roc_auc.value), worst.fault.name),
+            KeyFigure("Faults flagged", _percent(result.mean_recall), "mean over faults"),
+        ]
+    if not math.isnan(result.mean_pointing):
+        note = "map's maximum in the changed region, mean"
+        keys.append(KeyFigure("Pointing accuracy", _percent(result.mean_pointing), note))
+    note = f"of {result.frames} clean frames, at threshold {result.threshold:.4g}"
+    keys.append(KeyFigure("False alarms", _percent(result.false_alarms), note))
+    return ReportSection(
+        "Summary",
+        [
+            "Every frame was scored as it is and once with each fault. A ROC-AUC of 0.5 means that "
+            "the score cannot tell a fault; below 0.5, faulted frames look more normal to the "
+            "model than clean ones, which no threshold can mend."
+        ],
+        key_figures=keys,
+        pictures=[
+            Picture.from_figure(
+                _figure(result), "ROC-AUC of every fault with its interval", wide=True
+            )
+        ],
+    )
+
+
+def _figure(result: StressResult) -> Figure:
+    """Draw the ROC-AUC of every fault as a dot with its interval."""
+    count = len(result.faults)
+    figure = Figure(figsize=(9.6, 1.2 + 0.24 * count), layout="constrained")
+    axes = figure.add_subplot()
+    for row, item in enumerate(result.faults):
+        area = item.roc_auc
+        color = _LINE if not item.counted else _BAD if area.value < 0.5 else _GOOD
+        if not math.isnan(area.low):
+            axes.plot([area.low, area.high], [row, row], color=color, linewidth=2)
+        axes.plot([area.value], [row], "o", color=color, markersize=5)
+    axes.axvline(0.5, color=_LINE, linestyle="--", linewidth=1)
+    axes.set_yticks(range(count), [item.fault.name for item in result.faults], fontsize=8.5)
+    axes.set(xlim=(-0.02, 1.02), ylim=(count - 0.4, -0.6), xlabel="ROC-AUC (dashed: chance)")
+    axes.grid(axis="x", color="#e4e7ec")
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    return figure
+
+
+def _table(result: StressResult) -> ReportSection:
+    rows = [
+        [
+            item.fault.name + ("" if item.counted else " (not counted)"),
+            item.fault.group,
+            f"{item.roc_auc}{' *' if item.narrow and not math.isnan(item.roc_auc.low) else ''}",
+            _percent(item.recall),
+            _percent(item.raised),
+            _percent(item.pointing),
+            f"{item.median_score:.4g}",
+            f"{item.median_normalized_score:.3f}",
+        ]
+        for item in result.faults
+    ]
+    columns = (
+        "Fault",
+        "Group",
+        "ROC-AUC",
+        "Flagged",
+        "Raised",
+        "Pointing",
+        "Median score",
+        "Normalised",
+    )
+    notes = [
+        "Flagged: at or above the model's threshold. Raised: share of the faulted frames that "
+        "score above the same frame without the fault. Pointing: share in which the maximum of "
+        "the anomaly map lies in the changed region, widened by one pixel at 64x64. Normalised: "
+        "the median score on the scale that all models share, 0.5 at the threshold.",
+    ]
+    if result.bootstrap:
+        notes.append(
+            f"Brackets are 95 % bootstrap intervals: {result.bootstrap} resamples of blocks of up "
+            f"to {result.block} consecutive frames, drawn for clean and for faulted frames "
+            "independently. That leaves the pairing out, so they are rather too wide."
+        )
+    if len(result.counted) < len(result.faults):
+        notes.append(
+            "Not counted: a fault of the sequence, which a detector of single frames cannot see. "
+            "It is in neither mean nor minimum; its ROC-AUC is about 0.5 by construction."
+        )
+    if any("*" in row[2] for row in rows):
+        notes.append("* Few independent frames: the interval is too narrow.")
+    return ReportSection("Faults", tables=[Table(columns, rows, text_columns=2)], notes=notes)
+
+
+def _gallery(result: StressResult) -> ReportSection:
+    clean = result.clean_example
+    cards = [_card("clean", clean, result.threshold, [])]
+    cards += [
+        _card(item.fault.name, item.example, result.threshold, _example_lines(item))
+        for item in result.faults
+    ]
+    return ReportSection(
+        "Examples",
+        [
+            f"Frame {clean.frame}, chosen by chance, with every fault. Left the 64x64 frame that "
+            "the model saw, right its anomaly map, each on its own scale: dark where the evidence "
+            "is at most the median, bright where it is strongest."
+        ],
+        gallery=cards,
+    )
+
+
+def _example_lines(item: FaultResult) -> list[str]:
+    return [f"ROC-AUC {_text(item.roc_auc.value)}, {_percent(item.recall)} flagged"]
+
+
+def _card(name: str, example: StressExample, threshold: float, lines: list[str]) -> Card:
+    flagged = "flagged" if example.score >= threshold else "not flagged"
+    first = f"score {example.score:.4g}, {flagged}"
+    return frame_card(name, [first, *lines], example.image, example.anomaly_map)
+
+
+def _parameters(result: StressResult) -> ReportSection:
+    rows = []
+    for item in result.faults:
+        fault = item.fault
+        rows.append([fault.name, fault.description, fault.stage, fault.parameter_text])
+    return ReportSection(
+        "Parameters",
+        [
+            "Sizes are in units: pixels of the model's 64x64 input. A fault of the stage camera is "
+            "put on the full-size frame, which is then shrunk; one of the stage input on the "
+            "shrunk frame. A range is drawn from evenly, anew in every frame."
+        ],
+        tables=[Table(("Fault", "What", "Stage", "Parameters"), rows, text_columns=4)],
+    )
+
+
+def _text(value: float) -> str:
+    return "n/a" if math.isnan(value) else f"{value:.3f}"
+
+
+def _percent(value: float) -> str:
+    return "" if math.isnan(value) else f"{100 * value:.1f} %"
