@@ -47,6 +47,8 @@ setup(
     # numpy stays unpinned: a ROS host keeps the one that its cv_bridge was built for.
     install_requires=["setuptools", "numpy", "tqdm"],
     extras_require={
+        # For 'python -m anomaly_detector calibrate' on a robot.
+        "calibrate": ["onnx>=1.16"],
         # On a ROS host OpenCV comes from apt (python3-opencv): install only onnxruntime there.
         "cpu": [
             "onnxruntime>=1.17",

@@ -13,6 +13,10 @@ _VERBS = {
         "anomaly_detector.score_command",
         "score a recording with a model into a CSV file",
     ),
+    "calibrate": (
+        "anomaly_detector.calibrate_command",
+        "give a model a new threshold from a normal drive, without training",
+    ),
     "play": (
         "anomaly_detector.ros.player",
         "play a bag's camera topic over ROS 2, for hosts without 'ros2 bag play'",

@@ -1,8 +1,9 @@
 """A detector: one ONNX file, checked at load, and the scores it gives.
 
-The file's contract: input ``image`` uint8 [N, 64, 64, 3] RGB; outputs ``score`` float32 [N] and
-``anomaly_map`` float32 [N, H, W]; scaling, network and scoring are inside the graph; one metadata
-entry (:mod:`anomaly_detector.metadata`) says the rest.
+The file's contract: input ``image`` uint8 [N, 64, 64, 3] RGB; outputs ``score`` float32 [N],
+``normalized_score`` float32 [N] and ``anomaly_map`` float32 [N, H, W]; scaling, network and scoring
+are inside the graph; one metadata entry (:mod:`anomaly_detector.metadata`) says the rest.
+``docs/model-format.md`` describes it all.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -19,9 +21,22 @@ from numpy.typing import NDArray
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
 from anomaly_detector.image import Pixels
 from anomaly_detector.metadata import METADATA_KEY, ModelMetadata
+from anomaly_detector.normalization import (
+    NORMALIZED_OUTPUT,
+    float32_threshold,
+    normalization_scale,
+    normalize_scores,
+)
 from anomaly_detector.preprocessing import INPUT_SIZE, shrink
 
-__all__ = ["DEFAULT_PROVIDERS", "Detection", "Detector", "default_providers", "read_metadata"]
+__all__ = [
+    "DEFAULT_PROVIDERS",
+    "BatchScores",
+    "Detection",
+    "Detector",
+    "default_providers",
+    "read_metadata",
+]
 
 DEFAULT_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 """Execution providers in order of preference; those that are not installed are left out."""
@@ -29,7 +44,24 @@ DEFAULT_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 # CUDA errors are printed to stderr by the library itself; they reach the user as our own.
 _FATAL_ONLY = 4
 
-_OUTPUT_RANKS = {"score": 1, "anomaly_map": 3}
+_OUTPUT_RANKS = {"score": 1, NORMALIZED_OUTPUT: 1, "anomaly_map": 3}
+
+# Far more than execution providers differ in an output between 0 and 1.
+_NORMALIZED_TOLERANCE = 1e-4
+
+
+class BatchScores(NamedTuple):
+    """The result for N shrunk frames.
+
+    Attributes:
+        score: float32 [N], in the model's units.
+        normalized_score: float32 [N], in [0, 1], 0.5 at the detector's threshold.
+        anomaly_map: float32 [N, H, W].
+    """
+
+    score: NDArray[np.float32]
+    normalized_score: NDArray[np.float32]
+    anomaly_map: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -38,6 +70,8 @@ class Detection:
 
     Attributes:
         score: anomaly score, in the model's units; higher is more anomalous.
+        normalized_score: the score in [0, 1], 0.5 at the threshold, the same scale for every model
+            (:mod:`anomaly_detector.normalization`).
         threshold: the threshold it was compared with.
         is_anomaly: ``score >= threshold``.
         anomaly_map: float32 [H, W], where in the frame the evidence lies; not smoothed.
@@ -45,6 +79,7 @@ class Detection:
     """
 
     score: float
+    normalized_score: float
     threshold: float
     is_anomaly: bool
     anomaly_map: NDArray[np.float32]
@@ -65,7 +100,7 @@ class Detector:
         providers: ONNX Runtime execution providers in order of preference; None for the default.
         intra_op_threads: threads inside one operator. More than one makes these small networks
             slower and keeps the robot's cores busy.
-        threshold: overrides the model's own threshold.
+        threshold: overrides the model's own threshold, for the normalised score too.
 
     Raises:
         ModelError: the file is missing, damaged or no detector of this format.
@@ -87,42 +122,82 @@ class Detector:
         self.metadata = _checked_metadata(self._session, self.path)
         self.threshold = float(self.metadata.threshold if threshold is None else threshold)
         self.providers: list[str] = list(self._session.get_providers())
+        # The graph normalises with the file's threshold only.
+        self._graph_normalizes = self.threshold == self.metadata.threshold
+        self._float32_threshold = float32_threshold(self.threshold)
+        self._scale = normalization_scale(self.metadata, self.threshold)
         # The first run allocates and, on a GPU, compiles: not on a frame's time. It also proves
-        # that the graph really yields what its signature promises.
-        self.score_batch(np.zeros((1, INPUT_SIZE, INPUT_SIZE, 3), dtype=np.uint8))
+        # that the graph really yields what its signature and metadata promise.
+        self._check_normalization(np.zeros((1, INPUT_SIZE, INPUT_SIZE, 3), dtype=np.uint8))
 
     def score_batch(
         self, images: NDArray[np.uint8]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Score shrunk frames.
-
-        Args:
-            images: uint8 [N, 64, 64, 3] RGB, from :func:`anomaly_detector.preprocessing.shrink`.
+        """Score shrunk frames: :meth:`run` without the normalised scores.
 
         Returns:
             Scores float32 [N] and anomaly maps float32 [N, H, W].
 
         Raises:
+            ModelError: as for :meth:`run`.
+        """
+        result = self.run(images)
+        return result.score, result.anomaly_map
+
+    def run(self, images: NDArray[np.uint8]) -> BatchScores:
+        """Score shrunk frames.
+
+        Args:
+            images: uint8 [N, 64, 64, 3] RGB, from :func:`anomaly_detector.preprocessing.shrink`.
+
+        Raises:
             ModelError: the model fails, or gives NaN or infinite scores.
         """
+        result = self._run_graph(images)
+        if self._graph_normalizes:
+            return result
+        return result._replace(normalized_score=self.normalize(result.score))
+
+    def normalize(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Give the normalised scores of raw ones, float32 [N], at the detector's threshold."""
+        return normalize_scores(scores, self._float32_threshold, self._scale)
+
+    def _run_graph(self, images: NDArray[np.uint8]) -> BatchScores:
         try:
-            score, anomaly_map = self._session.run(["score", "anomaly_map"], {"image": images})
+            result = BatchScores(*self._session.run(BatchScores._fields, {"image": images}))
         except Exception as error:  # onnxruntime's error types have no public common base
             raise ModelError(
                 f"model {self.path} fails on input of shape {images.shape} {images.dtype}: "
                 f"{_one_line(error)}"
             ) from error
-        if score.shape != (len(images),) or anomaly_map.shape[:1] != (len(images),):
+        shapes = [output.shape for output in result]
+        if shapes[:2] != [(len(images),)] * 2 or shapes[2][:1] != (len(images),):
             raise ModelError(
-                f"model {self.path} gives score {score.shape} and anomaly_map {anomaly_map.shape} "
-                f"for {len(images)} frames: export it again with 'python -m training train'"
+                f"model {self.path} gives outputs of shapes {shapes} for {len(images)} frames: "
+                "export it again with 'python -m training train'"
             )
-        if not np.isfinite(score).all():
+        if not (np.isfinite(result.score).all() and np.isfinite(result.normalized_score).all()):
             raise ModelError(
                 f"model {self.path} gives a score that is not finite: its weights are damaged, "
                 "train it again"
             )
-        return score, anomaly_map
+        return result
+
+    def _check_normalization(self, images: NDArray[np.uint8]) -> None:
+        """Refuse a file whose graph normalises with other numbers than its metadata give."""
+        result = self._run_graph(images)
+        wanted = normalize_scores(
+            result.score,
+            float32_threshold(self.metadata.threshold),
+            normalization_scale(self.metadata),
+        )
+        difference = float(np.abs(result.normalized_score - wanted).max())
+        if difference > _NORMALIZED_TOLERANCE:
+            raise ModelError(
+                f"model {self.path}: its normalized_score differs by {difference:.2g} from what "
+                f"its metadata's threshold {self.metadata.threshold:.6g} gives: set a threshold "
+                "with 'python -m anomaly_detector calibrate', not by editing the file"
+            )
 
     def is_anomaly(self, score: float) -> bool:
         """Tell whether a score is at or above the threshold."""
@@ -131,10 +206,17 @@ class Detector:
     def detect_shrunk(self, image: NDArray[np.uint8]) -> Detection:
         """Score one frame of uint8 [64, 64, 3] RGB."""
         start = time.perf_counter()
-        scores, maps = self.score_batch(image[np.newaxis])
+        result = self.run(image[np.newaxis])
         elapsed_ms = (time.perf_counter() - start) * 1e3
-        score = float(scores[0])
-        return Detection(score, self.threshold, self.is_anomaly(score), maps[0], elapsed_ms)
+        score = float(result.score[0])
+        return Detection(
+            score=score,
+            normalized_score=float(result.normalized_score[0]),
+            threshold=self.threshold,
+            is_anomaly=self.is_anomaly(score),
+            anomaly_map=result.anomaly_map[0],
+            inference_ms=elapsed_ms,
+        )
 
     def detect(self, pixels: Pixels) -> Detection:
         """Shrink and score one camera frame of any size."""
@@ -204,7 +286,7 @@ def _checked_metadata(session: onnxruntime.InferenceSession, path: Path) -> Mode
         return metadata
     raise ModelError(
         f"model {path}: {problem}; a detector takes image uint8 [N, 64, 64, 3] and gives "
-        "score float32 [N] and anomaly_map float32 [N, H, W]: "
+        "score and normalized_score float32 [N] and anomaly_map float32 [N, H, W]: "
         "export it again with 'python -m training train'"
     )
 

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from anomaly_detector.errors import ModelError
 from anomaly_detector.preprocessing import INPUT_SIZE, RESIZE_METHOD
 
 __all__ = ["FORMAT_VERSION", "METADATA_KEY", "Calibration", "ModelMetadata"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 METADATA_KEY = "anomaly_detector"
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,19 @@ class Calibration:
         method: ``split-conformal``, or ``fixed`` for a threshold that was given.
         false_alarm_rate: wanted share of normal frames at or above the threshold; None when fixed.
         frames: number of held-out normal frames the threshold was computed from; 0 when fixed.
-        quantiles: score quantiles of those frames, probability (as text, ``"0.5"``) to score.
+        quantiles: score quantiles of held-out normal frames, probability (as text, ``"0.5"``) to
+            score; the normalised score takes its scale from them.
+        effective_frames: number of independent frames that tell as much as those consecutive
+            ones; None when fixed.
+        false_alarm_interval: 95 % interval of the true false-alarm rate; None when fixed.
     """
 
     method: str
     false_alarm_rate: float | None = None
     frames: int = 0
     quantiles: Mapping[str, float] = field(default_factory=dict)
+    effective_frames: int | None = None
+    false_alarm_interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +120,7 @@ class ModelMetadata:
                 "export the model with the version of anomaly_detector that runs it"
             )
         calibration = _FieldReader(reader.mapping("calibration"), source, "calibration.")
-        rate = calibration.raw.get("false_alarm_rate")
+        quantiles = _FieldReader(calibration.mapping("quantiles"), source, "calibration.quantiles.")
         metadata = cls(
             name=reader.text("name"),
             architecture=reader.text("architecture"),
@@ -121,12 +129,13 @@ class ModelMetadata:
             threshold=reader.number("threshold"),
             calibration=Calibration(
                 method=calibration.text("method"),
-                false_alarm_rate=None if rate is None else calibration.number("false_alarm_rate"),
+                false_alarm_rate=calibration.optional("false_alarm_rate", calibration.number),
                 frames=calibration.integer("frames"),
-                quantiles={
-                    key: _FieldReader(calibration.mapping("quantiles"), source).number(key)
-                    for key in calibration.mapping("quantiles")
-                },
+                quantiles={key: quantiles.number(key) for key in quantiles.raw},
+                effective_frames=calibration.optional("effective_frames", calibration.integer),
+                false_alarm_interval=calibration.optional(
+                    "false_alarm_interval", calibration.interval
+                ),
             ),
             input_size=reader.integer("input_size"),
             color_order=reader.text("color_order"),
@@ -184,6 +193,20 @@ class _FieldReader:
                 "not a finite number: export the model again with 'python -m training train'"
             )
         return value
+
+    def interval(self, key: str) -> tuple[float, float]:
+        value = self._get(key, "a list of two numbers", (list,))
+        ends = _FieldReader({str(i): end for i, end in enumerate(value)}, self.source, f"{key}.")
+        if len(value) != 2:
+            raise ModelError(
+                f"model {self.source}: metadata field {self.prefix + key!r} is {value!r}, "
+                "not a list of two numbers: export the model again with 'python -m training train'"
+            )
+        return ends.number("0"), ends.number("1")
+
+    def optional(self, key: str, read: Callable[[str], _T]) -> _T | None:
+        """Read a field that may be null, but not missing."""
+        return None if key in self.raw and self.raw[key] is None else read(key)
 
     def mapping(self, key: str) -> Mapping[str, Any]:
         value: Mapping[str, Any] = self._get(key, "an object", (dict,))

@@ -1,74 +1,172 @@
-"""Offline scoring: a recording in, a table of scores out."""
+"""Offline scoring: a recording in, tables of scores and alarms out."""
 
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from anomaly_detector.decision import AlarmEvent, DecisionFilter, DecisionSettings
 from anomaly_detector.detector import Detection, Detector
+from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
 from anomaly_detector.sources import Frame, FrameSource
 
-__all__ = ["ScoreSummary", "format_score", "format_stamp", "score_frames", "write_scores"]
+__all__ = [
+    "EVENT_COLUMNS",
+    "SCORE_COLUMNS",
+    "ScoreSummary",
+    "format_score",
+    "format_stamp",
+    "score_frames",
+    "write_scores",
+]
+
+SCORE_COLUMNS = ("frame", "stamp", "score", "is_anomaly", "normalized_score", "alarm")
+
+EVENT_COLUMNS = (
+    "start_frame",
+    "start_stamp",
+    "end_frame",
+    "end_stamp",
+    "frames",
+    "peak_frame",
+    "peak_stamp",
+    "peak_score",
+    "peak_normalized_score",
+)
 
 
 @dataclass(frozen=True)
 class ScoreSummary:
-    """What :func:`write_scores` did: frames scored, flagged and skipped."""
+    """What :func:`write_scores` did: frames scored, flagged and skipped, and alarms."""
 
     scored: int
     flagged: int
     unreadable: int
+    alarms: int
 
 
-def score_frames(detector: Detector, source: FrameSource) -> Iterator[tuple[Frame, Detection]]:
+def score_frames(
+    detector: Detector, source: FrameSource, *, fps: float | None = None
+) -> Iterator[tuple[Frame, Detection]]:
     """Score a recording frame by frame, exactly as the node does.
+
+    Args:
+        detector: the model.
+        source: the recording.
+        fps: frames a second of a recording without stamps: its readable frames get stamps from 0
+            on; None leaves them without.
 
     Raises:
         SourceError: no frame is readable.
         ModelError: the model fails.
+        AnomalyDetectorError: ``fps`` is not positive.
     """
-    for frame in source:
+    if fps is not None and not (fps > 0.0 and math.isfinite(fps)):
+        raise AnomalyDetectorError(f"frame rate is {fps}: give a positive number, such as 20")
+    for index, frame in enumerate(source):
+        if fps is not None and frame.stamp_ns is None:
+            frame = replace(frame, stamp_ns=round(index * 1e9 / fps))
         yield frame, detector.detect(frame.pixels)
 
 
 def write_scores(
-    detector: Detector, source: FrameSource, output: Path, *, progress: bool = True
+    detector: Detector,
+    source: FrameSource,
+    output: Path,
+    *,
+    decision: DecisionSettings | None = None,
+    events: Path | None = None,
+    fps: float | None = None,
+    progress: bool = True,
 ) -> ScoreSummary:
-    """Score a recording into a CSV file with the columns frame, stamp, score, is_anomaly.
+    """Score a recording into a CSV file with the columns of :data:`SCORE_COLUMNS`.
 
-    The stamp is in seconds with nine decimals, empty for a folder of images; is_anomaly is 0 or 1.
-    The file appears when all frames are scored.
+    The stamp is in seconds with nine decimals, empty for a folder of images without ``fps``;
+    is_anomaly (the single frame) and alarm (the decision over time) are 0 or 1. The files appear
+    when all frames are scored.
+
+    Args:
+        detector: the model.
+        source: the recording.
+        output: the table of scores.
+        decision: when an alarm is raised and cleared; None for the defaults.
+        events: CSV file for the alarms, with the columns of :data:`EVENT_COLUMNS`; None for none.
+        fps: as for :func:`score_frames`.
+        progress: show a progress bar on stderr.
 
     Raises:
         SourceError: no frame is readable.
         ModelError: the model fails.
-        AnomalyDetectorError: the output cannot be written.
+        AnomalyDetectorError: an output cannot be written, or a frame without a stamp is to be
+            decided on in seconds.
     """
+    if events is not None and events.resolve() == output.resolve():
+        raise AnomalyDetectorError(f"{output} is given for scores and events: name two files")
+    decisions = DecisionFilter(DecisionSettings() if decision is None else decision)
     scored = flagged = 0
-    with atomic_path(output) as temporary, temporary.open("w", newline="") as file:
+    alarms: list[AlarmEvent] = []
+    with ExitStack() as stack:
+        file = stack.enter_context(
+            stack.enter_context(atomic_path(output)).open("w", newline="", encoding="utf-8")
+        )
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["frame", "stamp", "score", "is_anomaly"])
-        results = score_frames(detector, source)
+        writer.writerow(SCORE_COLUMNS)
+        results = score_frames(detector, source, fps=fps)
         for frame, detection in tqdm(
             results, "scoring", len(source), unit="frame", disable=not progress
         ):
+            state = decisions.update(
+                detection.score,
+                detection.normalized_score,
+                detection.is_anomaly,
+                stamp_ns=frame.stamp_ns,
+                name=frame.name,
+            )
+            if state.ended is not None:
+                alarms.append(state.ended)
             writer.writerow(
                 [
                     frame.name,
-                    "" if frame.stamp_ns is None else format_stamp(frame.stamp_ns),
+                    _stamp_text(frame.stamp_ns),
                     format_score(detection.score),
                     int(detection.is_anomaly),
+                    format_score(detection.normalized_score),
+                    int(state.is_alarm),
                 ]
             )
             scored += 1
             flagged += detection.is_anomaly
-    return ScoreSummary(scored, flagged, len(source.unreadable))
+        last = decisions.finish()
+        if last is not None:
+            alarms.append(last)
+        if events is not None:
+            _write_events(alarms, stack.enter_context(atomic_path(events)))
+    return ScoreSummary(scored, flagged, len(source.unreadable), len(alarms))
+
+
+def _write_events(alarms: list[AlarmEvent], path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(EVENT_COLUMNS)
+        for event in alarms:
+            row = asdict(event)
+            for name in ("start", "end", "peak"):
+                row[f"{name}_stamp"] = _stamp_text(row[f"{name}_stamp_ns"])
+            for name in ("peak_score", "peak_normalized_score"):
+                row[name] = format_score(row[name])
+            writer.writerow([row[column] for column in EVENT_COLUMNS])
+
+
+def _stamp_text(stamp_ns: int | None) -> str:
+    return "" if stamp_ns is None else format_stamp(stamp_ns)
 
 
 def format_score(score: float) -> str:

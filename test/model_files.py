@@ -13,7 +13,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from anomaly_detector.errors import ModelError
 from anomaly_detector.metadata import METADATA_KEY, Calibration, ModelMetadata
+from anomaly_detector.normalization import (
+    add_normalized_score,
+    float32_threshold,
+    normalization_scale,
+)
 
 GREY = 128.0
 
@@ -59,16 +65,22 @@ def write_grey_difference_model(
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
     model.ir_version = 9
+    own = ModelMetadata(
+        name=name,
+        architecture="grey",
+        scorer="reconstruction",
+        score_units="squared grey levels (0..255)",
+        threshold=threshold,
+        calibration=Calibration("fixed"),
+    )
+    text = own.to_json() if metadata is None else metadata
+    try:
+        used = ModelMetadata.from_json(text, str(path))
+    except ModelError:  # deliberately wrong
+        used = own
+    if score_output == "score":
+        add_normalized_score(model, float32_threshold(used.threshold), normalization_scale(used))
     if with_metadata:
-        if metadata is None:
-            metadata = ModelMetadata(
-                name=name,
-                architecture="grey",
-                scorer="reconstruction",
-                score_units="squared grey levels (0..255)",
-                threshold=threshold,
-                calibration=Calibration("fixed"),
-            ).to_json()
-        helper.set_model_props(model, {METADATA_KEY: metadata})
+        helper.set_model_props(model, {METADATA_KEY: text})
     onnx.save(model, path)
     return path

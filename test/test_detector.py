@@ -13,11 +13,10 @@ import onnx
 import pytest
 from model_files import grey_difference_score, write_grey_difference_model
 
-from anomaly_detector.calibration import calibrate_threshold
 from anomaly_detector.detector import Detector, read_metadata
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
 from anomaly_detector.image import Pixels
-from anomaly_detector.metadata import METADATA_KEY, Calibration, ModelMetadata
+from anomaly_detector.metadata import Calibration, ModelMetadata
 
 METADATA = ModelMetadata(
     name="corridor",
@@ -25,7 +24,9 @@ METADATA = ModelMetadata(
     scorer="reconstruction",
     score_units="squared grey levels",
     threshold=42.5,
-    calibration=Calibration("split-conformal", 0.01, 120, {"0.5": 20.0, "0.99": 41.0}),
+    calibration=Calibration(
+        "split-conformal", 0.01, 120, {"0.5": 20.0, "0.99": 41.0}, 60, (0.001, 0.06)
+    ),
     provenance={"seed": 3},
     metrics={"validation_loss": 12.5},
 )
@@ -123,7 +124,8 @@ def test_every_metadata_field_is_needed(field: str) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "reason"),
     [
-        ("format_version", 99, "format version 99, this package reads 1"),
+        ("format_version", 1, "format version 1, this package reads 2"),
+        ("format_version", 99, "format version 99, this package reads 2"),
         ("threshold", "high", "'threshold' is 'high', not a number"),
         ("threshold", True, "'threshold' is True, not a number"),
         ("threshold", math.inf, "not a finite number"),
@@ -137,36 +139,3 @@ def test_wrong_metadata_is_refused(field: str, value: object, reason: str) -> No
     raw = json.loads(METADATA.to_json()) | {field: value}
     with pytest.raises(ModelError, match=reason):
         ModelMetadata.from_json(json.dumps(raw), "m.onnx")
-
-
-def test_calibrated_threshold_keeps_the_false_alarm_rate() -> None:
-    """Split conformal: over many calibration samples, at most the wanted share is flagged."""
-    generator = np.random.default_rng(0)
-    for rate in (0.01, 0.1):
-        flagged = []
-        for _ in range(400):
-            scores = generator.gamma(3, 10, 150).astype(np.float32)
-            threshold, calibration = calibrate_threshold(scores, rate)
-            assert calibration.frames == 150
-            flagged.append(np.mean(generator.gamma(3, 10, 2000) >= threshold))
-        assert np.mean(flagged) <= rate * 1.1
-        assert np.mean(flagged) >= rate * 0.3
-
-
-def test_calibration_of_few_frames_takes_the_largest_score() -> None:
-    scores = np.array([3.0, 1.0, 2.0], np.float32)
-    threshold, calibration = calibrate_threshold(scores, 0.01)
-    assert 3.0 < threshold < 3.001
-    assert calibration.quantiles["0.5"] == 2.0
-
-
-@pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, math.nan])
-def test_calibration_refuses_a_wrong_rate(rate: float) -> None:
-    with pytest.raises(AnomalyDetectorError, match="false alarm rate"):
-        calibrate_threshold(np.ones(10, np.float32), rate)
-
-
-@pytest.mark.parametrize("scores", [[], [1.0, math.nan]])
-def test_calibration_refuses_wrong_scores(scores: list[float]) -> None:
-    with pytest.raises(AnomalyDetectorError, match="cannot give a threshold"):
-        calibrate_threshold(np.array(scores, np.float32), 0.01)

@@ -111,7 +111,10 @@ def test_detection_is_warning_at_threshold_and_ok_below(raw_client: RosClient) -
         assert status.message == words
         assert status.hardware_id == "camera_optical_frame"
         keys = [item.key for item in status.values]
-        assert keys == ["score", "threshold", "is_anomaly", "model", "inference_ms"]
+        assert keys == [
+            "score", "normalized_score", "threshold", "is_anomaly", "alarm", "model",
+            "inference_ms",
+        ]  # fmt: skip
 
 
 def test_each_frame_is_answered_once(raw_client: RosClient) -> None:

@@ -79,7 +79,8 @@ def test_node_declares_the_definition(node: DetectorNode, definition: ParameterD
     assert descriptor.description == definition.description
     assert descriptor.read_only == definition.read_only
     assert descriptor.additional_constraints == definition.constraint
-    ranges = [(r.from_value, r.to_value) for r in descriptor.integer_range]
+    found = [*descriptor.integer_range, *descriptor.floating_point_range]
+    ranges = [(r.from_value, r.to_value) for r in found]
     assert ranges == [(definition.minimum, definition.maximum)] * (definition.minimum is not None)
 
 
@@ -138,6 +139,16 @@ def test_defaults_leave_the_choice_to_the_core(context: Any) -> None:
     assert values.providers is None
 
 
+@pytest.mark.parametrize("value", ["off", "'off'", "false"])
+def test_alarm_mode_off_needs_no_quotes(context: Any, value: str) -> None:
+    arguments = ["--ros-args", "-p", f"alarm_mode:={value}"]
+    node = DetectorNode(context=context, cli_args=arguments)
+    try:
+        assert node._settings.decision.mode == "off"
+    finally:
+        node.destroy_node()
+
+
 @pytest.mark.parametrize(
     ("parameter", "value", "reason"),
     [
@@ -149,6 +160,10 @@ def test_defaults_leave_the_choice_to_the_core(context: Any) -> None:
         ("intra_op_threads", "0", "'intra_op_threads' must be an integer from 1 to 64: .*(0)"),
         ("intra_op_threads", "65", "'intra_op_threads' must be an integer from 1 to 64: .*(65)"),
         ("intra_op_threads", "two", "'intra_op_threads' must be an integer from 1 to 64: .*'two'"),
+        ("alarm_mode", "sometimes", "'sometimes', it must be off or frames or seconds"),
+        ("alarm_mode", "5", "'alarm_mode' is 5, it must be off or frames or seconds"),
+        ("alarm_clear_level", "0.7", "'alarm_clear_level' must be a double from 0 to 0.5"),
+        ("alarm_raise_frames", "11", "raise_frames is 11, more than raise_window_frames"),
         ("providers", "[]", "'providers' is empty"),
         ("providers", "[NoSuchProvider]", "NoSuchProvider not available"),
         ("qos_overrides./image.subscription.reliability", "sometimes", "cannot subscribe"),

@@ -37,13 +37,16 @@ def test_bag_is_scored_with_its_stamps(
     code = main(["score", "--model", str(model), "--input", str(bag), "--output", str(output)])
     assert code == 0
     rows = read_rows(output)
-    assert list(rows[0]) == ["frame", "stamp", "score", "is_anomaly"]
+    assert list(rows[0]) == [
+        "frame", "stamp", "score", "is_anomaly", "normalized_score", "alarm",
+    ]  # fmt: skip
     assert [row["frame"] for row in rows] == [f"{index:06d}" for index in range(8)]
     assert rows[1]["stamp"] == format_stamp(START_NS + PERIOD_NS) == "1700000000.173456789"
     expected = [grey_difference_score(shrink(Pixels(frame, "rgb"))) for frame in FRAMES]
     np.testing.assert_allclose([float(row["score"]) for row in rows], expected, rtol=1e-5)
     flags = [row["is_anomaly"] for row in rows]
     assert flags.count("1") == 4
+    assert [str(int(float(row["normalized_score"]) >= 0.5)) for row in rows] == flags
     assert "8 frames scored, 4 anomalous" in capsys.readouterr().out
 
 
@@ -66,6 +69,106 @@ def test_threshold_can_be_overridden(tmp_path: Path, model: Path) -> None:
     arguments = ["--model", str(model), "--input", str(folder), "--output", str(output)]
     assert main(["score", *arguments, "--threshold", "0"]) == 0
     assert {row["is_anomaly"] for row in read_rows(output)} == {"1"}
+
+
+def flat_folder(path: Path, values: list[int]) -> Path:
+    """Write frames whose scores are ``(value - 128) ** 2``."""
+    return write_images(path, [np.full((64, 64, 3), value, np.uint8) for value in values])
+
+
+VALUES = [128, 139, 128, 140, 145, 142, 128, 128, 128, 139]
+"""Grey levels; at a threshold of 100 all but 128 are flagged."""
+
+SHORT = ["--raise-frames", "2", "--raise-window-frames", "3", "--clear-frames", "2"]
+
+
+def test_events_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = write_grey_difference_model(tmp_path / "grey.onnx", threshold=100.0)
+    folder = flat_folder(tmp_path / "folder", VALUES)
+    output, events = tmp_path / "scores.csv", tmp_path / "events.csv"
+    arguments = ["--model", str(model), "--input", str(folder), "--output", str(output)]
+    arguments += ["--events", str(events), "--fps", "10", "--immediate-level", "1"]
+    assert main(["score", *arguments, *SHORT]) == 0
+    rows = read_rows(output)
+    assert "".join(row["is_anomaly"] for row in rows) == "0101110001"
+    assert "".join(row["alarm"] for row in rows) == "0001111000"
+    assert [row["stamp"] for row in rows[:2]] == ["0.000000000", "0.100000000"]
+    assert read_rows(events) == [
+        {
+            "start_frame": "frame_3.png",
+            "start_stamp": "0.300000000",
+            "end_frame": "frame_6.png",
+            "end_stamp": "0.600000000",
+            "frames": "4",
+            "peak_frame": "frame_4.png",
+            "peak_stamp": "0.400000000",
+            "peak_score": "289.0",
+            # The scale of a model without quantiles is its threshold: u is 1.89.
+            "peak_normalized_score": format_score(1 - 0.5 / 2.89),
+        }
+    ]
+    assert "1 alarms" in capsys.readouterr().out
+
+
+def test_decision_off_is_the_frames_flag_and_an_open_alarm_is_an_event(tmp_path: Path) -> None:
+    model = write_grey_difference_model(tmp_path / "grey.onnx", threshold=100.0)
+    folder = flat_folder(tmp_path / "folder", VALUES)
+    output, events = tmp_path / "scores.csv", tmp_path / "events.csv"
+    arguments = ["--model", str(model), "--input", str(folder), "--output", str(output)]
+    assert main(["score", *arguments, "--events", str(events), "--decision", "off"]) == 0
+    rows = read_rows(output)
+    assert [row["alarm"] for row in rows] == [row["is_anomaly"] for row in rows]
+    ends = [(row["start_frame"], row["end_frame"], row["frames"]) for row in read_rows(events)]
+    assert ends == [
+        ("frame_1.png", "frame_1.png", "1"),
+        ("frame_3.png", "frame_5.png", "3"),
+        ("frame_9.png", "frame_9.png", "1"),
+    ]
+    assert read_rows(events)[0]["start_stamp"] == ""
+
+
+def test_bag_and_folder_with_a_rate_give_the_same_alarms(tmp_path: Path) -> None:
+    model = write_grey_difference_model(tmp_path / "grey.onnx", threshold=100.0)
+    frames = [np.full((64, 64, 3), value, np.uint8) for value in VALUES * 4]
+    sources = [write_bag(tmp_path / "bag", frames), write_images(tmp_path / "folder", frames)]
+    columns = []
+    for source, rate in zip(sources, ([], ["--fps", "20"]), strict=True):
+        output = tmp_path / f"{source.name}.csv"
+        arguments = ["--model", str(model), "--input", str(source), "--output", str(output)]
+        arguments += ["--decision", "seconds", "--raise-seconds", "0.1", *rate]
+        arguments += ["--clear-seconds", "0.05"]
+        assert main(["score", *arguments]) == 0
+        columns.append("".join(row["alarm"] for row in read_rows(output)))
+    assert columns[0] == columns[1]
+    assert "01" in columns[0]
+    assert "10" in columns[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--decision", "seconds"], "frame_0.png has no time stamp"),
+        (["--fps", "0"], "frame rate is 0.0"),
+        (["--raise-frames", "20"], "raise_frames is 20, more than raise_window_frames"),
+        (["--clear-level", "nan"], "clear_level is nan"),
+        (["--events", "{output}"], "is given for scores and events"),
+    ],
+)
+def test_wrong_decision_options_leave_no_output(
+    tmp_path: Path,
+    model: Path,
+    options: list[str],
+    reason: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = flat_folder(tmp_path / "folder", VALUES)
+    output = tmp_path / "scores.csv"
+    arguments = ["--model", str(model), "--input", str(folder), "--output", str(output)]
+    options = [option.format(output=output) for option in options]
+    before = sorted(tmp_path.iterdir())
+    assert main(["score", *arguments, *options]) == 1
+    assert reason in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_unreadable_frames_are_named(

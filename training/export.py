@@ -14,6 +14,11 @@ from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
 from anomaly_detector.metadata import METADATA_KEY, ModelMetadata
+from anomaly_detector.normalization import (
+    add_normalized_score,
+    float32_threshold,
+    normalization_scale,
+)
 from anomaly_detector.preprocessing import INPUT_SIZE
 from training.backend import import_tensorflow
 from training.scorers import Scorer
@@ -28,10 +33,14 @@ _OPSET = 17
 _IR_VERSION = 8
 
 _OUTPUTS = ("score", "anomaly_map")
+_CODE = "code"
 
 
 def convert(scorer: Scorer) -> Any:
     """Convert a scoring function to an ``onnx.ModelProto``.
+
+    The encoder's vector is no output, but a tensor named ``code`` inside the graph, where
+    :func:`training.codes.code_model` finds it.
 
     Args:
         scorer: from :mod:`training.scorers`.
@@ -53,7 +62,7 @@ def convert(scorer: Scorer) -> Any:
         return {
             # identity: an output that is also used inside the graph would lose its name.
             name: tensorflow.identity(outputs[name], name=name)
-            for name in _OUTPUTS
+            for name in (*_OUTPUTS, _CODE)
         }
 
     with warnings.catch_warnings():
@@ -62,6 +71,7 @@ def convert(scorer: Scorer) -> Any:
             function, input_signature=[signature], opset=_OPSET
         )
     model.ir_version = _IR_VERSION
+    _hide_output(model.graph, _CODE)
     for output in model.graph.output:
         # The batch dimension is free; tf2onnx names it after a node.
         output.type.tensor_type.shape.dim[0].dim_param = "N"
@@ -70,12 +80,31 @@ def convert(scorer: Scorer) -> Any:
     return model
 
 
+def _hide_output(graph: Any, name: str) -> None:
+    """Make an output an inner tensor of the same name.
+
+    Where the output is a mere copy, the tensor that it copies gets its name: nothing would keep
+    the copy in the graph.
+    """
+    maker = next(node for node in graph.node if name in node.output)
+    if maker.op_type == "Identity":
+        original = maker.input[0]
+        graph.node.remove(maker)
+        for node in graph.node:
+            for names in (node.input, node.output):
+                for index, other in enumerate(names):
+                    if other == original:
+                        names[index] = name
+    output = next(item for item in graph.output if item.name == name)
+    graph.output.remove(output)
+
+
 def parity(scorer: Scorer, model: Any, images: NDArray[np.uint8]) -> float:
     """Compare ONNX Runtime with Keras, one frame at a time and all at once.
 
     Args:
         scorer: the Keras scoring function.
-        model: its ONNX conversion, without metadata.
+        model: its ONNX conversion.
         images: uint8 [N, 64, 64, 3].
 
     Returns:
@@ -121,12 +150,13 @@ def score_images(
 def write_detector(
     model: Any, metadata: ModelMetadata, path: Path, *, scorer: Scorer, images: NDArray[np.uint8]
 ) -> float:
-    """Check a converted model against Keras and write it with its metadata.
+    """Add the normalised score, check a model against Keras and write it with its metadata.
 
     The file is written beside its place, loaded as the robot would load it, and only then renamed.
+    The robot's loading checks the normalised score against the metadata.
 
     Args:
-        model: ``onnx.ModelProto`` from :func:`convert`.
+        model: ``onnx.ModelProto`` from :func:`convert`; not changed.
         metadata: goes into the file.
         path: where to.
         scorer: the Keras scoring function that the model came from.
@@ -141,15 +171,21 @@ def write_detector(
     """
     import onnx
 
-    difference = parity(scorer, model, images[:7])
+    final = onnx.ModelProto()
+    final.CopyFrom(model)
+    add_normalized_score(
+        final, float32_threshold(metadata.threshold), normalization_scale(metadata)
+    )
+    onnx.helper.set_model_props(final, {METADATA_KEY: metadata.to_json()})
+    onnx.checker.check_model(final, full_check=True)
+    difference = parity(scorer, final, images[:7])
     if not difference <= MAX_RELATIVE_DIFFERENCE:
         raise AnomalyDetectorError(
             f"model {path} not written: ONNX Runtime and Keras differ by {difference:.2g} "
             f"relative, more than {MAX_RELATIVE_DIFFERENCE:g}: "
             "check the versions of tf2onnx and onnxruntime"
         )
-    onnx.helper.set_model_props(model, {METADATA_KEY: metadata.to_json()})
     with atomic_path(path) as temporary:
-        onnx.save(model, temporary)
+        onnx.save(final, temporary)
         Detector(temporary)
     return difference

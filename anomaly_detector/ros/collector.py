@@ -28,8 +28,10 @@ class CollectedDetection:
         stamp_ns: stamp of the image, nanoseconds.
         frame_id: of the image.
         score: anomaly score, exactly the node's float32.
+        normalized_score: the score in [0, 1], 0.5 at the threshold.
         threshold: the threshold it was compared with.
         is_anomaly: ``score >= threshold``.
+        alarm: the decision over time.
         model: name of the model.
         inference_ms: time in the network, milliseconds.
         received_monotonic: ``time.monotonic()`` on arrival, seconds.
@@ -38,8 +40,10 @@ class CollectedDetection:
     stamp_ns: int
     frame_id: str
     score: float
+    normalized_score: float
     threshold: float
     is_anomaly: bool
+    alarm: bool
     model: str
     inference_ms: float
     received_monotonic: float

@@ -26,8 +26,10 @@ class DetectionRecord:
         stamp_ns: stamp of the image, nanoseconds.
         frame_id: of the image.
         score: anomaly score, in the model's units; exactly the float32 of ``~/score``.
+        normalized_score: the score in [0, 1], 0.5 at the threshold.
         threshold: the threshold it was compared with.
         is_anomaly: ``score >= threshold``.
+        alarm: the decision over time (:mod:`anomaly_detector.decision`).
         model: name of the model.
         inference_ms: time in the network, milliseconds.
     """
@@ -35,8 +37,10 @@ class DetectionRecord:
     stamp_ns: int
     frame_id: str
     score: float
+    normalized_score: float
     threshold: float
     is_anomaly: bool
+    alarm: bool
     model: str
     inference_ms: float
 
@@ -46,12 +50,15 @@ def stamp_to_ns(stamp: Any) -> int:
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
-def write_detection(header: Any, detection: Detection, node_name: str, model: str) -> Any:
+def write_detection(
+    header: Any, detection: Detection, alarm: bool, node_name: str, model: str
+) -> Any:
     """Make the message for one frame.
 
     Args:
         header: the image's ``std_msgs/Header``; becomes the header of the message.
         detection: the result.
+        alarm: whether the alarm is on after this frame.
         node_name: of the node, for the status' name.
         model: name of the model.
 
@@ -69,8 +76,10 @@ def write_detection(header: Any, detection: Detection, node_name: str, model: st
         hardware_id=header.frame_id,
         values=[
             KeyValue(key="score", value=score),
+            KeyValue(key="normalized_score", value=f"{np.float32(detection.normalized_score):.9g}"),
             KeyValue(key="threshold", value=repr(detection.threshold)),
             KeyValue(key="is_anomaly", value=str(detection.is_anomaly)),
+            KeyValue(key="alarm", value=str(alarm)),
             KeyValue(key="model", value=model),
             KeyValue(key="inference_ms", value=f"{detection.inference_ms:.3f}"),
         ],
@@ -93,8 +102,10 @@ def read_detection(message: Any) -> DetectionRecord:
             frame_id=message.header.frame_id,
             # Back to the float32 that was written, not to the float64 next to its digits.
             score=float(np.float32(values["score"])),
+            normalized_score=float(np.float32(values["normalized_score"])),
             threshold=float(values["threshold"]),
             is_anomaly=values["is_anomaly"] == "True",
+            alarm=values["alarm"] == "True",
             model=values["model"],
             inference_ms=float(values["inference_ms"]),
         )

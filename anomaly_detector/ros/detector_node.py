@@ -1,7 +1,8 @@
 """The detector node: images in, scores out.
 
-Subscribes to ``image`` (or ``image/compressed``), publishes ``~/score``, ``~/anomaly`` and
-``~/detection``. It only translates messages: decoding and scoring is the core's work.
+Subscribes to ``image`` (or ``image/compressed``), publishes ``~/score``, ``~/anomaly``,
+``~/alarm`` and ``~/detection``. It only translates messages: decoding, scoring and deciding is the
+core's work.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ from rclpy.qos_overriding_options import InvalidQosOverridesError, QoSOverriding
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Bool, Float32
 
+from anomaly_detector.decision import DecisionFilter
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.image import decode_compressed, decode_image
 from anomaly_detector.resources import resolve_model
-from anomaly_detector.ros.detection_message import write_detection
+from anomaly_detector.ros.detection_message import stamp_to_ns, write_detection
 from anomaly_detector.ros.parameters import declare_parameters
 
 __all__ = ["NODE_NAME", "DetectorNode", "main"]
@@ -80,9 +82,11 @@ class DetectorNode(Node):
             threshold=settings.threshold,
         )
         self._model_name = detector.metadata.name
+        self._decisions = DecisionFilter(settings.decision)
         results = QoSProfile(depth=10)
         self._score_publisher = self.create_publisher(Float32, "~/score", results)
         self._anomaly_publisher = self.create_publisher(Bool, "~/anomaly", results)
+        self._alarm_publisher = self.create_publisher(Bool, "~/alarm", results)
         self._detection_publisher = self.create_publisher(DiagnosticArray, "~/detection", results)
         if settings.image_transport == "compressed":
             self._subscribe(CompressedImage, "image/compressed", decode_compressed)
@@ -132,10 +136,19 @@ class DetectorNode(Node):
                 throttle_duration_sec=BAD_FRAME_LOG_PERIOD_S,
             )
             return
+        decision = self._decisions.update(
+            detection.score,
+            detection.normalized_score,
+            detection.is_anomaly,
+            stamp_ns=stamp_to_ns(message.header.stamp),
+        )
         self._score_publisher.publish(Float32(data=detection.score))
         self._anomaly_publisher.publish(Bool(data=detection.is_anomaly))
+        self._alarm_publisher.publish(Bool(data=decision.is_alarm))
         self._detection_publisher.publish(
-            write_detection(message.header, detection, self.get_name(), self._model_name)
+            write_detection(
+                message.header, detection, decision.is_alarm, self.get_name(), self._model_name
+            )
         )
 
     def _check_images(self) -> None:

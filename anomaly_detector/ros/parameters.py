@@ -7,9 +7,11 @@ The definitions are plain data and need no ROS, so that a test can compare the n
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from anomaly_detector.decision import DECISION_OPTIONS, DecisionOption, DecisionSettings
 from anomaly_detector.errors import AnomalyDetectorError
 
 __all__ = [
@@ -38,8 +40,8 @@ class ParameterDefinition:
         default: value without a params file; of the type ``type`` says.
         description: what it is, in one sentence or two.
         choices: the values a string may have; empty for any.
-        minimum: smallest value of an integer; None for no range.
-        maximum: largest value of an integer; None for no range.
+        minimum: smallest value of a number; None for no range.
+        maximum: largest value of a number; None for no range.
         read_only: it can be set at start only.
     """
 
@@ -48,8 +50,8 @@ class ParameterDefinition:
     default: ParameterValue
     description: str
     choices: tuple[str, ...] = ()
-    minimum: int | None = None
-    maximum: int | None = None
+    minimum: float | None = None
+    maximum: float | None = None
     read_only: bool = True
 
     @property
@@ -58,13 +60,29 @@ class ParameterDefinition:
         if self.choices:
             return " or ".join(self.choices)
         if self.minimum is not None:
-            return f"an integer from {self.minimum} to {self.maximum}"
+            kind = "an integer" if self.type == "integer" else "a double"
+            return f"{kind} from {self.minimum:g} to {self.maximum:g}"
         return {
             "string": "a string",
             "double": "a double (with a decimal point: 1000.0)",
             "integer": "an integer",
             "string_array": "an array of at least one string",
         }[self.type]
+
+
+_ROS_TYPES: dict[type, ParameterType] = {str: "string", int: "integer", float: "double"}
+
+
+def _decision_parameter(option: DecisionOption) -> ParameterDefinition:
+    return ParameterDefinition(
+        f"alarm_{option.name}",
+        _ROS_TYPES[type(option.default)],
+        option.default,
+        re.sub(r"\b(raise|clear|immediate)_", r"alarm_\1_", option.description),
+        choices=option.choices,
+        minimum=option.minimum,
+        maximum=option.maximum,
+    )
 
 
 PARAMETERS: tuple[ParameterDefinition, ...] = (
@@ -104,6 +122,7 @@ PARAMETERS: tuple[ParameterDefinition, ...] = (
         minimum=1,
         maximum=64,
     ),
+    *map(_decision_parameter, DECISION_OPTIONS),
 )
 """The parameters of the detector node, in the order in which they are documented."""
 
@@ -118,6 +137,7 @@ class Parameters:
         threshold: None for the model's own.
         providers: None for the default.
         intra_op_threads: at least 1.
+        decision: when an alarm is raised and cleared.
     """
 
     model: str
@@ -125,6 +145,7 @@ class Parameters:
     threshold: float | None
     providers: tuple[str, ...] | None
     intra_op_threads: int
+    decision: DecisionSettings
 
 
 def declare_parameters(node: Any) -> Parameters:
@@ -145,22 +166,36 @@ def declare_parameters(node: Any) -> Parameters:
         threshold=None if math.isnan(threshold) else threshold,
         providers=None if providers == ("",) else providers,
         intra_op_threads=values["intra_op_threads"],
+        decision=DecisionSettings(
+            **{option.name: values[f"alarm_{option.name}"] for option in DECISION_OPTIONS}
+        ),
     )
 
 
 def _declare(node: Any, definition: ParameterDefinition) -> Any:
-    from rcl_interfaces.msg import IntegerRange, ParameterDescriptor
+    from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
     from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 
     descriptor = ParameterDescriptor(
         description=definition.description,
         additional_constraints=definition.constraint,
         read_only=definition.read_only,
+        # YAML 1.1 reads a bare off as the boolean false, which a string would not take.
+        dynamic_typing="off" in definition.choices,
     )
     if definition.minimum is not None and definition.maximum is not None:
-        descriptor.integer_range = [
-            IntegerRange(from_value=definition.minimum, to_value=definition.maximum, step=1)
-        ]
+        if definition.type == "integer":
+            descriptor.integer_range = [
+                IntegerRange(
+                    from_value=int(definition.minimum), to_value=int(definition.maximum), step=1
+                )
+            ]
+        else:
+            descriptor.floating_point_range = [
+                FloatingPointRange(
+                    from_value=float(definition.minimum), to_value=float(definition.maximum)
+                )
+            ]
     try:
         value = node.declare_parameter(definition.name, definition.default, descriptor).value
     except (InvalidParameterTypeException, InvalidParameterValueException) as error:
@@ -168,6 +203,8 @@ def _declare(node: Any, definition: ParameterDefinition) -> Any:
         raise AnomalyDetectorError(
             f"parameter {definition.name!r} must be {definition.constraint}: {reason}"
         ) from error
+    if value is False and "off" in definition.choices:
+        value = "off"
     # rclpy gives None for an empty array, whatever its declared type.
     if value is None or (definition.choices and value not in definition.choices):
         raise AnomalyDetectorError(

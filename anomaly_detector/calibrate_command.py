@@ -1,0 +1,220 @@
+"""``python -m anomaly_detector calibrate``: a model and a normal drive in, a new model file out.
+
+Another camera, building or season moves the scores of normal frames. The network stays; the
+threshold, the scale of the normalised score and the metadata's calibration are replaced. That needs
+the package ``onnx``, but neither TensorFlow nor the training data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+import anomaly_detector
+from anomaly_detector.calibration import calibrate_threshold, describe_calibration
+from anomaly_detector.detector import Detector
+from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.files import atomic_path, writable_parent
+from anomaly_detector.metadata import METADATA_KEY, ModelMetadata
+from anomaly_detector.normalization import (
+    float32_threshold,
+    import_onnx,
+    normalization_scale,
+    replace_normalization,
+)
+from anomaly_detector.resources import MODEL_SUFFIX, resolve_model
+from anomaly_detector.scoring import score_frames
+from anomaly_detector.sources import FrameSource, open_source
+
+__all__ = ["CalibrateOptions", "add_arguments", "calibrate", "run"]
+
+
+@dataclass(frozen=True)
+class CalibrateOptions:
+    """What to calibrate and how.
+
+    Attributes:
+        model: the model file to start from.
+        data: recordings of normal frames that the model was not trained on.
+        output: the model file to write.
+        topic: image topic of bags with several.
+        false_alarm_rate: wanted share of normal frames at or above the threshold.
+        exclude: first and last frame of stretches to leave out, counted from 0 over the readable
+            frames of the one recording.
+        force: the output may be the model itself.
+        progress: show progress bars.
+    """
+
+    model: Path
+    data: Sequence[str]
+    output: Path
+    topic: str | None = None
+    false_alarm_rate: float = 0.01
+    exclude: Sequence[tuple[int, int]] = ()
+    force: bool = False
+    progress: bool = True
+
+
+def calibrate(options: CalibrateOptions) -> ModelMetadata:
+    """Recalibrate a model and write it to a new file.
+
+    The file is written beside its place, loaded as the robot would load it, and only then renamed.
+
+    Returns:
+        The metadata of the new file.
+
+    Raises:
+        AnomalyDetectorError: a recording, an option or the model is at fault; nothing is written.
+    """
+    _check(options)
+    onnx = import_onnx()
+    sources = [open_source(path, options.topic) for path in options.data]
+    detector = Detector(options.model)
+    old = detector.metadata
+    parts = [_scores(detector, source, options.progress) for source in sources]
+    scores = np.concatenate(parts)
+    used = _without(scores, options.exclude, options.data)
+    threshold, calibration = calibrate_threshold(used, options.false_alarm_rate)
+    entry: dict[str, Any] = {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        # Where a recording lay is nobody's business; its name is.
+        "data": [Path(path).name for path in options.data],
+        "frames": {
+            "recorded": len(scores),
+            "unreadable": sum(len(source.unreadable) for source in sources),
+            "calibration": len(used),
+        },
+        "exclude": [list(stretch) for stretch in options.exclude],
+        "previous_name": old.name,
+        "previous_threshold": old.threshold,
+        "version": anomaly_detector.__version__,
+    }
+    history = [*old.provenance.get("recalibrated", []), entry]
+    new = replace(
+        old,
+        name=options.output.stem,
+        threshold=threshold,
+        calibration=calibration,
+        provenance={**old.provenance, "recalibrated": history},
+    )
+    model = onnx.load_model_from_string(options.model.read_bytes())
+    replace_normalization(
+        model, float32_threshold(threshold), normalization_scale(new), str(options.model)
+    )
+    entries = {item.key: item.value for item in model.metadata_props}
+    onnx.helper.set_model_props(model, {**entries, METADATA_KEY: new.to_json()})
+    with atomic_path(options.output) as temporary:
+        onnx.save(model, temporary)
+        Detector(temporary)
+    return new
+
+
+def _check(options: CalibrateOptions) -> None:
+    if options.output.suffix != MODEL_SUFFIX:
+        raise AnomalyDetectorError(
+            f"--output {options.output} does not end with {MODEL_SUFFIX}: name an ONNX file"
+        )
+    if not options.force and options.output.resolve() == options.model.resolve():
+        raise AnomalyDetectorError(
+            f"--output {options.output} is the model itself: name another file, or give --force "
+            "to replace it"
+        )
+    if not 0.0 < options.false_alarm_rate < 1.0:
+        raise AnomalyDetectorError(
+            f"false alarm rate is {options.false_alarm_rate}: give a share such as 0.01"
+        )
+    if options.exclude and len(options.data) > 1:
+        raise AnomalyDetectorError(
+            f"--exclude counts the frames of one recording, --data gives {len(options.data)}: "
+            "calibrate with one"
+        )
+    writable_parent(options.output)
+
+
+def _scores(detector: Detector, source: FrameSource, progress: bool) -> NDArray[np.float32]:
+    bar = tqdm(
+        score_frames(detector, source),
+        f"scoring {source.path.name}",
+        len(source),
+        unit="frame",
+        disable=not progress,
+    )
+    return np.array([detection.score for _, detection in bar], np.float32)
+
+
+def _without(
+    scores: NDArray[np.float32], exclude: Sequence[tuple[int, int]], data: Sequence[str]
+) -> NDArray[np.float32]:
+    kept = np.ones(len(scores), bool)
+    for first, last in exclude:
+        if last >= len(scores):
+            raise AnomalyDetectorError(
+                f"--exclude {first}-{last}: {data[0]} has the frames 0 to {len(scores) - 1}"
+            )
+        kept[first : last + 1] = False
+    if not kept.any():
+        raise AnomalyDetectorError(
+            f"--exclude leaves no frame of {data[0]}: keep some to calibrate with"
+        )
+    return scores[kept]
+
+
+def _stretch(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)-(\d+)", text)
+    if match is None or int(match[1]) > int(match[2]):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no stretch of frames: give first and last, such as 120-180"
+        )
+    return int(match[1]), int(match[2])
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument("--model", required=True, help="model file, or name of a shipped model")
+    parser.add_argument(
+        "--data", nargs="+", required=True, metavar="SOURCE",
+        help="normal drives the model was not trained on: image folders, bags or videos",
+    )  # fmt: skip
+    parser.add_argument("--output", type=Path, required=True, help="model file to write (.onnx)")
+    parser.add_argument("--topic", help="image topic, for a bag with more than one")
+    parser.add_argument(
+        "--false-alarm-rate", type=float, default=0.01, metavar="SHARE",
+        help="share of normal frames to be flagged (default %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--exclude", type=_stretch, nargs="+", default=[], metavar="A-B",
+        help="stretches of frames to leave out, numbers from 0, both ends included",
+    )  # fmt: skip
+    parser.add_argument("--force", action="store_true", help="--output may be the model itself")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command line; gives the exit code."""
+    model = resolve_model(arguments.model)
+    metadata = calibrate(CalibrateOptions(**{**vars(arguments), "model": model}))
+    calibration = metadata.calibration
+    entry = metadata.provenance["recalibrated"][-1]
+    if entry["frames"]["unreadable"]:
+        print(f"warning: {entry['frames']['unreadable']} frames unreadable", file=sys.stderr)
+    needed = int(np.ceil(1.0 / arguments.false_alarm_rate)) - 1
+    if calibration.effective_frames is not None and calibration.effective_frames < needed:
+        print(
+            f"warning: {calibration.effective_frames} independent frames are too few for a rate "
+            f"of {arguments.false_alarm_rate:g}, which takes {needed}: record a longer drive",
+            file=sys.stderr,
+        )
+    print(
+        f"{arguments.output}: {describe_calibration(metadata.threshold, calibration)}, "
+        f"was {entry['previous_threshold']:.6g}"
+    )
+    return 0

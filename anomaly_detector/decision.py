@@ -1,0 +1,443 @@
+"""From flagged frames to alarms: k of the last n frames, an immediate level, hysteresis.
+
+Single frames flicker: at a false-alarm rate of 1 % and 30 frames a second some frame is flagged
+every few seconds. :class:`DecisionFilter` raises the alarm when several of the last frames are
+flagged, or at once when one is far above the threshold, and clears it when the score has stayed
+clearly below the threshold for a while. The node and offline scoring use this one class.
+
+The defaults were chosen on simulated normal scores (autoregressive, 30 frames a second, 1 % of the
+frames flagged, correlated over 0 to 1 s): 6 of 10 frames gave at most 1.0 false alarms a minute
+where single frames gave 5 to 18, and costs 0.17 s before an alarm.
+``docs/calibration-and-decision.md`` has the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import deque
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
+
+from anomaly_detector.errors import AnomalyDetectorError
+
+__all__ = [
+    "DECISION_MODES",
+    "DECISION_OPTIONS",
+    "AlarmEvent",
+    "DecisionFilter",
+    "DecisionOption",
+    "DecisionSettings",
+    "DecisionState",
+    "add_decision_arguments",
+    "decision_settings",
+]
+
+DECISION_MODES = ("off", "frames", "seconds")
+
+_MAX_FRAMES = 10_000
+_MAX_SECONDS = 3600.0
+
+
+def _option(
+    default: str | int | float,
+    description: str,
+    *,
+    choices: tuple[str, ...] = (),
+    minimum: float | None = None,
+    maximum: float | None = None,
+) -> Any:
+    details = {
+        "description": description,
+        "choices": choices,
+        "minimum": minimum,
+        "maximum": maximum,
+    }
+    return field(default=default, metadata=details)
+
+
+@dataclass(frozen=True)
+class DecisionSettings:
+    """When an alarm is raised and cleared.
+
+    The field definitions carry description and range; command line and node take theirs from
+    them (:data:`DECISION_OPTIONS`).
+
+    Raises:
+        AnomalyDetectorError: a value out of its range, or a window shorter than what is to
+            happen in it.
+    """
+
+    mode: str = _option(
+        "frames",
+        "off: the alarm is the flag of the single frame. frames or seconds: raise and clear after "
+        "a number of frames, or a time.",
+        choices=DECISION_MODES,
+    )
+    raise_frames: int = _option(
+        6,
+        "Mode frames: raise the alarm when this many of the last raise_window_frames frames are "
+        "anomalous.",
+        minimum=1,
+        maximum=_MAX_FRAMES,
+    )
+    raise_window_frames: int = _option(
+        10, "Mode frames: the number of last frames looked at.", minimum=1, maximum=_MAX_FRAMES
+    )
+    clear_frames: int = _option(
+        10,
+        "Mode frames: clear the alarm after this many frames in a row below clear_level.",
+        minimum=1,
+        maximum=_MAX_FRAMES,
+    )
+    raise_seconds: float = _option(
+        0.2,
+        "Mode seconds: raise the alarm when frames were anomalous for this much of the last "
+        "raise_window_seconds.",
+        minimum=0.0,
+        maximum=_MAX_SECONDS,
+    )
+    raise_window_seconds: float = _option(
+        0.4,
+        "Mode seconds: the time looked at; make it several frame periods. A longer gap between "
+        "two frames starts it afresh.",
+        minimum=0.001,
+        maximum=_MAX_SECONDS,
+    )
+    clear_seconds: float = _option(
+        0.4,
+        "Mode seconds: clear the alarm after this time below clear_level.",
+        minimum=0.0,
+        maximum=_MAX_SECONDS,
+    )
+    immediate_level: float = _option(
+        0.75,
+        "Raise the alarm at once when the normalized score of one frame reaches this level; 0.75 "
+        "is as far above the threshold as the median normal frame lies below it, 1.0 is never.",
+        minimum=0.5,
+        maximum=1.0,
+    )
+    clear_level: float = _option(
+        0.45,
+        "A frame counts towards clearing when its normalized score is below this level; 0.5 is "
+        "the threshold.",
+        minimum=0.0,
+        maximum=0.5,
+    )
+
+    def __post_init__(self) -> None:
+        for option in DECISION_OPTIONS:
+            option.check(getattr(self, option.name))
+        for count, window in (
+            ("raise_frames", "raise_window_frames"),
+            ("raise_seconds", "raise_window_seconds"),
+        ):
+            if getattr(self, count) > getattr(self, window):
+                raise AnomalyDetectorError(
+                    f"{count} is {getattr(self, count)}, more than {window}, which is "
+                    f"{getattr(self, window)}: make the window longer"
+                )
+
+
+@dataclass(frozen=True)
+class DecisionOption:
+    """The definition of one field of :class:`DecisionSettings`.
+
+    Attributes:
+        name: of the field.
+        default: of the type the value must have (an integer will do for a float).
+        description: one sentence or two.
+        choices: the values a string may have; empty for numbers.
+        minimum: smallest value; None for strings.
+        maximum: largest value; None for strings.
+    """
+
+    name: str
+    default: str | int | float
+    description: str
+    choices: tuple[str, ...]
+    minimum: float | None
+    maximum: float | None
+
+    @property
+    def constraint(self) -> str:
+        """What a value must be, in words."""
+        if self.choices:
+            return " or ".join(self.choices)
+        kind = "an integer" if isinstance(self.default, int) else "a number"
+        return f"{kind} from {self.minimum:g} to {self.maximum:g}"
+
+    def check(self, value: object) -> None:
+        """Refuse a wrong value.
+
+        Raises:
+            AnomalyDetectorError: it is of another type or out of range.
+        """
+        if self.minimum is None or self.maximum is None:
+            good = value in self.choices
+        else:
+            kinds = (int,) if isinstance(self.default, int) else (int, float)
+            good = (
+                isinstance(value, kinds)
+                and not isinstance(value, bool)
+                and self.minimum <= float(value) <= self.maximum
+            )
+        if not good:
+            raise AnomalyDetectorError(f"{self.name} is {value!r}, it must be {self.constraint}")
+
+
+def _options() -> tuple[DecisionOption, ...]:
+    options = []
+    for item in fields(DecisionSettings):
+        if item.default is MISSING:
+            raise TypeError(f"field {item.name} needs a default")
+        options.append(DecisionOption(name=item.name, default=item.default, **item.metadata))
+    return tuple(options)
+
+
+DECISION_OPTIONS: tuple[DecisionOption, ...] = _options()
+"""The definitions of the fields of :class:`DecisionSettings`, in order."""
+
+
+@dataclass(frozen=True)
+class AlarmEvent:
+    """One alarm from its first to its last frame.
+
+    Attributes:
+        start_frame: name of the frame that raised it.
+        start_stamp_ns: stamp of that frame, nanoseconds; None where frames have none.
+        end_frame: name of the last frame with the alarm on.
+        end_stamp_ns: stamp of that frame.
+        frames: number of frames with the alarm on.
+        peak_frame: name of the frame with the highest score among them, the first of equals.
+        peak_stamp_ns: stamp of that frame.
+        peak_score: its raw score.
+        peak_normalized_score: its normalised score.
+    """
+
+    start_frame: str
+    start_stamp_ns: int | None
+    end_frame: str
+    end_stamp_ns: int | None
+    frames: int
+    peak_frame: str
+    peak_stamp_ns: int | None
+    peak_score: float
+    peak_normalized_score: float
+
+
+@dataclass(frozen=True)
+class DecisionState:
+    """What one frame led to.
+
+    Attributes:
+        is_alarm: whether the alarm is on in this frame.
+        started: whether this frame raised it.
+        ended: the alarm that was on until the frame before, if this frame cleared it or time
+            jumped back.
+    """
+
+    is_alarm: bool
+    started: bool
+    ended: AlarmEvent | None
+
+
+@dataclass
+class _OpenEvent:
+    start: _Frame
+    last: _Frame
+    peak: _Frame
+    frames: int
+
+    def close(self) -> AlarmEvent:
+        return AlarmEvent(
+            start_frame=self.start.name,
+            start_stamp_ns=self.start.stamp_ns,
+            end_frame=self.last.name,
+            end_stamp_ns=self.last.stamp_ns,
+            frames=self.frames,
+            peak_frame=self.peak.name,
+            peak_stamp_ns=self.peak.stamp_ns,
+            peak_score=self.peak.score,
+            peak_normalized_score=self.peak.normalized_score,
+        )
+
+
+@dataclass(frozen=True)
+class _Frame:
+    name: str
+    stamp_ns: int | None
+    score: float
+    normalized_score: float
+
+
+class DecisionFilter:
+    """Decides frame by frame whether the alarm is on.
+
+    An anomalous frame raises the alarm when its normalised score reaches the immediate level or
+    when enough of the window is anomalous. In seconds an anomalous frame counts until the next
+    frame comes, so that one frame after a gap proves nothing. The alarm is cleared by the last of
+    enough frames in a row below the clear level, and the window then starts empty.
+
+    When stamps jump back (a bag that loops, a simulation that restarts), everything starts
+    afresh.
+
+    Args:
+        settings: when to raise and clear.
+    """
+
+    def __init__(self, settings: DecisionSettings) -> None:
+        self.settings = settings
+        self._open: _OpenEvent | None = None
+        self._last_stamp_ns: int | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        # Anomalous or not, of the last frames; or (start, end) of anomalous stretches.
+        self._flags: deque[bool] = deque(maxlen=self.settings.raise_window_frames)
+        self._stretches: deque[tuple[int, int]] = deque()
+        self._last_was_anomalous = False
+        self._frames_below = 0
+        self._below_since_ns: int | None = None
+
+    def update(
+        self,
+        score: float,
+        normalized_score: float,
+        is_anomaly: bool,
+        *,
+        stamp_ns: int | None = None,
+        name: str = "",
+    ) -> DecisionState:
+        """Take the next frame into account.
+
+        Args:
+            score: its raw score, for the event's peak.
+            normalized_score: in [0, 1], 0.5 at the threshold.
+            is_anomaly: whether the frame is flagged.
+            stamp_ns: its stamp, nanoseconds.
+            name: of the frame, for events.
+
+        Raises:
+            AnomalyDetectorError: no stamp, though the decision is made in seconds.
+        """
+        if stamp_ns is None and self.settings.mode == "seconds":
+            raise AnomalyDetectorError(
+                f"frame {name or 'without a name'} has no time stamp, so that nothing can be "
+                "decided in seconds: decide in frames, or give the rate of an image folder (--fps)"
+            )
+        ended = None
+        if _went_back(self._last_stamp_ns, stamp_ns):
+            ended = self.finish()
+        frame = _Frame(name, stamp_ns, score, normalized_score)
+        was_alarm = self._open is not None
+        is_alarm = self._decide(normalized_score, is_anomaly, stamp_ns, was_alarm)
+        self._last_stamp_ns = stamp_ns
+        self._last_was_anomalous = is_anomaly
+        if self._open is not None and not is_alarm:
+            ended = self._open.close()
+            self._open = None
+        elif self._open is not None:
+            self._open.last = frame
+            self._open.frames += 1
+            if score > self._open.peak.score:
+                self._open.peak = frame
+        elif is_alarm:
+            self._open = _OpenEvent(frame, frame, frame, 1)
+        return DecisionState(is_alarm, is_alarm and not was_alarm, ended)
+
+    def finish(self) -> AlarmEvent | None:
+        """End the recording: give the alarm that is still on, and start afresh."""
+        event = None if self._open is None else self._open.close()
+        self._open = None
+        self._last_stamp_ns = None
+        self._forget()
+        return event
+
+    def _decide(
+        self, normalized_score: float, is_anomaly: bool, stamp_ns: int | None, was_alarm: bool
+    ) -> bool:
+        settings = self.settings
+        if settings.mode == "off":
+            return is_anomaly
+        if was_alarm:
+            if not self._is_clear(normalized_score < settings.clear_level, stamp_ns):
+                return True
+            self._forget()
+            return False
+        is_immediate = settings.immediate_level < 1.0 and (
+            normalized_score >= settings.immediate_level
+        )
+        is_confirmed = self._is_confirmed(is_anomaly, stamp_ns)
+        if not (is_anomaly and (is_immediate or is_confirmed)):
+            return False
+        self._forget()
+        return True
+
+    def _is_confirmed(self, is_anomaly: bool, stamp_ns: int | None) -> bool:
+        """Tell whether enough of the window up to this frame is anomalous."""
+        settings = self.settings
+        if settings.mode == "frames" or stamp_ns is None:
+            self._flags.append(is_anomaly)
+            return sum(self._flags) >= settings.raise_frames
+        window_ns = _nanoseconds(settings.raise_window_seconds)
+        last = self._last_stamp_ns
+        if last is not None and stamp_ns - last > window_ns:
+            self._stretches.clear()
+        elif last is not None and self._last_was_anomalous:
+            self._stretches.append((last, stamp_ns))
+        start = stamp_ns - window_ns
+        while self._stretches and self._stretches[0][1] <= start:
+            self._stretches.popleft()
+        anomalous_ns = sum(end - max(begin, start) for begin, end in self._stretches)
+        return anomalous_ns >= _nanoseconds(settings.raise_seconds)
+
+    def _is_clear(self, is_below: bool, stamp_ns: int | None) -> bool:
+        """Tell whether this frame completes a run of frames below the clear level."""
+        if not is_below:
+            self._frames_below = 0
+            self._below_since_ns = None
+            return False
+        self._frames_below += 1
+        if self.settings.mode == "frames" or stamp_ns is None:
+            return self._frames_below >= self.settings.clear_frames
+        if self._below_since_ns is None:
+            self._below_since_ns = stamp_ns
+        return stamp_ns - self._below_since_ns >= _nanoseconds(self.settings.clear_seconds)
+
+
+def add_decision_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare one option a field of :class:`DecisionSettings`; ``mode`` is ``--decision``."""
+    group = parser.add_argument_group(
+        "decision over time", "when frames that are anomalous become an alarm"
+    )
+    for option in DECISION_OPTIONS:
+        flag = "--decision" if option.name == "mode" else f"--{option.name.replace('_', '-')}"
+        text = f"{option.description} (default %(default)s)".replace("_", "-")
+        if option.choices:
+            group.add_argument(
+                flag, dest=option.name, choices=option.choices, default=option.default, help=text
+            )
+        else:
+            group.add_argument(
+                flag, dest=option.name, type=type(option.default), default=option.default,
+                metavar="N" if isinstance(option.default, int) else "X", help=text,
+            )  # fmt: skip
+
+
+def decision_settings(arguments: argparse.Namespace) -> DecisionSettings:
+    """Give the settings that a command line with :func:`add_decision_arguments` has.
+
+    Raises:
+        AnomalyDetectorError: a value out of range.
+    """
+    return DecisionSettings(
+        **{option.name: getattr(arguments, option.name) for option in DECISION_OPTIONS}
+    )
+
+
+def _went_back(last_ns: int | None, now_ns: int | None) -> bool:
+    return last_ns is not None and now_ns is not None and now_ns < last_ns
+
+
+def _nanoseconds(seconds: float) -> int:
+    return round(seconds * 1e9)

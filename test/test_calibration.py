@@ -1,0 +1,349 @@
+"""Thresholds, their intervals, and the normalised score in graph and numpy."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from model_files import write_grey_difference_model
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from anomaly_detector.calibration import (
+    calibrate_threshold,
+    describe_calibration,
+    effective_frames,
+    false_alarm_interval,
+)
+from anomaly_detector.detector import Detector
+from anomaly_detector.errors import AnomalyDetectorError, ModelError
+from anomaly_detector.metadata import METADATA_KEY, Calibration, ModelMetadata
+from anomaly_detector.normalization import (
+    NORMALIZED_OUTPUT,
+    SCALE_CONSTANT,
+    THRESHOLD_CONSTANT,
+    add_normalized_score,
+    float32_threshold,
+    normalization_scale,
+    normalize_scores,
+    replace_normalization,
+)
+
+QUARTILES = {"0.25": 15.0, "0.5": 20.0, "0.75": 26.0}
+
+
+def metadata(
+    threshold: float,
+    quantiles: Mapping[str, float] | None = None,
+    scorer: str = "reconstruction",
+) -> ModelMetadata:
+    return ModelMetadata(
+        name="m",
+        architecture="v5",
+        scorer=scorer,
+        score_units="units",
+        threshold=threshold,
+        calibration=Calibration("fixed", quantiles=quantiles or {}),
+    )
+
+
+def correlated_scores(
+    generator: np.random.Generator, count: int, correlation: float
+) -> NDArray[np.float32]:
+    """Make standard normal scores of a first-order autoregressive process, float32 [count]."""
+    steps = generator.normal(size=count) * math.sqrt(1 - correlation**2)
+    value, scores = float(generator.normal()), np.empty(count, np.float32)
+    for index, step in enumerate(steps):
+        value = correlation * value + float(step)
+        scores[index] = value
+    return scores
+
+
+def share_above(threshold: float) -> float:
+    """Give the share of standard normal scores at or above a threshold."""
+    return 0.5 * math.erfc(threshold / math.sqrt(2))
+
+
+def normalizing_session(threshold: np.float32, scale: np.float32) -> onnxruntime.InferenceSession:
+    """Make a graph whose score is its input, with the normalised score that models get."""
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["raw"], ["score"])],
+        "pass",
+        [helper.make_tensor_value_info("raw", TensorProto.FLOAT, ["N"])],
+        [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["N"])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    add_normalized_score(model, threshold, scale)
+    onnx.checker.check_model(model, full_check=True)
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+
+
+def test_calibrated_threshold_keeps_the_false_alarm_rate() -> None:
+    """Split conformal: over many calibration samples, at most the wanted share is flagged."""
+    generator = np.random.default_rng(0)
+    for rate in (0.01, 0.1):
+        flagged = []
+        for _ in range(400):
+            scores = generator.gamma(3, 10, 150).astype(np.float32)
+            threshold, calibration = calibrate_threshold(scores, rate)
+            assert calibration.frames == 150
+            flagged.append(np.mean(generator.gamma(3, 10, 2000) >= threshold))
+        assert np.mean(flagged) <= rate * 1.1
+        assert np.mean(flagged) >= rate * 0.3
+
+
+def test_chosen_score_is_the_conformal_one() -> None:
+    scores = np.random.default_rng(0).permutation(99).astype(np.float32)
+    threshold, calibration = calibrate_threshold(scores, 0.1)  # ceil(100 * 0.9) = 90th smallest
+    assert threshold == np.nextafter(np.float32(89), np.float32(np.inf))
+    assert calibration.quantiles["0.5"] == 49.0
+
+
+def test_calibration_of_few_frames_takes_the_largest_score() -> None:
+    threshold, calibration = calibrate_threshold(np.array([3.0, 1.0, 2.0], np.float32), 0.01)
+    assert 3.0 < threshold < 3.001
+    assert calibration.quantiles["0.5"] == 2.0
+    assert calibration.false_alarm_interval is not None
+    assert calibration.false_alarm_interval[1] > 0.5  # and the interval admits it
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, math.nan])
+def test_calibration_refuses_a_wrong_rate(rate: float) -> None:
+    with pytest.raises(AnomalyDetectorError, match="false alarm rate"):
+        calibrate_threshold(np.ones(10, np.float32), rate)
+
+
+@pytest.mark.parametrize("scores", [[], [1.0, math.nan]])
+def test_calibration_refuses_wrong_scores(scores: list[float]) -> None:
+    with pytest.raises(AnomalyDetectorError, match="cannot give a threshold"):
+        calibrate_threshold(np.array(scores, np.float32), 0.01)
+
+
+@pytest.mark.parametrize(("frames", "rate"), [(99, 0.01), (500, 0.05), (20000, 0.01), (3, 0.01)])
+def test_interval_is_the_beta_distributions(frames: int, rate: float) -> None:
+    """Compared with draws: the interval's ends leave 2.5 % on each side."""
+    low, high = false_alarm_interval(frames, rate)
+    rank = min(frames, math.ceil(round((frames + 1) * (1 - rate), 6)))
+    draws = np.random.default_rng(0).beta(frames + 1 - rank, rank, 200_000)
+    assert np.mean(draws < low) == pytest.approx(0.025, abs=0.002)
+    assert np.mean(draws > high) == pytest.approx(0.025, abs=0.002)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.9])
+def test_interval_holds_the_true_rate_of_correlated_frames(correlation: float) -> None:
+    generator = np.random.default_rng(1)
+    held = held_as_if_independent = 0
+    for _ in range(100):
+        scores = correlated_scores(generator, 1000, correlation)
+        threshold, calibration = calibrate_threshold(scores, 0.01)
+        assert calibration.false_alarm_interval is not None
+        low, high = calibration.false_alarm_interval
+        held += low <= share_above(threshold) <= high
+        low, high = false_alarm_interval(1000, 0.01)
+        held_as_if_independent += low <= share_above(threshold) <= high
+    assert held >= 84  # 91 to 97 in the long run
+    # What the effective number of frames is for.
+    assert (held_as_if_independent < 80) == (correlation > 0)
+
+
+def test_effective_frames_of_extreme_drives() -> None:
+    generator = np.random.default_rng(0)
+    independent = generator.normal(size=2000).astype(np.float32)
+    assert effective_frames(independent) > 1400
+    # Every frame ten times: a tenth of it.
+    assert 100 < effective_frames(np.repeat(independent[:200], 10)) < 250
+    assert effective_frames(np.full(500, 3.0, np.float32)) == 1
+    assert effective_frames(np.array([3.0], np.float32)) == 1
+
+
+def test_description_tells_rate_interval_and_frames() -> None:
+    calibration = Calibration("split-conformal", 0.01, 240, {}, 80, (0.001, 0.044))
+    text = describe_calibration(3.25, calibration)
+    assert text == (
+        "threshold 3.25 for a false-alarm rate of 0.01 (95 % interval 0.001 to 0.044, from 240 "
+        "frames worth 80 independent ones)"
+    )
+    assert describe_calibration(200.0, Calibration("fixed")) == "threshold 200 (fixed)"
+
+
+SCALES = [
+    (np.float32(200.0), np.float32(150.0)),  # mean squared error
+    (np.float32(0.5), np.float32(1 / 6)),  # probability
+    (np.float32(-187.3), np.float32(12.7)),  # negative log-likelihood
+    (np.float32(0.0), np.float32(1e-30)),
+    (np.float32(3e38), np.float32(1e38)),
+    (np.float32(1e-3), np.float32(1e5)),  # float32 steps much finer than the scale's
+]
+
+
+@pytest.mark.parametrize(("threshold", "scale"), SCALES)
+def test_normalised_score_is_exact_monotone_and_the_same_in_graph_and_numpy(
+    threshold: np.float32, scale: np.float32
+) -> None:
+    generator = np.random.default_rng(0)
+    highest = np.finfo(np.float32).max
+    with np.errstate(over="ignore"):
+        near = threshold + scale * generator.normal(0, 1, 20_000).astype(np.float32)
+        far = threshold + scale * generator.standard_cauchy(2000).astype(np.float32) * 100
+    # Neighbours, where rounding could turn the order round.
+    base = near[:2000]
+    steps = [base]
+    for _ in range(8):
+        steps.append(np.nextafter(steps[-1], np.float32(np.inf)))
+    below, above = (np.nextafter(threshold, np.float32(end)) for end in (-np.inf, np.inf))
+    ends = np.array([threshold, below, above, -highest, highest, 0.0], np.float32)
+    scores = np.sort(np.clip(np.concatenate([near, far, *steps, ends]), -highest, highest))
+
+    (got,) = normalizing_session(threshold, scale).run([NORMALIZED_OUTPUT], {"raw": scores})
+    assert got.dtype == np.float32
+    np.testing.assert_array_equal(got, normalize_scores(scores, threshold, scale))
+    assert (np.diff(got) >= 0).all()
+    assert got.min() >= 0.0
+    assert got.max() <= 1.0
+    assert (got[scores == threshold] == 0.5).all()
+    np.testing.assert_array_equal(got >= 0.5, scores >= threshold)
+    # Not a step: it tells frames apart over the whole range.
+    assert np.unique(got).size > 15_000
+
+
+def test_median_normal_frame_is_a_quarter_and_its_mirror_three_quarters() -> None:
+    model = metadata(50.0, QUARTILES)
+    scores = np.array([20.0, 50.0, 80.0], np.float32)
+    normalized = normalize_scores(scores, float32_threshold(50.0), normalization_scale(model))
+    assert normalized.tolist() == [0.25, 0.5, 0.75]
+
+
+@pytest.mark.parametrize(
+    ("model", "scale"),
+    [
+        (metadata(50.0, QUARTILES), 30.0),
+        (metadata(10.0, QUARTILES), 10.0),  # set by hand below the median
+        (metadata(20.0, QUARTILES), 5.5),  # set at the median: half the interquartile range
+        (metadata(-5.0, {"0.5": -7.0}), 2.0),
+        (metadata(0.5, {"0.5": 0.01}, "mlp"), 0.5 / 3),  # probability 1 gets 0.875
+        (metadata(0.04, {"0.5": 0.01}, "mlp"), 0.03),
+        (metadata(200.0), 200.0),
+        (metadata(0.0), 1.0),
+        (metadata(7.0, {"0.25": 7.0, "0.5": 7.0, "0.75": 7.0}), 7e-6),  # all scores equal
+        (metadata(0.0, {"0.5": 0.0}), 1e-30),
+    ],
+)
+def test_scale(model: ModelMetadata, scale: float) -> None:
+    assert normalization_scale(model) == pytest.approx(scale, rel=1e-6)
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.7, 0.3, 200.0, -1.1, 1e-50, 1e300])
+def test_float32_threshold_flags_the_same_scores(threshold: float) -> None:
+    rounded = float32_threshold(threshold)
+    below = np.nextafter(rounded, np.float32(-np.inf))
+    assert float(rounded) >= threshold > float(below)
+
+
+def test_detector_gives_the_normalised_score_of_the_graph(tmp_path: Path) -> None:
+    text = metadata(1000.0, {"0.5": 400.0}).to_json()
+    detector = Detector(write_grey_difference_model(tmp_path / "m.onnx", metadata=text))
+    images = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), np.uint8)
+    images[3:] //= 8
+    result = detector.run(images)
+    assert result.normalized_score.tolist() == detector.normalize(result.score).tolist()
+    assert detector.detect_shrunk(images[0]).normalized_score == result.normalized_score[0]
+    assert (result.normalized_score >= 0.5).tolist() == (result.score >= 1000.0).tolist()
+
+
+def test_overridden_threshold_moves_the_normalised_score(tmp_path: Path) -> None:
+    path = write_grey_difference_model(tmp_path / "m.onnx", threshold=1000.0)
+    image = np.full((64, 64, 3), 138, np.uint8)  # scores exactly 100
+    assert Detector(path, threshold=100.0).detect_shrunk(image).normalized_score == 0.5
+    assert Detector(path, threshold=100.5).detect_shrunk(image).normalized_score < 0.5
+    assert Detector(path).detect_shrunk(image).normalized_score < 0.5
+
+
+def test_edited_metadata_are_refused(tmp_path: Path) -> None:
+    path = write_grey_difference_model(tmp_path / "m.onnx", threshold=1000.0)
+    model = onnx.load(path)
+    helper.set_model_props(model, {METADATA_KEY: metadata(2000.0).to_json()})
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match=r"m\.onnx: its normalized_score differs by 0\.\d+"):
+        Detector(path)
+
+
+def test_replacing_changes_the_constants_alone(tmp_path: Path) -> None:
+    path = write_grey_difference_model(tmp_path / "m.onnx", threshold=1000.0)
+    model = onnx.load(path)
+    before = {item.name: onnx.numpy_helper.to_array(item) for item in model.graph.initializer}
+    replace_normalization(model, np.float32(5), np.float32(2), "m.onnx")
+    after = {item.name: onnx.numpy_helper.to_array(item) for item in model.graph.initializer}
+    changed = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert changed == {THRESHOLD_CONSTANT, SCALE_CONSTANT}
+    assert (after[THRESHOLD_CONSTANT], after[SCALE_CONSTANT]) == (5, 2)
+    del model.graph.initializer[:]
+    with pytest.raises(ModelError, match="has 0 constants 'calibration_threshold'"):
+        replace_normalization(model, np.float32(5), np.float32(2), "m.onnx")
+
+
+def test_missing_onnx_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(AnomalyDetectorError, match="pip install onnx"):
+        add_normalized_score(object(), np.float32(1), np.float32(1))
+
+
+def _documented(text: str, heading: str) -> list[str]:
+    section = text.split(f"## {heading}\n")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| `")]
+    return [row.split("`")[1] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("heading", "names"),
+    [
+        ("Metadata", [field.name for field in dataclasses.fields(ModelMetadata)]),
+        ("Calibration", [field.name for field in dataclasses.fields(Calibration)]),
+        ("Outputs", ["score", NORMALIZED_OUTPUT, "anomaly_map"]),
+        ("Constants", [THRESHOLD_CONSTANT, SCALE_CONSTANT]),
+    ],
+)
+def test_model_format_document_is_complete(heading: str, names: list[str]) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "model-format.md").read_text()
+    assert _documented(text, heading) == names
+
+
+def test_calibration_survives_json() -> None:
+    _, calibration = calibrate_threshold(np.arange(50, dtype=np.float32), 0.05)
+    model = dataclasses.replace(metadata(48.0), calibration=calibration)
+    assert ModelMetadata.from_json(model.to_json(), "m.onnx") == model
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"false_alarm_interval": [0.1]}, r"'calibration\.false_alarm_interval' is \[0\.1\]"),
+        ({"false_alarm_interval": [0.1, "x"]}, "is 'x', not a number"),
+        ({"effective_frames": 2.5}, "not an integer"),
+        ({"quantiles": {"0.5": "x"}}, r"'calibration\.quantiles\.0\.5' is 'x'"),
+    ],
+)
+def test_wrong_calibration_is_refused(changes: dict[str, Any], reason: str) -> None:
+    model = dataclasses.asdict(metadata(1.0))
+    model["calibration"] |= changes
+    with pytest.raises(ModelError, match=reason):
+        ModelMetadata.from_json(json.dumps(model), "m.onnx")
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Calibration)])
+def test_every_calibration_field_is_needed(field: str) -> None:
+    model = dataclasses.asdict(metadata(1.0))
+    del model["calibration"][field]
+    with pytest.raises(ModelError, match=f"'calibration.{field}' is missing"):
+        ModelMetadata.from_json(json.dumps(model), "m.onnx")
