@@ -1,33 +1,66 @@
-"""The autoencoders of the thesis, layer by layer.
+"""The autoencoders of the thesis and of the paper, layer by layer.
 
 Each one is a short table of layers, an encoder from the image to a 128-vector (the *code*) and a
-decoder back. Pixels enter and leave as 0..255 (thesis 5.4); ``leaky_relu`` has slope 0.2, the
-default of both spellings in the thesis' listings.
+decoder back. In those of the thesis, pixels enter and leave as 0..255 (thesis 5.4) and
+``leaky_relu`` has slope 0.2, the default of both spellings in its listings. All kernels start
+glorot-uniform, which its listings name or leave to Keras' default.
+
+Where the table departs from its source:
+
+* ``v2`` and ``v3``: the thesis puts an Embedding behind the encoder, which looks its rows up by the
+  integer part of the code. That stops the gradient, so the encoder never trained.
+  :class:`training.layers.CodeTable` takes its place: 128 code values, each scaling its own row of
+  the same 128x128 table. It is the first layer of the decoder, so that the code stays a 128-vector.
+  The listings name the regulariser of that table as ``'L1L2'``, with which Keras means both factors
+  0: as written it regularises nothing. So it is here; :class:`NetworkSettings` has the factors.
+* ``paper``: the number F of its widths [3, F, 2F, 4F, 8F] is 128, as in the thesis' v2, which says
+  to be its translation layer by layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.preprocessing import INPUT_SIZE
 from training.backend import import_keras
 
-__all__ = ["ARCHITECTURES", "CODE_SIZE", "Architecture", "Autoencoder", "build_autoencoder"]
+__all__ = [
+    "ARCHITECTURES",
+    "CODE_SIZE",
+    "INITIALIZERS",
+    "Architecture",
+    "Autoencoder",
+    "NetworkSettings",
+    "build_autoencoder",
+    "count_macs",
+]
 
 CODE_SIZE = 128
 """Length of the code vector (thesis 5.2, paper section IV)."""
 
+INITIALIZERS = ("glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "lecun_normal")
+"""Names of Keras initialisers to choose from; the thesis tried the first and ``he_normal``."""
+
+_KERNEL = 3
+_PAPER_WIDTH = 128
+
 
 @dataclass(frozen=True)
 class Conv:
-    """3x3 convolution."""
+    """3x3 convolution; padding ``same`` or ``valid``, or a number of pixels on every side.
+
+    For even sizes and stride 2, Keras' ``same`` pads on the right and below only; PyTorch's
+    padding of 1 is symmetric.
+    """
 
     filters: int
     stride: int = 2
-    padding: str = "same"
+    padding: str | int = "same"
     activation: str | None = "leaky_relu"
     l2: float = 0.0
 
@@ -52,6 +85,11 @@ class Dense:
 
 
 @dataclass(frozen=True)
+class Table:
+    """:class:`training.layers.CodeTable`: from the code to 128x128."""
+
+
+@dataclass(frozen=True)
 class Reshape:
     """To an image of height, width and channels."""
 
@@ -70,7 +108,12 @@ class Upsample:
     interpolation: str = "nearest"
 
 
-Layer: TypeAlias = Conv | ConvT | Dense | Reshape | MaxPool | Upsample
+@dataclass(frozen=True)
+class Standardized:
+    """:class:`training.layers.Standardize`."""
+
+
+Layer: TypeAlias = Conv | ConvT | Dense | Table | Reshape | MaxPool | Upsample | Standardized
 
 
 @dataclass(frozen=True)
@@ -81,16 +124,88 @@ class Architecture:
         source: where it is described.
         encoder: layers from the image to the code.
         decoder: layers from the code to the image.
-        clipnorm: limit of the gradient norm in training; None for no limit.
+        reported_loss: what the thesis says its training reached.
+        clipnorm: limit of each gradient's norm in training; None for no limit.
+        global_clipnorm: limit of the norm of all gradients together; None for no limit.
+        slope: of ``leaky_relu`` below zero.
+        standardized: the reconstruction is compared with the standardised image.
     """
 
     source: str
     encoder: tuple[Layer, ...]
     decoder: tuple[Layer, ...]
+    reported_loss: str = "-"
     clipnorm: float | None = None
+    global_clipnorm: float | None = None
+    slope: float = 0.2
+    standardized: bool = False
+
+
+def _thesis_2(source: str, reported_loss: str, l2: float) -> Architecture:
+    """Give version 2, or with ``l2`` on three of its layers version 3."""
+    return Architecture(
+        source=source,
+        encoder=(
+            Conv(128, padding="valid"),
+            Conv(256, padding="valid"),
+            Conv(512, padding="valid"),
+            Conv(1024, padding="valid", l2=l2),
+            Dense(CODE_SIZE, l2=l2),
+        ),
+        decoder=(
+            Table(),
+            Reshape((4, 4, 1024)),
+            Conv(512, stride=1),
+            ConvT(256, l2=l2),
+            ConvT(128),
+            ConvT(64),
+            ConvT(3, activation=None),
+        ),
+        reported_loss=reported_loss,
+    )
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
+    "v1": Architecture(
+        source="thesis 5.4",
+        encoder=(
+            *(Conv(128, stride=1), MaxPool()),
+            *(Conv(256, stride=1), MaxPool()),
+            *(Conv(512, stride=1), MaxPool()),
+            *(Conv(1024, stride=1), MaxPool()),
+            Dense(CODE_SIZE),
+        ),
+        decoder=(
+            Dense(8 * 8 * 256, activation="leaky_relu"),
+            Reshape((8, 8, 256)),
+            *(ConvT(512, stride=1), Upsample()),
+            *(ConvT(256, stride=1), Upsample()),
+            *(ConvT(128, stride=1), Upsample()),
+            ConvT(3, stride=1, activation=None),
+        ),
+        reported_loss="17 (300 epochs)",
+    ),
+    "v2": _thesis_2("thesis 5.5", "50 (15 epochs)", l2=0.0),
+    "v3": _thesis_2("thesis 5.6", "45 (115 epochs)", l2=0.01),
+    "v4": Architecture(
+        source="thesis 5.9",
+        encoder=(
+            Conv(64, padding="valid", l2=0.01),
+            Conv(128, padding="valid", l2=0.01),
+            Conv(256, padding="valid", l2=0.01),
+            Dense(CODE_SIZE, l2=0.01),
+        ),
+        decoder=(
+            Dense(4 * 4 * 256, l2=0.01),
+            Reshape((4, 4, 256)),
+            ConvT(128, l2=0.01),
+            ConvT(64, l2=0.01),
+            ConvT(32, l2=0.01),
+            ConvT(3, activation=None, l2=0.01),
+        ),
+        reported_loss="35",
+        clipnorm=1.0,
+    ),
     "v5": Architecture(
         source="thesis 5.10",
         encoder=(Conv(32), Conv(64), Conv(128), Dense(CODE_SIZE)),
@@ -101,9 +216,51 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             ConvT(32),
             ConvT(3, activation=None),
         ),
+        reported_loss="22",
         clipnorm=1.0,
     ),
+    "paper": Architecture(
+        source="arXiv 2209.09786, IV",
+        encoder=(
+            Standardized(),
+            *(Conv(factor * _PAPER_WIDTH, padding=1) for factor in (1, 2, 4, 8)),
+            Dense(CODE_SIZE),
+        ),
+        decoder=(
+            Dense(4 * 4 * 8 * _PAPER_WIDTH, activation="leaky_relu"),
+            Reshape((4, 4, 8 * _PAPER_WIDTH)),
+            *(Upsample("bilinear"), Conv(4 * _PAPER_WIDTH, stride=1)),
+            *(Upsample("bilinear"), Conv(2 * _PAPER_WIDTH, stride=1)),
+            *(Upsample("bilinear"), Conv(_PAPER_WIDTH, stride=1)),
+            *(Upsample("bilinear"), Conv(3, stride=1, activation=None)),
+        ),
+        global_clipnorm=10.0,
+        slope=0.01,
+        standardized=True,
+    ),
 }
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """What is added to an architecture against overfitting (thesis 4.5).
+
+    Attributes:
+        dropout: share of the values that are dropped after every hidden layer, in training.
+        l1: factor of the kernels' absolute values in the loss.
+        l2: factor of their squares, on top of the architecture's own.
+        embedding_l1: the same for the code table of v2 and v3.
+        embedding_l2: likewise.
+        initializer: of all kernels and of the code table, one of :data:`INITIALIZERS`; None for
+            the architecture's own.
+    """
+
+    dropout: float = 0.0
+    l1: float = 0.0
+    l2: float = 0.0
+    embedding_l1: float = 0.0
+    embedding_l2: float = 0.0
+    initializer: str | None = None
 
 
 @dataclass(frozen=True)
@@ -112,17 +269,20 @@ class Autoencoder:
 
     Attributes:
         encoder: float32 [N, 64, 64, 3] in 0..255 to code float32 [N, 128].
-        decoder: code float32 [N, 128] to image float32 [N, 64, 64, 3] in 0..255.
+        decoder: code float32 [N, 128] to image float32 [N, 64, 64, 3], in the units of ``target``.
         model: encoder and decoder in one.
+        target: from the encoder's input to what the decoder is to give for it: the image itself,
+            0..255, or its standardised form.
     """
 
     architecture: str
     encoder: Any
     decoder: Any
     model: Any
+    target: Callable[[Any], Any]
 
 
-def build_autoencoder(name: str) -> Autoencoder:
+def build_autoencoder(name: str, settings: NetworkSettings = NetworkSettings()) -> Autoencoder:
     """Build an untrained autoencoder.
 
     Raises:
@@ -133,43 +293,110 @@ def build_autoencoder(name: str) -> Autoencoder:
             f"architecture {name!r} is not known: choose one of {', '.join(ARCHITECTURES)}"
         )
     keras = import_keras()
+    from training.layers import Standardize
+
     architecture = ARCHITECTURES[name]
-    size = INPUT_SIZE
-    image = keras.Input((size, size, 3), name="image")
+    builder = _Builder(architecture.slope, settings)
+    image = keras.Input((INPUT_SIZE, INPUT_SIZE, 3), name="image")
     code_input = keras.Input((CODE_SIZE,), name="code")
-    encoder = keras.Model(image, _stack(architecture.encoder, image), name="encoder")
-    decoder = keras.Model(code_input, _stack(architecture.decoder, code_input), name="decoder")
+    encoder = keras.Model(image, builder.stack(architecture.encoder, image), name="encoder")
+    decoder = keras.Model(
+        code_input, builder.stack(architecture.decoder, code_input), name="decoder"
+    )
     model = keras.Model(image, decoder(encoder(image)), name="autoencoder")
-    return Autoencoder(name, encoder, decoder, model)
+    target = Standardize() if architecture.standardized else lambda pixels: pixels
+    return Autoencoder(name, encoder, decoder, model, target)
 
 
-def _stack(layers: tuple[Layer, ...], tensor: Any) -> Any:
-    for layer in layers:
-        tensor = _apply(layer, tensor)
-    return tensor
+@dataclass(frozen=True)
+class _Builder:
+    """Turns the table's layers into Keras layers."""
 
+    slope: float
+    settings: NetworkSettings
 
-def _apply(layer: Layer, tensor: Any) -> Any:
-    keras = import_keras()
-    if isinstance(layer, Reshape):
-        return keras.layers.Reshape(layer.shape)(tensor)
-    if isinstance(layer, MaxPool):
-        return keras.layers.MaxPooling2D(2, padding="same")(tensor)
-    if isinstance(layer, Upsample):
-        return keras.layers.UpSampling2D(2, interpolation=layer.interpolation)(tensor)
-    options = {
-        "activation": layer.activation,
-        "kernel_initializer": "glorot_uniform",
-        "kernel_regularizer": keras.regularizers.L2(layer.l2) if layer.l2 else None,
-    }
-    if isinstance(layer, Dense):
-        if len(tensor.shape) > 2:
-            tensor = keras.layers.Flatten()(tensor)
-        return keras.layers.Dense(layer.units, **options)(tensor)
-    if isinstance(layer, Conv):
-        return keras.layers.Conv2D(
-            layer.filters, 3, strides=layer.stride, padding=layer.padding, **options
+    def stack(self, layers: tuple[Layer, ...], tensor: Any) -> Any:
+        keras = import_keras()
+        last = len(layers) - 1
+        for index, layer in enumerate(layers):
+            tensor = self._apply(layer, tensor)
+            # Neither the code nor the image is hidden, and a reshape hides nothing new.
+            has_kernel = isinstance(layer, (Conv, ConvT, Dense))
+            if self.settings.dropout and has_kernel and index < last:
+                tensor = keras.layers.Dropout(self.settings.dropout)(tensor)
+        return tensor
+
+    def _apply(self, layer: Layer, tensor: Any) -> Any:
+        keras = import_keras()
+        if isinstance(layer, Reshape):
+            return keras.layers.Reshape(layer.shape)(tensor)
+        if isinstance(layer, MaxPool):
+            return keras.layers.MaxPooling2D(2, padding="same")(tensor)
+        if isinstance(layer, Upsample):
+            return keras.layers.UpSampling2D(2, interpolation=layer.interpolation)(tensor)
+        if isinstance(layer, (Table, Standardized)):
+            return self._own_layer(layer)(tensor)
+        leaky_relu = partial(keras.activations.leaky_relu, negative_slope=self.slope)
+        options = {
+            "activation": leaky_relu if layer.activation == "leaky_relu" else layer.activation,
+            "kernel_initializer": self.settings.initializer or "glorot_uniform",
+            "kernel_regularizer": _regularizer(self.settings.l1, layer.l2 + self.settings.l2),
+        }
+        if isinstance(layer, Dense):
+            if len(tensor.shape) > 2:
+                tensor = keras.layers.Flatten()(tensor)
+            return keras.layers.Dense(layer.units, **options)(tensor)
+        if isinstance(layer, Conv):
+            padding = layer.padding
+            if isinstance(padding, int):
+                tensor = keras.layers.ZeroPadding2D(padding)(tensor)
+                padding = "valid"
+            return keras.layers.Conv2D(
+                layer.filters, _KERNEL, strides=layer.stride, padding=padding, **options
+            )(tensor)
+        return keras.layers.Conv2DTranspose(
+            layer.filters, _KERNEL, strides=layer.stride, padding="same", **options
         )(tensor)
-    return keras.layers.Conv2DTranspose(
-        layer.filters, 3, strides=layer.stride, padding="same", **options
-    )(tensor)
+
+    def _own_layer(self, layer: Table | Standardized) -> Any:
+        from training.layers import CodeTable, Standardize
+
+        if isinstance(layer, Standardized):
+            return Standardize()
+        return CodeTable(
+            self.settings.initializer or "glorot_uniform",
+            _regularizer(self.settings.embedding_l1, self.settings.embedding_l2),
+        )
+
+
+def _regularizer(l1: float, l2: float) -> Any:
+    return import_keras().regularizers.L1L2(l1, l2) if l1 or l2 else None
+
+
+def count_macs(model: Any) -> int:
+    """Count the multiply-accumulate operations of a Keras model for one frame.
+
+    Counted are convolutions, fully connected layers and the code table. A transposed convolution
+    counts every input value with every weight, the cropped border included. Biases, activations,
+    pooling, upsampling and standardisation are left out.
+    """
+    keras = import_keras()
+    from training.layers import CodeTable
+
+    total = 0
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            total += count_macs(layer)
+        elif isinstance(layer, keras.layers.Conv2DTranspose):
+            total += _positions(layer.input.shape) * math.prod(layer.kernel.shape)
+        elif isinstance(layer, keras.layers.Conv2D):
+            total += _positions(layer.output.shape) * math.prod(layer.kernel.shape)
+        elif isinstance(layer, keras.layers.Dense):
+            total += math.prod(layer.kernel.shape)
+        elif isinstance(layer, CodeTable):
+            total += math.prod(layer.table.shape)
+    return total
+
+
+def _positions(shape: tuple[int | None, ...]) -> int:
+    return int(shape[1] or 0) * int(shape[2] or 0)

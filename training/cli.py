@@ -10,8 +10,12 @@ __all__ = ["main"]
 
 _VERBS = {
     "train": ("training.train", "train a detector on normal drives and export it to ONNX"),
+    "export": ("training.export_command", "export saved weights to ONNX, without training"),
+    "architectures": ("training.architectures_command", "list the autoencoders to choose from"),
+    "encode": ("training.encode", "write the codes that a model's encoder gives"),
     "corridor": ("training.corridor_command", "render a synthetic corridor drive"),
     "evaluate": ("training.evaluate", "measure a model on labelled drives and write a report"),
+    "stress": ("training.stress", "measure what a model makes of injected faults"),
     "download": ("training.download", "download the Hazards&Robots data set"),
     "inspect-hazards-robots": (
         "training.inspect_hazards_robots",

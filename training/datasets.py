@@ -14,7 +14,7 @@ from anomaly_detector.errors import SourceError
 from anomaly_detector.frame_cache import CachedFrames, cache_frames
 from anomaly_detector.sources import open_source
 
-__all__ = ["BlockSplit", "FrameSet", "open_frame_set", "split_blocks"]
+__all__ = ["BlockSplit", "FrameSet", "fold_blocks", "open_frame_set", "split_blocks"]
 
 
 class FrameSet:
@@ -126,3 +126,39 @@ def split_blocks(
         held.append(np.flatnonzero(is_held) + offset)
         offset += length
     return BlockSplit(np.concatenate(train), np.concatenate(held), gap)
+
+
+def fold_blocks(lengths: Sequence[int], folds: int, *, gap: int = 10) -> list[BlockSplit]:
+    """Split recordings for cross-validation, into folds of consecutive frames.
+
+    Each recording is cut into ``folds`` blocks of equal length; fold i holds out the i-th block of
+    each. As in :func:`split_blocks`, frames beside a held-out block are used for nothing.
+
+    Args:
+        lengths: number of frames of each recording.
+        folds: how many, 2 or more.
+        gap: frames left out on each side of a block; less where blocks are short.
+
+    Raises:
+        SourceError: a recording has fewer than two frames a fold.
+    """
+    if min(lengths) < 2 * folds:
+        raise SourceError(
+            f"a recording has {min(lengths)} frames, too few for {folds} folds: "
+            "record a longer drive or ask for fewer folds"
+        )
+    splits = []
+    for fold in range(folds):
+        train: list[NDArray[np.int64]] = []
+        held: list[NDArray[np.int64]] = []
+        offset = 0
+        for length in lengths:
+            first, end = length * fold // folds, length * (fold + 1) // folds
+            margin = min(gap, (end - first) // 2)
+            numbers = np.arange(length)
+            held.append(numbers[first:end] + offset)
+            near = (numbers >= first - margin) & (numbers < end + margin)
+            train.append(numbers[~near] + offset)
+            offset += length
+        splits.append(BlockSplit(np.concatenate(train), np.concatenate(held), gap))
+    return splits

@@ -1,7 +1,7 @@
 """``python -m training evaluate``: how well a model tells hazards from normal frames.
 
-Frames are streamed and scored one by one, exactly as on the robot; only scores, labels and a few
-small pictures are kept.
+Frames are streamed and scored one by one, exactly as on the robot; only scores, codes (512 bytes a
+frame), labels and a few small pictures are kept.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from anomaly_detector.sources import (
     is_bag,
     open_source,
 )
+from training.codes import CodeModel, has_code
 from training.labels import NORMAL, FrameLabels, read_labels
 from training.metrics import (
     DEFAULT_BLOCK,
@@ -57,6 +58,8 @@ __all__ = [
     "add_arguments",
     "evaluate",
     "format_evaluation",
+    "frame_names",
+    "iterate_recordings",
     "run",
     "write_evaluation",
 ]
@@ -153,6 +156,7 @@ class Evaluation:
         delays: one per event, at the model's threshold.
         misses: anomalous frames with the lowest scores, worst first.
         false_alarms: normal frames with the highest scores, worst first.
+        codes: float32 [N, size], the encoder's vector of every frame; None for a model without.
     """
 
     model: str
@@ -165,6 +169,7 @@ class Evaluation:
     delays: tuple[EventDelay, ...]
     misses: tuple[GalleryFrame, ...]
     false_alarms: tuple[GalleryFrame, ...]
+    codes: NDArray[np.float32] | None = None
 
     @property
     def threshold(self) -> float:
@@ -177,7 +182,7 @@ class Evaluation:
         return class_name_table(self.frames.labels, self.frames.classes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give all but the per-frame table, JSON-safe, NaN as None."""
+        """Give all but the per-frame table and the codes, JSON-safe, NaN as None."""
         names = self.class_names
         return {
             "model": self.model,
@@ -224,6 +229,8 @@ def evaluate(
         ModelError: the model fails.
     """
     truths = _Truths(recordings)
+    code_model = CodeModel(detector.path) if has_code(detector.path) else None
+    codes: list[NDArray[np.float32]] = []
     misses, false_alarms = _WorstFrames(gallery), _WorstFrames(gallery)
     names: list[str] = []
     owners: list[int] = []
@@ -255,6 +262,8 @@ def evaluate(
                         detection.anomaly_map.copy(),
                     )
                     worst.add((number, position // _GALLERY_GAP, label), badness, kept)
+                if code_model is not None:
+                    codes.append(code_model.encode(shrink(frame.pixels)[np.newaxis]))
                 names.append(frame.name)
                 owners.append(number)
                 stamps.append(stamp if frame.stamp_ns is None else frame.stamp_ns)
@@ -297,6 +306,7 @@ def evaluate(
         delays=tuple(detection_delays(events, table.scores >= detector.threshold, table.stamps_ns)),
         misses=misses.worst_first(),
         false_alarms=false_alarms.worst_first(),
+        codes=np.concatenate(codes) if codes else None,
     )
 
 
@@ -518,7 +528,7 @@ def _named_source(text: str) -> tuple[str, str]:
     return name, source
 
 
-def _frame_names(source: FrameSource) -> list[str]:
+def frame_names(source: FrameSource) -> list[str]:
     """Give the names that the frames of a recording will have."""
     if isinstance(source, ImageFilesSource):
         return [file.name for file in source.files]
@@ -538,7 +548,7 @@ class _Truths:
         for recording in recordings:
             if recording.labels is not None:
                 # Checks all names before the first frame is scored.
-                recording.labels.rows_for(_frame_names(recording.source))
+                recording.labels.rows_for(frame_names(recording.source))
                 self._register(recording.labels)
         for recording in recordings:
             if recording.labels is None and recording.class_name not in self._numbers:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from training.code_space import code_space_section
 from training.evaluate import Evaluation, GalleryFrame, iterate_recordings
 from training.figures import histogram_figure, pr_figure, roc_figure, timeline_figure
 from training.metrics import Curve, EventDelay, Interval, curves
@@ -45,6 +46,7 @@ def evaluation_report(evaluation: Evaluation) -> Report:
         _scores(evaluation),
         _timelines(evaluation),
         _classes(evaluation),
+        _code_space(evaluation),
         _events(evaluation),
         _gallery(
             evaluation,
@@ -276,6 +278,12 @@ def _classes(evaluation: Evaluation) -> ReportSection | None:
         if any("*" in cell for row in rows for cell in row)
         else (),
     )
+
+
+def _code_space(evaluation: Evaluation) -> ReportSection | None:
+    if evaluation.codes is None:
+        return None
+    return code_space_section(evaluation.codes, evaluation.frames.labels, evaluation.frames.classes)
 
 
 def _events(evaluation: Evaluation) -> ReportSection | None:

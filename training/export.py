@@ -39,8 +39,8 @@ _CODE = "code"
 def convert(scorer: Scorer) -> Any:
     """Convert a scoring function to an ``onnx.ModelProto``.
 
-    The encoder's vector is no output, but a tensor named ``code`` inside the graph, where
-    :func:`training.codes.code_model` finds it.
+    The encoder's vector, if the scorer gives one, becomes no output but a tensor named ``code``
+    inside the graph, where :class:`training.codes.CodeModel` finds it.
 
     Args:
         scorer: from :mod:`training.scorers`.
@@ -63,6 +63,7 @@ def convert(scorer: Scorer) -> Any:
             # identity: an output that is also used inside the graph would lose its name.
             name: tensorflow.identity(outputs[name], name=name)
             for name in (*_OUTPUTS, _CODE)
+            if name in outputs
         }
 
     with warnings.catch_warnings():
@@ -81,11 +82,14 @@ def convert(scorer: Scorer) -> Any:
 
 
 def _hide_output(graph: Any, name: str) -> None:
-    """Make an output an inner tensor of the same name.
+    """Make an output, if there is one of this name, an inner tensor of the same name.
 
     Where the output is a mere copy, the tensor that it copies gets its name: nothing would keep
     the copy in the graph.
     """
+    output = next((item for item in graph.output if item.name == name), None)
+    if output is None:
+        return
     maker = next(node for node in graph.node if name in node.output)
     if maker.op_type == "Identity":
         original = maker.input[0]
@@ -95,7 +99,6 @@ def _hide_output(graph: Any, name: str) -> None:
                 for index, other in enumerate(names):
                     if other == original:
                         names[index] = name
-    output = next(item for item in graph.output if item.name == name)
     graph.output.remove(output)
 
 

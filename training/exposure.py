@@ -7,7 +7,6 @@ or dark frame reconstructs too well, and a small object hardly moves the mean er
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from anomaly_detector.preprocessing import INPUT_SIZE
 from training.outliers import paste_outlier, picture_fault, vary_normal
 
-__all__ = ["MAP_SIZE", "ExposureSettings", "build_exposure_network", "exposure_batch"]
+__all__ = ["MAP_SIZE", "build_exposure_network", "loss_model", "make_batch"]
 
 MAP_SIZE = INPUT_SIZE // 2
 """Height and width of the network's map."""
@@ -27,25 +26,8 @@ MAP_SIZE = INPUT_SIZE // 2
 _MASK_SHARE = 0.3
 """A map cell counts as anomalous when this share of it is covered."""
 
-
-@dataclass(frozen=True)
-class ExposureSettings:
-    """How the network is trained.
-
-    Attributes:
-        steps: optimiser steps.
-        batch_size: frames a step: half of them normal, a quarter with something pasted in, a
-            quarter with a fault of the whole picture.
-        learning_rate: of AdamW at its peak; rises for 5 % of the steps, then falls as a cosine.
-        weight_decay: of AdamW.
-        seed: of weights, outliers and order.
-    """
-
-    steps: int = 1600
-    batch_size: int = 48
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-4
-    seed: int = 0
+_MIN_VISIBLE = 2
+"""Pixels at 64x64 that must visibly differ for a frame to count as anomalous."""
 
 
 def build_exposure_network() -> Any:
@@ -97,47 +79,80 @@ def _merge(coarse: Any, fine: Any, filters: int) -> Any:
     return _convolution(layers.Concatenate()([coarse, fine]), filters)
 
 
-def exposure_batch(
+def loss_model(network: Any) -> Any:
+    """Give the Keras model that is trained: from :func:`make_batch`'s arrays to each frame's loss.
+
+    Both answers are trained by binary cross-entropy. Anomalous cells weigh five times as much,
+    since they are few.
+
+    Returns:
+        A model with output float32 [N]. It shares its weights with the network.
+    """
+    inputs = {
+        "image": keras.Input((INPUT_SIZE, INPUT_SIZE, 3), name="image"),
+        "map": keras.Input((MAP_SIZE, MAP_SIZE), name="map"),
+        "map_weight": keras.Input((), name="map_weight"),
+        "frame": keras.Input((), name="frame"),
+    }
+    answers = network(inputs["image"])
+    cells = _cross_entropy(inputs["map"], answers["map"]) * (1 + 4 * inputs["map"])
+    map_loss = 4 * ops.mean(cells, axis=(1, 2)) * inputs["map_weight"]
+    frame_loss = _cross_entropy(inputs["frame"], answers["frame"][:, 0])
+    return keras.Model(inputs, map_loss + frame_loss, name="exposure_loss")
+
+
+def _cross_entropy(target: Any, log_odds: Any) -> Any:
+    # log(1 + exp(-|x|)) keeps its accuracy where the sigmoid has lost it.
+    return ops.relu(log_odds) - log_odds * target + ops.log1p(ops.exp(-ops.abs(log_odds)))
+
+
+def make_batch(
     generator: np.random.Generator,
-    size: int,
+    images: NDArray[np.uint8],
     pool: NDArray[np.uint8],
     anomalies: NDArray[np.uint8] | None = None,
-) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
-    """Make a batch of normal frames and outliers.
+) -> dict[str, NDArray[np.float32]]:
+    """Turn normal frames into a batch for training.
+
+    Of every four frames two stay normal, the third gets something pasted in, and the fourth a fault
+    of the whole picture.
 
     Args:
         generator: source of chance.
-        size: frames in the batch, a multiple of 4.
-        pool: uint8 [N, 64, 64, 3], normal frames.
-        anomalies: uint8 [M, 64, 64, 3], recorded anomalies; half of the frames that would get a
-            fault of the whole picture are drawn from them.
+        images: uint8 [N, 64, 64, 3], normal frames.
+        pool: uint8 [M, 64, 64, 3], normal frames to take textures from.
+        anomalies: uint8 [K, 64, 64, 3], recorded anomalies; they take the place of half of the
+            whole-picture faults.
 
     Returns:
-        Pictures float32 [size, 64, 64, 3]; targets ``map`` [size, 32, 32] and ``frame``
-        [size, 1] in 0..1; weights for both, [size].
+        ``image`` float32 [N, 64, 64, 3], whole grey levels; ``map`` [N, 32, 32] and ``frame`` [N],
+        1 where anomalous; ``map_weight`` [N], 0 where nothing is known of the place.
     """
-    pictures = np.empty((size, *pool.shape[1:]), np.float32)
-    maps = np.zeros((size, MAP_SIZE, MAP_SIZE), np.float32)
-    frame = np.zeros((size, 1), np.float32)
-    map_weight = np.ones(size, np.float32)
-    for index in range(size):
-        picture = pool[generator.integers(len(pool))].astype(np.float32)
-        if index % 4 == 3 and anomalies is not None and generator.random() < 0.5:
-            picture = anomalies[generator.integers(len(anomalies))].astype(np.float32)
-            picture = vary_normal(picture, generator)
-            # Where in the frame the anomaly lies is not known.
-            frame[index], map_weight[index] = 1, 0
+    count = len(images)
+    batch = {
+        "image": np.empty(images.shape, np.float32),
+        "map": np.zeros((count, MAP_SIZE, MAP_SIZE), np.float32),
+        "map_weight": np.ones(count, np.float32),
+        "frame": np.zeros(count, np.float32),
+    }
+    for index in range(count):
+        picture = images[index].astype(np.float32)
+        kind = index % 4
+        if kind == 3 and anomalies is not None and generator.random() < 0.5:
+            recorded = anomalies[int(generator.integers(len(anomalies)))]
+            picture = vary_normal(recorded.astype(np.float32), generator)
         else:
             picture = vary_normal(picture, generator)
-            if index % 4 == 2:
-                picture, mask = paste_outlier(picture, generator, pool)
-                cells = cv2.resize(mask, (MAP_SIZE, MAP_SIZE), interpolation=cv2.INTER_AREA)
-                maps[index] = cells > _MASK_SHARE
-                frame[index] = mask.sum() > 2
-            elif index % 4 == 3:
+            if kind == 3:
                 picture = picture_fault(picture, generator, pool)
-                frame[index], map_weight[index] = 1, 0
-        # A camera gives whole grey levels between 0 and 255, whatever happened before.
-        pictures[index] = np.rint(np.clip(picture, 0, 255))
-    weights = {"map": map_weight, "frame": np.ones(size, np.float32)}
-    return pictures, {"map": maps, "frame": frame}, weights
+        if kind == 2:
+            picture, mask = paste_outlier(picture, generator, pool)
+            cells = cv2.resize(mask, (MAP_SIZE, MAP_SIZE), interpolation=cv2.INTER_AREA)
+            batch["map"][index] = cells > _MASK_SHARE
+            batch["frame"][index] = mask.sum() > _MIN_VISIBLE
+        elif kind == 3:
+            batch["frame"][index] = 1
+            batch["map_weight"][index] = 0
+        # A camera gives whole grey levels between 0 and 255, whatever was done to them.
+        batch["image"][index] = np.rint(np.clip(picture, 0, 255))
+    return batch

@@ -31,6 +31,7 @@ __all__ = [
     "png_uri",
     "pr_figure",
     "roc_figure",
+    "scatter_figure",
     "svg_uri",
     "timeline_figure",
     "wants_log_scale",
@@ -73,6 +74,7 @@ _STYLE: dict[str, Any] = {
     "svg.hashsalt": "anomaly_detector",
 }
 
+_MARKERS = ("o", "^", "s")
 _MAX_LINE_POINTS = 3000
 _SLANTED_LABELS = 40
 _LETTER_WIDTH = 0.0065
@@ -145,6 +147,45 @@ def histogram_figure(
             axes.set_xscale("log")
         axes.set(title="Scores", xlabel=score_label, ylabel="Share of its frames (%)")
         axes.legend(loc="best", fontsize=8.5)
+    return figure
+
+
+def scatter_figure(
+    groups: Sequence[tuple[str, FloatArray]],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    first_is_normal: bool = True,
+) -> Figure:
+    """Draw groups of points, each in its colour and, beyond eight of them, with its marker.
+
+    Args:
+        groups: name and points, float [n, 2]; later groups are drawn over earlier ones.
+        title: of the figure.
+        x_label: x label.
+        y_label: y label.
+        first_is_normal: draw the first group small and grey: blue would look like a class.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = _new_figure(9.6, 5.2)
+        axes = figure.add_subplot()
+        for index, (name, points) in enumerate(groups):
+            normal = first_is_normal and index == 0
+            number = index - first_is_normal
+            axes.scatter(
+                points[:, 0],
+                points[:, 1],
+                s=10 if normal else 18,
+                c=_MUTED if normal else _CLASS_COLORS[number % len(_CLASS_COLORS)],
+                marker="o" if normal else _MARKERS[number // len(_CLASS_COLORS) % len(_MARKERS)],
+                alpha=0.35 if normal else 0.75,
+                linewidths=0,
+                label=name,
+                zorder=2 + index,
+            )
+        axes.set(title=title, xlabel=x_label, ylabel=y_label)
+        figure.legend(loc="outside right upper", fontsize=8.5, markerscale=1.6)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Fits networks: batches from a frame set, progress, history, and what Ctrl-C leaves behind.
+"""Fits networks: batches from a frame set, progress, history, checkpoints, and Ctrl-C.
 
 Import :mod:`training.backend` and call ``import_keras`` before this module: its own import of Keras
 is not a quiet one.
@@ -10,7 +10,8 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -18,8 +19,16 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from anomaly_detector.errors import AnomalyDetectorError
+from training.backend import import_tensorflow
+from training.checkpoint import Checkpoint
 
-__all__ = ["FitResult", "FitSettings", "fit"]
+__all__ = ["FitResult", "FitSettings", "adam", "fit"]
+
+Take: TypeAlias = Callable[[NDArray[np.int64]], tuple[Any, Any]]
+"""From frame numbers to inputs and targets."""
+
+Draw: TypeAlias = Callable[[np.random.Generator, Any], Any]
+"""From a generator and a batch's inputs to what is trained on instead."""
 
 
 @dataclass(frozen=True)
@@ -33,18 +42,21 @@ class FitSettings:
         epochs: upper limit.
         batch_size: frames a step.
         learning_rate: of Adam, at the start.
-        clipnorm: limit of each gradient's norm; None for no limit.
-        early_stopping_patience: epochs without a better validation loss before stopping.
-        plateau_patience: epochs without a better validation loss before the rate is reduced.
+        clipnorm: limit of each gradient's norm; None or 0 for no limit.
+        global_clipnorm: limit of the norm of all gradients together; likewise.
+        early_stopping_patience: epochs without a better validation loss before stopping; 0 never.
+        plateau_patience: epochs without a better validation loss before the rate is reduced; 0
+            never.
         plateau_factor: what the rate is multiplied with then.
         min_learning_rate: floor of the rate.
-        seed: of the order of the frames.
+        seed: of the order of the frames and of what is drawn for them.
     """
 
     epochs: int = 100
     batch_size: int = 32
     learning_rate: float = 1e-3
     clipnorm: float | None = None
+    global_clipnorm: float | None = None
     early_stopping_patience: int = 5
     plateau_patience: int = 4
     plateau_factor: float = 0.1
@@ -60,8 +72,9 @@ class FitResult:
         history: per epoch, name of a quantity to its values.
         best_epoch: number of the best epoch, from 1.
         best_loss: its validation loss.
-        seconds: time it took.
+        seconds: time it took, that of the runs before a resumed one included.
         stopped_by: ``epochs``, ``early-stopping`` or ``interrupt``.
+        trained: at least one epoch was trained now, and not all taken from a checkpoint.
     """
 
     history: dict[str, list[float]] = field(default_factory=dict)
@@ -69,33 +82,33 @@ class FitResult:
     best_loss: float = float("inf")
     seconds: float = 0.0
     stopped_by: str = "epochs"
+    trained: bool = False
 
 
 class _Batches(keras.utils.PyDataset):
-    """Shuffled batches, drawn anew for every epoch from the seed and the epoch's number."""
+    """Shuffled batches; an epoch's order and draws follow from the seed and its number alone."""
 
     def __init__(
         self,
-        take: Callable[[NDArray[np.int64]], tuple[Any, Any]],
+        take: Take,
         indices: NDArray[np.int64],
         batch_size: int,
         seed: int | None,
+        draw: Draw | None = None,
     ) -> None:
         super().__init__()
         self._take = take
         self._indices = indices
         self._batch_size = batch_size
         self._seed = seed
-        self._epoch = -1
-        self.on_epoch_begin()
+        self._draw = draw
+        self.set_epoch(0)
 
-    def on_epoch_begin(self) -> None:
-        self._epoch += 1
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+        self._order = self._indices
         if self._seed is not None:
-            generator = np.random.default_rng((self._seed, self._epoch))
-            self._order = generator.permutation(self._indices)
-        else:
-            self._order = self._indices
+            self._order = np.random.default_rng((self._seed, epoch)).permutation(self._indices)
 
     def __len__(self) -> int:
         return -(-len(self._indices) // self._batch_size)
@@ -103,7 +116,22 @@ class _Batches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         start = index * self._batch_size
         # Sorted: neighbouring frames of a memory-mapped file are read together.
-        return self._take(np.sort(self._order[start : start + self._batch_size]))
+        inputs, targets = self._take(np.sort(self._order[start : start + self._batch_size]))
+        if self._draw is not None:
+            generator = np.random.default_rng((self._seed or 0, self._epoch, index))
+            inputs = self._draw(generator, inputs)
+        return inputs, targets
+
+
+class _EpochStart(keras.callbacks.Callback):
+    """Tells the batches which epoch it is: Keras counts anew in every fit."""
+
+    def __init__(self, batches: _Batches) -> None:
+        super().__init__()
+        self._batches = batches
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._batches.set_epoch(epoch)
 
 
 class _BestWeights(keras.callbacks.Callback):
@@ -112,22 +140,23 @@ class _BestWeights(keras.callbacks.Callback):
     def __init__(self, result: FitResult) -> None:
         super().__init__()
         self._result = result
-        self._weights: list[Any] | None = None
+        self.weights: list[Any] | None = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         logs = logs or {}
         for name, value in logs.items():
             self._result.history.setdefault(name, []).append(float(value))
+        self._result.trained = True
         loss = float(logs["val_loss"])
         if loss < self._result.best_loss:
             self._result.best_loss = loss
             self._result.best_epoch = epoch + 1
-            self._weights = self.model.get_weights()
+            self.weights = self.model.get_weights()
 
-    def restore(self) -> bool:
-        if self._weights is None:
+    def restore(self, model: Any) -> bool:
+        if self.weights is None:
             return False
-        self.model.set_weights(self._weights)
+        model.set_weights(self.weights)
         return True
 
 
@@ -137,6 +166,9 @@ class _Progress(keras.callbacks.Callback):
         self._bar = tqdm(total=epochs, desc=label, unit="epoch", disable=disable)
         self._frames = frames
         self._start = 0.0
+
+    def skip(self, epochs: int) -> None:
+        self._bar.update(epochs)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._start = time.perf_counter()
@@ -153,16 +185,169 @@ class _Progress(keras.callbacks.Callback):
         self._bar.close()
 
 
+class _TensorBoard(keras.callbacks.Callback):
+    """Writes the losses as TensorBoard scalars.
+
+    Keras' own callback needs the package tensorboard for writing; TensorFlow alone is enough.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        self._writer = import_tensorflow().summary.create_file_writer(str(self._folder))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        tensorflow = import_tensorflow()
+        metadata = tensorflow.compat.v1.SummaryMetadata()
+        metadata.plugin_data.plugin_name = "scalars"
+        values = dict(logs or {}) | {"learning_rate": float(self.model.optimizer.learning_rate)}
+        with self._writer.as_default():
+            for name, value in values.items():
+                tensor = tensorflow.constant(value, "float32")
+                tensorflow.summary.write(name, tensor, step=epoch + 1, metadata=metadata)
+        self._writer.flush()
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        self._writer.close()
+
+
+class _Checkpoints(keras.callbacks.Callback):
+    """Writes a checkpoint after every epoch, and starts a training from one.
+
+    It has to come after the callbacks whose state it keeps.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        result: FitResult,
+        best: _BestWeights,
+        stateful: dict[str, tuple[Any, tuple[str, ...]]],
+    ) -> None:
+        super().__init__()
+        self._path = path
+        self._result = result
+        self._best = best
+        self._stateful = stateful
+        self._resumed: Checkpoint | None = None
+        self._start = time.perf_counter()
+
+    def resume(self, model: Any) -> int:
+        """Bring model and result to the checkpoint's state; gives the epochs it has behind it.
+
+        Raises:
+            AnomalyDetectorError: the checkpoint is damaged or of another network.
+        """
+        state = Checkpoint.read(self._path)
+        model.optimizer.build(model.trainable_variables)
+        for name, variables in self._variables(model).items():
+            arrays = state.arrays[name]
+            if [v.shape for v in variables] != [a.shape for a in arrays]:
+                raise AnomalyDetectorError(
+                    f"checkpoint {self._path} is of another network: leave --resume out to train "
+                    "afresh"
+                )
+            for variable, array in zip(variables, arrays, strict=True):
+                variable.assign(array)
+        self._best.weights = list(state.arrays["best"])
+        for name, value in state.values["result"].items():
+            setattr(self._result, name, value)
+        self._resumed = state
+        return int(state.values["epochs"])
+
+    @property
+    def stopped(self) -> bool:
+        """The training that the checkpoint is of had come to its end by itself."""
+        return self._resumed is not None and bool(self._resumed.values["stopped"])
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        if self._resumed is not None:
+            for name, (callback, attributes) in self._stateful.items():
+                for attribute in attributes:
+                    setattr(callback, attribute, self._resumed.values[name][attribute])
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if self._best.weights is None:
+            return
+        result = self._result
+        arrays = {
+            name: [np.asarray(v) for v in variables]
+            for name, variables in self._variables(self.model).items()
+        }
+        values = {
+            "epochs": epoch + 1,
+            "stopped": bool(self.model.stop_training),
+            "result": {
+                "history": result.history,
+                "best_epoch": result.best_epoch,
+                "best_loss": result.best_loss,
+                "seconds": result.seconds + time.perf_counter() - self._start,
+            },
+        }
+        for name, (callback, attributes) in self._stateful.items():
+            values[name] = {attribute: getattr(callback, attribute) for attribute in attributes}
+        Checkpoint(arrays | {"best": self._best.weights}, values).write(self._path)
+
+    def _variables(self, model: Any) -> dict[str, list[Any]]:
+        # The model's include the states of its random generators (dropout).
+        return {"model": model.variables, "optimizer": model.optimizer.variables}
+
+
+class FusedAdam(keras.optimizers.Adam):
+    """Adam with TensorFlow's one-pass kernel: the same formula, a third of the time on a CPU."""
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        tensorflow = import_tensorflow()
+        index = self._get_variable_index(variable)
+        step = tensorflow.cast(self.iterations + 1, variable.dtype)
+        tensorflow.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=tensorflow.pow(tensorflow.cast(self.beta_1, variable.dtype), step),
+            beta2_power=tensorflow.pow(tensorflow.cast(self.beta_2, variable.dtype), step),
+            lr=tensorflow.cast(learning_rate, variable.dtype),
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
+
+
+def adam(settings: FitSettings) -> Any:
+    """Give the optimizer: Adam with the settings' rate and clipping."""
+    fused = keras.backend.backend() == "tensorflow"
+    return (FusedAdam if fused else keras.optimizers.Adam)(
+        settings.learning_rate,
+        clipnorm=settings.clipnorm or None,
+        global_clipnorm=settings.global_clipnorm or None,
+    )
+
+
+def _jit_compile() -> bool | str:
+    """XLA pays on a GPU; on a CPU its convolutions are slower than oneDNN's."""
+    if keras.backend.backend() == "tensorflow" and not keras.distribution.list_devices("gpu"):
+        return False
+    return "auto"
+
+
 def fit(
     model: Any,
-    take: Callable[[NDArray[np.int64]], tuple[Any, Any]],
+    take: Take,
     train: NDArray[np.int64],
     validation: NDArray[np.int64],
     settings: FitSettings,
     *,
-    loss: str,
+    loss: Any,
     label: str,
     progress: bool = True,
+    draw: Draw | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    keep_optimizer: bool = False,
+    tensorboard: Path | None = None,
 ) -> FitResult:
     """Fit a Keras model with Adam; leaves the best weights in it.
 
@@ -172,48 +357,80 @@ def fit(
         train: frame numbers to train on.
         validation: frame numbers to validate on.
         settings: see there.
-        loss: name of the Keras loss.
+        loss: Keras loss, or its name.
         label: name on the progress bar.
         progress: show a progress bar on stderr.
+        draw: changes the inputs of training batches; called with a generator that follows from
+            seed, epoch and batch.
+        checkpoint: file to keep the state in, written after every epoch.
+        resume: go on from that file, if it is there, to the same end as a run in one go.
+        keep_optimizer: go on with the model's optimizer and its learning rate, if it has one.
+        tensorboard: folder for TensorBoard logs.
 
     Raises:
-        AnomalyDetectorError: the loss became NaN, or Ctrl-C came before the first epoch's end.
+        AnomalyDetectorError: the loss became NaN, Ctrl-C came before the first epoch's end, or the
+            checkpoint cannot be used.
     """
     result = FitResult()
     best = _BestWeights(result)
     bar = _Progress(label, settings.epochs, len(train), not progress)
-    optimizer = keras.optimizers.Adam(settings.learning_rate, clipnorm=settings.clipnorm)
-    model.compile(optimizer=optimizer, loss=loss)
+    batches = _Batches(take, train, settings.batch_size, settings.seed, draw)
+    if not (keep_optimizer and model.compiled):
+        model.compile(optimizer=adam(settings), loss=loss, jit_compile=_jit_compile())
+    callbacks: list[Any] = [_EpochStart(batches), best]
+    stateful: dict[str, tuple[Any, tuple[str, ...]]] = {}
+    if settings.early_stopping_patience:
+        stopping = keras.callbacks.EarlyStopping(
+            "val_loss", patience=settings.early_stopping_patience
+        )
+        callbacks.append(stopping)
+        stateful["early_stopping"] = (stopping, ("best", "best_epoch", "wait"))
+    if settings.plateau_patience:
+        plateau = keras.callbacks.ReduceLROnPlateau(
+            "val_loss",
+            factor=settings.plateau_factor,
+            patience=settings.plateau_patience,
+            min_lr=settings.min_learning_rate,
+        )
+        callbacks.append(plateau)
+        stateful["plateau"] = (plateau, ("best", "wait", "cooldown_counter"))
+    callbacks += [keras.callbacks.TerminateOnNaN(), bar]
+    if tensorboard is not None:
+        callbacks.append(_TensorBoard(tensorboard))
+    done = 0
+    stopped = False
+    if checkpoint is not None:
+        checkpoints = _Checkpoints(checkpoint, result, best, stateful)
+        callbacks.append(checkpoints)
+        if resume and checkpoint.is_file():
+            done = checkpoints.resume(model)
+            stopped = checkpoints.stopped
+            bar.skip(done)
     start = time.perf_counter()
     try:
-        model.fit(
-            _Batches(take, train, settings.batch_size, settings.seed),
-            validation_data=_Batches(take, validation, 4 * settings.batch_size, None),
-            epochs=settings.epochs,
-            shuffle=False,
-            verbose=0,
-            callbacks=[
-                best,
-                keras.callbacks.EarlyStopping(
-                    "val_loss", patience=settings.early_stopping_patience
-                ),
-                keras.callbacks.ReduceLROnPlateau(
-                    "val_loss",
-                    factor=settings.plateau_factor,
-                    patience=settings.plateau_patience,
-                    min_lr=settings.min_learning_rate,
-                ),
-                keras.callbacks.TerminateOnNaN(),
-                bar,
-            ],
-        )
+        if done < settings.epochs and not stopped:
+            model.fit(
+                batches,
+                validation_data=_Batches(take, validation, 4 * settings.batch_size, None),
+                epochs=settings.epochs,
+                initial_epoch=done,
+                shuffle=False,
+                verbose=0,
+                callbacks=callbacks,
+            )
     except KeyboardInterrupt:
         result.stopped_by = "interrupt"
     finally:
         bar.close()
-    result.seconds = time.perf_counter() - start
+    result.seconds += time.perf_counter() - start
+    _finish(result, best.restore(model), settings, label)
+    return result
+
+
+def _finish(result: FitResult, restored: bool, settings: FitSettings, label: str) -> None:
+    """Tell how the training ended, or raise when it gave nothing."""
     epochs = len(result.history.get("loss", []))
-    if not best.restore():
+    if not restored:
         if result.stopped_by == "interrupt":
             raise AnomalyDetectorError(
                 f"{label} was interrupted in its first epoch: nothing learned, nothing written"
@@ -230,4 +447,3 @@ def fit(
         )
     elif epochs < settings.epochs:
         result.stopped_by = "early-stopping"
-    return result

@@ -1,0 +1,336 @@
+"""``python -m training compare``: every architecture with every scorer, on one pair of drives.
+
+Each autoencoder is trained once, for a limited time, and every scorer is put on top of it; each of
+the resulting detectors is exported and measured like any other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from anomaly_detector.detector import Detector
+from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.files import atomic_path
+from anomaly_detector.preprocessing import INPUT_SIZE
+from anomaly_detector.sources import open_source
+from training.architectures import ARCHITECTURES
+from training.datasets import open_frame_set, split_blocks
+from training.labels import read_hazard_sizes, read_labels
+from training.metrics import area_under_roc, json_safe
+from training.options import SCORERS, TrainOptions, check_options
+from training.stress import Exclusion, numbered_frames, parse_exclusion, run_stress
+from training.stress_faults import FAULT_SETS, choose_faults
+
+if TYPE_CHECKING:
+    from training.job import Job, Trained
+
+__all__ = ["Comparison", "add_arguments", "compare", "format_comparison", "run"]
+
+SMALL_HAZARD = 0.01
+"""Share of the picture under which a hazard counts as small."""
+
+_SMALL_FAULTS = ("flat_box_6", "flat_box_10")
+_TIMED_RUNS = 300
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One row of the table.
+
+    Attributes:
+        architecture: the network.
+        scorer: what makes the score.
+        parameters: of the networks that make the score.
+        macs: multiply-accumulates of the network for one frame; None where not counted.
+        epochs: trained, of the network that the row adds.
+        seconds_per_epoch: of that training.
+        validation_loss: best on held-out blocks: of the autoencoder, the mean squared error.
+        roc_auc: any hazard against normal, or the mean over the injected faults.
+        roc_auc_small: of hazards that cover less than 1 % of the picture, or the mean over boxes
+            of 6x6 and 10x10.
+        roc_auc_unseen: of the classes that are not among the anomalies trained on; None when
+            nothing says which these are.
+        milliseconds: a frame in ONNX Runtime, one thread, median.
+    """
+
+    architecture: str
+    scorer: str
+    parameters: int
+    macs: int | None
+    epochs: int
+    seconds_per_epoch: float
+    validation_loss: float
+    roc_auc: float
+    roc_auc_small: float
+    roc_auc_unseen: float | None
+    milliseconds: float
+
+
+Measure = Callable[[Detector], tuple[float, float, float | None]]
+"""Gives ROC-AUC, that of small hazards, and that of unseen classes."""
+
+
+def compare(
+    options: TrainOptions,
+    architectures: Sequence[str],
+    scorers: Sequence[str],
+    measure: Measure,
+    folder: Path,
+    report: Callable[[Comparison], None],
+) -> list[Comparison]:
+    """Train and measure every pair.
+
+    Args:
+        options: of the training; architecture, scorer and out are set for each pair.
+        architectures: names of autoencoders.
+        scorers: names of scorers; those that need no autoencoder are trained once.
+        measure: measures a detector on the test drive.
+        folder: where the models go, ``ARCHITECTURE_SCORER.onnx``.
+        report: called with every row when it is there.
+
+    Raises:
+        AnomalyDetectorError: an option or a recording is at fault.
+    """
+    from training.scorer_table import SCORER_TABLE
+    from training.train import prepare
+
+    rows: list[Comparison] = []
+
+    def add(job: Job, trained: Trained) -> None:
+        rows.append(_measured(job, trained, measure))
+        report(rows[-1])
+
+    alone = [name for name in scorers if SCORERS[name].architecture]
+    on_top = [name for name in scorers if name not in alone]
+    pairs = [(architecture, on_top) for architecture in architectures if on_top]
+    for architecture, names in [*pairs, *((str(SCORERS[n].architecture), [n]) for n in alone)]:
+        base: Trained | None = None
+        for name in names:
+            changed = replace(
+                options,
+                architecture=architecture,
+                scorer=name,
+                out=folder / f"{architecture}_{name}.onnx",
+                anomalies=options.anomalies if SCORERS[name].takes_anomalies else (),
+            )
+            check_options(changed)
+            job = prepare(changed)
+            entry = SCORER_TABLE[name]
+            if entry.needs_autoencoder and base is None:
+                from training.train_autoencoder import train_autoencoder
+
+                base = train_autoencoder(job)
+            add(job, entry.train(job, base))
+    return rows
+
+
+def _measured(job: Job, trained: Trained, measure: Measure) -> Comparison:
+    from training.architectures import count_macs
+    from training.train import export_trained
+
+    options = job.options
+    export_trained(job, trained)
+    detector = Detector(options.out)
+    network, history = list(trained.histories.items())[-1]
+    epochs = len(history["loss"])
+    roc_auc, small, unseen = measure(detector)
+    main = trained.networks.get("autoencoder") or trained.networks[network]
+    return Comparison(
+        architecture=options.architecture,
+        scorer=options.scorer,
+        parameters=sum(model.count_params() for model in trained.networks.values()),
+        macs=count_macs(main),
+        epochs=epochs,
+        seconds_per_epoch=trained.provenance[network]["seconds"] / epochs,
+        validation_loss=trained.metrics["validation_loss"],
+        roc_auc=roc_auc,
+        roc_auc_small=small,
+        roc_auc_unseen=unseen,
+        milliseconds=_milliseconds(detector),
+    )
+
+
+def _milliseconds(detector: Detector) -> float:
+    image = np.random.default_rng(0).integers(0, 256, (1, INPUT_SIZE, INPUT_SIZE, 3), np.uint8)
+    times = []
+    for _ in range(_TIMED_RUNS):
+        start = time.perf_counter()
+        detector.score_batch(image)
+        times.append(time.perf_counter() - start)
+    return float(np.median(times)) * 1e3
+
+
+def labelled_measure(
+    test: str, labels: Path, topic: str | None, cache: Path | None, seen: Sequence[str]
+) -> Measure:
+    """Measure on a drive whose hazards are labelled.
+
+    Args:
+        test: the recording.
+        labels: its labels.csv.
+        topic: image topic, for a bag with more than one.
+        cache: folder for shrunk frames.
+        seen: classes among the anomalies that were trained on.
+    """
+    frames = open_frame_set([test], topic, cache=cache)
+    names = list(frames.parts[0].names)
+    truth, classes = read_labels(labels).for_frames(names)
+    sizes = read_hazard_sizes(labels, names)
+    images = np.asarray(frames.parts[0].images)
+    normal = truth == 0
+    small = normal | (sizes < SMALL_HAZARD)
+    unseen = normal | ~np.isin(np.array(classes), list(seen))
+
+    def measure(detector: Detector) -> tuple[float, float, float | None]:
+        parts = np.array_split(images, max(1, len(images) // 64))
+        scores = np.concatenate([detector.score_batch(part)[0] for part in parts])
+        aucs = [
+            area_under_roc(scores[chosen], truth[chosen] > 0)
+            for chosen in (np.ones(len(truth), bool), small, unseen)
+        ]
+        return aucs[0], aucs[1], aucs[2] if seen else None
+
+    return measure
+
+
+def stress_measure(
+    test: str, topic: str | None, exclude: Sequence[Exclusion], fault_set: str, seed: int
+) -> Measure:
+    """Measure on a normal drive with injected faults."""
+    source = open_source(test, topic)
+    faults = choose_faults(FAULT_SETS[fault_set])
+
+    def measure(detector: Detector) -> tuple[float, float, float | None]:
+        result = run_stress(
+            detector, numbered_frames(source, exclude), faults, seed, bootstrap=0, progress=False
+        )
+        known = {item.fault.name: item.roc_auc.value for item in result.faults}
+        small = [known[name] for name in _SMALL_FAULTS if name in known]
+        return result.mean_roc_auc.value, float(np.mean(small)) if small else np.nan, None
+
+    return measure
+
+
+def format_comparison(rows: Sequence[Comparison]) -> str:
+    """Give the table as Markdown."""
+    lines = [
+        "| architecture | scorer | parameters | MACs | epochs | s/epoch | validation loss "
+        "| ROC-AUC | small hazards | unseen classes | ms a frame |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        macs = "" if row.macs is None else f"{row.macs / 1e6:,.1f} M"
+        unseen = "" if row.roc_auc_unseen is None else f"{row.roc_auc_unseen:.3f}"
+        lines.append(
+            f"| {row.architecture} | {row.scorer} | {row.parameters:,} | {macs} | {row.epochs} "
+            f"| {row.seconds_per_epoch:.2f} | {row.validation_loss:.4g} | {row.roc_auc:.3f} "
+            f"| {row.roc_auc_small:.3f} | {unseen} | {row.milliseconds:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument(
+        "--data", nargs="+", required=True, metavar="SOURCE", help="normal drives to train on"
+    )
+    parser.add_argument("--test", required=True, metavar="SOURCE", help="drive to measure on")
+    truth = parser.add_mutually_exclusive_group(required=True)
+    truth.add_argument("--labels", type=Path, help="labels.csv of the test drive")
+    truth.add_argument(
+        "--faults", choices=tuple(FAULT_SETS),
+        help="the test drive is normal: inject this set of faults (see 'stress')",
+    )  # fmt: skip
+    parser.add_argument(
+        "--anomalies", nargs="+", default=[], metavar="SOURCE",
+        help="recordings of anomalies, for scorers that learn from them",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seen", nargs="+", default=[], metavar="CLASS",
+        help="classes of hazards that are among the anomalies: the others are measured apart",
+    )  # fmt: skip
+    parser.add_argument("--topic", help="image topic, for bags with more than one")
+    parser.add_argument(
+        "--exclude", nargs="+", type=parse_exclusion, default=[], metavar="A-B",
+        help="frames of the test drive to leave out, with --faults",
+    )  # fmt: skip
+    parser.add_argument(
+        "--architectures", default="all", help="names with commas between (default: all)"
+    )
+    parser.add_argument("--scorers", default="all", help="names with commas between (default: all)")
+    parser.add_argument(
+        "--minutes", type=float, default=1.0,
+        help="most time for the training of each network (default %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--epochs", type=int, default=200, help="most epochs (default %(default)s)")
+    parser.add_argument("--augmentation", default="none", help="preset (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    parser.add_argument("--cache", type=Path, help="folder for shrunk frames (default ~/.cache)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for models and tables")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command line; gives the exit code."""
+    architectures = _names(arguments.architectures, list(ARCHITECTURES), "architecture")
+    scorers = _names(arguments.scorers, list(SCORERS), "scorer")
+    if arguments.scorers == "all" and not arguments.anomalies:
+        scorers = [name for name in scorers if not SCORERS[name].needs_anomalies]
+    if arguments.labels is not None:
+        measure = labelled_measure(
+            arguments.test, arguments.labels, arguments.topic, arguments.cache, arguments.seen
+        )
+    else:
+        measure = stress_measure(
+            arguments.test, arguments.topic, arguments.exclude, arguments.faults, arguments.seed
+        )
+    options = TrainOptions(
+        arguments.data,
+        arguments.out / "model.onnx",
+        topic=arguments.topic,
+        anomalies=tuple(arguments.anomalies),
+        epochs=arguments.epochs,
+        augmentation=arguments.augmentation,
+        seed=arguments.seed,
+        cache=arguments.cache,
+        time_limit=60 * arguments.minutes,
+    )
+    rows: list[Comparison] = []
+
+    def report(row: Comparison) -> None:
+        # Written after every row: a long comparison that is cut off keeps what it has.
+        rows.append(row)
+        _write(arguments.out, rows)
+        print(format_comparison([row]).splitlines()[-1], flush=True)
+
+    print(format_comparison([]))
+    compare(options, architectures, scorers, measure, arguments.out, report)
+    print(f"{arguments.out / 'comparison.md'} and comparison.json")
+    return 0
+
+
+def _names(text: str, known: Sequence[str], what: str) -> list[str]:
+    if text == "all":
+        return list(known)
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in known:
+            raise AnomalyDetectorError(
+                f"{what} {name!r} is not known: choose from {', '.join(known)}"
+            )
+    return names
+
+
+def _write(folder: Path, rows: Sequence[Comparison]) -> None:
+    contents: list[Any] = [json_safe(asdict(row)) for row in rows]
+    with atomic_path(folder / "comparison.json") as temporary:
+        temporary.write_text(json.dumps(contents, indent=2) + "\n")
+    with atomic_path(folder / "comparison.md") as temporary:
+        temporary.write_text(format_comparison(rows) + "\n")

@@ -1,0 +1,33 @@
+"""Where Keras computes."""
+
+from __future__ import annotations
+
+from anomaly_detector.errors import AnomalyDetectorError
+from training.backend import import_keras, import_tensorflow
+
+__all__ = ["select_device"]
+
+
+def select_device(device: str) -> None:
+    """Choose the device before anything is computed.
+
+    Args:
+        device: ``gpu``, ``cpu``, or ``auto`` for a GPU where there is one.
+
+    Raises:
+        AnomalyDetectorError: a GPU is asked for and there is none, or it is too late to choose.
+    """
+    keras = import_keras()
+    gpus = keras.distribution.list_devices("gpu")
+    if device == "gpu" and not gpus:
+        raise AnomalyDetectorError(
+            f"device gpu: the {keras.backend.backend()} backend of Keras finds none: install its "
+            "GPU version and driver, or choose --device cpu"
+        )
+    if device == "cpu" and gpus and keras.backend.backend() == "tensorflow":
+        try:
+            import_tensorflow().config.set_visible_devices([], "GPU")
+        except RuntimeError as error:
+            raise AnomalyDetectorError(
+                "device cpu: this process has used the GPU already: start a new one"
+            ) from error

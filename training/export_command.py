@@ -1,0 +1,157 @@
+"""``python -m training export``: saved weights in, a detector out, without training again.
+
+From a ``NAME.training`` folder the same detector comes out again, or one with another threshold;
+from a lone ``.weights.h5`` file of an autoencoder, a reconstruction detector.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.files import writable_parent
+from anomaly_detector.metadata import Calibration, ModelMetadata
+from anomaly_detector.preprocessing import INPUT_SIZE
+from training.architectures import ARCHITECTURES, Autoencoder, NetworkSettings, build_autoencoder
+from training.backend import import_keras
+from training.datasets import open_frame_set
+from training.scorer_table import SCORER_TABLE
+from training.scorers import Scorer, reconstruction_scorer, score_units
+
+if TYPE_CHECKING:
+    from training.run_folder import RunFolder
+
+__all__ = ["add_arguments", "run"]
+
+_SCORER = "reconstruction"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument(
+        "--weights", type=Path, required=True,
+        help="NAME.training folder of a finished training, or a .weights.h5 file of an autoencoder",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, help="model file to write (.onnx)")
+    parser.add_argument("--architecture", choices=list(ARCHITECTURES), help="of a .weights.h5 file")
+    parser.add_argument(
+        "--data", nargs="+", default=[], metavar="SOURCE",
+        help="normal drives that were not trained on, to calibrate the threshold",
+    )  # fmt: skip
+    parser.add_argument("--topic", help="image topic, for a bag with more than one")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--false-alarm-rate", type=float, default=0.01, metavar="SHARE",
+        help="share of the normal frames of --data that is flagged (default %(default)s)",
+    )  # fmt: skip
+    group.add_argument("--threshold", type=float, help="a fixed threshold instead")
+    parser.add_argument("--cache", type=Path, help="folder for shrunk frames (default ~/.cache)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command line; gives the exit code."""
+    if arguments.out.suffix != ".onnx":
+        raise AnomalyDetectorError(
+            f"--out {arguments.out} does not end with .onnx: name an ONNX file"
+        )
+    writable_parent(arguments.out)
+    frames = (
+        open_frame_set(arguments.data, arguments.topic, cache=arguments.cache)
+        if arguments.data
+        else None
+    )
+    import_keras()
+    from training.export import convert, score_images, write_detector
+    from training.run_folder import RunFolder
+    from training.train import choose_threshold, parity_images
+
+    if arguments.weights.is_dir():
+        metadata, scorer = _from_folder(RunFolder(arguments.weights), arguments.architecture)
+    else:
+        metadata, scorer = _from_file(
+            arguments.weights,
+            arguments.architecture,
+            has_threshold=frames is not None or arguments.threshold is not None,
+        )
+    model = convert(scorer)
+    if frames is not None:
+        images = frames.take(np.arange(len(frames)))
+        threshold, calibration = choose_threshold(
+            score_images(model, images), arguments.threshold, arguments.false_alarm_rate
+        )
+        metadata = replace(metadata, threshold=threshold, calibration=calibration)
+    else:
+        images = _smooth_images()
+        if arguments.threshold is not None:
+            metadata = replace(
+                metadata,
+                threshold=arguments.threshold,
+                calibration=replace(
+                    metadata.calibration, method="fixed", false_alarm_rate=None, frames=0
+                ),
+            )
+    metadata = replace(metadata, name=arguments.out.stem)
+    difference = write_detector(
+        model, metadata, arguments.out, scorer=scorer, images=parity_images(images)
+    )
+    print(
+        f"{arguments.out}: {metadata.architecture} + {metadata.scorer}, threshold "
+        f"{metadata.threshold:.4g} ({metadata.calibration.method}), "
+        f"ONNX Runtime against Keras {difference:.1e} relative"
+    )
+    return 0
+
+
+def _from_folder(folder: RunFolder, architecture: str | None) -> tuple[ModelMetadata, Scorer]:
+    metadata = folder.metadata()
+    if architecture not in (None, metadata.architecture):
+        raise AnomalyDetectorError(
+            f"{folder.path} holds weights of {metadata.architecture}, not of {architecture}: "
+            "leave --architecture out"
+        )
+    recipe = metadata.provenance.get("recipe", {})
+    settings = NetworkSettings(dropout=recipe.get("dropout", 0.0))
+    autoencoder = build_autoencoder(metadata.architecture, settings)
+    folder.load_weights("autoencoder", autoencoder.model)
+    return metadata, SCORER_TABLE[metadata.scorer].restore(autoencoder, folder)
+
+
+def _from_file(
+    file: Path, architecture: str | None, *, has_threshold: bool
+) -> tuple[ModelMetadata, Scorer]:
+    from training.run_folder import load_weights
+
+    if architecture is None:
+        raise AnomalyDetectorError(
+            f"weights {file}: give --architecture, the network that they are of"
+        )
+    if not has_threshold:
+        raise AnomalyDetectorError(
+            f"weights {file} have no threshold: give --data SOURCE to calibrate one, or --threshold"
+        )
+    autoencoder: Autoencoder = build_autoencoder(architecture)
+    load_weights(file, autoencoder.model)
+    provenance: dict[str, Any] = {"weights": file.name}
+    metadata = ModelMetadata(
+        name=file.stem,
+        architecture=architecture,
+        scorer=_SCORER,
+        score_units=score_units(_SCORER, architecture),
+        threshold=0.0,
+        calibration=Calibration("fixed"),
+        provenance=provenance,
+    )
+    return metadata, reconstruction_scorer(autoencoder)
+
+
+def _smooth_images() -> NDArray[np.uint8]:
+    """Give gradients to compare both runtimes on, uint8 [4, 64, 64, 3]."""
+    rows, columns = np.mgrid[0:INPUT_SIZE, 0:INPUT_SIZE] * 4
+    images = [np.stack([rows, columns, np.full_like(rows, 60 * i)], -1) for i in range(4)]
+    return np.stack(images).astype(np.uint8)

@@ -1,0 +1,76 @@
+"""What the parts of a training share: the job, and what each part gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from training.architectures import Autoencoder, NetworkSettings
+from training.datasets import BlockSplit, FrameSet
+from training.options import TrainOptions
+from training.scorers import Scorer
+
+if TYPE_CHECKING:
+    from training.run_folder import RunFolder
+
+__all__ = ["Job", "Trained", "network_settings"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to train on and how.
+
+    Attributes:
+        options: checked.
+        frames: normal frames.
+        split: of the normal frames.
+        anomalies: frames of anomalies, for scorers that learn from them.
+        folder: of the checkpoints.
+    """
+
+    options: TrainOptions
+    frames: FrameSet
+    split: BlockSplit
+    anomalies: FrameSet | None
+    folder: RunFolder
+
+
+@dataclass
+class Trained:
+    """A scoring function with what is known about its training.
+
+    Attributes:
+        autoencoder: its trained autoencoder.
+        scorer: the scoring function.
+        networks: name to Keras model, everything whose weights make the scoring function.
+        metrics: figures for the metadata.
+        histories: name of a network to its history.
+        provenance: further entries of the metadata's provenance.
+    """
+
+    autoencoder: Autoencoder
+    scorer: Scorer
+    networks: dict[str, Any]
+    metrics: dict[str, Any]
+    histories: dict[str, dict[str, list[float]]]
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def interrupted(self) -> bool:
+        """Ctrl-C cut the training of one of the networks short."""
+        return any(
+            isinstance(item, dict) and item.get("stopped_by") == "interrupt"
+            for item in self.provenance.values()
+        )
+
+
+def network_settings(options: TrainOptions) -> NetworkSettings:
+    """Give the part of the options that shapes the network."""
+    return NetworkSettings(
+        dropout=options.dropout,
+        l1=options.l1,
+        l2=options.l2,
+        embedding_l1=options.embedding_l1,
+        embedding_l2=options.embedding_l2,
+        initializer=options.initializer,
+    )

@@ -1,0 +1,90 @@
+"""What a model file says about its making: options, data, versions and the course of training."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import platform
+from collections.abc import Mapping
+from dataclasses import fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anomaly_detector
+from anomaly_detector.files import atomic_path
+from training.datasets import BlockSplit, FrameSet
+from training.options import TrainOptions
+
+if TYPE_CHECKING:
+    from training.fit import FitResult
+
+__all__ = ["fit_summary", "inputs", "provenance", "resolved_recipe", "write_history"]
+
+_INPUTS = ("data", "anomalies", "topic")
+_NO_RECIPE = (*_INPUTS, "out", "cache", "progress", "resume", "tensorboard", "device")
+
+_PACKAGES = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime", "numpy")
+
+
+def resolved_recipe(options: TrainOptions) -> dict[str, Any]:
+    """Give the options that say how was trained, defaults included, as a recipe would."""
+    return {
+        item.name: getattr(options, item.name)
+        for item in fields(options)
+        if item.name not in _NO_RECIPE
+    }
+
+
+def inputs(options: TrainOptions) -> dict[str, Any]:
+    """Give what was trained on, by name."""
+    # Where a recording lay on the training machine is nobody's business; its name is.
+    return {
+        "data": [Path(source).name for source in options.data],
+        "anomalies": [Path(source).name for source in options.anomalies],
+        "topic": options.topic,
+    }
+
+
+def provenance(
+    options: TrainOptions, frames: FrameSet, split: BlockSplit, anomalies: FrameSet | None
+) -> dict[str, Any]:
+    """Give the entry of the metadata, as JSON knows it."""
+    return {
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "options": inputs(options),
+        "recipe": resolved_recipe(options),
+        "frames": {
+            "recorded": len(frames),
+            "unreadable": sum(len(part.unreadable) for part in frames.parts),
+            "train": len(split.train),
+            "held_out": len(split.held_out),
+            "anomalies": 0 if anomalies is None else len(anomalies),
+        },
+        "versions": {
+            "anomaly_detector": anomaly_detector.__version__,
+            "python": platform.python_version(),
+            **{package: version(package) for package in _PACKAGES},
+        },
+    }
+
+
+def fit_summary(result: FitResult) -> dict[str, Any]:
+    """Give the course of one network's training in figures."""
+    return {
+        "epochs": len(result.history["loss"]),
+        "best_epoch": result.best_epoch,
+        "stopped_by": result.stopped_by,
+        "seconds": round(result.seconds, 1),
+    }
+
+
+def write_history(path: Path, histories: Mapping[str, Mapping[str, list[float]]]) -> None:
+    """Write the losses of every epoch as CSV: network, epoch, quantity, value."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["network", "epoch", "quantity", "value"])
+        for network, history in histories.items():
+            for quantity, values in history.items():
+                for epoch, value in enumerate(values, start=1):
+                    writer.writerow([network, epoch, quantity, f"{value:.9g}"])

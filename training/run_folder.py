@@ -1,0 +1,149 @@
+"""The folder beside a model in which its training keeps what it would need to go on.
+
+``NAME.training/`` beside ``NAME.onnx`` holds a checkpoint of every network while they are trained.
+When the model is written, their weights (``NETWORK.weights.h5``) and the model's metadata
+(``metadata.json``) take its place, for ``python -m training export``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.files import atomic_path
+from anomaly_detector.metadata import ModelMetadata
+from training.fit import FitResult
+
+__all__ = ["RunFolder", "load_weights"]
+
+_RUN = "run.json"
+_METADATA = "metadata.json"
+_CHECKPOINT = ".checkpoint.npz"
+_WEIGHTS = ".weights.h5"
+
+
+class RunFolder:
+    """Checkpoints and weights of one training.
+
+    Args:
+        path: the folder.
+        resume: take checkpoints that are there; else they are overwritten.
+    """
+
+    def __init__(self, path: Path, resume: bool = False) -> None:
+        self.path = path
+        self._resume = resume
+
+    @classmethod
+    def beside(cls, model: Path, resume: bool = False) -> RunFolder:
+        """Give the folder of a model file."""
+        return cls(model.with_suffix(".training"), resume)
+
+    def start(self, run: Mapping[str, Any]) -> None:
+        """Begin a training, or go on with one.
+
+        Args:
+            run: all that the result depends on, as JSON knows it.
+
+        Raises:
+            AnomalyDetectorError: resuming, but ``run`` differs from that of the checkpoints.
+        """
+        file = self.path / _RUN
+        wanted = json.loads(json.dumps(run))
+        if self._resume and file.is_file():
+            try:
+                before = json.loads(file.read_text())
+            except ValueError:
+                before = {}
+            for name, value in wanted.items():
+                if before.get(name) != value:
+                    raise AnomalyDetectorError(
+                        f"checkpoints in {self.path} were made with {name} {before.get(name)!r}, "
+                        f"now it is {value!r}: repeat the command they were made with or leave "
+                        "--resume out"
+                    )
+            return
+        self._remove("*" + _CHECKPOINT, "*" + _WEIGHTS, _METADATA)
+        with atomic_path(file) as temporary:
+            temporary.write_text(json.dumps(wanted, indent=1))
+
+    def checkpoint(self, network: str) -> dict[str, Any]:
+        """Give the arguments ``checkpoint`` and ``resume`` of :func:`training.fit.fit`."""
+        return {"checkpoint": self.path / (network + _CHECKPOINT), "resume": self._resume}
+
+    def trained(self, result: FitResult) -> None:
+        """Take note of a finished network: what was trained on top of an older one is void."""
+        if result.trained:
+            self._resume = False
+
+    def finish(
+        self, networks: Mapping[str, Any], metadata: ModelMetadata, *, interrupted: bool
+    ) -> None:
+        """Keep the weights and the metadata, and remove the checkpoints.
+
+        Args:
+            networks: name to Keras model.
+            metadata: of the model that was written.
+            interrupted: keep the checkpoints: the user may want to go on later.
+        """
+        for name, network in networks.items():
+            with atomic_path(self.path / (name + _WEIGHTS)) as temporary:
+                # Keras insists on this ending.
+                saved = temporary.with_name(temporary.name + _WEIGHTS)
+                try:
+                    network.save_weights(saved)
+                    saved.replace(temporary)
+                finally:
+                    saved.unlink(missing_ok=True)
+        with atomic_path(self.path / _METADATA) as temporary:
+            temporary.write_text(metadata.to_json())
+        if not interrupted:
+            self._remove("*" + _CHECKPOINT, _RUN)
+
+    def metadata(self) -> ModelMetadata:
+        """Give the metadata of a finished training.
+
+        Raises:
+            AnomalyDetectorError: there is none.
+        """
+        file = self.path / _METADATA
+        if not file.is_file():
+            raise AnomalyDetectorError(
+                f"folder {self.path} has no {_METADATA}: name the NAME.training folder of a "
+                "finished training"
+            )
+        return ModelMetadata.from_json(file.read_text(), str(file))
+
+    def load_weights(self, name: str, network: Any) -> None:
+        """Load the weights of a network.
+
+        Raises:
+            AnomalyDetectorError: there are none, or they are of another network.
+        """
+        load_weights(self.path / (name + _WEIGHTS), network)
+
+    def _remove(self, *patterns: str) -> None:
+        for pattern in patterns:
+            for file in self.path.glob(pattern):
+                file.unlink()
+
+
+def load_weights(file: Path, network: Any) -> None:
+    """Load a ``.weights.h5`` file into a Keras model.
+
+    Raises:
+        AnomalyDetectorError: no such file, or weights of another network.
+    """
+    if not file.is_file():
+        raise AnomalyDetectorError(f"weights {file} do not exist: name a .weights.h5 file")
+    try:
+        network.load_weights(file)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise AnomalyDetectorError(
+            f"weights {file} do not fit the network {network.name} ({reason}): "
+            "name the architecture they were trained with"
+        ) from error

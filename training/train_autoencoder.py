@@ -1,0 +1,279 @@
+"""Trains an autoencoder to reproduce normal frames, and cross-validates its training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anomaly_detector.errors import AnomalyDetectorError, SourceError
+from training.architectures import ARCHITECTURES, Autoencoder, build_autoencoder
+from training.augmentation import AUGMENTATIONS, Preset
+from training.backend import import_keras, seed_everything
+from training.datasets import FrameSet, fold_blocks
+from training.fit import FitResult, FitSettings, fit
+from training.job import Job, Trained, network_settings
+from training.layers import Augment
+from training.options import TrainOptions
+from training.provenance import fit_summary
+from training.scorers import RECONSTRUCTION_SCORERS, reconstruction_scorer
+
+__all__ = [
+    "THESIS_FOLDS",
+    "THESIS_FOLD_SEED",
+    "cross_validate",
+    "error_model",
+    "fit_settings",
+    "frame_inputs",
+    "mean_error",
+    "mean_output",
+    "train_autoencoder",
+]
+
+THESIS_FOLDS = 10
+"""Folds of the thesis' cross-validation (5.8)."""
+
+THESIS_FOLD_SEED = 42
+"""Of their shuffling (5.8)."""
+
+
+def train_autoencoder(job: Job) -> Trained:
+    """Train the autoencoder of a job, with its reconstruction scorer.
+
+    Raises:
+        AnomalyDetectorError: training gave nothing.
+    """
+    options = job.options
+    seed_everything(options.seed)
+    autoencoder = build_autoencoder(options.architecture, network_settings(options))
+    preset = AUGMENTATIONS[options.augmentation]
+    model = error_model(autoencoder, preset)
+    metrics: dict[str, Any] = {}
+    if options.thesis_folds:
+        result, metrics["thesis_folds"] = _through_thesis_folds(job, model, preset)
+    else:
+        result = _fit(
+            job, model, preset, job.split.train, job.split.held_out,
+            fit_settings(options), "autoencoder", f"training {options.architecture}",
+        )  # fmt: skip
+    metrics["validation_loss"] = result.best_loss
+    statistic = RECONSTRUCTION_SCORERS.get(options.scorer, "mse")
+    return Trained(
+        autoencoder,
+        reconstruction_scorer(autoencoder, statistic),
+        networks={"autoencoder": autoencoder.model},
+        metrics=metrics,
+        histories={"autoencoder": result.history},
+        provenance={"autoencoder": fit_summary(result)},
+    )
+
+
+def error_model(autoencoder: Autoencoder, preset: Preset | None) -> Any:
+    """Give the Keras model that is trained: from frames to the error of each reconstruction.
+
+    Casting, augmentation and comparison are in its graph, so that a batch comes as uint8 and the
+    target is the augmented image.
+
+    Returns:
+        A model on the inputs of :func:`frame_inputs` whose output, float32 [N], is the mean squared
+        error over pixels and channels. It shares its weights with the autoencoder.
+    """
+    keras = import_keras()
+    sample = frame_inputs(np.zeros((1, *autoencoder.model.input_shape[1:]), np.uint8), preset)
+    inputs = {
+        name: keras.Input(array.shape[1:], dtype=str(array.dtype), name=name)
+        for name, array in sample.items()
+    }
+    pixels = Augment(preset.fill_mode if preset else "nearest")(inputs)
+    error = keras.ops.square(autoencoder.target(pixels) - autoencoder.model(pixels))
+    return keras.Model(inputs, keras.ops.mean(error, axis=(1, 2, 3)), name="error")
+
+
+def frame_inputs(images: NDArray[np.uint8], preset: Preset | None) -> dict[str, NDArray[Any]]:
+    """Give the inputs of :func:`error_model` for frames that stay as they are."""
+    return {"image": images, **(preset.neutral(len(images)) if preset else {})}
+
+
+def mean_output(_: Any, predicted: Any) -> Any:
+    """Give the loss of a model whose output is the error already."""
+    return import_keras().ops.mean(predicted)
+
+
+def fit_settings(options: TrainOptions) -> FitSettings:
+    """Give the settings of the autoencoder's training."""
+    architecture = ARCHITECTURES[options.architecture]
+    clipnorm, global_clipnorm = options.clipnorm, options.global_clipnorm
+    if clipnorm is None and global_clipnorm is None:
+        clipnorm, global_clipnorm = architecture.clipnorm, architecture.global_clipnorm
+    return FitSettings(
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        clipnorm=clipnorm,
+        global_clipnorm=global_clipnorm,
+        early_stopping_patience=options.early_stopping_patience,
+        plateau_patience=options.plateau_patience,
+        plateau_factor=options.plateau_factor,
+        min_learning_rate=options.min_learning_rate,
+        seed=options.seed,
+    )
+
+
+def _fit(
+    job: Job,
+    model: Any,
+    preset: Preset | None,
+    train: NDArray[np.int64],
+    validation: NDArray[np.int64],
+    settings: FitSettings,
+    name: str,
+    label: str,
+    *,
+    keep_optimizer: bool = False,
+) -> FitResult:
+    """Fit an error model; ``name`` is that of its checkpoint and TensorBoard run."""
+    options = job.options
+    result = fit(
+        model,
+        _taker(job.frames, preset),
+        train,
+        validation,
+        settings,
+        loss=mean_output,
+        label=label,
+        progress=options.progress,
+        draw=None if preset is None else _drawer(preset),
+        tensorboard=None if options.tensorboard is None else options.tensorboard / name,
+        keep_optimizer=keep_optimizer,
+        **job.folder.checkpoint(name),
+    )
+    job.folder.trained(result)
+    return result
+
+
+def _taker(
+    frames: FrameSet, preset: Preset | None
+) -> Callable[[NDArray[np.int64]], tuple[dict[str, NDArray[Any]], NDArray[np.float32]]]:
+    def take(
+        indices: NDArray[np.int64],
+    ) -> tuple[dict[str, NDArray[Any]], NDArray[np.float32]]:
+        return frame_inputs(frames.take(indices), preset), np.zeros(len(indices), np.float32)
+
+    return take
+
+
+def _drawer(preset: Preset) -> Callable[[np.random.Generator, Any], dict[str, NDArray[Any]]]:
+    def draw(generator: np.random.Generator, inputs: Any) -> dict[str, NDArray[Any]]:
+        return {**inputs, **preset.draw(generator, len(inputs["image"]))}
+
+    return draw
+
+
+def mean_error(
+    model: Any, frames: FrameSet, indices: NDArray[np.int64], preset: Preset | None
+) -> float:
+    """Give the mean squared reconstruction error of frames, without regularisation."""
+    take = _taker(frames, preset)
+    batches = np.array_split(indices, -(-len(indices) // 256))
+    errors = [np.asarray(model(take(batch)[0], training=False)) for batch in batches]
+    return float(np.concatenate(errors).mean(dtype=np.float64))
+
+
+def cross_validate(job: Job) -> dict[str, Any]:
+    """Train afresh for every fold of consecutive frames, and test on that fold.
+
+    The error of a fold is that of its best epoch, which is chosen on the fold itself as in the
+    final training: with few epochs a little too good, but never trained on.
+
+    Returns:
+        For the metadata: the mean squared error of each fold, their mean and their standard
+        deviation.
+
+    Raises:
+        AnomalyDetectorError: training gave nothing, too few frames, or Ctrl-C.
+    """
+    options = job.options
+    preset = AUGMENTATIONS[options.augmentation]
+    errors = []
+    for number, split in enumerate(fold_blocks(job.frames.lengths, options.folds), start=1):
+        seed_everything(options.seed)
+        model = error_model(
+            build_autoencoder(options.architecture, network_settings(options)), preset
+        )
+        result = _fit(
+            job, model, preset, split.train, split.held_out, fit_settings(options),
+            f"fold_{number}", f"fold {number} of {options.folds}",
+        )  # fmt: skip
+        if result.stopped_by == "interrupt":
+            raise AnomalyDetectorError(
+                f"cross-validation was interrupted in fold {number} of {options.folds}: "
+                "go on with --resume"
+            )
+        errors.append(mean_error(model, job.frames, split.held_out, preset))
+    figures = _figures(errors)
+    if options.progress:
+        print(
+            f"cross-validation, {options.folds} folds of consecutive frames, each trained afresh: "
+            f"mean squared error {figures['mean']:.4g} +- {figures['deviation']:.2g}"
+        )
+    return figures
+
+
+def _through_thesis_folds(
+    job: Job, model: Any, preset: Preset | None
+) -> tuple[FitResult, dict[str, Any]]:
+    """Train one network through ten shuffled folds (thesis 5.8).
+
+    Its fold errors leak: the network was trained on the frames of a fold in the other folds, and
+    shuffling leaves near copies of them, their neighbours in the drive, in its own training part.
+    The error on the held-out blocks, of which it never saw anything, stands beside them.
+    """
+    from sklearn.model_selection import KFold
+
+    options = job.options
+    train = job.split.train
+    if len(train) < THESIS_FOLDS:
+        raise SourceError(
+            f"{len(train)} frames to train on are too few for {THESIS_FOLDS} folds: "
+            "record a longer drive"
+        )
+    epochs = max(1, options.epochs // THESIS_FOLDS)
+    total = FitResult()
+    errors = []
+    shuffled = KFold(THESIS_FOLDS, shuffle=True, random_state=THESIS_FOLD_SEED).split(train)
+    for number, (fitted, tested) in enumerate(shuffled, start=1):
+        settings = fit_settings(options)
+        result = _fit(
+            job, model, preset, train[fitted], train[tested],
+            replace(settings, epochs=epochs, seed=options.seed + number),
+            f"thesis_fold_{number}", f"thesis fold {number} of {THESIS_FOLDS}",
+            # As there: compiled once, so that a learning rate that fell stays low.
+            keep_optimizer=number > 1,
+        )  # fmt: skip
+        offset = len(total.history.get("loss", []))
+        for name, values in result.history.items():
+            total.history.setdefault(name, []).extend(values)
+        total.seconds += result.seconds
+        total.best_epoch = offset + result.best_epoch
+        total.stopped_by = result.stopped_by
+        errors.append(mean_error(model, job.frames, train[tested], preset))
+        if result.stopped_by == "interrupt":
+            break
+    held_out = mean_error(model, job.frames, job.split.held_out, preset)
+    total.best_loss = held_out
+    figures = _figures(errors) | {"held_out_error": held_out}
+    if options.progress:
+        print(
+            f"thesis' folds, one network through {THESIS_FOLDS} shuffled folds: mean squared error "
+            f"{figures['mean']:.4g} +- {figures['deviation']:.2g}, but {held_out:.4g} on blocks it "
+            "never saw: the folds leak, each was trained on in the others"
+        )
+    return total, figures
+
+
+def _figures(errors: Sequence[float]) -> dict[str, Any]:
+    spread = float(np.std(errors, ddof=1)) if len(errors) > 1 else 0.0
+    return {"errors": list(errors), "mean": float(np.mean(errors)), "deviation": spread}

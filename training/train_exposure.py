@@ -1,0 +1,104 @@
+"""Trains the discriminative detector on a normal drive and outliers made from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.backend import seed_everything
+from training.datasets import FrameSet
+from training.exposure import build_exposure_network, loss_model, make_batch
+from training.fit import FitSettings, fit
+from training.job import Job, Trained
+from training.provenance import fit_summary
+from training.scorers import exposure_scorer
+from training.train_autoencoder import mean_output
+
+__all__ = ["EXPOSURE_BATCH", "STEPS_PER_EPOCH", "train_exposure"]
+
+EXPOSURE_BATCH = 48
+"""Frames a step; every fourth gets something pasted in, every fourth a whole-picture fault."""
+
+STEPS_PER_EPOCH = 100
+"""An epoch is a number of steps, not a pass: the outliers are new in every step anyway."""
+
+_VALIDATION_FRAMES = 384
+_POOL_FRAMES = 2000
+
+
+def train_exposure(job: Job) -> Trained:
+    """Train the network of a job.
+
+    Raises:
+        AnomalyDetectorError: training gave nothing.
+    """
+    options, split = job.options, job.split
+    seed_everything(options.seed)
+    network = build_exposure_network()
+    generator = np.random.default_rng(options.seed)
+    pool = _sample(job.frames, split.train, generator)
+    anomalies = (
+        None
+        if job.anomalies is None
+        else _sample(job.anomalies, np.arange(len(job.anomalies)), generator)
+    )
+    # Every training frame equally often, in as many steps as an epoch has.
+    count = STEPS_PER_EPOCH * EXPOSURE_BATCH
+    train = np.resize(generator.permutation(split.train), count)
+    validation = np.resize(split.held_out, _VALIDATION_FRAMES)
+    held_out = np.zeros(len(job.frames), bool)
+    held_out[split.held_out] = True
+
+    def take(indices: NDArray[np.int64]) -> tuple[Any, NDArray[np.float32]]:
+        batch: Any = job.frames.take(indices)
+        if held_out[indices[0]]:
+            # The same outliers in every epoch, so that validation losses can be compared; made
+            # from held-out frames alone.
+            own = np.random.default_rng((options.seed, *indices[:4].tolist()))
+            batch = make_batch(own, batch, batch, anomalies)
+        return batch, np.zeros(len(indices), np.float32)
+
+    def draw(own: np.random.Generator, images: Any) -> dict[str, NDArray[np.float32]]:
+        return make_batch(own, images[own.permutation(len(images))], pool, anomalies)
+
+    result = fit(
+        loss_model(network),
+        take,
+        train,
+        validation,
+        FitSettings(
+            epochs=options.exposure_epochs,
+            batch_size=EXPOSURE_BATCH,
+            learning_rate=2e-3,
+            clipnorm=1.0,
+            early_stopping_patience=0,
+            plateau_patience=0,
+            cosine=True,
+            seed=options.seed,
+        ),
+        loss=mean_output,
+        label="training exposure",
+        progress=options.progress,
+        draw=draw,
+        tensorboard=None if options.tensorboard is None else options.tensorboard / "exposure",
+        **job.folder.checkpoint("exposure"),
+    )
+    job.folder.trained(result)
+    return Trained(
+        None,
+        exposure_scorer(network),
+        networks={"exposure": network},
+        metrics={"validation_loss": result.best_loss},
+        histories={"exposure": result.history},
+        provenance={"exposure": fit_summary(result)},
+    )
+
+
+def _sample(
+    frames: FrameSet, indices: NDArray[np.int64], generator: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Give some frames, uint8 [N, 64, 64, 3], so many that they are varied and fit in memory."""
+    count = min(len(indices), _POOL_FRAMES)
+    return frames.take(np.sort(generator.choice(indices, count, replace=False)))

@@ -1,0 +1,52 @@
+"""Trains Real-NVP on the codes of normal frames, with outlier exposure if there are anomalies."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import numpy as np
+
+from training.job import Job, Trained
+from training.provenance import fit_summary
+from training.realnvp import RealNVPSettings, fit_realnvp
+from training.scorers import realnvp_scorer
+from training.train_mlp import encode_frames
+
+__all__ = ["train_realnvp"]
+
+
+def train_realnvp(job: Job, base: Trained) -> Trained:
+    """Train the flow on top of a trained autoencoder (paper, section IV).
+
+    All frames of ``job.anomalies`` are outliers for exposure; without them it is plain Real-NVP.
+
+    Raises:
+        AnomalyDetectorError: training gave nothing.
+    """
+    options, split = job.options, job.split
+    codes = encode_frames(base.autoencoder, job.frames)
+    outliers = None if job.anomalies is None else encode_frames(base.autoencoder, job.anomalies)
+    settings = RealNVPSettings(seed=options.seed, early_stopping_patience=100)
+    flow, result = fit_realnvp(
+        codes[split.train],
+        codes[split.held_out],
+        outliers=outliers,
+        settings=settings,
+        label=f"training {options.scorer}",
+        progress=options.progress,
+    )
+    job.folder.trained(result)
+    metrics = dict(base.metrics)
+    metrics["autoencoder_validation_loss"] = metrics.pop("validation_loss")
+    if outliers is not None:
+        nll = np.asarray(flow.nll(outliers), np.float64)
+        metrics["outlier_nll"] = float(np.median(nll))
+    return Trained(
+        base.autoencoder,
+        realnvp_scorer(base.autoencoder, flow),
+        networks=base.networks | {"realnvp": flow},
+        metrics=metrics | {"validation_loss": result.best_loss},
+        histories=base.histories | {"realnvp": result.history},
+        provenance=base.provenance
+        | {"realnvp": fit_summary(result) | {"settings": asdict(settings)}},
+    )
