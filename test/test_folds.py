@@ -48,6 +48,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ModelMetada
     options = TrainOptions(
         [str(drive)],
         out,
+        scorer="reconstruction",
         folds=2,
         thesis_folds=True,
         epochs=20,

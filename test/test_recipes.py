@@ -40,7 +40,7 @@ def test_there_is_a_recipe_for_every_architecture() -> None:
 def test_shipped_recipe(path: Path, tmp_path: Path) -> None:
     options = resolve_options(INPUTS | {"out": tmp_path / "model.onnx"}, path)
     check_options(options)
-    assert options.architecture == path.stem
+    assert (options.architecture, options.scorer) == (path.stem, "reconstruction")
     assert options.learning_rate == 1e-3
     assert options.thesis_folds == (path.stem in {"v3", "v4", "v5"})
     assert options.batch_size == (320 if path.stem == "paper" else 32)

@@ -33,7 +33,7 @@ from training.run_folder import RunFolder  # noqa: E402
 OPTIONS = [
     *("--epochs", str(EPOCHS), "--batch-size", "16", "--augmentation", "paper"),
     *("--dropout", "0.1", "--plateau-patience", "2", "--early-stopping-patience", "0"),
-    *("--learning-rate", "0.003"),
+    *("--learning-rate", "0.003", "--scorer", "reconstruction"),
 ]
 
 
@@ -41,6 +41,7 @@ def options_for(drive: Path, out: Path) -> TrainOptions:
     return TrainOptions(
         [str(drive)],
         out,
+        scorer="reconstruction",
         epochs=EPOCHS,
         batch_size=16,
         augmentation="paper",
@@ -126,11 +127,9 @@ def test_export_of_saved_weights_gives_the_same_detector(
 def test_export_of_a_lone_weights_file_calibrates_on_data(drive: Path, unbroken: Path) -> None:
     weights = unbroken.with_suffix(".training") / "autoencoder.weights.h5"
     out = unbroken.parent / "lone.onnx"
-    code = main(
-        ["export", "--weights", str(weights), "--architecture", "v5", "--out", str(out)]
-        + ["--data", str(drive), "--cache", str(drive.parent / "cache")]
-        + ["--false-alarm-rate", "0.1"]
-    )
+    arguments = ["--weights", str(weights), "--architecture", "v5", "--out", str(out)]
+    arguments += ["--data", str(drive), "--cache", str(drive.parent / "cache")]
+    code = main(["export", *arguments, "--false-alarm-rate", "0.1"])
     assert code == 0
     metadata = Detector(out).metadata
     assert metadata.calibration.frames == 40

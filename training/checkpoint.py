@@ -52,7 +52,7 @@ class Checkpoint:
             AnomalyDetectorError: it is damaged.
         """
         try:
-            with np.load(path) as file:
+            with path.open("rb") as stream, np.load(stream) as file:
                 index = json.loads(str(file[_VALUES]))
                 arrays: dict[str, Sequence[NDArray[Any]]] = {
                     name: [file[f"{name}/{i}"] for i in range(length)]

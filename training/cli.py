@@ -14,6 +14,7 @@ _VERBS = {
     "architectures": ("training.architectures_command", "list the autoencoders to choose from"),
     "encode": ("training.encode", "write the codes that a model's encoder gives"),
     "corridor": ("training.corridor_command", "render a synthetic corridor drive"),
+    "compare": ("training.compare", "train and measure every architecture with every scorer"),
     "evaluate": ("training.evaluate", "measure a model on labelled drives and write a report"),
     "stress": ("training.stress", "measure what a model makes of injected faults"),
     "download": ("training.download", "download the Hazards&Robots data set"),

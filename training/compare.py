@@ -22,12 +22,12 @@ from anomaly_detector.files import atomic_path
 from anomaly_detector.preprocessing import INPUT_SIZE
 from anomaly_detector.sources import open_source
 from training.architectures import ARCHITECTURES
-from training.datasets import open_frame_set, split_blocks
-from training.labels import read_hazard_sizes, read_labels
+from training.datasets import open_frame_set
+from training.labels import read_labels, read_visible_shares
 from training.metrics import area_under_roc, json_safe
 from training.options import SCORERS, TrainOptions, check_options
 from training.stress import Exclusion, numbered_frames, parse_exclusion, run_stress
-from training.stress_faults import FAULT_SETS, choose_faults
+from training.stress_faults import FAULT_SETS
 
 if TYPE_CHECKING:
     from training.job import Job, Trained
@@ -183,7 +183,7 @@ def labelled_measure(
     frames = open_frame_set([test], topic, cache=cache)
     names = list(frames.parts[0].names)
     truth, classes = read_labels(labels).for_frames(names)
-    sizes = read_hazard_sizes(labels, names)
+    sizes = read_visible_shares(labels, names)
     images = np.asarray(frames.parts[0].images)
     normal = truth == 0
     small = normal | (sizes < SMALL_HAZARD)
@@ -206,7 +206,7 @@ def stress_measure(
 ) -> Measure:
     """Measure on a normal drive with injected faults."""
     source = open_source(test, topic)
-    faults = choose_faults(FAULT_SETS[fault_set])
+    faults = FAULT_SETS[fault_set]
 
     def measure(detector: Detector) -> tuple[float, float, float | None]:
         result = run_stress(

@@ -75,7 +75,9 @@ def _convolution(tensor: Any, filters: int, stride: int = 1, size: int = 3) -> A
 
 def _merge(coarse: Any, fine: Any, filters: int) -> Any:
     """Enlarge a coarse feature map and join it with a fine one."""
-    coarse = layers.UpSampling2D(2)(_convolution(coarse, filters, size=1))
+    coarse = _convolution(coarse, filters, size=1)
+    # Not UpSampling2D: its ONNX form uses an attribute that ONNX has given up.
+    coarse = ops.repeat(ops.repeat(coarse, 2, axis=1), 2, axis=2)
     return _convolution(layers.Concatenate()([coarse, fine]), filters)
 
 

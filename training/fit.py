@@ -6,6 +6,7 @@ is not a quiet one.
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -49,6 +50,9 @@ class FitSettings:
             never.
         plateau_factor: what the rate is multiplied with then.
         min_learning_rate: floor of the rate.
+        cosine: let the rate rise over the first twentieth of the epochs and then fall as a cosine
+            to a hundredth, whatever the validation loss does.
+        time_limit: seconds after which the epoch under way is the last; 0 for none.
         seed: of the order of the frames and of what is drawn for them.
     """
 
@@ -61,6 +65,8 @@ class FitSettings:
     plateau_patience: int = 4
     plateau_factor: float = 0.1
     min_learning_rate: float = 1e-7
+    cosine: bool = False
+    time_limit: float = 0.0
     seed: int = 0
 
 
@@ -73,7 +79,7 @@ class FitResult:
         best_epoch: number of the best epoch, from 1.
         best_loss: its validation loss.
         seconds: time it took, that of the runs before a resumed one included.
-        stopped_by: ``epochs``, ``early-stopping`` or ``interrupt``.
+        stopped_by: ``epochs``, ``early-stopping``, ``time-limit`` or ``interrupt``.
         trained: at least one epoch was trained now, and not all taken from a checkpoint.
     """
 
@@ -158,6 +164,33 @@ class _BestWeights(keras.callbacks.Callback):
             return False
         model.set_weights(self.weights)
         return True
+
+
+class _TimeLimit(keras.callbacks.Callback):
+    """Ends the training with the epoch in which the time runs out."""
+
+    def __init__(self, seconds: float, result: FitResult) -> None:
+        super().__init__()
+        self._deadline = time.perf_counter() + seconds
+        self._result = result
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if time.perf_counter() > self._deadline:
+            self.model.stop_training = True
+            self._result.stopped_by = "time-limit"
+
+
+def _cosine_rate(settings: FitSettings) -> Callable[[int, float], float]:
+    """Give the learning rate of an epoch, counted from 0."""
+    rising = max(1, settings.epochs // 20)
+
+    def rate(epoch: int, _: float) -> float:
+        if epoch < rising:
+            return settings.learning_rate * (epoch + 1) / (rising + 1)
+        share = (epoch - rising) / max(1, settings.epochs - rising)
+        return settings.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * share)) / 2)
+
+    return rate
 
 
 class _Progress(keras.callbacks.Callback):
@@ -394,6 +427,10 @@ def fit(
         )
         callbacks.append(plateau)
         stateful["plateau"] = (plateau, ("best", "wait", "cooldown_counter"))
+    if settings.cosine:
+        callbacks.append(keras.callbacks.LearningRateScheduler(_cosine_rate(settings)))
+    if settings.time_limit:
+        callbacks.append(_TimeLimit(settings.time_limit, result))
     callbacks += [keras.callbacks.TerminateOnNaN(), bar]
     if tensorboard is not None:
         callbacks.append(_TensorBoard(tensorboard))
@@ -445,5 +482,5 @@ def _finish(result: FitResult, restored: bool, settings: FitSettings, label: str
             f"with validation loss {result.best_loss:.4g}.",
             file=sys.stderr,
         )
-    elif epochs < settings.epochs:
+    elif epochs < settings.epochs and result.stopped_by == "epochs":
         result.stopped_by = "early-stopping"

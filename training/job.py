@@ -40,7 +40,7 @@ class Trained:
     """A scoring function with what is known about its training.
 
     Attributes:
-        autoencoder: its trained autoencoder.
+        autoencoder: its trained autoencoder; None for a scorer without one.
         scorer: the scoring function.
         networks: name to Keras model, everything whose weights make the scoring function.
         metrics: figures for the metadata.
@@ -48,7 +48,7 @@ class Trained:
         provenance: further entries of the metadata's provenance.
     """
 
-    autoencoder: Autoencoder
+    autoencoder: Autoencoder | None
     scorer: Scorer
     networks: dict[str, Any]
     metrics: dict[str, Any]

@@ -22,7 +22,14 @@ from numpy.typing import NDArray
 
 from anomaly_detector.errors import SourceError
 
-__all__ = ["HAZARDS_AND_ROBOTS_CLASSES", "NORMAL", "FrameLabels", "class_name", "read_labels"]
+__all__ = [
+    "HAZARDS_AND_ROBOTS_CLASSES",
+    "NORMAL",
+    "FrameLabels",
+    "class_name",
+    "read_labels",
+    "read_visible_shares",
+]
 
 NORMAL = "normal"
 """Class name of label 0."""
@@ -259,3 +266,21 @@ def _classes(
                 f"{known[label]!r} above: give every class one name"
             )
     return tuple(known[label] for label in labels)
+
+
+def read_visible_shares(path: str | Path, names: Sequence[str]) -> NDArray[np.float64]:
+    """Give the share of the picture that each frame's hazard covers, 0 for a normal frame.
+
+    Args:
+        path: ``labels.csv`` of a rendered drive, with the column ``visible_fraction``.
+        names: frame names, as for :meth:`FrameLabels.rows_for`.
+
+    Raises:
+        SourceError: as :func:`read_labels`, or no such column.
+    """
+    rows = read_labels(path).rows_for(names)
+    with Path(path).open(newline="", encoding="utf-8-sig") as file:
+        table = list(csv.DictReader(file))
+    if not table or "visible_fraction" not in table[0]:
+        raise SourceError(f"{path} has no column visible_fraction: give a rendered drive's labels")
+    return np.array([float(table[row]["visible_fraction"] or 0) for row in rows])

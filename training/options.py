@@ -22,6 +22,7 @@ from training.architectures import ARCHITECTURES, INITIALIZERS
 from training.augmentation import AUGMENTATIONS
 
 __all__ = [
+    "AUTO_ARCHITECTURE",
     "DEVICES",
     "MLP_THRESHOLD",
     "SCORERS",
@@ -32,6 +33,7 @@ __all__ = [
     "add_options",
     "check_options",
     "option_types",
+    "resolve_architecture",
 ]
 
 THESIS_THRESHOLD = 200.0
@@ -48,20 +50,47 @@ class ScorerTraits:
     """What the options of a scorer have to be.
 
     Attributes:
-        needs_anomalies: it learns from recordings of anomalies; otherwise it takes none.
+        needs_anomalies: it cannot be trained without recordings of anomalies.
+        takes_anomalies: it learns from recordings of anomalies when it gets them.
         threshold: its fixed threshold; None where one is calibrated on held-out normal frames.
+        architecture: its own network; None for those that stand on an autoencoder.
     """
 
     needs_anomalies: bool = False
+    takes_anomalies: bool = False
     threshold: float | None = None
+    architecture: str | None = None
 
 
 SCORERS: Mapping[str, ScorerTraits] = {
+    "outlier-exposure": ScorerTraits(takes_anomalies=True, architecture="unet"),
     "reconstruction": ScorerTraits(),
     "reconstruction-mae": ScorerTraits(),
     "reconstruction-q99": ScorerTraits(),
-    "mlp": ScorerTraits(needs_anomalies=True, threshold=MLP_THRESHOLD),
+    "mlp": ScorerTraits(needs_anomalies=True, takes_anomalies=True, threshold=MLP_THRESHOLD),
+    "realnvp": ScorerTraits(),
+    "realnvp-oe": ScorerTraits(needs_anomalies=True, takes_anomalies=True),
 }
+"""The first one is the default."""
+
+AUTO_ARCHITECTURE = "auto"
+
+
+def resolve_architecture(scorer: str, architecture: str) -> str:
+    """Give the network that a scorer is trained with.
+
+    Raises:
+        AnomalyDetectorError: the scorer has a network of its own and another one is asked for.
+    """
+    own = SCORERS[scorer].architecture
+    if architecture == AUTO_ARCHITECTURE:
+        return own or "v5"
+    if own is not None and architecture != own:
+        raise AnomalyDetectorError(
+            f"scorer {scorer} has a network of its own, {own}, not {architecture}: leave "
+            "--architecture out or choose another --scorer"
+        )
+    return architecture
 
 
 def _option(default: Any, help_text: str, **details: Any) -> Any:
@@ -84,13 +113,19 @@ class TrainOptions:
     )
     out: Path = _option(MISSING, "model file to write (.onnx)", metavar="FILE")  # noqa: RUF009
     topic: str | None = _option(None, "image topic, for a bag with more than one")
-    architecture: str = _option("v5", "network", choices=tuple(ARCHITECTURES))
-    scorer: str = _option("reconstruction", "what makes the score", choices=tuple(SCORERS))
+    architecture: str = _option(
+        AUTO_ARCHITECTURE,
+        "autoencoder; auto takes v5, and the scorer's own network for outlier-exposure",
+        choices=(AUTO_ARCHITECTURE, *ARCHITECTURES, "unet"),
+    )
+    scorer: str = _option(next(iter(SCORERS)), "what makes the score", choices=tuple(SCORERS))
     anomalies: Sequence[str] = _option(
         (), "recordings of anomalies, for scorers that learn from them", metavar="SOURCE"
     )
     epochs: int = _option(100, "most epochs to train the autoencoder")
     mlp_epochs: int = _option(100, "most epochs to train the mlp")
+    exposure_epochs: int = _option(16, "epochs of 100 steps to train the unet of outlier-exposure")
+    time_limit: float = _option(0.0, "most seconds to train each network, 0 for no limit")
     batch_size: int = _option(32, "frames a step")
     learning_rate: float = _option(1e-3, "of Adam, at the start")
     clipnorm: float | None = _option(
@@ -236,6 +271,7 @@ def check_options(options: TrainOptions) -> None:
                 f"choose one of {', '.join(choices)}"
             )
     _check_anomalies(options)
+    resolve_architecture(options.scorer, options.architecture)
     if options.out.suffix != ".onnx":
         raise AnomalyDetectorError(
             f"--out {options.out} does not end with .onnx: name an ONNX file"
@@ -252,20 +288,20 @@ def check_options(options: TrainOptions) -> None:
 
 
 def _check_anomalies(options: TrainOptions) -> None:
-    needed = SCORERS[options.scorer].needs_anomalies
-    if needed and not options.anomalies:
+    traits = SCORERS[options.scorer]
+    if traits.needs_anomalies and not options.anomalies:
         raise AnomalyDetectorError(
             f"scorer {options.scorer} learns from anomalies: give --anomalies SOURCE"
         )
-    if options.anomalies and not needed:
+    if options.anomalies and not traits.takes_anomalies:
         raise AnomalyDetectorError(
             f"scorer {options.scorer} uses no anomalies: leave --anomalies out or choose "
-            f"--scorer {next(name for name, traits in SCORERS.items() if traits.needs_anomalies)}"
+            f"--scorer {next(name for name, item in SCORERS.items() if item.takes_anomalies)}"
         )
 
 
 def _check_numbers(options: TrainOptions) -> None:
-    least = {"epochs": 1, "mlp_epochs": 1, "batch_size": 1, "seed": 0}
+    least = {"epochs": 1, "mlp_epochs": 1, "exposure_epochs": 1, "batch_size": 1, "seed": 0}
     least |= {"early_stopping_patience": 0, "plateau_patience": 0, "folds": 0}
     for name, lowest in least.items():
         if getattr(options, name) < lowest:
@@ -275,7 +311,7 @@ def _check_numbers(options: TrainOptions) -> None:
     if options.folds == 1:
         raise AnomalyDetectorError("folds is 1: give 2 or more, or 0 for no cross-validation")
     factors = ("l1", "l2", "embedding_l1", "embedding_l2", "clipnorm", "global_clipnorm")
-    for name in (*factors, "min_learning_rate"):
+    for name in (*factors, "min_learning_rate", "time_limit"):
         value = getattr(options, name)
         if value is not None and not (math.isfinite(value) and value >= 0.0):
             raise AnomalyDetectorError(f"{name.replace('_', ' ')} is {value}: give 0 or more")

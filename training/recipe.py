@@ -106,10 +106,12 @@ def resolve_options(arguments: Mapping[str, Any], recipe: Path | None = None) ->
     # Of two options that exclude each other the command line's counts.
     for one, other in (
         ("threshold", "false_alarm_rate"),
+        ("false_alarm_rate", "threshold"),
         ("clipnorm", "global_clipnorm"),
         ("global_clipnorm", "clipnorm"),
     ):
-        if arguments.get(one):
+        # A limit of 0 is none, and leaves the other one in force.
+        if arguments.get(one) or (one == "threshold" and one in arguments):
             given.pop(other, None)
     given |= arguments
     for item in fields(TrainOptions):

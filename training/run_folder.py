@@ -8,6 +8,7 @@ When the model is written, their weights (``NETWORK.weights.h5``) and the model'
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -140,8 +141,11 @@ def load_weights(file: Path, network: Any) -> None:
     if not file.is_file():
         raise AnomalyDetectorError(f"weights {file} do not exist: name a .weights.h5 file")
     try:
-        network.load_weights(file)
-    except (OSError, ValueError, KeyError) as error:
+        with warnings.catch_warnings():
+            # Keras only warns when a part of the network finds no weights in the file.
+            warnings.simplefilter("error", UserWarning)
+            network.load_weights(file)
+    except (OSError, ValueError, KeyError, UserWarning) as error:
         reason = str(error).strip().partition("\n")[0]
         raise AnomalyDetectorError(
             f"weights {file} do not fit the network {network.name} ({reason}): "

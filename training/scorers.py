@@ -22,6 +22,7 @@ __all__ = [
     "SCORE_UNITS",
     "Scorer",
     "build_mlp",
+    "exposure_scorer",
     "mlp_scorer",
     "realnvp_scorer",
     "reconstruction_scorer",
@@ -40,6 +41,7 @@ SCORE_UNITS: Mapping[str, str] = {
     "mlp": "probability of an anomaly (0..1)",
     "realnvp": "negative log-likelihood of the code, nats",
     "realnvp-oe": "negative log-likelihood of the code, nats",
+    "outlier-exposure": "log-odds that the frame is not a normal one",
 }
 
 RECONSTRUCTION_SCORERS: Mapping[str, str] = {
@@ -50,6 +52,9 @@ RECONSTRUCTION_SCORERS: Mapping[str, str] = {
 """Name of a scorer to the statistic of :func:`reconstruction_scorer`."""
 
 _QUANTILE = 0.99
+
+_HIGHEST_CELLS = 4
+"""Cells of the discriminative map that decide: a thing of 4x4 pixels fills as many."""
 
 
 def score_units(scorer: str, architecture: str) -> str:
@@ -223,3 +228,30 @@ def _explained_encoder(autoencoder: Autoencoder) -> tuple[Any, Callable[[Any, An
         return ops.relu(ops.sum(gradient * features, axis=-1))
 
     return features_and_code, share_of_cells
+
+
+def exposure_scorer(network: Any) -> Scorer:
+    """Score by the discriminative network: the frame's log-odds joined with those of its cells.
+
+    Either of the two is enough to raise the score: log(exp(frame) + exp(cells)), where *cells* is
+    the mean of the four highest log-odds of the map (one hot cell may be noise). The anomaly map
+    [N, 32, 32] is log(1 + odds) of each cell, which is 0 where nothing is found and does not
+    saturate where much is.
+    """
+    ops = import_keras().ops
+
+    def score(image: Any) -> dict[str, Any]:
+        answers = network(ops.cast(image, "float32"), training=False)
+        cells = ops.reshape(answers["map"], (-1, answers["map"].shape[1] * answers["map"].shape[2]))
+        highest = ops.mean(ops.top_k(cells, _HIGHEST_CELLS)[0], axis=-1)
+        return {
+            "score": _log_sum(ops, answers["frame"][:, 0], highest),
+            "anomaly_map": _log_sum(ops, answers["map"], ops.zeros_like(answers["map"])),
+        }
+
+    return score
+
+
+def _log_sum(ops: Any, first: Any, second: Any) -> Any:
+    """Give log(exp(first) + exp(second)), in operators that ONNX has."""
+    return ops.maximum(first, second) + ops.log(1.0 + ops.exp(-ops.abs(first - second)))

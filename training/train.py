@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.calibration import calibrate_threshold, score_quantiles
+from anomaly_detector.calibration import (
+    calibrate_threshold,
+    describe_calibration,
+    score_quantiles,
+)
 from anomaly_detector.metadata import Calibration, ModelMetadata
 from training.backend import import_keras
 from training.datasets import open_frame_set, split_blocks
 from training.device import select_device
-from training.job import Job
+from training.job import Job, Trained
 from training.options import (
     MLP_THRESHOLD,
     SCORERS,
@@ -21,9 +26,11 @@ from training.options import (
     TrainOptions,
     add_options,
     check_options,
+    resolve_architecture,
 )
 from training.provenance import inputs, provenance, resolved_recipe, write_history
 from training.recipe import resolve_options
+from training.run_folder import RunFolder
 from training.scorer_table import SCORER_TABLE
 from training.scorers import score_units
 
@@ -34,12 +41,14 @@ __all__ = [
     "TrainOptions",
     "add_arguments",
     "choose_threshold",
+    "export_trained",
     "parity_images",
+    "prepare",
     "run",
     "train",
 ]
 
-_FREE_TO_CHANGE = ("epochs", "mlp_epochs", "false_alarm_rate", "threshold")
+_FREE_TO_CHANGE = ("epochs", "mlp_epochs", "time_limit", "false_alarm_rate", "threshold")
 """Options that a resumed training may change: its checkpoints do not depend on them."""
 
 
@@ -55,7 +64,31 @@ def train(options: TrainOptions) -> ModelMetadata:
     Raises:
         AnomalyDetectorError: a recording, an option or the export is at fault; no model is written.
     """
+    job = prepare(options)
+    # Keras takes seconds to import: only now that the data is known to be good.
+    import_keras()
+    select_device(options.device)
+    from training.train_autoencoder import cross_validate, train_autoencoder
+
+    entry = SCORER_TABLE[options.scorer]
+    if entry.needs_autoencoder:
+        folds = {"cross_validation": cross_validate(job)} if options.folds else {}
+        trained = entry.train(job, train_autoencoder(job))
+        trained.metrics = folds | trained.metrics
+    else:
+        trained = entry.train(job, None)
+    return export_trained(job, trained)
+
+
+def prepare(options: TrainOptions) -> Job:
+    """Check the options, read the recordings and split them.
+
+    Raises:
+        AnomalyDetectorError: a recording or an option is at fault.
+    """
     check_options(options)
+    architecture = resolve_architecture(options.scorer, options.architecture)
+    options = replace(options, architecture=architecture)
     frames = open_frame_set(
         options.data, options.topic, cache=options.cache, progress=options.progress
     )
@@ -67,13 +100,6 @@ def train(options: TrainOptions) -> ModelMetadata:
         else None
     )
     split = split_blocks(frames.lengths, held_out=options.held_out, seed=options.seed)
-    # Keras and TensorFlow take seconds to import: only now that the data is known to be good.
-    import_keras()
-    select_device(options.device)
-    from training.export import convert, score_images, write_detector
-    from training.run_folder import RunFolder
-    from training.train_autoencoder import cross_validate, train_autoencoder
-
     folder = RunFolder.beside(options.out, options.resume)
     recipe = resolved_recipe(options)
     folder.start(
@@ -84,10 +110,18 @@ def train(options: TrainOptions) -> ModelMetadata:
             "anomalous frames": [] if anomalies is None else anomalies.lengths,
         }
     )
-    job = Job(options, frames, split, anomalies, folder)
-    folds = {"cross_validation": cross_validate(job)} if options.folds else {}
-    trained = SCORER_TABLE[options.scorer].train(job, train_autoencoder(job))
+    return Job(options, frames, split, anomalies, folder)
 
+
+def export_trained(job: Job, trained: Trained) -> ModelMetadata:
+    """Convert, calibrate, check and write what was trained.
+
+    Raises:
+        AnomalyDetectorError: the export is at fault; no model is written.
+    """
+    from training.export import convert, score_images, write_detector
+
+    options, frames, split = job.options, job.frames, job.split
     model = convert(trained.scorer)
     held_out_images = frames.take(split.held_out)
     threshold, calibration = choose_threshold(
@@ -102,18 +136,18 @@ def train(options: TrainOptions) -> ModelMetadata:
         score_units=score_units(options.scorer, options.architecture),
         threshold=threshold,
         calibration=calibration,
-        provenance=provenance(options, frames, split, anomalies) | trained.provenance,
-        metrics=folds | trained.metrics,
+        provenance=provenance(options, frames, split, job.anomalies) | trained.provenance,
+        metrics=trained.metrics,
     )
     difference = write_detector(
         model, metadata, options.out, scorer=trained.scorer, images=parity_images(held_out_images)
     )
     write_history(options.out.with_suffix(".history.csv"), trained.histories)
-    folder.finish(trained.networks, metadata, interrupted=trained.interrupted)
+    job.folder.finish(trained.networks, metadata, interrupted=trained.interrupted)
     if options.progress:
         print(
             f"{options.out}: {options.architecture} + {options.scorer}, "
-            f"threshold {threshold:.4g} ({calibration.method}, {calibration.frames} frames), "
+            f"{describe_calibration(threshold, calibration)}; "
             f"ONNX Runtime against Keras {difference:.1e} relative"
         )
     return metadata

@@ -118,6 +118,7 @@ def fit_settings(options: TrainOptions) -> FitSettings:
         plateau_patience=options.plateau_patience,
         plateau_factor=options.plateau_factor,
         min_learning_rate=options.min_learning_rate,
+        time_limit=options.time_limit,
         seed=options.seed,
     )
 

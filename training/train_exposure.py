@@ -76,6 +76,7 @@ def train_exposure(job: Job) -> Trained:
             early_stopping_patience=0,
             plateau_patience=0,
             cosine=True,
+            time_limit=options.time_limit,
             seed=options.seed,
         ),
         loss=mean_output,

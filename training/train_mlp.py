@@ -27,6 +27,7 @@ def train_mlp(job: Job, base: Trained) -> Trained:
     frames, split, anomalies = job.frames, job.split, job.anomalies
     assert anomalies is not None  # check_options has seen to it
     autoencoder = base.autoencoder
+    assert autoencoder is not None  # this scorer stands on one
     anomaly_split = split_blocks(anomalies.lengths, held_out=options.held_out, seed=options.seed)
     codes = np.concatenate(
         [encode_frames(autoencoder, frames), encode_frames(autoencoder, anomalies)]
@@ -52,6 +53,7 @@ def train_mlp(job: Job, base: Trained) -> Trained:
             learning_rate=1e-4,
             early_stopping_patience=20,
             plateau_patience=10,
+            time_limit=options.time_limit,
             seed=options.seed,
         ),
         loss="binary_crossentropy",

@@ -24,8 +24,10 @@ def train_realnvp(job: Job, base: Trained) -> Trained:
         AnomalyDetectorError: training gave nothing.
     """
     options, split = job.options, job.split
-    codes = encode_frames(base.autoencoder, job.frames)
-    outliers = None if job.anomalies is None else encode_frames(base.autoencoder, job.anomalies)
+    autoencoder = base.autoencoder
+    assert autoencoder is not None  # this scorer stands on one
+    codes = encode_frames(autoencoder, job.frames)
+    outliers = None if job.anomalies is None else encode_frames(autoencoder, job.anomalies)
     settings = RealNVPSettings(seed=options.seed, early_stopping_patience=100)
     flow, result = fit_realnvp(
         codes[split.train],
@@ -42,8 +44,8 @@ def train_realnvp(job: Job, base: Trained) -> Trained:
         nll = np.asarray(flow.nll(outliers), np.float64)
         metrics["outlier_nll"] = float(np.median(nll))
     return Trained(
-        base.autoencoder,
-        realnvp_scorer(base.autoencoder, flow),
+        autoencoder,
+        realnvp_scorer(autoencoder, flow),
         networks=base.networks | {"realnvp": flow},
         metrics=metrics | {"validation_loss": result.best_loss},
         histories=base.histories | {"realnvp": result.history},
