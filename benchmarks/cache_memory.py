@@ -5,6 +5,9 @@ epoch of training does. Run it from the checkout:
 
     python -m benchmarks.cache_memory --frames 56066 --size 64
 
+With ``--train`` it then trains the v5 autoencoder for one epoch from that cache, through the same
+frame set and training loop as ``python -m training train``.
+
 Peak resident memory counts the cache's pages too, which the system takes back when it needs them;
 the peak of anonymous memory is what the process really holds on to.
 """
@@ -29,6 +32,7 @@ from numpy.typing import NDArray
 
 from anomaly_detector.frame_cache import CachedFrames, cache_frames
 from anomaly_detector.sources import open_source
+from training.datasets import FrameSet, split_blocks
 
 TRAINING_FRAMES = 56_066
 """Normal training frames of Hazards&Robots, Zenodo record 7074958."""
@@ -107,8 +111,62 @@ def peak_anonymous_mib(interval_s: float = 0.02) -> Iterator[list[float]]:
         thread.join()
 
 
-def measure(frames: int, size: int, workers: int | None, folder: Path) -> dict[str, float | int]:
-    """Write a set into ``folder``, cache it, read it for an epoch and give the figures."""
+def train_epoch(cached: CachedFrames, batch: int = 32, seed: int = 0) -> dict[str, float | int]:
+    """Train v5 for one epoch on a cached set, and validate on its held-out blocks.
+
+    Returns:
+        Seconds, frames a second, and the process' memory in MiB: before (TensorFlow imported, no
+        network yet) and its peaks, the resident one of the whole process so far.
+    """
+    # Keras takes seconds and hundreds of MiB to import: only when training is asked for.
+    from training.backend import import_keras, seed_everything
+
+    import_keras()
+    from training.architectures import build_autoencoder
+    from training.fit import FitSettings, fit
+    from training.train_autoencoder import error_model, frame_inputs, mean_output
+
+    frames = FrameSet([cached])
+    split = split_blocks(frames.lengths, seed=seed)
+    anonymous_before = anonymous_mib()
+    with peak_anonymous_mib() as anonymous:
+        seed_everything(seed)
+        result = fit(
+            error_model(build_autoencoder("v5"), None),
+            lambda indices: (
+                frame_inputs(frames.take(indices), None),
+                np.zeros(len(indices), np.float32),
+            ),
+            split.train,
+            split.held_out,
+            FitSettings(epochs=1, batch_size=batch, seed=seed),
+            loss=mean_output,
+            label="training v5",
+            progress=False,
+        )
+    return {
+        "train_frames": len(split.train),
+        "held_out_frames": len(split.held_out),
+        "train_epoch_s": round(result.seconds, 2),
+        "train_frames_per_s": round(len(split.train) / result.seconds),
+        "train_anonymous_mib_before": round(anonymous_before, 1),
+        "train_peak_anonymous_mib": round(anonymous[0], 1),
+        "train_peak_resident_mib": round(peak_resident_mib(), 1),
+    }
+
+
+def measure(
+    frames: int, size: int, workers: int | None, folder: Path, *, train: bool = False
+) -> dict[str, float | int]:
+    """Write a set into ``folder``, cache it, read it for an epoch and give the figures.
+
+    Args:
+        frames: how many.
+        size: their height and width in pixels.
+        workers: decoding threads; None for one per processor.
+        folder: an empty one.
+        train: also train on the set for an epoch (:func:`train_epoch`).
+    """
     pictures = folder / "frames"
     pictures.mkdir()
     write_frames(pictures, frames, size)
@@ -126,7 +184,7 @@ def measure(frames: int, size: int, workers: int | None, folder: Path) -> dict[s
         started = time.perf_counter()
         read_epoch(cached)
         epoch_s = time.perf_counter() - started
-    return {
+    figures: dict[str, float | int] = {
         "frames": len(cached),
         "frame_size": size,
         "workers": workers or os.cpu_count() or 1,
@@ -141,6 +199,7 @@ def measure(frames: int, size: int, workers: int | None, folder: Path) -> dict[s
         "peak_resident_mib": round(peak_resident_mib(), 1),
         "peak_anonymous_mib": round(anonymous[0], 1),
     }
+    return figures | (train_epoch(cached) if train else {})
 
 
 def main() -> int:
@@ -149,10 +208,17 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=TRAINING_FRAMES, help="default %(default)s")
     parser.add_argument("--size", type=int, default=64, help="frame size in pixels (%(default)s)")
     parser.add_argument("--workers", type=int, help="decoding threads (one per processor)")
+    parser.add_argument("--train", action="store_true", help="also train v5 for one epoch")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="cache_memory_") as folder:
-        figures = measure(arguments.frames, arguments.size, arguments.workers, Path(folder))
+        figures = measure(
+            arguments.frames,
+            arguments.size,
+            arguments.workers,
+            Path(folder),
+            train=arguments.train,
+        )
     if arguments.json:
         print(json.dumps(figures))
     else:

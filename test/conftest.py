@@ -73,7 +73,12 @@ def trained_model(normal_drive: Path, tmp_path_factory: pytest.TempPathFactory) 
     """A v5 reconstruction detector, trained for three epochs on the normal drive."""
     folder = tmp_path_factory.mktemp("models")
     options = TrainOptions(
-        [str(normal_drive)], folder / "tiny.onnx", scorer="reconstruction", epochs=3, cache=folder / "cache", progress=False
+        [str(normal_drive)],
+        folder / "tiny.onnx",
+        scorer="reconstruction",
+        epochs=3,
+        cache=folder / "cache",
+        progress=False,
     )
     train(options)
     return options.out

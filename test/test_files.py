@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -22,21 +24,26 @@ def test_file_replaces_the_old_one_at_the_end(tmp_path: Path) -> None:
     assert list(target.parent.iterdir()) == [target]
 
 
+def fail_halfway(write: Callable[[Path], AbstractContextManager[Path]], target: Path) -> None:
+    with write(target) as temporary:
+        file = temporary / "frame.png" if temporary.is_dir() else temporary
+        file.write_text("half")
+        raise RuntimeError("on purpose")
+
+
 def test_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     target = tmp_path / "scores.csv"
     target.write_text("old")
-    with pytest.raises(RuntimeError), atomic_path(target) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+    with pytest.raises(RuntimeError, match="on purpose"):
+        fail_halfway(atomic_path, target)
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 
 
 def test_folder_appears_at_the_end(tmp_path: Path) -> None:
     target = tmp_path / "drive"
-    with pytest.raises(RuntimeError), atomic_directory(target) as temporary:
-        (temporary / "frame.png").write_text("half")
-        raise RuntimeError
+    with pytest.raises(RuntimeError, match="on purpose"):
+        fail_halfway(atomic_directory, target)
     assert list(tmp_path.iterdir()) == []
     with atomic_directory(target) as temporary:
         (temporary / "frame.png").write_text("whole")

@@ -33,7 +33,7 @@ def message(encoding: str, rows: NDArray[np.uint8], padding: int = 0) -> SimpleN
 
 
 def picture(color: tuple[int, int, int]) -> NDArray[np.uint8]:
-    return np.broadcast_to(np.array(color, np.uint8), (HEIGHT, WIDTH, 3)).copy()
+    return np.full((HEIGHT, WIDTH, 3), color, np.uint8)
 
 
 @pytest.mark.parametrize("padding", [0, 5])
@@ -44,14 +44,15 @@ def test_color_encodings_keep_their_colors(
 ) -> None:
     rgb = picture(color)
     rgb[0, 0] = (1, 2, 3)
-    conversion = {
-        "rgb8": lambda p: p,
-        "bgr8": lambda p: p[..., ::-1],
-        "8UC3": lambda p: p[..., ::-1],
-        "rgba8": lambda p: np.dstack([p, np.full(p.shape[:2], 7, np.uint8)]),
-        "bgra8": lambda p: np.dstack([p[..., ::-1], np.full(p.shape[:2], 7, np.uint8)]),
+    alpha = np.full((HEIGHT, WIDTH, 1), 7, np.uint8)
+    sent = {
+        "rgb8": rgb,
+        "bgr8": rgb[..., ::-1],
+        "8UC3": rgb[..., ::-1],
+        "rgba8": np.concatenate([rgb, alpha], axis=2),
+        "bgra8": np.concatenate([rgb[..., ::-1], alpha], axis=2),
     }[encoding]
-    decoded = decode_image(message(encoding, np.ascontiguousarray(conversion(rgb)), padding))
+    decoded = decode_image(message(encoding, np.ascontiguousarray(sent), padding))
     np.testing.assert_array_equal(to_rgb(decoded), rgb)
 
 

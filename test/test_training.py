@@ -102,6 +102,7 @@ def test_same_seed_gives_the_same_model(trained_model: Path, normal_drive: Path)
         options = TrainOptions(
             [str(normal_drive)],
             out,
+            scorer="reconstruction",
             epochs=3,
             seed=seed,
             cache=folder / "cache",
@@ -122,9 +123,11 @@ def test_mlp_is_trained_on_anomalies(
 ) -> None:
     out = trained_model.parent / "mlp.onnx"
     code = main(
-        ["train", "--data", str(normal_drive), "--anomalies", str(anomalous_drive)]
-        + ["--scorer", "mlp", "--out", str(out), "--epochs", "2", "--mlp-epochs", "100"]
-        + ["--cache", str(trained_model.parent / "cache")]
+        [
+            *("train", "--data", str(normal_drive), "--anomalies", str(anomalous_drive)),
+            *("--scorer", "mlp", "--out", str(out), "--epochs", "2", "--mlp-epochs", "100"),
+            *("--cache", str(trained_model.parent / "cache")),
+        ]
     )
     assert code == 0
     assert "v5 + mlp, threshold 0.5 (fixed" in capsys.readouterr().out
@@ -188,7 +191,7 @@ def test_model_that_differs_from_keras_is_not_written(tmp_path: Path) -> None:
     ("arguments", "reason"),
     [
         (["--scorer", "mlp"], "give --anomalies SOURCE"),
-        (["--anomalies", "somewhere"], "leave --anomalies out"),
+        (["--scorer", "reconstruction", "--anomalies", "x"], "leave --anomalies out"),
         (["--epochs", "0"], "epochs is 0"),
         (["--held-out", "0"], "held-out share is 0"),
         (["--false-alarm-rate", "2"], "false alarm rate is 2"),
@@ -222,6 +225,7 @@ def test_ctrl_c_keeps_the_best_model_so_far(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "training", "train", "--data", str(drive), "--out", str(out)]
     # So small a rate that it improves in every epoch and never stops early.
     command += ["--epochs", "100000", "--learning-rate", "1e-6", "--cache", str(tmp_path / "c")]
+    command += ["--scorer", "reconstruction"]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None

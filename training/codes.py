@@ -11,7 +11,7 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -99,12 +99,14 @@ class TrainingCodes:
         normal_lengths: frames of each recording, for :func:`training.datasets.split_blocks`.
         anomalous: float32 [K, size]; K may be 0.
         anomalous_lengths: the same for these.
+        model: what made them, as :attr:`Codes.model`; empty for an encoder that has no file yet.
     """
 
     normal: NDArray[np.float32]
     normal_lengths: list[int]
     anomalous: NDArray[np.float32]
     anomalous_lengths: list[int]
+    model: Mapping[str, str] = field(default_factory=dict)
 
 
 class CodeModel:
@@ -320,6 +322,7 @@ def training_codes(
         _lengths(first, normal),
         np.concatenate([part.codes[chosen] for part, chosen in parts]),
         [length for part, chosen in parts for length in _lengths(part, chosen)],
+        first.model if model is None else model.model,
     )
 
 

@@ -115,11 +115,14 @@ def _from_folder(folder: RunFolder, architecture: str | None) -> tuple[ModelMeta
             f"{folder.path} holds weights of {metadata.architecture}, not of {architecture}: "
             "leave --architecture out"
         )
-    recipe = metadata.provenance.get("recipe", {})
-    settings = NetworkSettings(dropout=recipe.get("dropout", 0.0))
-    autoencoder = build_autoencoder(metadata.architecture, settings)
-    folder.load_weights("autoencoder", autoencoder.model)
-    return metadata, SCORER_TABLE[metadata.scorer].restore(autoencoder, folder)
+    entry = SCORER_TABLE[metadata.scorer]
+    autoencoder: Autoencoder | None = None
+    if entry.needs_autoencoder:
+        recipe = metadata.provenance.get("recipe", {})
+        settings = NetworkSettings(dropout=recipe.get("dropout", 0.0))
+        autoencoder = build_autoencoder(metadata.architecture, settings)
+        folder.load_weights("autoencoder", autoencoder.model)
+    return metadata, entry.restore(autoencoder, folder)
 
 
 def _from_file(

@@ -52,6 +52,8 @@ class FitSettings:
         min_learning_rate: floor of the rate.
         cosine: let the rate rise over the first twentieth of the epochs and then fall as a cosine
             to a hundredth, whatever the validation loss does.
+        keep_best: leave the weights of the epoch with the best validation loss in the model; else
+            those of the last epoch.
         time_limit: seconds after which the epoch under way is the last; 0 for none.
         seed: of the order of the frames and of what is drawn for them.
     """
@@ -66,6 +68,7 @@ class FitSettings:
     plateau_factor: float = 0.1
     min_learning_rate: float = 1e-7
     cosine: bool = False
+    keep_best: bool = True
     time_limit: float = 0.0
     seed: int = 0
 
@@ -76,7 +79,7 @@ class FitResult:
 
     Attributes:
         history: per epoch, name of a quantity to its values.
-        best_epoch: number of the best epoch, from 1.
+        best_epoch: number of the epoch whose weights are kept, from 1.
         best_loss: its validation loss.
         seconds: time it took, that of the runs before a resumed one included.
         stopped_by: ``epochs``, ``early-stopping``, ``time-limit`` or ``interrupt``.
@@ -141,11 +144,12 @@ class _EpochStart(keras.callbacks.Callback):
 
 
 class _BestWeights(keras.callbacks.Callback):
-    """Keeps the best weights at hand at every moment, so that Ctrl-C loses none of them."""
+    """Keeps the best or newest weights at hand at every moment, so that Ctrl-C loses none."""
 
-    def __init__(self, result: FitResult) -> None:
+    def __init__(self, result: FitResult, keep_best: bool) -> None:
         super().__init__()
         self._result = result
+        self._keep_best = keep_best
         self.weights: list[Any] | None = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -154,7 +158,7 @@ class _BestWeights(keras.callbacks.Callback):
             self._result.history.setdefault(name, []).append(float(value))
         self._result.trained = True
         loss = float(logs["val_loss"])
-        if loss < self._result.best_loss:
+        if loss < self._result.best_loss or (not self._keep_best and math.isfinite(loss)):
             self._result.best_loss = loss
             self._result.best_epoch = epoch + 1
             self.weights = self.model.get_weights()
@@ -405,7 +409,7 @@ def fit(
             checkpoint cannot be used.
     """
     result = FitResult()
-    best = _BestWeights(result)
+    best = _BestWeights(result, settings.keep_best)
     bar = _Progress(label, settings.epochs, len(train), not progress)
     batches = _Batches(take, train, settings.batch_size, settings.seed, draw)
     if not (keep_optimizer and model.compiled):

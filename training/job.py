@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from training.architectures import Autoencoder, NetworkSettings
+from training.codes import TrainingCodes
 from training.datasets import BlockSplit, FrameSet
 from training.options import TrainOptions
 from training.scorers import Scorer
@@ -22,10 +26,11 @@ class Job:
 
     Attributes:
         options: checked.
-        frames: normal frames.
-        split: of the normal frames.
+        frames: normal frames; none when training from codes.
+        split: of the normal frames, or of the normal codes.
         anomalies: frames of anomalies, for scorers that learn from them.
         folder: of the checkpoints.
+        codes: read from files, when training from codes.
     """
 
     options: TrainOptions
@@ -33,6 +38,7 @@ class Job:
     split: BlockSplit
     anomalies: FrameSet | None
     folder: RunFolder
+    codes: TrainingCodes | None = None
 
 
 @dataclass
@@ -46,6 +52,7 @@ class Trained:
         metrics: figures for the metadata.
         histories: name of a network to its history.
         provenance: further entries of the metadata's provenance.
+        held_out_scores: float32 [N], of the held-out normal codes, for a scorer on codes.
     """
 
     autoencoder: Autoencoder | None
@@ -54,6 +61,14 @@ class Trained:
     metrics: dict[str, Any]
     histories: dict[str, dict[str, list[float]]]
     provenance: dict[str, Any] = field(default_factory=dict)
+    held_out_scores: NDArray[np.float32] | None = None
+
+    def base_metrics(self) -> dict[str, Any]:
+        """Give the metrics for a scorer on top, which has a validation loss of its own."""
+        return {
+            "autoencoder_validation_loss" if name == "validation_loss" else name: value
+            for name, value in self.metrics.items()
+        }
 
     @property
     def interrupted(self) -> bool:

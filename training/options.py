@@ -54,12 +54,14 @@ class ScorerTraits:
         takes_anomalies: it learns from recordings of anomalies when it gets them.
         threshold: its fixed threshold; None where one is calibrated on held-out normal frames.
         architecture: its own network; None for those that stand on an autoencoder.
+        on_codes: it scores the encoder's code, and can be trained from a file of codes.
     """
 
     needs_anomalies: bool = False
     takes_anomalies: bool = False
     threshold: float | None = None
     architecture: str | None = None
+    on_codes: bool = False
 
 
 SCORERS: Mapping[str, ScorerTraits] = {
@@ -67,9 +69,11 @@ SCORERS: Mapping[str, ScorerTraits] = {
     "reconstruction": ScorerTraits(),
     "reconstruction-mae": ScorerTraits(),
     "reconstruction-q99": ScorerTraits(),
-    "mlp": ScorerTraits(needs_anomalies=True, takes_anomalies=True, threshold=MLP_THRESHOLD),
-    "realnvp": ScorerTraits(),
-    "realnvp-oe": ScorerTraits(needs_anomalies=True, takes_anomalies=True),
+    "mlp": ScorerTraits(
+        needs_anomalies=True, takes_anomalies=True, threshold=MLP_THRESHOLD, on_codes=True
+    ),
+    "realnvp": ScorerTraits(on_codes=True),
+    "realnvp-oe": ScorerTraits(needs_anomalies=True, takes_anomalies=True, on_codes=True),
 }
 """The first one is the default."""
 
@@ -122,9 +126,23 @@ class TrainOptions:
     anomalies: Sequence[str] = _option(
         (), "recordings of anomalies, for scorers that learn from them", metavar="SOURCE"
     )
+    codes: Path | None = _option(  # noqa: RUF009
+        None,
+        "train mlp or realnvp from a file of 'python -m training encode' instead of --data; "
+        "frames labelled with a hazard count as anomalies",
+        metavar="FILE",
+    )
+    anomaly_codes: Path | None = _option(  # noqa: RUF009
+        None, "codes of anomalies, in the place of --anomalies", metavar="FILE"
+    )
+    encoder: str | None = _option(
+        None, "the model that made the codes: its file, or a shipped model's name", metavar="MODEL"
+    )
     epochs: int = _option(100, "most epochs to train the autoencoder")
     mlp_epochs: int = _option(100, "most epochs to train the mlp")
-    exposure_epochs: int = _option(16, "epochs of 100 steps to train the unet of outlier-exposure")
+    realnvp_epochs: int = _option(500, "most epochs to train the flow of realnvp")
+    exposure_epochs: int = _option(16, "epochs to train the unet of outlier-exposure")
+    exposure_steps: int = _option(100, "steps of each of these epochs, of 48 frames a step")
     time_limit: float = _option(0.0, "most seconds to train each network, 0 for no limit")
     batch_size: int = _option(32, "frames a step")
     learning_rate: float = _option(1e-3, "of Adam, at the start")
@@ -253,7 +271,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             details["type"] = kind.kind
             if kind.is_list:
                 details["nargs"] = "+"
-        target.add_argument("--" + item.name.replace("_", "-"), **details)
+        target.add_argument(_flag(item.name), **details)
 
 
 def check_options(options: TrainOptions) -> None:
@@ -270,7 +288,10 @@ def check_options(options: TrainOptions) -> None:
                 f"{item.name.replace('_', ' ')} {value!r} is not known: "
                 f"choose one of {', '.join(choices)}"
             )
-    _check_anomalies(options)
+    if options.codes is not None:
+        _check_codes(options)
+    else:
+        _check_recordings(options)
     resolve_architecture(options.scorer, options.architecture)
     if options.out.suffix != ".onnx":
         raise AnomalyDetectorError(
@@ -287,22 +308,79 @@ def check_options(options: TrainOptions) -> None:
     writable_parent(options.out)
 
 
-def _check_anomalies(options: TrainOptions) -> None:
+def _check_recordings(options: TrainOptions) -> None:
     traits = SCORERS[options.scorer]
+    for name in ("anomaly_codes", "encoder"):
+        if getattr(options, name) is not None:
+            raise AnomalyDetectorError(
+                f"{_flag(name)} {getattr(options, name)} is for training from codes: "
+                "give --codes FILE too or leave it out"
+            )
+    if not options.data:
+        raise AnomalyDetectorError("nothing to train on: give --data SOURCE, or --codes FILE")
     if traits.needs_anomalies and not options.anomalies:
         raise AnomalyDetectorError(
             f"scorer {options.scorer} learns from anomalies: give --anomalies SOURCE"
         )
-    if options.anomalies and not traits.takes_anomalies:
+    if options.anomalies:
+        _check_takes_anomalies(options, "anomalies")
+
+
+_NOT_WITH_CODES: Mapping[str, str] = {
+    "data": "leave one of them out",
+    "anomalies": "give --anomaly-codes FILE",
+    "topic": "leave it out",
+    "folds": "leave it out, the encoder is trained already",
+    "thesis_folds": "leave it out, the encoder is trained already",
+    "augmentation": "leave it out, the encoder is trained already",
+    "dropout": "leave it out, the encoder is trained already",
+}
+"""Options that training from codes cannot heed, with the remedy."""
+
+
+def _check_codes(options: TrainOptions) -> None:
+    if not SCORERS[options.scorer].on_codes:
+        able = ", ".join(name for name, item in SCORERS.items() if item.on_codes)
         raise AnomalyDetectorError(
-            f"scorer {options.scorer} uses no anomalies: leave --anomalies out or choose "
-            f"--scorer {next(name for name, item in SCORERS.items() if item.takes_anomalies)}"
+            f"scorer {options.scorer} needs images, not --codes: give --data SOURCE or choose "
+            f"--scorer from {able}"
+        )
+    defaults = {item.name: item.default for item in _options()}
+    for name, remedy in _NOT_WITH_CODES.items():
+        value = getattr(options, name)
+        if value and value != defaults[name]:
+            raise AnomalyDetectorError(
+                f"{_flag(name)} and --codes {options.codes} exclude each other: {remedy}"
+            )
+    if options.encoder is None:
+        raise AnomalyDetectorError(
+            f"--codes {options.codes} needs the model that made them: give --encoder MODEL"
+        )
+    if options.anomaly_codes is not None:
+        _check_takes_anomalies(options, "anomaly_codes")
+
+
+def _check_takes_anomalies(options: TrainOptions, name: str) -> None:
+    if not SCORERS[options.scorer].takes_anomalies:
+        able = (
+            other
+            for other, item in SCORERS.items()
+            if item.takes_anomalies and (item.on_codes or options.codes is None)
+        )
+        raise AnomalyDetectorError(
+            f"scorer {options.scorer} uses no anomalies: leave {_flag(name)} out or choose "
+            f"--scorer {next(able)}"
         )
 
 
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
 def _check_numbers(options: TrainOptions) -> None:
-    least = {"epochs": 1, "mlp_epochs": 1, "exposure_epochs": 1, "batch_size": 1, "seed": 0}
-    least |= {"early_stopping_patience": 0, "plateau_patience": 0, "folds": 0}
+    least = {"epochs": 1, "mlp_epochs": 1, "realnvp_epochs": 1, "batch_size": 1, "seed": 0}
+    least |= {"exposure_epochs": 1, "exposure_steps": 1, "folds": 0}
+    least |= {"early_stopping_patience": 0, "plateau_patience": 0}
     for name, lowest in least.items():
         if getattr(options, name) < lowest:
             raise AnomalyDetectorError(

@@ -49,7 +49,7 @@ def vary_normal(picture: Picture, generator: Generator) -> Picture:
         generator: source of chance.
     """
     if generator.random() < 0.8:
-        angle, scale = generator.uniform(-1.5, 1.5), 1 + generator.uniform(-0.04, 0.04)
+        angle, scale = generator.uniform(-1, 1), 1 + generator.uniform(-0.04, 0.04)
         motion = np.asarray(cv2.getRotationMatrix2D(_CENTER, angle, scale), np.float64)
         motion[:, 2] += generator.uniform(-2, 2, 2)
         picture = _warp(picture, motion, cv2.BORDER_REFLECT)
@@ -306,7 +306,7 @@ def _tinted(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> 
 
 def _turned(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
     """Rolled camera; the corners are mirrored, stretched, black or zoomed away."""
-    angle = float(np.exp(generator.uniform(np.log(4.5), np.log(35))))
+    angle = float(np.exp(generator.uniform(np.log(3.5), np.log(35))))
     zoom = 1 / max(0.55, 1 - angle / 60) if generator.random() < 0.5 else 1.0
     motion = cv2.getRotationMatrix2D(_CENTER, angle * generator.choice([-1, 1]), zoom)
     borders = (cv2.BORDER_REFLECT, cv2.BORDER_REPLICATE, cv2.BORDER_CONSTANT)
@@ -358,7 +358,7 @@ PICTURE_FAULTS: Sequence[tuple[Callable[..., Picture], float]] = (
     (_dead_pixels, 0.7),
     (_tinted, 1.2),
     # The hardest ones to learn get the most examples.
-    (_turned, 6.0),
+    (_turned, 7.0),
     (_torn, 2.2),
     (_blocky, 0.7),
     (_compressed, 1.0),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import anomaly_detector
 from anomaly_detector.files import atomic_path
-from training.datasets import BlockSplit, FrameSet
+from training.job import Job
 from training.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["fit_summary", "inputs", "provenance", "resolved_recipe", "write_history"]
 
-_INPUTS = ("data", "anomalies", "topic")
+_INPUTS = ("data", "anomalies", "topic", "codes", "anomaly_codes", "encoder")
 _NO_RECIPE = (*_INPUTS, "out", "cache", "progress", "resume", "tensorboard", "device")
 
 _PACKAGES = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime", "numpy")
@@ -39,27 +39,31 @@ def resolved_recipe(options: TrainOptions) -> dict[str, Any]:
 def inputs(options: TrainOptions) -> dict[str, Any]:
     """Give what was trained on, by name."""
     # Where a recording lay on the training machine is nobody's business; its name is.
-    return {
+    named: dict[str, Any] = {
         "data": [Path(source).name for source in options.data],
         "anomalies": [Path(source).name for source in options.anomalies],
         "topic": options.topic,
     }
+    for key in ("codes", "anomaly_codes", "encoder"):
+        value = getattr(options, key)
+        if value is not None:
+            named[key] = Path(value).name
+    return named
 
 
-def provenance(
-    options: TrainOptions, frames: FrameSet, split: BlockSplit, anomalies: FrameSet | None
-) -> dict[str, Any]:
+def provenance(job: Job) -> dict[str, Any]:
     """Give the entry of the metadata, as JSON knows it."""
+    options, split, codes = job.options, job.split, job.codes
     return {
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "options": inputs(options),
         "recipe": resolved_recipe(options),
         "frames": {
-            "recorded": len(frames),
-            "unreadable": sum(len(part.unreadable) for part in frames.parts),
+            "recorded": len(job.frames) if codes is None else len(codes.normal),
+            "unreadable": sum(len(part.unreadable) for part in job.frames.parts),
             "train": len(split.train),
             "held_out": len(split.held_out),
-            "anomalies": 0 if anomalies is None else len(anomalies),
+            "anomalies": len(job.anomalies or ()) if codes is None else len(codes.anomalous),
         },
         "versions": {
             "anomaly_detector": anomaly_detector.__version__,

@@ -55,6 +55,7 @@ class RealNVPSettings:
         margin: gamma of outlier exposure, nats.
         outlier_weight: lambda of outlier exposure.
         outlier_share: outliers in a step, as a share of its normal codes.
+        time_limit: seconds after which the epoch under way is the last; 0 for none.
         seed: of the weights, the order of the codes and the choice of outliers.
     """
 
@@ -69,6 +70,7 @@ class RealNVPSettings:
     margin: float = 100.0
     outlier_weight: float = 1.0
     outlier_share: float = 0.1
+    time_limit: float = 0.0
     seed: int = 0
 
 
@@ -388,6 +390,9 @@ def fit_realnvp(
                 break
             if epoch - result.best_epoch == settings.early_stopping_patience:
                 result.stopped_by = "early-stopping"
+                break
+            if 0.0 < settings.time_limit < time.perf_counter() - start:
+                result.stopped_by = "time-limit"
                 break
     except KeyboardInterrupt:
         result.stopped_by = "interrupt"

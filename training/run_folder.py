@@ -11,12 +11,15 @@ import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
 from anomaly_detector.metadata import ModelMetadata
-from training.fit import FitResult
+
+if TYPE_CHECKING:
+    # The module imports Keras.
+    from training.fit import FitResult
 
 __all__ = ["RunFolder", "load_weights"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from anomaly_detector.calibration import (
     score_quantiles,
 )
 from anomaly_detector.metadata import Calibration, ModelMetadata
+from anomaly_detector.preprocessing import INPUT_SIZE
 from training.backend import import_keras
-from training.datasets import open_frame_set, split_blocks
+from training.datasets import FrameSet, open_frame_set, split_blocks
 from training.device import select_device
 from training.job import Job, Trained
 from training.options import (
@@ -33,6 +35,7 @@ from training.recipe import resolve_options
 from training.run_folder import RunFolder
 from training.scorer_table import SCORER_TABLE
 from training.scorers import score_units
+from training.train_from_codes import read_codes, restored_base
 
 __all__ = [
     "MLP_THRESHOLD",
@@ -48,7 +51,10 @@ __all__ = [
     "train",
 ]
 
-_FREE_TO_CHANGE = ("epochs", "mlp_epochs", "time_limit", "false_alarm_rate", "threshold")
+_FREE_TO_CHANGE = (
+    *("epochs", "mlp_epochs", "realnvp_epochs", "time_limit"),
+    *("false_alarm_rate", "threshold"),
+)
 """Options that a resumed training may change: its checkpoints do not depend on them."""
 
 
@@ -71,7 +77,9 @@ def train(options: TrainOptions) -> ModelMetadata:
     from training.train_autoencoder import cross_validate, train_autoencoder
 
     entry = SCORER_TABLE[options.scorer]
-    if entry.needs_autoencoder:
+    if job.codes is not None:
+        trained = entry.train(job, restored_base(job))
+    elif entry.needs_autoencoder:
         folds = {"cross_validation": cross_validate(job)} if options.folds else {}
         trained = entry.train(job, train_autoencoder(job))
         trained.metrics = folds | trained.metrics
@@ -81,36 +89,41 @@ def train(options: TrainOptions) -> ModelMetadata:
 
 
 def prepare(options: TrainOptions) -> Job:
-    """Check the options, read the recordings and split them.
+    """Check the options, read the recordings or the codes and split them.
 
     Raises:
-        AnomalyDetectorError: a recording or an option is at fault.
+        AnomalyDetectorError: a recording, a file of codes or an option is at fault.
     """
     check_options(options)
-    architecture = resolve_architecture(options.scorer, options.architecture)
-    options = replace(options, architecture=architecture)
-    frames = open_frame_set(
-        options.data, options.topic, cache=options.cache, progress=options.progress
-    )
-    anomalies = (
-        open_frame_set(
-            options.anomalies, options.topic, cache=options.cache, progress=options.progress
-        )
-        if options.anomalies
-        else None
-    )
-    split = split_blocks(frames.lengths, held_out=options.held_out, seed=options.seed)
+    codes, anomalies = None, None
+    if options.codes is not None:
+        options, codes = read_codes(options)
+        frames = FrameSet([])
+        lengths, anomalous_lengths = codes.normal_lengths, codes.anomalous_lengths
+    else:
+        architecture = resolve_architecture(options.scorer, options.architecture)
+        options = replace(options, architecture=architecture)
+        frames = _open(options, options.data)
+        anomalies = _open(options, options.anomalies) if options.anomalies else None
+        lengths = frames.lengths
+        anomalous_lengths = [] if anomalies is None else anomalies.lengths
+    split = split_blocks(lengths, held_out=options.held_out, seed=options.seed)
     folder = RunFolder.beside(options.out, options.resume)
     recipe = resolved_recipe(options)
     folder.start(
         {name: value for name, value in recipe.items() if name not in _FREE_TO_CHANGE}
         | inputs(options)
         | {
-            "frames": frames.lengths,
-            "anomalous frames": [] if anomalies is None else anomalies.lengths,
+            "frames": lengths,
+            "anomalous frames": anomalous_lengths,
+            "encoder": None if codes is None else dict(codes.model),
         }
     )
-    return Job(options, frames, split, anomalies, folder)
+    return Job(options, frames, split, anomalies, folder, codes)
+
+
+def _open(options: TrainOptions, sources: Sequence[str]) -> FrameSet:
+    return open_frame_set(sources, options.topic, cache=options.cache, progress=options.progress)
 
 
 def export_trained(job: Job, trained: Trained) -> ModelMetadata:
@@ -121,11 +134,17 @@ def export_trained(job: Job, trained: Trained) -> ModelMetadata:
     """
     from training.export import convert, score_images, write_detector
 
-    options, frames, split = job.options, job.frames, job.split
+    options = job.options
     model = convert(trained.scorer)
-    held_out_images = frames.take(split.held_out)
+    if job.codes is None:
+        held_out_images = job.frames.take(job.split.held_out)
+        held_out_scores = score_images(model, held_out_images)
+    else:
+        assert trained.held_out_scores is not None  # of every scorer on codes
+        held_out_images = np.empty((0, INPUT_SIZE, INPUT_SIZE, 3), np.uint8)
+        held_out_scores = trained.held_out_scores
     threshold, calibration = choose_threshold(
-        score_images(model, held_out_images),
+        held_out_scores,
         SCORERS[options.scorer].threshold if options.threshold is None else options.threshold,
         options.false_alarm_rate,
     )
@@ -136,7 +155,7 @@ def export_trained(job: Job, trained: Trained) -> ModelMetadata:
         score_units=score_units(options.scorer, options.architecture),
         threshold=threshold,
         calibration=calibration,
-        provenance=provenance(options, frames, split, job.anomalies) | trained.provenance,
+        provenance=provenance(job) | trained.provenance,
         metrics=trained.metrics,
     )
     difference = write_detector(
@@ -163,10 +182,15 @@ def choose_threshold(
 
 
 def parity_images(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Give seven frames for the export check: real ones, noise, black and white."""
-    real = images[np.linspace(0, len(images) - 1, 4).astype(int)]
-    noise = np.random.default_rng(0).integers(0, 256, (1, *images.shape[1:]), np.uint8)
-    black = np.zeros_like(noise)
+    """Give seven frames for the export check: four real ones, noise, black and white.
+
+    Args:
+        images: uint8 [N, 64, 64, 3]; without any the four are noise too.
+    """
+    count = 4 if len(images) else 0
+    real = images[np.linspace(0, len(images) - 1, count).astype(int)]
+    noise = np.random.default_rng(0).integers(0, 256, (5 - count, *images.shape[1:]), np.uint8)
+    black = np.zeros_like(noise[:1])
     return np.concatenate([real, noise, black, 255 - black])
 
 

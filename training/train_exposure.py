@@ -16,13 +16,10 @@ from training.provenance import fit_summary
 from training.scorers import exposure_scorer
 from training.train_autoencoder import mean_output
 
-__all__ = ["EXPOSURE_BATCH", "STEPS_PER_EPOCH", "train_exposure"]
+__all__ = ["EXPOSURE_BATCH", "train_exposure"]
 
 EXPOSURE_BATCH = 48
 """Frames a step; every fourth gets something pasted in, every fourth a whole-picture fault."""
-
-STEPS_PER_EPOCH = 100
-"""An epoch is a number of steps, not a pass: the outliers are new in every step anyway."""
 
 _VALIDATION_FRAMES = 384
 _POOL_FRAMES = 2000
@@ -44,8 +41,9 @@ def train_exposure(job: Job) -> Trained:
         if job.anomalies is None
         else _sample(job.anomalies, np.arange(len(job.anomalies)), generator)
     )
-    # Every training frame equally often, in as many steps as an epoch has.
-    count = STEPS_PER_EPOCH * EXPOSURE_BATCH
+    # An epoch is a number of steps, not a pass: the outliers are new in every step anyway. Every
+    # training frame equally often.
+    count = options.exposure_steps * EXPOSURE_BATCH
     train = np.resize(generator.permutation(split.train), count)
     validation = np.resize(split.held_out, _VALIDATION_FRAMES)
     held_out = np.zeros(len(job.frames), bool)
@@ -76,6 +74,9 @@ def train_exposure(job: Job) -> Trained:
             early_stopping_patience=0,
             plateau_patience=0,
             cosine=True,
+            # The loss on unseen places rises while the ranking still improves: the network grows
+            # more certain, of its mistakes too. Calibration takes care of the scale.
+            keep_best=False,
             time_limit=options.time_limit,
             seed=options.seed,
         ),

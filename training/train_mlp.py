@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from training.architectures import Autoencoder
 from training.backend import seed_everything
-from training.datasets import FrameSet, split_blocks
+from training.datasets import split_blocks
 from training.fit import FitSettings, fit
 from training.job import Job, Trained
 from training.options import MLP_THRESHOLD
 from training.provenance import fit_summary
 from training.scorers import build_mlp, mlp_scorer
+from training.train_from_codes import job_codes
 
-__all__ = ["encode_frames", "train_mlp"]
+__all__ = ["train_mlp"]
 
 
 def train_mlp(job: Job, base: Trained) -> Trained:
@@ -23,20 +22,20 @@ def train_mlp(job: Job, base: Trained) -> Trained:
     Raises:
         AnomalyDetectorError: training gave nothing.
     """
-    options = job.options
-    frames, split, anomalies = job.frames, job.split, job.anomalies
-    assert anomalies is not None  # check_options has seen to it
+    options, split = job.options, job.split
     autoencoder = base.autoencoder
     assert autoencoder is not None  # this scorer stands on one
-    anomaly_split = split_blocks(anomalies.lengths, held_out=options.held_out, seed=options.seed)
-    codes = np.concatenate(
-        [encode_frames(autoencoder, frames), encode_frames(autoencoder, anomalies)]
+    given = job_codes(job, autoencoder)
+    anomaly_split = split_blocks(
+        given.anomalous_lengths, held_out=options.held_out, seed=options.seed
     )
-    labels = np.repeat(np.array([0, 1], np.float32), [len(frames), len(anomalies)])
+    codes = np.concatenate([given.normal, given.anomalous])
+    normal = len(given.normal)
+    labels = np.repeat(np.array([0, 1], np.float32), [normal, len(given.anomalous)])
     seed_everything(options.seed)
     mlp = build_mlp()
-    train_indices = np.concatenate([split.train, anomaly_split.train + len(frames)])
-    held_out = np.concatenate([split.held_out, anomaly_split.held_out + len(frames)])
+    train_indices = np.concatenate([split.train, anomaly_split.train + normal])
+    held_out = np.concatenate([split.held_out, anomaly_split.held_out + normal])
     # Codes reach thousands, on which Adam at 1e-4 wanders. The classifier learns on standardised
     # codes; afterwards its first layer takes the scale over, so that it is 128-256-64-1 on the
     # plain codes as in the thesis.
@@ -68,8 +67,7 @@ def train_mlp(job: Job, base: Trained) -> Trained:
     mlp.set_weights([kernel, bias - mean @ kernel, *others])
     probabilities = np.asarray(mlp(codes[held_out], training=False))[:, 0]
     accuracy = float(np.mean((probabilities > MLP_THRESHOLD) == (labels[held_out] > 0.5)))
-    metrics = dict(base.metrics)
-    metrics["autoencoder_validation_loss"] = metrics.pop("validation_loss")
+    metrics = base.base_metrics()
     return Trained(
         autoencoder,
         mlp_scorer(autoencoder, mlp),
@@ -77,13 +75,5 @@ def train_mlp(job: Job, base: Trained) -> Trained:
         metrics=metrics | {"validation_loss": result.best_loss, "validation_accuracy": accuracy},
         histories=base.histories | {"mlp": result.history},
         provenance=base.provenance | {"mlp": fit_summary(result)},
+        held_out_scores=probabilities[: len(split.held_out)],
     )
-
-
-def encode_frames(autoencoder: Autoencoder, frames: FrameSet) -> NDArray[np.float32]:
-    """Give the codes of all frames, float32 [N, 128] (thesis 5.16)."""
-    codes = [
-        np.asarray(autoencoder.encoder(frames.take(batch).astype(np.float32), training=False))
-        for batch in np.array_split(np.arange(len(frames)), -(-len(frames) // 256))
-    ]
-    return np.concatenate(codes)

@@ -7,10 +7,11 @@ from dataclasses import asdict
 import numpy as np
 
 from training.job import Job, Trained
+from training.options import SCORERS
 from training.provenance import fit_summary
 from training.realnvp import RealNVPSettings, fit_realnvp
 from training.scorers import realnvp_scorer
-from training.train_mlp import encode_frames
+from training.train_from_codes import job_codes
 
 __all__ = ["train_realnvp"]
 
@@ -18,7 +19,7 @@ __all__ = ["train_realnvp"]
 def train_realnvp(job: Job, base: Trained) -> Trained:
     """Train the flow on top of a trained autoencoder (paper, section IV).
 
-    All frames of ``job.anomalies`` are outliers for exposure; without them it is plain Real-NVP.
+    For ``realnvp-oe`` all anomalies of the job are outliers for exposure.
 
     Raises:
         AnomalyDetectorError: training gave nothing.
@@ -26,20 +27,26 @@ def train_realnvp(job: Job, base: Trained) -> Trained:
     options, split = job.options, job.split
     autoencoder = base.autoencoder
     assert autoencoder is not None  # this scorer stands on one
-    codes = encode_frames(autoencoder, job.frames)
-    outliers = None if job.anomalies is None else encode_frames(autoencoder, job.anomalies)
-    settings = RealNVPSettings(seed=options.seed, early_stopping_patience=100)
+    codes = job_codes(job, autoencoder)
+    held_out = codes.normal[split.held_out]
+    # A file of codes may hold labelled hazards that plain Real-NVP has no use for.
+    outliers = codes.anomalous if SCORERS[options.scorer].takes_anomalies else None
+    settings = RealNVPSettings(
+        epochs=options.realnvp_epochs,
+        early_stopping_patience=100,
+        time_limit=options.time_limit,
+        seed=options.seed,
+    )
     flow, result = fit_realnvp(
-        codes[split.train],
-        codes[split.held_out],
+        codes.normal[split.train],
+        held_out,
         outliers=outliers,
         settings=settings,
         label=f"training {options.scorer}",
         progress=options.progress,
     )
     job.folder.trained(result)
-    metrics = dict(base.metrics)
-    metrics["autoencoder_validation_loss"] = metrics.pop("validation_loss")
+    metrics = base.base_metrics()
     if outliers is not None:
         nll = np.asarray(flow.nll(outliers), np.float64)
         metrics["outlier_nll"] = float(np.median(nll))
@@ -51,4 +58,5 @@ def train_realnvp(job: Job, base: Trained) -> Trained:
         histories=base.histories | {"realnvp": result.history},
         provenance=base.provenance
         | {"realnvp": fit_summary(result) | {"settings": asdict(settings)}},
+        held_out_scores=np.asarray(flow.nll(held_out), np.float32),
     )

@@ -1,0 +1,350 @@
+"""The discriminative detector: its outliers, its network, its training, and what it must not share.
+
+That the stress faults import nothing of the trainer's is tested in test_stress.py.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import itertools
+import types
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import add_box, make_drive
+from numpy.typing import NDArray
+
+from anomaly_detector.detector import Detector
+from anomaly_detector.image import Pixels
+from anomaly_detector.preprocessing import shrink
+from training.backend import import_keras, seed_everything
+from training.cli import main
+from training.export import MAX_RELATIVE_DIFFERENCE, convert, parity
+from training.outliers import (
+    PICTURE_FAULTS,
+    TEXTURES,
+    paste_outlier,
+    picture_fault,
+    vary_normal,
+)
+from training.scorers import exposure_scorer
+from training.stress_faults import FAULTS
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def shrunk(frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    return np.stack([shrink(Pixels(frame, "rgb")) for frame in frames])
+
+
+POOL = shrunk(make_drive(24))
+
+
+@pytest.fixture(scope="module")
+def exposure() -> Any:
+    """The module; it needs Keras, whose import training.backend makes a quiet one."""
+    import_keras()
+    return importlib.import_module("training.exposure")
+
+
+@pytest.mark.parametrize("fault", [fault for fault, _ in PICTURE_FAULTS])
+def test_every_picture_fault_changes_the_picture_and_keeps_its_form(
+    fault: Callable[..., NDArray[np.float32]],
+) -> None:
+    for seed in range(8):
+        picture = POOL[seed].astype(np.float32)
+        before = picture.copy()
+        result = fault(picture, np.random.default_rng(seed), POOL)
+        assert result.shape == (64, 64, 3)
+        assert result.dtype == np.float32
+        assert np.isfinite(result).all()
+        np.testing.assert_array_equal(picture, before)
+        # As the detector sees it, in whole grey levels.
+        seen = np.rint(np.clip(result, 0, 255))
+        assert (seen != picture).any(axis=2).mean() > 0.005
+
+
+@pytest.mark.parametrize("texture", TEXTURES)
+def test_textures(texture: Callable[..., NDArray[np.float32]]) -> None:
+    made = [texture(np.random.default_rng(seed), POOL) for seed in range(6)]
+    assert all(item.shape == (64, 64, 3) and item.dtype == np.float32 for item in made)
+    assert all(np.isfinite(item).all() for item in made)
+    assert all((one != other).any() for one, other in itertools.pairwise(made))
+
+
+def test_normal_variation_is_small_beside_a_fault() -> None:
+    varied, faulted = [], []
+    for seed in range(60):
+        picture = POOL[seed % len(POOL)].astype(np.float32)
+        result = vary_normal(picture, np.random.default_rng(seed))
+        assert result.shape == picture.shape
+        assert result.dtype == np.float32
+        varied.append(np.abs(result - picture).mean())
+        faulted.append(
+            np.abs(picture_fault(picture, np.random.default_rng(seed), POOL) - picture).mean()
+        )
+    assert 0 < np.mean(varied) < 20
+    assert np.median(varied) < np.mean(faulted)
+
+
+def test_mask_marks_the_pixels_that_visibly_differ() -> None:
+    masked, far, areas = [], [], []
+    for seed in range(150):
+        picture = POOL[seed % len(POOL)].astype(np.float32)
+        pasted, mask = paste_outlier(picture, np.random.default_rng(seed), POOL)
+        assert pasted.shape == (64, 64, 3)
+        assert mask.shape == (64, 64)
+        assert pasted.dtype == mask.dtype == np.float32
+        assert set(np.unique(mask)) <= {0.0, 1.0}
+        difference = np.abs(pasted - picture).mean(axis=2)
+        masked.append(difference[mask > 0])
+        far.append(mask[difference > 100])
+        areas.append(mask.mean())
+    # One thing pasted over another may bring back the grey level that was there: hardly ever.
+    assert np.mean(np.concatenate(masked) > 6) > 0.99
+    # A soft edge with a glaring filling may pass for unchanged.
+    assert np.mean(np.concatenate(far)) > 0.95
+    # From a few pixels to a large part of the picture.
+    assert np.quantile(areas, 0.2) < 0.01 < 0.08 < np.quantile(areas, 0.9)
+
+
+def test_batch_is_half_normal_and_maps_only_what_is_pasted(exposure: Any) -> None:
+    images = np.resize(POOL, (80, 64, 64, 3))
+    batch = exposure.make_batch(np.random.default_rng(3), images, POOL)
+    assert {name: array.shape for name, array in batch.items()} == {
+        "image": (80, 64, 64, 3), "map": (80, 32, 32), "map_weight": (80,), "frame": (80,),
+    }  # fmt: skip
+    assert all(array.dtype == np.float32 for array in batch.values())
+    image = batch["image"]
+    assert image.min() >= 0
+    assert image.max() <= 255
+    np.testing.assert_array_equal(image, np.rint(image))
+    kind = np.arange(80) % 4
+    assert not batch["frame"][kind < 2].any()
+    assert batch["frame"][kind == 3].all()
+    # Now and then what is pasted cannot be seen: such a frame counts as normal.
+    assert batch["frame"][kind == 2].mean() > 0.7
+    assert not batch["map"][kind != 2].any()
+    assert batch["map"][kind == 2].any(axis=(1, 2)).mean() > 0.7
+    assert set(np.unique(batch["map"])) == {0.0, 1.0}
+    np.testing.assert_array_equal(batch["map_weight"], kind != 3)
+
+
+def test_batch_follows_from_its_generator(exposure: Any) -> None:
+    batches = [exposure.make_batch(np.random.default_rng(s), POOL, POOL) for s in (7, 7, 8)]
+    for name in batches[0]:
+        np.testing.assert_array_equal(batches[0][name], batches[1][name])
+    assert (batches[0]["image"] != batches[2]["image"]).any()
+
+
+def test_recorded_anomalies_take_half_of_the_picture_faults(exposure: Any) -> None:
+    red = np.zeros((3, 64, 64, 3), np.uint8)
+    red[..., 0] = 200
+    grey = np.full((400, 64, 64, 3), 120, np.uint8)
+    # A grey pool: nothing else makes such a red.
+    batch = exposure.make_batch(np.random.default_rng(0), grey, grey[:4], red)
+    means = batch["image"].mean(axis=(1, 2))
+    is_red = (means[:, 0] > 150) & (means[:, 1:] < 30).all(axis=1)
+    kind = np.arange(400) % 4
+    assert not is_red[kind != 3].any()
+    assert 35 <= is_red[kind == 3].sum() <= 65
+    assert (batch["frame"][is_red] == 1).all()
+
+
+def test_onnx_agrees_with_keras_and_with_the_formula(exposure: Any) -> None:
+    seed_everything(4)
+    network = exposure.build_exposure_network()
+    generator = np.random.default_rng(4)
+    for variable in network.weights:
+        if variable.path.endswith("moving_variance"):
+            variable.assign(generator.uniform(0.5, 2, variable.shape))
+        elif variable.path.endswith(("moving_mean", "beta", "bias")):
+            variable.assign(generator.normal(0, 0.3, variable.shape))
+    images = generator.integers(0, 256, (7, 64, 64, 3), np.uint8)
+    scorer = exposure_scorer(network)
+    # Compares a batch of seven and one of one.
+    assert 0 <= parity(scorer, convert(scorer), images) <= MAX_RELATIVE_DIFFERENCE
+    got = {name: np.asarray(value) for name, value in scorer(images).items()}
+    answers = network(images.astype(np.float32), training=False)
+    cells, frame = (np.asarray(answers[name], np.float64) for name in ("map", "frame"))
+    assert np.ptp(cells) > 0.1
+    highest = np.sort(cells.reshape(7, -1))[:, -4:].mean(axis=1)
+    np.testing.assert_allclose(got["score"], np.logaddexp(frame[:, 0], highest), rtol=1e-4)
+    np.testing.assert_allclose(got["anomaly_map"], np.logaddexp(0, cells), rtol=1e-4, atol=1e-6)
+    assert got["anomaly_map"].shape == (7, 32, 32)
+
+
+def test_loss_is_cross_entropy_and_leaves_out_unknown_places(exposure: Any) -> None:
+    seed_everything(5)
+    network = exposure.build_exposure_network()
+    batch = exposure.make_batch(np.random.default_rng(5), POOL[:8], POOL)
+    loss = np.asarray(exposure.loss_model(network)(batch, training=False))
+    answers = network(batch["image"], training=False)
+    odds, frame = (np.asarray(answers[name], np.float64) for name in ("map", "frame"))
+
+    def entropy(target: NDArray[Any], log_odds: NDArray[Any]) -> NDArray[Any]:
+        likelihood = np.where(target > 0, 1 / (1 + np.exp(-log_odds)), 1 / (1 + np.exp(log_odds)))
+        return np.asarray(-np.log(likelihood))
+
+    cells = np.where(batch["map"] > 0, 5, 1) * entropy(batch["map"], odds)
+    known = np.arange(8) % 4 != 3
+    expected = 4 * cells.mean(axis=(1, 2)) * known + entropy(batch["frame"], frame[:, 0])
+    np.testing.assert_allclose(loss, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("with_anomalies", [False, True], ids=["normal only", "with anomalies"])
+def test_a_short_training_gives_a_working_detector(
+    with_anomalies: bool, normal_drive: Path, anomalous_drive: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "tiny.onnx"
+    options = ["--anomalies", str(anomalous_drive)] if with_anomalies else []
+    command = ["train", "--data", str(normal_drive), "--out", str(out), *options]
+    command += ["--exposure-epochs", "2", "--exposure-steps", "20", "--cache", str(tmp_path / "c")]
+    assert main(command) == 0
+    detector = Detector(out)
+    metadata = detector.metadata
+    assert (metadata.architecture, metadata.scorer) == ("unet", "outlier-exposure")
+    assert metadata.calibration.method == "split-conformal"
+    assert metadata.provenance["frames"]["anomalies"] == (40 if with_anomalies else 0)
+    assert metadata.provenance["exposure"]["epochs"] == 2
+    drive = make_drive(20, seed=2)
+    normal, _ = detector.score_batch(shrunk(drive))
+    scores, maps = detector.score_batch(shrunk([add_box(frame) for frame in drive]))
+    assert maps.shape == (20, 32, 32)
+    assert maps.min() >= 0
+    assert np.isfinite(metadata.threshold)
+    assert np.mean(normal >= metadata.threshold) < np.mean(scores >= metadata.threshold)
+    assert np.median(scores) > np.quantile(normal, 0.9)
+    # The box lies in rows 14..26 and columns 13..22 of the map.
+    assert maps[:, 14:27, 13:23].mean() > 2 * maps[:, :, 26:].mean()
+    if not with_anomalies:
+        again = tmp_path / "again.onnx"
+        weights = out.with_suffix(".training")
+        assert main(["export", "--weights", str(weights), "--out", str(again)]) == 0
+        np.testing.assert_allclose(Detector(again).score_batch(shrunk(drive))[0], normal, rtol=1e-4)
+
+
+# --- independence of the stress test --------------------------------------------------------------
+
+TRAINER = ("training.outliers", "training.exposure", "training.train_exposure")
+STRESS = (
+    "training.stress",
+    *(
+        ".".join(file.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
+        for file in sorted((REPOSITORY / "training" / "stress_faults").glob("*.py"))
+    ),
+)
+
+
+def _file(module: str) -> Path:
+    path = REPOSITORY.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _reached(modules: Sequence[str]) -> set[str]:
+    """Give all modules of the trainer that some import, directly or through others."""
+    found: set[str] = set()
+    waiting = list(modules)
+    while waiting:
+        module = waiting.pop()
+        if module in found or not _file(module).is_file():
+            continue
+        found.add(module)
+        package = module if _file(module).name == "__init__.py" else module.rpartition(".")[0]
+        for node in ast.walk(ast.parse(_file(module).read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                base = package.split(".")[: len(package.split(".")) - node.level + 1]
+                prefix = ".".join([*(base if node.level else []), node.module or ""]).strip(".")
+                names = [prefix, *(f"{prefix}.{alias.name}" for alias in node.names)]
+            waiting += [name for name in names if name.startswith("training.")]
+    return found
+
+
+class _Renamed(ast.NodeTransformer):
+    """Numbers the names of a function in order, so that a copy with other names is found too."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def _number(self, name: str) -> str:
+        return f"v{self._numbers.setdefault(name, len(self._numbers))}"
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        return ast.Name(self._number(node.id), node.ctx)
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        return ast.arg(self._number(node.arg))
+
+
+def _functions(source: str) -> Iterator[str]:
+    """Yield what every function of more than one trivial statement does, in a normal form."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+            calls = [item for item in ast.walk(node) if isinstance(item, ast.Call)]
+            if body and calls:
+                renamer = _Renamed()
+                form = [renamer.visit(node.args), *(renamer.visit(item) for item in body)]
+                yield "\n".join(ast.dump(item) for item in form)
+
+
+def _sources(modules: Sequence[str]) -> list[str]:
+    return [_file(module).read_text(encoding="utf-8") for module in modules]
+
+
+def test_trainer_and_stress_test_reach_none_of_each_others_modules() -> None:
+    assert len(STRESS) >= 9
+    assert "training.datasets" in _reached(TRAINER)  # imports are followed
+    assert "training.metrics" in _reached(STRESS)
+    assert not _reached(TRAINER) & set(STRESS)
+    assert not _reached(STRESS) & {*TRAINER, "training.augmentation"}
+
+
+def test_trainer_and_stress_test_have_no_function_in_common() -> None:
+    trainer, stress = (
+        {form for source in _sources(modules) for form in _functions(source)}
+        for modules in (TRAINER, STRESS)
+    )
+    assert len(trainer) > 30
+    assert len(stress) > 40
+    assert not trainer & stress
+    # The comparison does see a copy with other names.
+    copy = _file("training.outliers").read_text(encoding="utf-8")
+    for name in ("picture", "generator", "sigma", "mask"):
+        copy = copy.replace(name, f"other_{name}")
+    assert len(set(_functions(copy)) & trainer) > 15
+
+
+def test_trainer_and_stress_test_have_no_object_in_common(exposure: Any) -> None:
+    families = []
+    for modules in (TRAINER, STRESS):
+        named = [item for m in modules for item in vars(importlib.import_module(m)).items()]
+        values = [value for name, value in named if not name.startswith("__")]
+        families.append({id(value): value for value in values if _is_own(value)})
+    trainer, stress = families
+    assert not set(trainer) & set(stress)
+    # Nor is a parameter of a fault an object of the trainer's: a table, a texture, a function.
+    parameters = [value for fault in FAULTS.values() for value in fault.parameters().values()]
+    assert len(parameters) > 30
+    assert not {id(value) for value in parameters} & set(trainer)
+    # Each family codes its functions itself.
+    codes = [
+        {v.__code__ for v in family.values() if isinstance(v, types.FunctionType)}
+        for family in families
+    ]
+    assert min(len(found) for found in codes) > 10
+    assert not codes[0] & codes[1]
+
+
+def _is_own(value: object) -> bool:
+    """Tell what a module makes itself: functions, classes and tables, no numbers and libraries."""
+    if isinstance(value, (types.FunctionType, type)):
+        return value.__module__.startswith("training.")
+    return isinstance(value, (tuple, list, dict, set, np.ndarray)) and len(value) > 0
