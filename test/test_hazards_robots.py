@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import shutil
 from collections.abc import Sequence
@@ -11,12 +12,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from model_files import write_grey_difference_model
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import SourceError
 from anomaly_detector.frame_cache import cache_frames
 from training import inspect_hazards_robots
+from training.cli import main
 from training.corridor import CorridorDrive
+from training.datasets import open_frame_set
 from training.hazards_robots import (
     LABEL_NAMES,
     describe,
@@ -342,3 +346,18 @@ def test_a_selection_has_a_cache_entry_of_its_own(release_2022: Path, tmp_path: 
         source = open_labelled(f"{release_2022}#test_set:{which}")
         assert len(cache_frames(source, tmp_path / "cache", progress=False)) == len(source)
     assert len(list((tmp_path / "cache").iterdir())) == 3
+
+
+def test_parts_of_the_data_set_are_trained_on_and_evaluated(
+    release_2022: Path, tmp_path: Path
+) -> None:
+    frames = open_frame_set([f"{release_2022}#training_set"], cache=tmp_path / "cache")
+    assert frames.lengths == [FRAMES["training_set"]]
+    model = write_grey_difference_model(tmp_path / "grey.onnx")
+    out = tmp_path / "evaluation"
+    arguments = ["--model", str(model), "--data", f"{release_2022}#test_set", "--out", str(out)]
+    assert main(["evaluate", *arguments, "--bootstrap", "0"]) == 0
+    with (out / "scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["label"]) for row in rows] == TEST_LABELS
+    assert [row["class"] for row in rows] == [LABEL_NAMES[label] for label in TEST_LABELS]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from anomaly_detector.errors import SourceError
 from anomaly_detector.frame_cache import CachedFrames, cache_frames
-from anomaly_detector.sources import open_source
+from training.hazards_robots import open_recording
 
 __all__ = ["BlockSplit", "FrameSet", "fold_blocks", "open_frame_set", "split_blocks"]
 
@@ -70,12 +70,18 @@ def open_frame_set(
 ) -> FrameSet:
     """Open recordings and shrink their frames through the cache.
 
+    Args:
+        sources: as :func:`training.hazards_robots.open_recording` takes them.
+        topic: image topic, for bags with more than one.
+        cache: folder of the cache; None for the user's.
+        progress: show progress bars.
+
     Raises:
         SourceError: one of them cannot be used.
     """
     if not sources:
         raise SourceError("no recording given: name an image folder, a bag or a video")
-    opened = [open_source(source, topic) for source in sources]
+    opened = [open_recording(source, topic) for source in sources]
     return FrameSet([cache_frames(source, cache, progress=progress) for source in opened])
 
 

@@ -29,10 +29,9 @@ from anomaly_detector.sources import (
     FrameSource,
     ImageFilesSource,
     UnreadableFrame,
-    is_bag,
-    open_source,
 )
 from training.codes import CodeModel, has_code
+from training.hazards_robots import HazardsRobotsSource, open_recording
 from training.labels import NORMAL, FrameLabels, read_labels
 from training.metrics import (
     DEFAULT_BLOCK,
@@ -485,33 +484,37 @@ def _text(value: float) -> str:
 
 
 def _recordings(args: argparse.Namespace) -> list[LabelledRecording]:
-    if len(args.data) != len(args.labels):
+    opened = [open_recording(source, args.topic) for source in args.data]
+    # A part of the Hazards&Robots data set brings its labels along.
+    unlabelled = [item for item in opened if not isinstance(item, HazardsRobotsSource)]
+    if len(unlabelled) != len(args.labels):
         raise AnomalyDetectorError(
-            f"{len(args.data)} --data and {len(args.labels)} --labels: give one labels file per "
+            f"{len(unlabelled)} --data and {len(args.labels)} --labels: give one labels file per "
             "recording, in the same order"
         )
     if not (args.data or args.normal or args.anomalous):
         raise AnomalyDetectorError(
             "nothing to evaluate on: give --normal and --anomalous, or --data and --labels"
         )
+    files = iter(args.labels)
     recordings = [
-        LabelledRecording(_open(source, args.topic), read_labels(labels))
-        for source, labels in zip(args.data, args.labels, strict=True)
+        LabelledRecording(
+            source,
+            source.frame_labels
+            if isinstance(source, HazardsRobotsSource)
+            else read_labels(next(files)),
+        )
+        for source in opened
     ]
-    recordings += [LabelledRecording(_open(source, args.topic)) for source in args.normal]
+    recordings += [LabelledRecording(open_recording(source, args.topic)) for source in args.normal]
     for text in args.anomalous:
         name, source = _named_source(text)
-        recordings.append(LabelledRecording(_open(source, args.topic), class_name=name))
+        recordings.append(LabelledRecording(open_recording(source, args.topic), class_name=name))
     if args.topic and not any(isinstance(item.source, BagSource) for item in recordings):
         raise AnomalyDetectorError(
             f"--topic {args.topic}: none of the recordings is a bag: leave the topic out"
         )
     return recordings
-
-
-def _open(source: str, topic: str | None) -> FrameSource:
-    """Open a recording; the topic is for the bags among several recordings."""
-    return open_source(source, topic if is_bag(Path(source)) else None)
 
 
 def _named_source(text: str) -> tuple[str, str]:

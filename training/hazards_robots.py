@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import SourceError
-from anomaly_detector.sources import ImageFilesSource
+from anomaly_detector.sources import FrameSource, ImageFilesSource, is_bag, open_source
 from training.frame_labels import read_label_names
 from training.hazards_layout import (
     DEPTH,
@@ -29,7 +29,7 @@ from training.hazards_layout import (
     assign_tables,
     find_split,
 )
-from training.labels import HAZARDS_AND_ROBOTS_CLASSES
+from training.labels import HAZARDS_AND_ROBOTS_CLASSES, FrameLabels
 
 __all__ = [
     "LABEL_NAMES",
@@ -40,6 +40,7 @@ __all__ = [
     "describe",
     "load_hazards_robots",
     "open_labelled",
+    "open_recording",
     "select",
 ]
 
@@ -190,6 +191,18 @@ class HazardsRobotsSource(ImageFilesSource):
         self.difficulty = difficulty
         self.label_names = label_names
 
+    @property
+    def frame_labels(self) -> FrameLabels:
+        """The labels in the form of a labels file.
+
+        Raises:
+            SourceError: the labels are not known.
+        """
+        if self.labels is None:
+            raise SourceError(f"{self.path} has no labels: its metadata CSV is missing")
+        classes = tuple(self.label_names[int(label)] for label in self.labels)
+        return FrameLabels(self.path, self.labels, classes, tuple(f.stem for f in self.files))
+
     def labels_of(self, names: Sequence[str]) -> NDArray[np.int64]:
         """Give the labels of frames by their names; a cache leaves unreadable frames out.
 
@@ -232,6 +245,22 @@ def open_labelled(spec: str) -> HazardsRobotsSource:
             + ", ".join(f"{folder}#{name}" for name in dataset.splits)
         )
     return select(dataset, split, which or "all")
+
+
+def open_recording(text: str, topic: str | None = None) -> FrameSource:
+    """Open a recording of any kind, or a part of the data set.
+
+    Args:
+        text: what :func:`anomaly_detector.sources.open_source` takes, or ``DIR#SPLIT[:WHICH]`` as
+            in :func:`open_labelled`.
+        topic: image topic, for bags with more than one; other recordings leave it aside.
+
+    Raises:
+        SourceError: nothing there, or nothing in it that can be read.
+    """
+    if "#" in text and not Path(text).exists():
+        return open_labelled(text)
+    return open_source(text, topic if is_bag(Path(text)) else None)
 
 
 def select(dataset: HazardsRobots, split: str, which: str = "all") -> HazardsRobotsSource:
