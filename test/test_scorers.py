@@ -15,6 +15,8 @@ from anomaly_detector.preprocessing import shrink
 from training.architectures import Autoencoder, build_autoencoder
 from training.backend import import_keras, seed_everything
 from training.export import MAX_RELATIVE_DIFFERENCE, convert, parity
+from training.job import Trained
+from training.scorer_table import SCORER_TABLE
 from training.scorers import (
     RECONSTRUCTION_SCORERS,
     SCORE_UNITS,
@@ -167,3 +169,15 @@ def test_what_cannot_be_scored_is_told(autoencoder: Autoencoder, flow: Any) -> N
     bent = Autoencoder("bent", keras.Model(image, code), None, None, lambda pixels: pixels)
     with pytest.raises(AnomalyDetectorError, match="'bent' has no anomaly map"):
         realnvp_scorer(bent, flow)
+
+
+def test_scorers_on_one_autoencoder_stay_their_own() -> None:
+    """A comparison trains the autoencoder once: each scorer must bring its own statistic."""
+    base = Trained(build_autoencoder("v5"), lambda image: {}, {}, {}, {})
+    nothing: Any = None  # these scorers ask nothing of the job
+    image = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
+    scores = [
+        float(np.asarray(SCORER_TABLE[name].train(nothing, base).scorer(image)["score"])[0])
+        for name in RECONSTRUCTION_SCORERS
+    ]
+    assert len(set(scores)) == len(RECONSTRUCTION_SCORERS) == 3

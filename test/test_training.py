@@ -22,7 +22,7 @@ from anomaly_detector.preprocessing import shrink
 from training.architectures import build_autoencoder
 from training.backend import seed_everything
 from training.cli import main
-from training.datasets import split_blocks
+from training.datasets import open_anomaly_set, split_blocks
 from training.export import MAX_RELATIVE_DIFFERENCE, convert, parity, write_detector
 from training.scorers import build_mlp, mlp_scorer, reconstruction_scorer
 from training.train import TrainOptions, train
@@ -240,3 +240,14 @@ def test_ctrl_c_keeps_the_best_model_so_far(tmp_path: Path) -> None:
     assert process.returncode == 0, rest
     assert "Interrupted: keeping the best model so far" in rest
     assert Detector(out).metadata.provenance["autoencoder"]["stopped_by"] == "interrupt"
+
+
+def test_normal_frames_of_a_labelled_drive_are_no_anomalies(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "hazards", make_drive(6))
+    rows = "\n".join(f"frame_{index}.png,{int(index in (2, 4))}" for index in range(6))
+    (folder / "labels.csv").write_text(f"frame,label\n{rows}\n")
+    anomalies = open_anomaly_set([str(folder)], cache=tmp_path / "cache", progress=False)
+    assert list(anomalies.parts[0].names) == ["frame_2.png", "frame_4.png"]
+    (folder / "labels.csv").write_text(f"frame,label\n{rows.replace(',1', ',0')}\n")
+    with pytest.raises(SourceError, match="labels every frame as normal"):
+        open_anomaly_set([str(folder)], cache=tmp_path / "cache", progress=False)

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from anomaly_detector.errors import SourceError
 from anomaly_detector.frame_cache import CachedFrames, cache_frames
+from anomaly_detector.sources import FrameSource, ImageFilesSource, ImageFolderSource
 from training.hazards_robots import open_recording
+from training.labels import read_labels
 
 __all__ = ["BlockSplit", "FrameSet", "fold_blocks", "open_frame_set", "split_blocks"]
 
@@ -83,6 +85,36 @@ def open_frame_set(
         raise SourceError("no recording given: name an image folder, a bag or a video")
     opened = [open_recording(source, topic) for source in sources]
     return FrameSet([cache_frames(source, cache, progress=progress) for source in opened])
+
+
+def open_anomaly_set(
+    sources: Sequence[str],
+    topic: str | None = None,
+    *,
+    cache: Path | None = None,
+    progress: bool = True,
+) -> FrameSet:
+    """Open recordings of anomalies; as :func:`open_frame_set`.
+
+    Of an image folder with a ``labels.csv``, as ``training corridor`` writes it, the frames that
+    are labelled as normal are left out: a drive with hazards shows normal frames too.
+
+    Raises:
+        SourceError: one of them cannot be used, or has no anomalous frame.
+    """
+    opened = [_anomalies_of(open_recording(source, topic)) for source in sources]
+    return FrameSet([cache_frames(source, cache, progress=progress) for source in opened])
+
+
+def _anomalies_of(source: FrameSource) -> FrameSource:
+    table = source.path / "labels.csv"
+    if not isinstance(source, ImageFolderSource) or not table.is_file():
+        return source
+    labels, _ = read_labels(table).for_frames([file.name for file in source.files])
+    files = [file for file, label in zip(source.files, labels, strict=True) if label]
+    if not files:
+        raise SourceError(f"{table} labels every frame as normal: give recordings of anomalies")
+    return ImageFilesSource(source.path, files)
 
 
 def split_blocks(

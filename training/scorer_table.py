@@ -6,7 +6,7 @@ A new scorer needs an entry here and one in :data:`training.options.SCORERS`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -45,8 +45,11 @@ class ScorerEntry:
     needs_autoencoder: bool = True
 
 
-def _keep(job: Job, base: Trained) -> Trained:
-    return base
+def _train_reconstruction(statistic: str, job: Job, base: Trained) -> Trained:
+    # The autoencoder is all there is to train; it may have been trained for another scorer.
+    autoencoder = base.autoencoder
+    assert autoencoder is not None  # this scorer stands on one
+    return replace(base, scorer=reconstruction_scorer(autoencoder, statistic))
 
 
 def _restore_reconstruction(statistic: str, autoencoder: Autoencoder, folder: RunFolder) -> Scorer:
@@ -97,7 +100,9 @@ def _restore_exposure(autoencoder: None, folder: RunFolder) -> Scorer:
 
 SCORER_TABLE: Mapping[str, ScorerEntry] = {
     **{
-        name: ScorerEntry(_keep, partial(_restore_reconstruction, statistic))
+        name: ScorerEntry(
+            partial(_train_reconstruction, statistic), partial(_restore_reconstruction, statistic)
+        )
         for name, statistic in RECONSTRUCTION_SCORERS.items()
     },
     "mlp": ScorerEntry(_train_mlp, _restore_mlp),

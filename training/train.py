@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from anomaly_detector.calibration import (
 from anomaly_detector.metadata import Calibration, ModelMetadata
 from anomaly_detector.preprocessing import INPUT_SIZE
 from training.backend import import_keras
-from training.datasets import FrameSet, open_frame_set, split_blocks
+from training.datasets import FrameSet, open_anomaly_set, open_frame_set, split_blocks
 from training.device import select_device
 from training.job import Job, Trained
 from training.options import (
@@ -104,7 +104,9 @@ def prepare(options: TrainOptions) -> Job:
         architecture = resolve_architecture(options.scorer, options.architecture)
         options = replace(options, architecture=architecture)
         frames = _open(options, options.data)
-        anomalies = _open(options, options.anomalies) if options.anomalies else None
+        anomalies = (
+            _open(options, options.anomalies, open_anomaly_set) if options.anomalies else None
+        )
         lengths = frames.lengths
         anomalous_lengths = [] if anomalies is None else anomalies.lengths
     split = split_blocks(lengths, held_out=options.held_out, seed=options.seed)
@@ -122,8 +124,12 @@ def prepare(options: TrainOptions) -> Job:
     return Job(options, frames, split, anomalies, folder, codes)
 
 
-def _open(options: TrainOptions, sources: Sequence[str]) -> FrameSet:
-    return open_frame_set(sources, options.topic, cache=options.cache, progress=options.progress)
+def _open(
+    options: TrainOptions,
+    sources: Sequence[str],
+    open_set: Callable[..., FrameSet] = open_frame_set,
+) -> FrameSet:
+    return open_set(sources, options.topic, cache=options.cache, progress=options.progress)
 
 
 def export_trained(job: Job, trained: Trained) -> ModelMetadata:
