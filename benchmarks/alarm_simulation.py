@@ -1,0 +1,90 @@
+"""Simulates correlated normal scores, for the two tables in docs/calibration-and-decision.md.
+
+    python -m benchmarks.alarm_simulation
+
+Scores are a first-order autoregressive Gaussian process, so that the true false-alarm rate of any
+threshold is known.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import lfilter
+from scipy.stats import norm
+
+from anomaly_detector.calibration import calibrate_threshold
+from anomaly_detector.decision import DecisionFilter, DecisionSettings
+from anomaly_detector.normalization import normalize_scores
+
+RATE = 0.01
+MINUTES = 30
+DRIVES = 200
+SETTINGS = {
+    "single frames": DecisionSettings(mode="off"),
+    "3 of 5": DecisionSettings(raise_frames=3, raise_window_frames=5, immediate_level=1.0),
+    "6 of 10 (default)": DecisionSettings(immediate_level=1.0),
+    "10 of 15": DecisionSettings(raise_frames=10, raise_window_frames=15, immediate_level=1.0),
+}
+
+
+def scores(generator: np.random.Generator, count: int, correlation: float) -> NDArray[np.float32]:
+    """Give float32 [count] with standard normal distribution and this correlation of neighbours."""
+    noise = generator.standard_normal(count + 1000) * math.sqrt(1 - correlation**2)
+    return np.asarray(lfilter([1.0], [1.0, -correlation], noise)[1000:], np.float32)
+
+
+def interval_coverage(generator: np.random.Generator, count: int, correlation: float) -> float:
+    """Give the share of drives whose interval holds the true false-alarm rate."""
+    held = 0
+    for _ in range(DRIVES):
+        threshold, calibration = calibrate_threshold(scores(generator, count, correlation), RATE)
+        assert calibration.false_alarm_interval is not None
+        low, high = calibration.false_alarm_interval
+        held += low <= norm.sf(threshold) <= high
+    return held / DRIVES
+
+
+def alarms_per_minute(values: NDArray[np.float32], fps: float, settings: DecisionSettings) -> float:
+    """Give the alarms that a filter raises on normal scores, a minute."""
+    threshold = float(norm.isf(RATE))
+    normalized = normalize_scores(values, np.float32(threshold), np.float32(threshold))
+    decisions = DecisionFilter(settings)
+    raised = 0
+    for index, (score, level) in enumerate(zip(values.tolist(), normalized.tolist(), strict=True)):
+        stamp = round(index * 1e9 / fps)
+        state = decisions.update(score, level, score >= threshold, stamp_ns=stamp)
+        raised += state.started
+    return raised / MINUTES
+
+
+def main() -> None:
+    """Print both tables."""
+    generator = np.random.default_rng(0)
+    print("| Correlation of neighbours | Frames | Interval holds the true rate |\n|---:|---:|---:|")
+    for correlation, count in ((0, 1200), (0.8, 1200), (0.95, 240), (0.95, 1200), (0.95, 6000)):
+        share = interval_coverage(generator, count, correlation)
+        print(f"| {correlation:g} | {count} | {share:.0%} |")
+    print(f"\n| Frame rate | Correlated over | {' | '.join(SETTINGS)} |")
+    print("|---|---|" + "---:|" * len(SETTINGS))
+    for fps, seconds in (
+        (30, 0.0),
+        (30, 0.1),
+        (30, 0.5),
+        (30, 1.0),
+        (20, 0.1),
+        (20, 0.5),
+        (20, 1.0),
+    ):
+        correlation = math.exp(-1 / (seconds * fps)) if seconds else 0.0
+        values = scores(generator, 60 * MINUTES * fps, correlation)
+        cells = [f"{alarms_per_minute(values, fps, setting):.2f}" for setting in SETTINGS.values()]
+        print(
+            f"| {fps} Hz | {f'{seconds:g} s' if seconds else 'independent'} | {' | '.join(cells)} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
