@@ -3,24 +3,26 @@
 The file's contract: input ``image`` uint8 [N, 64, 64, 3] RGB; outputs ``score`` float32 [N],
 ``normalized_score`` float32 [N] and ``anomaly_map`` float32 [N, H, W]; scaling, network and scoring
 are inside the graph; one metadata entry (:mod:`anomaly_detector.metadata`) says the rest.
-``docs/model-format.md`` describes it all.
+``docs/model-format.md`` describes it all, :mod:`anomaly_detector.model_file` checks it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from types import TracebackType
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from anomaly_detector.bound_run import BoundRun
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
 from anomaly_detector.image import Pixels
-from anomaly_detector.metadata import METADATA_KEY, ModelMetadata
+from anomaly_detector.model_file import ModelFile, read_metadata, read_model_file
 from anomaly_detector.normalization import (
     NORMALIZED_OUTPUT,
     float32_threshold,
@@ -28,26 +30,45 @@ from anomaly_detector.normalization import (
     normalize_scores,
 )
 from anomaly_detector.preprocessing import INPUT_SIZE, shrink
+from anomaly_detector.providers import (
+    CPU,
+    CUDA,
+    DEFAULT_PROVIDERS,
+    GPU_PROVIDERS,
+    TENSORRT,
+    ProviderReport,
+    choose_providers,
+    default_providers,
+    one_line,
+    open_session,
+    session_options,
+)
+from anomaly_detector.tensorrt import (
+    MAX_BATCH,
+    BuildEvent,
+    engine_cache,
+    gpu_device,
+    tensorrt_options,
+)
 
 __all__ = [
     "DEFAULT_PROVIDERS",
     "BatchScores",
+    "BuildEvent",
     "Detection",
     "Detector",
+    "ProviderReport",
     "default_providers",
     "read_metadata",
 ]
 
-DEFAULT_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
-"""Execution providers in order of preference; those that are not installed are left out."""
+_FRAME_SHAPE = (INPUT_SIZE, INPUT_SIZE, 3)
+_OUTPUTS = ("score", NORMALIZED_OUTPUT, "anomaly_map")
 
-# CUDA errors are printed to stderr by the library itself; they reach the user as our own.
-_FATAL_ONLY = 4
-
-_OUTPUT_RANKS = {"score": 1, NORMALIZED_OUTPUT: 1, "anomaly_map": 3}
-
-# Far more than execution providers differ in an output between 0 and 1.
+# Far more than execution providers differ in an output between 0 and 1; half precision has three
+# digits.
 _NORMALIZED_TOLERANCE = 1e-4
+_FP16_TOLERANCE = 1e-2
 
 
 class BatchScores(NamedTuple):
@@ -86,25 +107,54 @@ class Detection:
     inference_ms: float
 
 
-def default_providers() -> list[str]:
-    """Give the providers of :data:`DEFAULT_PROVIDERS` that the installed ONNX Runtime has."""
-    available = onnxruntime.get_available_providers()
-    return [name for name in DEFAULT_PROVIDERS if name in available]
+@dataclass(frozen=True)
+class _Limit:
+    """A threshold and what follows from it; replaced as a whole, so that no frame mixes two.
+
+    Attributes:
+        threshold: in the model's units.
+        float32: the same, for the normalised score.
+        scale: of the normalised score.
+        in_graph: the graph's own normalised score is for this threshold.
+    """
+
+    threshold: float
+    float32: np.float32
+    scale: np.float32
+    in_graph: bool
 
 
 class Detector:
     """Scores frames with one model file.
 
+    One thread at a time may call :meth:`detect` and the methods that it is made of, and
+    :meth:`close`; :meth:`set_threshold` may be called from any thread.
+
     Args:
         path: the ONNX file.
-        providers: ONNX Runtime execution providers in order of preference; None for the default.
+        providers: ONNX Runtime execution providers in order of preference, by full name or by
+            short ones such as ``cuda``; None for :func:`default_providers`. Those that do not work
+            are passed over as long as one does: :attr:`provider_report` says which and why.
         intra_op_threads: threads inside one operator. More than one makes these small networks
             slower and keeps the robot's cores busy.
         threshold: overrides the model's own threshold, for the normalised score too.
+        require_gpu: a detector that does not run on a GPU is an error.
+        fp16: let TensorRT compute in half precision; nothing else heeds it.
+        cuda_graph: record the GPU's work for one frame and replay it (CUDA, TensorRT). It needs a
+            model of which every operator runs on the GPU.
+        on_build: called when TensorRT starts to build an engine, which may take minutes, and when
+            it has ended; from the calling thread.
+
+    Attributes:
+        path: the ONNX file.
+        metadata: what the model says about itself.
+        provider_report: providers wanted and got, and why they differ.
+        providers: those that were got.
 
     Raises:
-        ModelError: the file is missing, damaged or no detector of this format.
-        AnomalyDetectorError: an unknown provider or a threshold that is not finite.
+        ModelError: the file is missing, damaged, more than data, or no detector of this format.
+        AnomalyDetectorError: a provider that ONNX Runtime does not know, none that works, no GPU
+            where one is required, or a threshold that is not finite.
     """
 
     def __init__(
@@ -114,21 +164,164 @@ class Detector:
         providers: Sequence[str] | None = None,
         intra_op_threads: int = 1,
         threshold: float | None = None,
+        require_gpu: bool = False,
+        fp16: bool = False,
+        cuda_graph: bool = False,
+        on_build: Callable[[BuildEvent], None] | None = None,
     ) -> None:
         self.path = Path(path)
+        file = read_model_file(self.path)
+        self.metadata = file.metadata
+        self._limit = self._limit_of(threshold)
+        self._tolerance = _NORMALIZED_TOLERANCE
+        self._session: Any = None
+        self._bound: BoundRun | None = None
+        self._plain_run_options: Any = None
+        self._max_batch: int | None = None
+        self.provider_report = self._open(
+            file,
+            providers,
+            intra_op_threads,
+            require_gpu=require_gpu,
+            fp16=fp16,
+            cuda_graph=cuda_graph,
+            on_build=on_build or (lambda _: None),
+        )
+        self.providers: list[str] = list(self.provider_report.got)
+
+    def _open(
+        self,
+        file: ModelFile,
+        requested: Sequence[str] | None,
+        intra_op_threads: int,
+        *,
+        require_gpu: bool,
+        fp16: bool,
+        cuda_graph: bool,
+        on_build: Callable[[BuildEvent], None],
+    ) -> ProviderReport:
+        choice = choose_providers(
+            default_providers() if requested is None else requested,
+            onnxruntime.get_available_providers(),
+            onnxruntime.get_all_providers(),
+        )
+        if require_gpu and not GPU_PROVIDERS & set(choice.usable):
+            raise AnomalyDetectorError(
+                _no_gpu(
+                    ProviderReport(
+                        choice.wanted, (CPU,), "; ".join(choice.reasons.values()) or None
+                    )
+                )
+            )
+        options = {CUDA: {"enable_cuda_graph": "1"} if cuda_graph else {}}
+        announced, started, folder = False, time.monotonic(), None
+        if TENSORRT in choice.usable:
+            cache = engine_cache(file.digest, gpu_device(), fp16=fp16)
+            kept = cache.prepare()
+            folder = cache.folder if kept else None
+            options[TENSORRT] = tensorrt_options(
+                cache if kept else None,
+                fp16=fp16,
+                cuda_graph=cuda_graph,
+                input_shape=f"image:{'x'.join(map(str, _FRAME_SHAPE))}",
+            )
+            announced = not (kept and cache.has_engine())
+            if announced:
+                on_build(BuildEvent("started", 0.0, folder))
+
+        def first_run(session: Any) -> None:
+            # The first run allocates and, on a GPU, compiles: not on a frame's time. It also
+            # proves that the graph really yields what its signature and metadata promise.
+            provider = session.get_providers()[0]
+            on_tensorrt = provider == TENSORRT
+            self._max_batch = MAX_BATCH if on_tensorrt else None
+            self._tolerance = _FP16_TOLERANCE if on_tensorrt and fp16 else _NORMALIZED_TOLERANCE
+            self._session, self._bound, self._plain_run_options = session, None, None
+            graphs = cuda_graph and provider in (CUDA, TENSORRT)
+            if graphs:
+                # -1: this run is not recorded, its arrays lie elsewhere each time.
+                self._plain_run_options = onnxruntime.RunOptions()
+                self._plain_run_options.add_run_config_entry("gpu_graph_id", "-1")
+            frame = np.zeros((1, *_FRAME_SHAPE), np.uint8)
+            result = self._check_normalization(frame)
+            if graphs:
+                shapes = {name: getattr(result, name).shape for name in _OUTPUTS}
+                self._bound = BoundRun(session, "image", frame.shape, shapes, "cuda")
+                self._check_normalization(frame)
+
+        report = None
+        try:
+            report = open_session(
+                file.data,
+                choice,
+                session_options(intra_op_threads),
+                provider_options=options,
+                first_run=first_run,
+            ).report
+        except AnomalyDetectorError:
+            raise
+        except Exception as error:  # onnxruntime's error types have no public common base
+            raise ModelError(
+                f"model {self.path} cannot be loaded by ONNX Runtime {onnxruntime.__version__}: "
+                f"export it again with 'python -m training train' ({one_line(error)})"
+            ) from error
+        finally:
+            if report is None:
+                self.close()
+            if announced:
+                done = report is not None and TENSORRT in report.got
+                seconds = time.monotonic() - started
+                on_build(BuildEvent("ended" if done else "failed", seconds, folder))
+        if require_gpu and not report.has_gpu:
+            self.close()
+            raise AnomalyDetectorError(_no_gpu(report))
+        return report
+
+    @property
+    def threshold(self) -> float:
+        """A frame is anomalous when its score is at or above this, in the model's units."""
+        return self._limit.threshold
+
+    def set_threshold(self, threshold: float | None) -> None:
+        """Set another threshold, for the normalised score too; frames from now on heed it.
+
+        Args:
+            threshold: in the model's units; None for the model's own.
+
+        Raises:
+            AnomalyDetectorError: it is not finite; the old one stays.
+        """
+        self._limit = self._limit_of(threshold)
+
+    def _limit_of(self, threshold: float | None) -> _Limit:
         if threshold is not None and not np.isfinite(threshold):
             raise AnomalyDetectorError(f"threshold is {threshold}: give a finite number")
-        self._session = _open_session(self.path, providers, intra_op_threads)
-        self.metadata = _checked_metadata(self._session, self.path)
-        self.threshold = float(self.metadata.threshold if threshold is None else threshold)
-        self.providers: list[str] = list(self._session.get_providers())
+        own = self.metadata.threshold
+        value = float(own if threshold is None else threshold)
         # The graph normalises with the file's threshold only.
-        self._graph_normalizes = self.threshold == self.metadata.threshold
-        self._float32_threshold = float32_threshold(self.threshold)
-        self._scale = normalization_scale(self.metadata, self.threshold)
-        # The first run allocates and, on a GPU, compiles: not on a frame's time. It also proves
-        # that the graph really yields what its signature and metadata promise.
-        self._check_normalization(np.zeros((1, INPUT_SIZE, INPUT_SIZE, 3), dtype=np.uint8))
+        return _Limit(
+            value,
+            float32_threshold(value),
+            normalization_scale(self.metadata, value),
+            in_graph=value == own,
+        )
+
+    def close(self) -> None:
+        """Free the session and its memory; the detector cannot score afterwards."""
+        self._session = self._bound = self._plain_run_options = None
+
+    def __enter__(self) -> Detector:
+        """Give the detector itself, to be closed at the end of a ``with`` block."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the detector."""
+        self.close()
 
     def score_batch(
         self, images: NDArray[np.uint8]
@@ -153,22 +346,40 @@ class Detector:
         Raises:
             ModelError: the model fails, or gives NaN or infinite scores.
         """
-        result = self._run_graph(images)
-        if self._graph_normalizes:
-            return result
-        return result._replace(normalized_score=self.normalize(result.score))
+        return self._run(images, self._limit)
 
     def normalize(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Give the normalised scores of raw ones, float32 [N], at the detector's threshold."""
-        return normalize_scores(scores, self._float32_threshold, self._scale)
+        limit = self._limit
+        return normalize_scores(scores, limit.float32, limit.scale)
+
+    def _run(self, images: NDArray[np.uint8], limit: _Limit) -> BatchScores:
+        if self._max_batch is not None and len(images) > self._max_batch:
+            starts = range(0, len(images), self._max_batch)
+            parts = [self._run_graph(images[i : i + self._max_batch]) for i in starts]
+            result = BatchScores(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+        else:
+            result = self._run_graph(images)
+        # Half precision could put it on the other side of 0.5 than the score says.
+        if limit.in_graph and self._tolerance == _NORMALIZED_TOLERANCE:
+            return result
+        normalized = normalize_scores(result.score, limit.float32, limit.scale)
+        return result._replace(normalized_score=normalized)
 
     def _run_graph(self, images: NDArray[np.uint8]) -> BatchScores:
+        session = self._session
+        if session is None:
+            raise AnomalyDetectorError(f"the detector of {self.path} is closed: make a new one")
         try:
-            result = BatchScores(*self._session.run(BatchScores._fields, {"image": images}))
+            if self._bound is not None and len(images) == 1:
+                result = BatchScores(*self._bound(images))
+            else:
+                feed = {"image": images}
+                result = BatchScores(*session.run(_OUTPUTS, feed, self._plain_run_options))
         except Exception as error:  # onnxruntime's error types have no public common base
             raise ModelError(
                 f"model {self.path} fails on input of shape {images.shape} {images.dtype}: "
-                f"{_one_line(error)}"
+                f"{one_line(error)}"
             ) from error
         shapes = [output.shape for output in result]
         if shapes[:2] != [(len(images),)] * 2 or shapes[2][:1] != (len(images),):
@@ -183,7 +394,7 @@ class Detector:
             )
         return result
 
-    def _check_normalization(self, images: NDArray[np.uint8]) -> None:
+    def _check_normalization(self, images: NDArray[np.uint8]) -> BatchScores:
         """Refuse a file whose graph normalises with other numbers than its metadata give."""
         result = self._run_graph(images)
         wanted = normalize_scores(
@@ -192,12 +403,13 @@ class Detector:
             normalization_scale(self.metadata),
         )
         difference = float(np.abs(result.normalized_score - wanted).max())
-        if difference > _NORMALIZED_TOLERANCE:
+        if difference > self._tolerance:
             raise ModelError(
                 f"model {self.path}: its normalized_score differs by {difference:.2g} from what "
                 f"its metadata's threshold {self.metadata.threshold:.6g} gives: set a threshold "
                 "with 'python -m anomaly_detector calibrate', not by editing the file"
             )
+        return result
 
     def is_anomaly(self, score: float) -> bool:
         """Tell whether a score is at or above the threshold."""
@@ -205,15 +417,16 @@ class Detector:
 
     def detect_shrunk(self, image: NDArray[np.uint8]) -> Detection:
         """Score one frame of uint8 [64, 64, 3] RGB."""
+        limit = self._limit
         start = time.perf_counter()
-        result = self.run(image[np.newaxis])
+        result = self._run(image[np.newaxis], limit)
         elapsed_ms = (time.perf_counter() - start) * 1e3
         score = float(result.score[0])
         return Detection(
             score=score,
             normalized_score=float(result.normalized_score[0]),
-            threshold=self.threshold,
-            is_anomaly=self.is_anomaly(score),
+            threshold=limit.threshold,
+            is_anomaly=score >= limit.threshold,
             anomaly_map=result.anomaly_map[0],
             inference_ms=elapsed_ms,
         )
@@ -223,73 +436,11 @@ class Detector:
         return self.detect_shrunk(shrink(pixels))
 
 
-def read_metadata(path: str | Path) -> ModelMetadata:
-    """Read the metadata of a model file, checking the file as :class:`Detector` does.
-
-    Raises:
-        ModelError: as for :class:`Detector`.
-    """
-    return Detector(path, providers=["CPUExecutionProvider"]).metadata
-
-
-def _open_session(
-    path: Path, providers: Sequence[str] | None, intra_op_threads: int
-) -> onnxruntime.InferenceSession:
-    available = onnxruntime.get_available_providers()
-    wanted = default_providers() if providers is None else list(providers)
-    unknown = [name for name in wanted if name not in available]
-    if unknown or not wanted:
-        raise AnomalyDetectorError(
-            f"providers {wanted}: {', '.join(unknown) or 'none given'} not available, "
-            f"the installed ONNX Runtime has {', '.join(available)}"
-        )
-    if not path.is_file():
-        raise ModelError(
-            f"model {path} is not a file: train one with 'python -m training train' or give the "
-            "path of an .onnx file"
-        )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = intra_op_threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = _FATAL_ONLY
-    # A spinning thread pool burns a core between frames.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        # From bytes: nothing but the named file is read.
-        return onnxruntime.InferenceSession(path.read_bytes(), options, providers=wanted)
-    except OSError as error:
-        raise ModelError(f"model {path} cannot be read: {error.strerror}") from error
-    except Exception as error:  # onnxruntime's error types have no public common base
-        raise ModelError(
-            f"model {path} is not a whole ONNX file: copy or export it again ({_one_line(error)})"
-        ) from error
-
-
-def _checked_metadata(session: onnxruntime.InferenceSession, path: Path) -> ModelMetadata:
-    entries = session.get_modelmeta().custom_metadata_map
-    if METADATA_KEY not in entries:
-        raise ModelError(
-            f"model {path} has no metadata entry {METADATA_KEY!r}, so it is not a detector: "
-            "use a file written by 'python -m training train'"
-        )
-    metadata = ModelMetadata.from_json(entries[METADATA_KEY], str(path))
-    inputs = {item.name: (item.type, list(item.shape)) for item in session.get_inputs()}
-    outputs = {item.name: (item.type, len(item.shape)) for item in session.get_outputs()}
-    image_type, image_shape = inputs.get("image", ("", []))
-    if len(inputs) != 1 or image_type != "tensor(uint8)":
-        problem = f"inputs are {inputs}"
-    elif image_shape[1:] != [INPUT_SIZE, INPUT_SIZE, 3]:
-        problem = f"input 'image' has shape {image_shape}"
-    elif any(outputs.get(name) != ("tensor(float)", rank) for name, rank in _OUTPUT_RANKS.items()):
-        problem = f"outputs are {outputs}"
-    else:
-        return metadata
-    raise ModelError(
-        f"model {path}: {problem}; a detector takes image uint8 [N, 64, 64, 3] and gives "
-        "score and normalized_score float32 [N] and anomaly_map float32 [N, H, W]: "
-        "export it again with 'python -m training train'"
+def _no_gpu(report: ProviderReport) -> str:
+    reason = report.fallback_reason or (
+        f"the providers {', '.join(report.wanted)} name none that works here"
     )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    return (
+        f"a GPU is required (require_gpu), but {reason}; or set require_gpu to false to run on "
+        f"{report.got[0].removesuffix('ExecutionProvider')}"
+    )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from anomaly_detector.errors import AnomalyDetectorError
 
-__all__ = ["atomic_directory", "atomic_path", "writable_parent"]
+__all__ = ["atomic_directory", "atomic_path", "user_cache_folder", "writable_parent"]
 
 
 @contextmanager
@@ -79,3 +79,12 @@ def writable_parent(path: Path) -> Path:
             f"folder {parent} is not writable: choose another place for {path}"
         )
     return parent
+
+
+def user_cache_folder(name: str) -> Path:
+    """Give this package's folder of one kind in the user's cache (``XDG_CACHE_HOME`` is honoured).
+
+    It need not exist.
+    """
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "anomaly_detector" / name

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
-from anomaly_detector.files import atomic_directory
+from anomaly_detector.files import atomic_directory, user_cache_folder
 from anomaly_detector.preprocessing import INPUT_SIZE, RESIZE_METHOD, shrink
 from anomaly_detector.sources import Frame, FrameSource, UnreadableFrame
 
@@ -51,8 +51,7 @@ class CachedFrames:
 
 def default_cache_folder() -> Path:
     """Give the user's cache folder for shrunk frames (``XDG_CACHE_HOME`` is honoured)."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "anomaly_detector" / "frames"
+    return user_cache_folder("frames")
 
 
 def cache_frames(

@@ -1,0 +1,404 @@
+"""Execution providers: which are asked for, which ONNX Runtime really gives, and why not.
+
+ONNX Runtime falls back to the CPU without an error: a library of CUDA that it cannot load is a
+line on stderr, and the session works, only slowly. Here what was wanted is compared with what the
+session has, and the difference has a reason (:class:`ProviderReport`).
+
+The reason is ONNX Runtime's own. An exception while the session is made or first run is one. When a
+provider is left out silently, a second process asks for it alone, and what ONNX Runtime prints
+there is read (:func:`explain_missing`); that costs about a second, and only where something is
+wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import onnxruntime
+
+from anomaly_detector.errors import AnomalyDetectorError
+
+__all__ = [
+    "CPU",
+    "CUDA",
+    "DEFAULT_PROVIDERS",
+    "GPU_PROVIDERS",
+    "OPENVINO",
+    "TENSORRT",
+    "OpenedSession",
+    "ProviderChoice",
+    "ProviderReport",
+    "choose_providers",
+    "default_providers",
+    "explain_missing",
+    "explain_output",
+    "one_line",
+    "open_session",
+    "session_options",
+]
+
+TENSORRT: Final = "TensorrtExecutionProvider"
+CUDA: Final = "CUDAExecutionProvider"
+OPENVINO: Final = "OpenVINOExecutionProvider"
+CPU: Final = "CPUExecutionProvider"
+
+DEFAULT_PROVIDERS: Final = (TENSORRT, CUDA, CPU)
+"""Execution providers in order of preference; those that are not installed are left out."""
+
+GPU_PROVIDERS: Final = frozenset(
+    {
+        TENSORRT,
+        CUDA,
+        "NvTensorRTRTXExecutionProvider",
+        "MIGraphXExecutionProvider",
+        "ROCMExecutionProvider",
+        "DmlExecutionProvider",
+        "WebGpuExecutionProvider",
+    }
+)
+"""What satisfies ``require_gpu``. OpenVINO and others may run on a CPU and do not."""
+
+_SUFFIX = "ExecutionProvider"
+_PROBE_TIMEOUT_S = 60.0
+_FATAL_ONLY = 4
+
+_REMEDIES: Mapping[str, str] = {
+    CUDA: "pip install onnxruntime-gpu in place of onnxruntime (on a Jetson: NVIDIA's wheel index)",
+    OPENVINO: "pip install onnxruntime-openvino in place of onnxruntime",
+}
+
+# What ONNX Runtime says, and what to do about it.
+_CAUSES: Sequence[tuple[str, str]] = (
+    (r"libcuda\.so|no CUDA-capable device|CUDA driver version|CUDA failure 35|CUDA failure 100",
+     "install the NVIDIA driver, or start the container with its GPU (--gpus all)"),
+    (r"libnvinfer|TensorRT", "install the TensorRT that this onnxruntime was built for"),
+    (r"libcu|libcublas|libcudnn|libcudart|CUDA|cuDNN",
+     "install the CUDA and cuDNN that this onnxruntime was built for"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ProviderReport:
+    """What was wanted and what was got.
+
+    Attributes:
+        wanted: providers in order of preference.
+        got: providers of the session, in order; ONNX Runtime adds the CPU's as the last.
+        fallback_reason: why a wanted one is missing, with what to do about it; None when none is.
+    """
+
+    wanted: tuple[str, ...]
+    got: tuple[str, ...]
+    fallback_reason: str | None = None
+
+    @property
+    def fell_back(self) -> bool:
+        """Whether a wanted provider is missing."""
+        return self.fallback_reason is not None
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether the provider of first choice that was got runs on a GPU."""
+        return bool(self.got) and self.got[0] in GPU_PROVIDERS
+
+    @property
+    def warning(self) -> str | None:
+        """One line for the log, or None when all is as wanted."""
+        if self.fallback_reason is None:
+            return None
+        return (
+            f"running on {short_name(self.got[0])}, wanted "
+            f"{', '.join(short_name(name) for name in self.wanted)}: {self.fallback_reason}"
+        )
+
+
+@dataclass(frozen=True)
+class ProviderChoice:
+    """Providers to try.
+
+    Attributes:
+        wanted: full names in order of preference.
+        usable: those of them that the installed ONNX Runtime has.
+        reasons: for each of the others, why not.
+    """
+
+    wanted: tuple[str, ...]
+    usable: tuple[str, ...]
+    reasons: Mapping[str, str]
+
+
+def short_name(provider: str) -> str:
+    """Give ``CUDA`` for ``CUDAExecutionProvider``."""
+    return provider.removesuffix(_SUFFIX)
+
+
+def default_providers() -> list[str]:
+    """Give the providers of :data:`DEFAULT_PROVIDERS` that are there.
+
+    Every GPU wheel of ONNX Runtime lists TensorRT, whose library is a separate installation: it
+    counts as there when that library can be loaded.
+    """
+    from anomaly_detector.tensorrt import tensorrt_version
+
+    available = onnxruntime.get_available_providers()
+    return [
+        name
+        for name in DEFAULT_PROVIDERS
+        if name in available and (name != TENSORRT or tensorrt_version() is not None)
+    ]
+
+
+def choose_providers(
+    requested: Sequence[str], available: Sequence[str], known: Sequence[str]
+) -> ProviderChoice:
+    """Sort out what was asked for.
+
+    A provider that the installed ONNX Runtime lacks is passed over with a reason, as long as one of
+    the others is there; a name that ONNX Runtime does not know is an error, since it is a mistake.
+
+    Args:
+        requested: names in order of preference, such as ``CUDAExecutionProvider`` or, in any case
+            of letters, ``cuda``.
+        available: full names that the installed ONNX Runtime has.
+        known: full names that any build of it has.
+
+    Raises:
+        AnomalyDetectorError: no name, an unknown or repeated one, or none that is available.
+    """
+    full = {short_name(name).lower(): name for name in (*known, *available)}
+    wanted = []
+    for name in requested:
+        match = full.get(short_name_of(name).lower())
+        if match is None:
+            raise AnomalyDetectorError(
+                f"providers {list(requested)}: {name} not available, it is none of ONNX Runtime's; "
+                f"the installed one has {_listed(available)}"
+            )
+        if match in wanted:
+            raise AnomalyDetectorError(
+                f"providers {list(requested)}: {name} is there twice, name each once"
+            )
+        wanted.append(match)
+    if not wanted:
+        raise AnomalyDetectorError(
+            f"providers: none given, the installed ONNX Runtime has {_listed(available)}"
+        )
+    usable = [name for name in wanted if name in available]
+    reasons = {
+        name: f"the installed onnxruntime is built without {short_name(name)}"
+        + (f": {remedy}" if (remedy := _REMEDIES.get(name, _wheel_of(name))) else "")
+        for name in wanted
+        if name not in available
+    }
+    if not usable:
+        raise AnomalyDetectorError(
+            f"providers {list(requested)}: {', '.join(wanted)} not available "
+            f"({'; '.join(reasons.values())}); the installed ONNX Runtime has {_listed(available)}"
+        )
+    return ProviderChoice(tuple(wanted), tuple(usable), reasons)
+
+
+def short_name_of(name: str) -> str:
+    """Give a user's name for a provider without the suffix, in whatever case it is."""
+    tail = len(_SUFFIX)
+    return name[:-tail] if name.lower().endswith(_SUFFIX.lower()) else name
+
+
+def _wheel_of(provider: str) -> str:
+    return _REMEDIES[CUDA] if provider == TENSORRT else ""
+
+
+def _listed(providers: Sequence[str]) -> str:
+    return ", ".join(providers)
+
+
+def session_options(intra_op_threads: int = 1, *, spinning: bool = False) -> Any:
+    """Give the ``onnxruntime.SessionOptions`` of a detector.
+
+    Args:
+        intra_op_threads: threads inside one operator, 1 or more.
+        spinning: let idle threads wait in a busy loop; lower latency with several threads, paid
+            with their cores (``benchmarks/inference.py`` measures both).
+
+    Raises:
+        AnomalyDetectorError: fewer than one thread.
+    """
+    if intra_op_threads < 1:
+        raise AnomalyDetectorError(f"intra_op_threads is {intra_op_threads}: give 1 or more")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = intra_op_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _FATAL_ONLY
+    options.add_session_config_entry("session.intra_op.allow_spinning", "01"[spinning])
+    options.add_session_config_entry("session.inter_op.allow_spinning", "01"[spinning])
+    # Bytes that say they are of another format are not believed.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    return options
+
+
+@dataclass(frozen=True)
+class OpenedSession:
+    """A session that has scored once, and what it runs on."""
+
+    session: Any
+    report: ProviderReport
+
+
+def open_session(
+    data: bytes,
+    choice: ProviderChoice,
+    options: Any,
+    *,
+    provider_options: Mapping[str, Mapping[str, str]] | None = None,
+    first_run: Callable[[Any], object],
+    explain: Callable[[str, bytes], str] | None = None,
+) -> OpenedSession:
+    """Make a session on the first wanted provider that works.
+
+    Args:
+        data: bytes of a checked model file.
+        choice: what to try.
+        options: from :func:`session_options`.
+        provider_options: provider to its options.
+        first_run: called with the session; a provider with which it raises does not work.
+        explain: gives the reason for a provider that ONNX Runtime left out silently; None for
+            :func:`explain_missing`.
+
+    Raises:
+        AnomalyDetectorError: ONNX Runtime gives none of the wanted providers.
+        Exception: what ONNX Runtime or ``first_run`` raises without any provider to blame.
+    """
+    reasons = dict(choice.reasons)
+    remaining = list(choice.usable)
+    if CUDA in remaining or TENSORRT in remaining:
+        _load_cuda_libraries()
+    while True:
+        try:
+            session = onnxruntime.InferenceSession(
+                data,
+                options,
+                providers=[
+                    (name, dict((provider_options or {}).get(name, {}))) for name in remaining
+                ],
+                # It would fall back by itself, and print the reason to stdout.
+                enable_fallback=0,
+            )
+            first_run(session)
+            break
+        except Exception as error:
+            blamed = next((name for name in remaining if name != CPU), None)
+            if blamed is None:
+                raise
+            reasons[blamed] = _with_remedy(f"{short_name(blamed)} fails: {one_line(error)}")
+            remaining.remove(blamed)
+            if not remaining:
+                # Nothing to fall back to, but the model may be to blame.
+                raise AnomalyDetectorError(
+                    f"providers {', '.join(choice.wanted)}: {'; '.join(reasons.values())}; "
+                    f"or add {CPU} to the providers"
+                ) from error
+    got = tuple(session.get_providers())
+    for name in choice.usable:
+        if name not in got and name not in reasons:
+            reasons[name] = (explain or explain_missing)(name, data)
+    if not set(choice.wanted) & set(got):
+        raise AnomalyDetectorError(
+            f"providers {', '.join(choice.wanted)}: {'; '.join(reasons.values())}; "
+            f"or add {CPU} to the providers"
+        )
+    reason = "; ".join(reasons[name] for name in choice.wanted if name in reasons)
+    return OpenedSession(session, ProviderReport(choice.wanted, got, reason or None))
+
+
+def _load_cuda_libraries() -> None:
+    """Make the CUDA libraries that pip installed findable, where ONNX Runtime knows how to."""
+    preload = getattr(onnxruntime, "preload_dlls", None)
+    if preload is not None:
+        # It prints what is missing; the session will say what of that matters.
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Exception):
+            preload()
+
+
+_PROBE = """
+import sys, onnxruntime
+onnxruntime.set_default_logger_severity(2)
+if hasattr(onnxruntime, "preload_dlls"):
+    sys.stdout = sys.stderr
+    if sys.argv[1] in ("CUDAExecutionProvider", "TensorrtExecutionProvider"):
+        sys.stderr = open("/dev/null", "w")
+        sys.stdout = sys.stderr
+        try:
+            onnxruntime.preload_dlls()
+        finally:
+            sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+data = sys.stdin.buffer.read()
+session = onnxruntime.InferenceSession(data, providers=[sys.argv[1]], enable_fallback=0)
+print("GOT " + " ".join(session.get_providers()))
+"""
+
+
+def explain_missing(provider: str, data: bytes) -> str:
+    """Find out why ONNX Runtime leaves a provider out: ask for it in a process of its own.
+
+    Args:
+        provider: full name.
+        data: bytes of a checked model file.
+
+    Returns:
+        ONNX Runtime's words and, where known, the remedy.
+    """
+    name = short_name(provider)
+    if not sys.executable:
+        return f"ONNX Runtime leaves {name} out; its messages on stderr say why"
+    try:
+        probe = subprocess.run(
+            [sys.executable, "-c", _PROBE, provider],
+            input=data,
+            capture_output=True,
+            timeout=_PROBE_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"ONNX Runtime leaves {name} out, and asking for it takes over a minute"
+    except OSError as error:
+        return f"ONNX Runtime leaves {name} out; its messages on stderr say why ({error.strerror})"
+    output = probe.stderr.decode(errors="replace")
+    if f"GOT {provider}" in probe.stdout.decode(errors="replace"):
+        return f"{name} works in another process but not in this one: restart it"
+    return _with_remedy(f"{name} fails: {explain_output(output, probe.returncode)}")
+
+
+def explain_output(output: str, return_code: int) -> str:
+    """Pick the reason out of what ONNX Runtime prints.
+
+    Args:
+        output: its stderr.
+        return_code: of its process.
+    """
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", output)
+    # "2026-01-01 10:00:00.0 [E:onnxruntime:Default, file.cc:1 Function] The reason"
+    logged = re.findall(r"\[([EW]):onnxruntime:[^\]]*\]\s*(.+)", plain)
+    errors = [text.strip() for level, text in logged if level == "E"]
+    lines = errors or [text.strip() for _, text in logged]
+    if not lines and return_code:
+        lines = [line.strip() for line in plain.splitlines() if line.strip()][-1:]
+    return one_line("; ".join(dict.fromkeys(lines))) or "ONNX Runtime gives no reason"
+
+
+def _with_remedy(reason: str) -> str:
+    for pattern, remedy in _CAUSES:
+        if re.search(pattern, reason):
+            return f"{reason}: {remedy}"
+    return reason
+
+
+def one_line(error: object) -> str:
+    """Give an error's text on one line, at most 300 characters of it."""
+    return " ".join(str(error).split())[:300]
