@@ -50,21 +50,25 @@ class RecordedEventsSource(FrameSource):
     def _frames(self) -> Iterator[Frame | UnreadableFrame]:
         for event, source in zip(self.events, self._sources, strict=True):
             wanted = {frame.name: frame.stamp_ns for frame in event.anomalous_frames}
-            for frame in source:
-                if frame.name in wanted:
-                    name = f"{event.path.name}/{frame.name}"
-                    yield replace(frame, name=name, stamp_ns=wanted[frame.name])
-            for lost in source.unreadable:
-                if lost.name in wanted:
-                    yield replace(lost, name=f"{event.path.name}/{lost.name}")
+            # Not its public iteration: one event without a readable frame is no error.
+            for item in source._frames():
+                if item.name not in wanted:
+                    continue
+                name = f"{event.path.name}/{item.name}"
+                if isinstance(item, Frame):
+                    yield replace(item, name=name, stamp_ns=wanted[item.name])
+                else:
+                    yield replace(item, name=name)
 
 
 def _open(event: RecordedEvent) -> FrameSource:
     if event.format == "mcap":
         return BagSource(event.path)
-    return ImageFilesSource(
-        event.path, [event.path / frame.name for frame in event.anomalous_frames]
-    )
+    files = [event.path / frame.name for frame in event.anomalous_frames]
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise SourceError(f"{missing[0]} is missing: copy the event again or leave it out")
+    return ImageFilesSource(event.path, files)
 
 
 def open_recorded_events(path: Path) -> RecordedEventsSource | None:

@@ -52,6 +52,7 @@ class BlackBoxStatistics:
         frames_recorded: frames in the events written.
         frames_dropped: frames that were due but not recorded: too many waiting, no picture,
             an event that could not be written or outgrew ``max_megabytes``.
+        frames_waiting: frames that were taken and not yet encoded.
         bytes_on_disk: size of all events in the folder.
         is_recording: an event is open.
         is_failing: the newest event could not be written, or the folder cannot be used.
@@ -63,6 +64,7 @@ class BlackBoxStatistics:
     events_removed: int
     frames_recorded: int
     frames_dropped: int
+    frames_waiting: int
     bytes_on_disk: int
     is_recording: bool
     is_failing: bool
@@ -171,6 +173,7 @@ class BlackBox:
             events_removed=self._store.removed,
             frames_recorded=self._recorded,
             frames_dropped=self._frames_dropped + self._selection.refused + self._add_errors,
+            frames_waiting=self._sent - self._received,
             bytes_on_disk=self._store.bytes_on_disk,
             is_recording=self._selection.is_recording,
             is_failing=self._is_failing,

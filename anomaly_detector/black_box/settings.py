@@ -57,7 +57,7 @@ class BlackBoxSettings:
         1000.0,
         "Size of all events in the folder together; the oldest are removed to keep it.",
         minimum=1.0,
-        maximum=10_000_000.0,
+        maximum=100_000.0,
     )
     memory_megabytes: float = setting(
         64.0,
