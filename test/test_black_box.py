@@ -126,10 +126,11 @@ def test_bag_is_read_by_rosbags_and_by_the_mcap_package(tmp_path: Path) -> None:
         drive = Drive(box)
         camera = EncodedPicture("bgr8; jpeg compressed bgr8", array.array("B", data))
         drive.normal(1.0, make=lambda _: camera)
-        drive.anomaly(1.0, make=lambda _: camera)
+        # The peak is written last, though its stamp lies before that of others.
+        drive.feed([1.5] * 5 + [1.9] + [1.5] * 14, make=lambda _: camera)
     (event,) = events_in(tmp_path)
     rows = event_json(event)["frames"]
-    assert len(rows) == 10  # 2 s at 5 Hz
+    assert len(rows) == 11  # 2 s at 5 Hz, and the peak
     with AnyReader([event]) as reader:
         assert {c.topic: c.msgtype for c in reader.connections} == {
             "/image/compressed": "sensor_msgs/msg/CompressedImage",

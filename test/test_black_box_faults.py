@@ -282,9 +282,10 @@ def test_kill_leaves_no_half_event(format_name: str, tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == sorted(events_in(tmp_path))
 
 
-def test_two_boxes_in_one_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("megabytes", [2.0, 1.0], ids=["room for all", "oldest removed"])
+def test_two_boxes_in_one_folder(megabytes: float, tmp_path: Path) -> None:
     def run() -> None:
-        with open_box(tmp_path, max_megabytes=2.0) as box:
+        with open_box(tmp_path, max_megabytes=megabytes) as box:
             drive = Drive(box)
             for _ in range(4):
                 record(box, drive)
@@ -299,7 +300,9 @@ def test_two_boxes_in_one_folder(tmp_path: Path) -> None:
     assert [(item.events_written, item.events_dropped) for item in results] == [(4, 0)] * 2
     assert [item.last_error for item in results] == [""] * 2
     events = events_in(tmp_path)
-    assert len(events) == 8
+    removed = sum(item.events_removed for item in results)
+    assert len(events) == 8 - removed
+    assert (removed > 0) == (megabytes < 2.0)
     assert all(is_whole(event) for event in events)
     assert sorted(tmp_path.iterdir()) == sorted(events)
 

@@ -36,6 +36,9 @@ _MAX_COMMANDS = 10_000
 _IDLE_MARGIN_S = 2.0
 """When no frame comes for this much longer than the time after an alarm, its event is closed."""
 
+_CHECK_S = 0.25
+"""How often that is looked at while an event is open."""
+
 # What index, scores and event.json take beside the pictures.
 _BYTES_PER_EVENT = 16_384
 _BYTES_PER_FRAME = 1_024
@@ -214,7 +217,8 @@ class BlackBox:
         idle = self.settings.seconds_after + _IDLE_MARGIN_S
         while True:
             try:
-                command = self._commands.get(timeout=idle)
+                # Only an open event may have to be closed without a command.
+                command = self._commands.get(timeout=None if self._event is None else _CHECK_S)
             except queue.Empty:
                 self._close_idle(idle)
                 continue

@@ -31,20 +31,21 @@ class EventStore:
     Args:
         folder: made if need be.
         max_bytes: of all events together.
+
+    Attributes:
+        removed: number of events removed to make room.
+        bytes_on_disk: size of all events in the folder, as of the last look; other threads may
+            read it.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder = folder
         self.max_bytes = max_bytes
         self.removed = 0
+        self.bytes_on_disk = 0
         self._sizes: dict[str, int] = {}
         self._workspace: Path | None = None
         self._lock: int | None = None
-
-    @property
-    def bytes_on_disk(self) -> int:
-        """Size of all events in the folder, as of the last look."""
-        return sum(self._sizes.values())
 
     def open(self) -> None:
         """Make folder and workspace where they are missing, and clear up what others left."""
@@ -117,6 +118,7 @@ class EventStore:
                     raise
         sync(self.folder)
         self._sizes[target.name] = size
+        self.bytes_on_disk += size
         return target
 
     def _look(self) -> None:
@@ -127,6 +129,7 @@ class EventStore:
             for name in names
             if name in self._sizes or is_event(self.folder / name)
         }
+        self.bytes_on_disk = sum(self._sizes.values())
 
     def _shrink_to(self, max_bytes: int) -> None:
         oldest = sorted(self._sizes, key=lambda name: (event_number(name), name))
@@ -148,7 +151,7 @@ class EventStore:
             else:
                 shutil.rmtree(moved)
                 self.removed += 1
-        del self._sizes[name]
+        self.bytes_on_disk -= self._sizes.pop(name)
 
     def _remove_stale_workspaces(self) -> None:
         for path in self.folder.glob(f"{_WORKSPACE_PREFIX}*"):
@@ -156,8 +159,8 @@ class EventStore:
                 continue
             try:
                 lock = _locked(path / _LOCK)
-            except FileNotFoundError:
-                # About to be locked by another, or its process was killed before: empty then.
+            except (FileNotFoundError, PermissionError):
+                # About to be locked by another, or never was and is empty; or of another user.
                 continue
             if lock is not None:
                 shutil.rmtree(path, ignore_errors=True)
@@ -195,7 +198,7 @@ def _locked(path: Path, flags: int = 0) -> int | None:
 
 def _size(folder: Path) -> int:
     total = 0
-    for path in folder.iterdir():
-        with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError):  # another box has removed it
+        for path in folder.iterdir():
             total += path.lstat().st_size
     return total
