@@ -84,6 +84,7 @@ setup(
         ],
         "test": [
             "colcon-common-extensions",
+            "mcap>=1.1",
             "mypy>=1.13",
             "pytest>=8",
             "ruff>=0.8",

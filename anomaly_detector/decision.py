@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import argparse
 from collections import deque
-from dataclasses import MISSING, dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass
 
 from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.settings import Setting, setting, settings_of
 
 __all__ = [
     "DECISION_MODES",
@@ -37,22 +37,8 @@ DECISION_MODES = ("off", "frames", "seconds")
 _MAX_FRAMES = 10_000
 _MAX_SECONDS = 3600.0
 
-
-def _option(
-    default: str | int | float,
-    description: str,
-    *,
-    choices: tuple[str, ...] = (),
-    minimum: float | None = None,
-    maximum: float | None = None,
-) -> Any:
-    details = {
-        "description": description,
-        "choices": choices,
-        "minimum": minimum,
-        "maximum": maximum,
-    }
-    return field(default=default, metadata=details)
+DecisionOption = Setting
+"""The definition of one field of :class:`DecisionSettings`."""
 
 
 @dataclass(frozen=True)
@@ -67,56 +53,56 @@ class DecisionSettings:
             happen in it.
     """
 
-    mode: str = _option(
+    mode: str = setting(
         "frames",
         "off: the alarm is the flag of the single frame. frames or seconds: raise and clear after "
         "a number of frames, or a time.",
         choices=DECISION_MODES,
     )
-    raise_frames: int = _option(
+    raise_frames: int = setting(
         6,
         "Mode frames: raise the alarm when this many of the last raise_window_frames frames are "
         "anomalous.",
         minimum=1,
         maximum=_MAX_FRAMES,
     )
-    raise_window_frames: int = _option(
+    raise_window_frames: int = setting(
         10, "Mode frames: the number of last frames looked at.", minimum=1, maximum=_MAX_FRAMES
     )
-    clear_frames: int = _option(
+    clear_frames: int = setting(
         10,
         "Mode frames: clear the alarm after this many frames in a row below clear_level.",
         minimum=1,
         maximum=_MAX_FRAMES,
     )
-    raise_seconds: float = _option(
+    raise_seconds: float = setting(
         0.2,
         "Mode seconds: raise the alarm when frames were anomalous for this much of the last "
         "raise_window_seconds.",
         minimum=0.0,
         maximum=_MAX_SECONDS,
     )
-    raise_window_seconds: float = _option(
+    raise_window_seconds: float = setting(
         0.4,
         "Mode seconds: the time looked at; make it several frame periods. A longer gap between "
         "two frames starts it afresh.",
         minimum=0.001,
         maximum=_MAX_SECONDS,
     )
-    clear_seconds: float = _option(
+    clear_seconds: float = setting(
         0.4,
         "Mode seconds: clear the alarm after this time below clear_level.",
         minimum=0.0,
         maximum=_MAX_SECONDS,
     )
-    immediate_level: float = _option(
+    immediate_level: float = setting(
         0.75,
         "Raise the alarm at once when the normalized score of one frame reaches this level; 0.75 "
         "is as far above the threshold as the median normal frame lies below it, 1.0 is never.",
         minimum=0.5,
         maximum=1.0,
     )
-    clear_level: float = _option(
+    clear_level: float = setting(
         0.45,
         "A frame counts towards clearing when its normalized score is below this level; 0.5 is "
         "the threshold.",
@@ -138,63 +124,7 @@ class DecisionSettings:
                 )
 
 
-@dataclass(frozen=True)
-class DecisionOption:
-    """The definition of one field of :class:`DecisionSettings`.
-
-    Attributes:
-        name: of the field.
-        default: of the type the value must have (an integer will do for a float).
-        description: one sentence or two.
-        choices: the values a string may have; empty for numbers.
-        minimum: smallest value; None for strings.
-        maximum: largest value; None for strings.
-    """
-
-    name: str
-    default: str | int | float
-    description: str
-    choices: tuple[str, ...]
-    minimum: float | None
-    maximum: float | None
-
-    @property
-    def constraint(self) -> str:
-        """What a value must be, in words."""
-        if self.choices:
-            return " or ".join(self.choices)
-        kind = "an integer" if isinstance(self.default, int) else "a number"
-        return f"{kind} from {self.minimum:g} to {self.maximum:g}"
-
-    def check(self, value: object) -> None:
-        """Refuse a wrong value.
-
-        Raises:
-            AnomalyDetectorError: it is of another type or out of range.
-        """
-        if self.minimum is None or self.maximum is None:
-            good = value in self.choices
-        else:
-            kinds = (int,) if isinstance(self.default, int) else (int, float)
-            good = (
-                isinstance(value, kinds)
-                and not isinstance(value, bool)
-                and self.minimum <= float(value) <= self.maximum
-            )
-        if not good:
-            raise AnomalyDetectorError(f"{self.name} is {value!r}, it must be {self.constraint}")
-
-
-def _options() -> tuple[DecisionOption, ...]:
-    options = []
-    for item in fields(DecisionSettings):
-        if item.default is MISSING:
-            raise TypeError(f"field {item.name} needs a default")
-        options.append(DecisionOption(name=item.name, default=item.default, **item.metadata))
-    return tuple(options)
-
-
-DECISION_OPTIONS: tuple[DecisionOption, ...] = _options()
+DECISION_OPTIONS: tuple[DecisionOption, ...] = settings_of(DecisionSettings)
 """The definitions of the fields of :class:`DecisionSettings`, in order."""
 
 

@@ -15,6 +15,7 @@ from anomaly_detector.frame_cache import CachedFrames, cache_frames
 from anomaly_detector.sources import FrameSource, ImageFilesSource, ImageFolderSource
 from training.hazards_robots import open_recording
 from training.labels import read_labels
+from training.recorded_events import open_recorded_events
 
 __all__ = ["BlockSplit", "FrameSet", "fold_blocks", "open_frame_set", "split_blocks"]
 
@@ -97,12 +98,17 @@ def open_anomaly_set(
     """Open recordings of anomalies; as :func:`open_frame_set`.
 
     Of an image folder with a ``labels.csv``, as ``training corridor`` writes it, the frames that
-    are labelled as normal are left out: a drive with hazards shows normal frames too.
+    are labelled as normal are left out: a drive with hazards shows normal frames too. A folder of
+    the robot's black box, or one of its events, gives the frames that were anomalous during the
+    alarm (:mod:`training.recorded_events`).
 
     Raises:
         SourceError: one of them cannot be used, or has no anomalous frame.
     """
-    opened = [_anomalies_of(open_recording(source, topic)) for source in sources]
+    opened = [
+        open_recorded_events(Path(source)) or _anomalies_of(open_recording(source, topic))
+        for source in sources
+    ]
     return FrameSet([cache_frames(source, cache, progress=progress) for source in opened])
 
 

@@ -124,7 +124,10 @@ class TrainOptions:
     )
     scorer: str = _option(next(iter(SCORERS)), "what makes the score", choices=tuple(SCORERS))
     anomalies: Sequence[str] = _option(
-        (), "recordings of anomalies, for scorers that learn from them", metavar="SOURCE"
+        (),
+        "recordings of anomalies, or folders of the robot's black box, for scorers that learn "
+        "from them",
+        metavar="SOURCE",
     )
     codes: Path | None = _option(  # noqa: RUF009
         None,

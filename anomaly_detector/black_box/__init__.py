@@ -1,0 +1,36 @@
+"""The black box: records the frames around every alarm, for a look later and for training.
+
+:class:`BlackBox` is fed with every scored frame. Before an alarm it holds the frames of the last
+seconds in memory; with the alarm it writes them, the frames during it and those shortly after it
+into a folder of their own, as a rosbag2 or as image files with ``event.json``.
+:func:`find_events` and :func:`read_event` read what it recorded. ``docs/black-box.md`` describes
+the files.
+"""
+
+from anomaly_detector.black_box.events import (
+    RecordedEvent,
+    RecordedFrame,
+    find_events,
+    read_event,
+)
+from anomaly_detector.black_box.frames import BlackBoxFrame, EncodedPicture
+from anomaly_detector.black_box.recorder import BlackBox, BlackBoxStatistics
+from anomaly_detector.black_box.settings import (
+    BLACK_BOX_FORMATS,
+    BLACK_BOX_SETTINGS,
+    BlackBoxSettings,
+)
+
+__all__ = [
+    "BLACK_BOX_FORMATS",
+    "BLACK_BOX_SETTINGS",
+    "BlackBox",
+    "BlackBoxFrame",
+    "BlackBoxSettings",
+    "BlackBoxStatistics",
+    "EncodedPicture",
+    "RecordedEvent",
+    "RecordedFrame",
+    "find_events",
+    "read_event",
+]

@@ -1,0 +1,136 @@
+"""Recorded events on disk: ``event.json``, and how to find and read them."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from anomaly_detector.errors import SourceError
+
+__all__ = [
+    "EVENT_FILE",
+    "EVENT_KIND",
+    "EVENT_NAME",
+    "EVENT_VERSION",
+    "RecordedEvent",
+    "RecordedFrame",
+    "find_events",
+    "is_event",
+    "read_event",
+]
+
+EVENT_FILE = "event.json"
+EVENT_KIND = "anomaly_detector black box event"
+EVENT_VERSION = 1
+EVENT_NAME = re.compile(r"event_\d{8}T\d{6}Z_(\d{6,})")
+"""Name of an event's folder: UTC of the robot's clock, and a number that counts up."""
+
+
+@dataclass(frozen=True)
+class RecordedFrame:
+    """One frame of a recorded event.
+
+    Attributes:
+        name: file name (jpeg), or six digits, its place in the bag (mcap); the name that
+            :mod:`anomaly_detector.sources` gives it.
+        stamp_ns: time it is recorded under, nanoseconds.
+        phase: ``before``, ``during`` or ``after`` the alarm.
+        score: in the model's units; None when it was not a number.
+        normalized_score: in [0, 1]; None likewise.
+        is_anomaly: whether the single frame was anomalous.
+    """
+
+    name: str
+    stamp_ns: int
+    phase: str
+    score: float | None
+    normalized_score: float | None
+    is_anomaly: bool
+
+
+@dataclass(frozen=True)
+class RecordedEvent:
+    """One event's folder.
+
+    Attributes:
+        path: the folder.
+        format: ``mcap`` or ``jpeg``.
+        frames: in the order of their stamps.
+    """
+
+    path: Path
+    format: str
+    frames: tuple[RecordedFrame, ...]
+
+    @property
+    def anomalous_frames(self) -> list[RecordedFrame]:
+        """The frames that show the anomaly: flagged, and taken while the alarm was on."""
+        return [frame for frame in self.frames if frame.phase == "during" and frame.is_anomaly]
+
+
+def is_event(path: Path) -> bool:
+    """Tell whether a folder was written by the black box, by its ``event.json``."""
+    if path.is_symlink() or not path.is_dir():
+        return False
+    try:
+        content = json.loads((path / EVENT_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("kind") == EVENT_KIND
+
+
+def find_events(path: Path) -> list[Path]:
+    """Give the events at a path: itself, or those directly in it, oldest first."""
+    if is_event(path):
+        return [path]
+    if not path.is_dir():
+        return []
+    found = [item for item in path.iterdir() if is_event(item)]
+    return sorted(found, key=lambda item: (event_number(item.name), item.name))
+
+
+def event_number(name: str) -> int:
+    """Give the number in the name of an event's folder; 0 for one that was renamed."""
+    match = EVENT_NAME.fullmatch(name)
+    return int(match[1]) if match else 0
+
+
+def read_event(path: Path) -> RecordedEvent:
+    """Read what was recorded of an event.
+
+    Args:
+        path: its folder.
+
+    Raises:
+        SourceError: its ``event.json`` is missing, damaged, or of a newer version.
+    """
+    file = path / EVENT_FILE
+    try:
+        content: Any = json.loads(file.read_text(encoding="utf-8"))
+        if content["kind"] != EVENT_KIND:
+            raise ValueError("it is no event of the black box")
+        if content["version"] != EVENT_VERSION:
+            raise SourceError(
+                f"{file} has version {content['version']!r}, this package reads "
+                f"{EVENT_VERSION}: use the package that recorded it"
+            )
+        frames = tuple(
+            RecordedFrame(
+                str(row["name"]),
+                int(row["stamp_ns"]),
+                str(row["phase"]),
+                row["score"],
+                row["normalized_score"],
+                bool(row["is_anomaly"]),
+            )
+            for row in content["frames"]
+        )
+        return RecordedEvent(path, str(content["format"]), frames)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SourceError(
+            f"{file} cannot be read ({' '.join(str(error).split())}): copy the event again or "
+            "leave it out"
+        ) from error

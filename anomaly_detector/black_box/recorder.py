@@ -1,0 +1,343 @@
+"""The black box: takes frames from the caller, encodes and writes them in its own thread."""
+
+from __future__ import annotations
+
+import queue
+import shutil
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from anomaly_detector.black_box.frames import BlackBoxFrame, Phase, StoredFrame, encode_frame
+from anomaly_detector.black_box.selection import (
+    CloseEvent,
+    Command,
+    EventSelection,
+    Forget,
+    OpenEvent,
+    Take,
+)
+from anomaly_detector.black_box.settings import BlackBoxSettings
+from anomaly_detector.black_box.store import EventStore
+from anomaly_detector.black_box.writing import EventWriter, prepare_format, write_event
+from anomaly_detector.errors import AnomalyDetectorError
+
+__all__ = ["BlackBox", "BlackBoxStatistics"]
+
+_MAX_WAITING = 32
+"""Pictures that wait to be encoded."""
+
+_MAX_COMMANDS = 10_000
+"""Commands that wait; only an alarm that flickers before a disk that hangs gets there."""
+
+_IDLE_MARGIN_S = 2.0
+"""When no frame comes for this much longer than the time after an alarm, its event is closed."""
+
+_CHECK_S = 0.25
+"""How often that is looked at while an event is open."""
+
+# What index, scores and event.json take beside the pictures.
+_BYTES_PER_EVENT = 16_384
+_BYTES_PER_FRAME = 1_024
+
+
+@dataclass(frozen=True)
+class BlackBoxStatistics:
+    """Counts since the black box was made.
+
+    Attributes:
+        events_written: events, and further parts of long ones, that are complete on the disk.
+        events_dropped: those that could not be written.
+        events_removed: older ones removed to keep the size.
+        frames_recorded: frames in the events written.
+        frames_dropped: frames that were due but not recorded: too many waiting, no picture,
+            an event that could not be written or outgrew ``max_megabytes``.
+        frames_waiting: frames that were taken and not yet encoded.
+        bytes_on_disk: size of all events in the folder.
+        is_recording: an event is open.
+        is_failing: the newest event could not be written, or the folder cannot be used.
+        last_error: what went wrong last, in one line; empty when nothing did.
+    """
+
+    events_written: int
+    events_dropped: int
+    events_removed: int
+    frames_recorded: int
+    frames_dropped: int
+    frames_waiting: int
+    bytes_on_disk: int
+    is_recording: bool
+    is_failing: bool
+    last_error: str
+
+
+class BlackBox:
+    """Records the frames around every alarm.
+
+    The frames of the seconds before lie encoded in memory. With the alarm they go to the disk,
+    and so do the frames during it and shortly after. What cannot be written is counted and
+    named in :attr:`statistics`; it never disturbs the caller, and the next event is tried anew.
+
+    Args:
+        settings: what to record and where.
+        model: name of the model, for ``event.json``; ``model`` may be set anew at any time.
+        topic: of the images in a bag.
+
+    Raises:
+        AnomalyDetectorError: no folder is given, or mcap is asked for without ``rosbags``.
+    """
+
+    def __init__(
+        self, settings: BlackBoxSettings, *, model: str = "", topic: str = "/image/compressed"
+    ) -> None:
+        if not settings.folder:
+            raise AnomalyDetectorError("folder is '': name a folder for the black box")
+        prepare_format(settings.format)
+        self.settings = settings
+        self.model = model
+        self._topic = topic
+        self._memory = round(settings.memory_megabytes * 1e6)
+        # Of the caller, under the lock.
+        self._lock = threading.Lock()
+        self._selection = EventSelection(settings)
+        self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
+        self._sent = self._sent_bytes = 0
+        self._add_errors = 0
+        self._last_add = time.monotonic()
+        self._closed = False
+        # Of the thread.
+        self._store = EventStore(
+            Path(settings.folder).expanduser().absolute(), round(settings.max_megabytes * 1e6)
+        )
+        self._received = self._received_bytes = 0
+        self._ring: deque[StoredFrame] = deque()
+        self._ring_bytes = 0
+        self._event: EventWriter | None = None
+        self._written = self._recorded = 0
+        self._events_dropped = self._frames_dropped = 0
+        self._is_failing = False
+        self._last_error = ""
+        self._thread = threading.Thread(target=self._run, name="black box", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> BlackBox:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def add(self, frame: BlackBoxFrame) -> None:
+        """Show the black box a scored frame; it takes what it needs.
+
+        Never waits and never raises. Most frames cost a few comparisons, those that are due (at
+        ``max_rate_hz``) and new peaks of an event a copy of their picture.
+        """
+        try:
+            with self._lock:
+                if self._closed:
+                    return
+                self._last_add = time.monotonic()
+                if self._commands.qsize() >= _MAX_COMMANDS:
+                    raise AnomalyDetectorError("the disk hangs")
+                self._send(self._selection.add(frame, self._has_room(frame)))
+        except Exception as error:
+            self._add_errors += 1
+            self._last_error = _one_line(f"frame not recorded: {error}")
+
+    def _has_room(self, frame: BlackBoxFrame) -> bool:
+        waiting = self._sent - self._received
+        waiting_bytes = self._sent_bytes - self._received_bytes
+        # One frame always may wait, however large.
+        return waiting < _MAX_WAITING and (
+            waiting == 0 or waiting_bytes + frame.picture_bytes <= self._memory
+        )
+
+    def _send(self, commands: list[Command]) -> None:
+        for command in commands:
+            if isinstance(command, Take):
+                self._sent += 1
+                self._sent_bytes += command.frame.picture_bytes
+            self._commands.put(command)
+
+    @property
+    def statistics(self) -> BlackBoxStatistics:
+        """What was done so far."""
+        return BlackBoxStatistics(
+            events_written=self._written,
+            events_dropped=self._events_dropped,
+            events_removed=self._store.removed,
+            frames_recorded=self._recorded,
+            frames_dropped=self._frames_dropped + self._selection.refused + self._add_errors,
+            frames_waiting=self._sent - self._received,
+            bytes_on_disk=self._store.bytes_on_disk,
+            is_recording=self._selection.is_recording,
+            is_failing=self._is_failing,
+            last_error=self._last_error,
+        )
+
+    def close(self, timeout: float = 5.0) -> bool:
+        """Finish an open event and end the thread; frames added later are left aside.
+
+        Args:
+            timeout: how long to wait for the disk, seconds.
+
+        Returns:
+            Whether everything was written in time. What was not is lost, and cleared up by the
+            next black box in the folder.
+        """
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._send(self._selection.finish())
+                self._commands.put(None)
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            self._last_error = (
+                f"black box {self._store.folder} did not finish within {timeout:g} s: "
+                "the disk is too slow or hangs"
+            )
+            return False
+        return True
+
+    # What follows runs in the thread.
+
+    def _run(self) -> None:
+        try:
+            self._store.open()
+        except Exception as error:
+            self._fail(error)
+        idle = self.settings.seconds_after + _IDLE_MARGIN_S
+        while True:
+            try:
+                # Only an open event may have to be closed without a command.
+                command = self._commands.get(timeout=None if self._event is None else _CHECK_S)
+            except queue.Empty:
+                self._close_idle(idle)
+                continue
+            if command is None:
+                break
+            try:
+                self._execute(command)
+            except Exception as error:
+                self._fail(error)
+            finally:
+                if isinstance(command, Take):
+                    self._received += 1
+                    self._received_bytes += command.frame.picture_bytes
+        self._store.close()
+
+    def _close_idle(self, idle: float) -> None:
+        """Close an event that no frame will close: the camera has stopped."""
+        with self._lock:
+            if time.monotonic() - self._last_add >= idle:
+                self._send(self._selection.finish())
+
+    def _execute(self, command: Command) -> None:
+        if isinstance(command, Take):
+            self._take(command)
+        elif isinstance(command, OpenEvent):
+            self._open(command)
+        elif isinstance(command, CloseEvent):
+            self._close(command)
+        elif isinstance(command, Forget):
+            self._ring.clear()
+            self._ring_bytes = 0
+
+    def _take(self, command: Take) -> None:
+        if command.phase != "before" and self._event is None:
+            self._frames_dropped += 1  # its event could not be begun or written on
+            return
+        try:
+            frame = encode_frame(command.frame)
+        except Exception as error:  # no picture: a wrong shape, a buffer that is none
+            self._frames_dropped += 1
+            self._last_error = _one_line(f"frame not recorded: {error}")
+            return
+        if command.phase == "before":
+            self._keep(frame)
+        elif self._event is not None:
+            self._write(self._event, frame, command.phase)
+
+    def _keep(self, frame: StoredFrame) -> None:
+        since = frame.stamp_ns - round(self.settings.seconds_before * 1e9)
+        self._ring.append(frame)
+        self._ring_bytes += len(frame.data)
+        while self._ring and (self._ring[0].stamp_ns < since or self._ring_bytes > self._memory):
+            self._ring_bytes -= len(self._ring.popleft().data)
+
+    def _open(self, command: OpenEvent) -> None:
+        before = [frame for frame in self._ring if frame.stamp_ns >= command.since_ns]
+        self._ring.clear()
+        self._ring_bytes = 0
+        path = None
+        try:
+            path = self._store.begin()
+            self._event = write_event(self.settings.format, path, command, self.model, self._topic)
+        except Exception:
+            self._events_dropped += 1
+            self._frames_dropped += len(before)
+            if path is not None:
+                shutil.rmtree(path, ignore_errors=True)
+            raise
+        for place, frame in enumerate(before):
+            try:
+                self._write(self._event, frame, "before")
+            except Exception:
+                self._frames_dropped += len(before) - place - 1
+                raise
+
+    def _write(self, event: EventWriter, frame: StoredFrame, phase: Phase) -> None:
+        size = event.bytes_written + len(frame.data)
+        size += _BYTES_PER_EVENT + (event.frames + 1) * _BYTES_PER_FRAME
+        if size > self._store.max_bytes or not self._store.make_room(size):
+            self._frames_dropped += 1
+            self._last_error = (
+                f"frames not recorded: one event is larger than max_megabytes, which is "
+                f"{self.settings.max_megabytes:g}: raise it or lower max_rate_hz"
+            )
+            return
+        try:
+            event.add(frame, phase)
+        except Exception:
+            self._frames_dropped += 1
+            raise
+
+    def _close(self, command: CloseEvent) -> None:
+        event = self._event
+        if event is None:
+            return
+        event.finish(command.span)
+        self._store.publish(event.path, event.began)
+        self._event = None
+        self._written += 1
+        self._recorded += event.frames
+        self._is_failing = False
+
+    def _fail(self, error: Exception) -> None:
+        """Drop the open event, if any, and say why."""
+        event, self._event = self._event, None
+        self._is_failing = True
+        reason = str(error) or type(error).__name__
+        if isinstance(error, OSError) and error.strerror:
+            reason = error.strerror
+        self._last_error = _one_line(
+            f"black box folder {self._store.folder} cannot be written ({reason}): "
+            "make room or choose another folder"
+        )
+        if event is not None:
+            event.abandon()
+            shutil.rmtree(event.path, ignore_errors=True)
+            self._events_dropped += 1
+            self._frames_dropped += event.frames
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

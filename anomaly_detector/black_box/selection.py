@@ -1,0 +1,231 @@
+"""Which frames are recorded, and to which event they belong.
+
+This is what runs in the caller's thread: a few comparisons a frame, and a copy of the few frames
+that are taken. The commands it gives are carried out by the recorder's own thread.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from anomaly_detector.black_box.frames import BlackBoxFrame, Phase
+from anomaly_detector.black_box.settings import BlackBoxSettings
+
+__all__ = ["AlarmSpan", "CloseEvent", "Command", "EventSelection", "Forget", "OpenEvent", "Take"]
+
+
+@dataclass(frozen=True)
+class AlarmSpan:
+    """The alarm that an event, or one part of it, is about.
+
+    Attributes:
+        start_ns: time of its first frame with the alarm on.
+        end_ns: time of its last frame with the alarm on.
+        peak_ns: time of the frame with the highest score among them, the first of equals.
+        peak_score: its raw score.
+        peak_normalized_score: its normalised score.
+        alarm_frames: number of frames with the alarm on, recorded or not.
+        alarms: how often the alarm was raised.
+        part: 1 for the first part of an event.
+        continues: the alarm was still on when this part was cut.
+    """
+
+    start_ns: int
+    end_ns: int
+    peak_ns: int
+    peak_score: float
+    peak_normalized_score: float
+    alarm_frames: int
+    alarms: int
+    part: int
+    continues: bool
+
+
+@dataclass(frozen=True)
+class Take:
+    """Record a frame; it shares no buffer with the caller."""
+
+    frame: BlackBoxFrame
+    phase: Phase
+
+
+@dataclass(frozen=True)
+class OpenEvent:
+    """Begin an event with the frames since ``since_ns``; or go on with ``part`` of one."""
+
+    since_ns: int
+    part: int
+    threshold: float
+    has_stamps: bool
+
+
+@dataclass(frozen=True)
+class CloseEvent:
+    """The event, or this part of it, is complete."""
+
+    span: AlarmSpan
+
+
+@dataclass(frozen=True)
+class Forget:
+    """Leave the frames before this one: time jumped back."""
+
+
+Command = Take | OpenEvent | CloseEvent | Forget
+
+
+class _Event:
+    """The part of an event that is being recorded."""
+
+    def __init__(self, start_ns: int, part: int) -> None:
+        self.start_ns = start_ns
+        self.part = part
+        self.end_ns = start_ns
+        self.is_on = True
+        self.alarm_frames = 0
+        self.alarms = 1
+        self.peak_ns = start_ns
+        self.peak_score = -math.inf
+        self.peak_normalized_score = 0.0
+        # The peak frame, as long as it has not been taken.
+        self.spare: Take | None = None
+
+    def see(self, frame: BlackBoxFrame, is_taken: bool) -> None:
+        """Count a frame with the alarm on, and keep it if it is the peak and not taken."""
+        self.end_ns = frame.time_ns
+        self.alarm_frames += 1
+        score = frame.detection.score
+        if score > self.peak_score or self.alarm_frames == 1:
+            self.peak_ns = frame.time_ns
+            self.peak_score = -math.inf if math.isnan(score) else score
+            self.peak_normalized_score = frame.detection.normalized_score
+            self.spare = None if is_taken else Take(frame.detached(), "during")
+
+    def span(self, continues: bool) -> AlarmSpan:
+        return AlarmSpan(
+            self.start_ns,
+            self.end_ns,
+            self.peak_ns,
+            self.peak_score,
+            self.peak_normalized_score,
+            self.alarm_frames,
+            self.alarms,
+            self.part,
+            continues,
+        )
+
+
+class EventSelection:
+    """Tells frame by frame what to record.
+
+    Frames are taken on a grid of times, so that the rate is that of the settings and not the next
+    divisor of the camera's. An alarm opens an event; it is closed when the time after the alarm
+    has passed, time jumps back, or :meth:`finish` is called. A part that is full is closed and the
+    next begins: it may be twice as long and takes half the frames a second, so that an alarm that
+    stays on for a day fills neither the disk nor thousands of folders.
+
+    Args:
+        settings: times and rate.
+    """
+
+    def __init__(self, settings: BlackBoxSettings) -> None:
+        self._before_ns = _nanoseconds(settings.seconds_before)
+        self._after_ns = _nanoseconds(settings.seconds_after)
+        self._part_ns = _nanoseconds(settings.max_event_seconds)
+        self._period_ns = _nanoseconds(1.0 / settings.max_rate_hz)
+        self._event: _Event | None = None
+        self._last_ns: int | None = None
+        self._had_stamp = False
+        self._grid_ns: int | None = None
+        self.refused = 0
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether an event is open."""
+        return self._event is not None
+
+    def add(self, frame: BlackBoxFrame, has_room: bool = True) -> list[Command]:
+        """Give what this frame leads to, in order; mostly nothing.
+
+        Args:
+            frame: the next frame.
+            has_room: whether its picture can be taken; it is counted in ``refused`` otherwise.
+        """
+        commands: list[Command] = []
+        now = frame.time_ns
+        if self._last_ns is not None and (
+            now < self._last_ns or frame.has_stamp != self._had_stamp
+        ):
+            commands += self.finish()
+            commands.append(Forget())
+            self._grid_ns = None
+        self._last_ns, self._had_stamp = now, frame.has_stamp
+        is_on = frame.decision.is_alarm
+        self._follow_alarm(now, is_on, frame, commands)
+        event = self._event
+        is_taken = self._is_due(now, event.part if event is not None and is_on else 1)
+        if is_taken and not has_room:
+            self.refused += 1
+            is_taken = False
+        if event is not None and is_on:
+            event.see(frame, is_taken)
+        if is_taken:
+            phase: Phase = "before" if event is None else "during" if is_on else "after"
+            commands.append(Take(frame.detached(), phase))
+        return commands
+
+    def _follow_alarm(
+        self, now: int, is_on: bool, frame: BlackBoxFrame, commands: list[Command]
+    ) -> None:
+        event = self._event
+        if event is not None and not (event.is_on and is_on):
+            if now - event.end_ns > self._after_ns:
+                commands += self.finish()
+                event = None
+            elif is_on:
+                event.alarms += 1
+        part = 1
+        if event is not None and is_on:
+            # 1, 2, 4, ... times the length of the first part.
+            if now - event.start_ns >= self._part_ns << (event.part - 1):
+                part = event.part + 1
+                commands += self.finish(continues=True)
+                event = None
+            else:
+                event.is_on = True
+        if event is None and is_on:
+            self._event = _Event(now, part)
+            commands.append(
+                OpenEvent(now - self._before_ns, part, frame.detection.threshold, frame.has_stamp)
+            )
+        elif event is not None:
+            event.is_on = is_on
+
+    def _is_due(self, now: int, part: int) -> bool:
+        period = self._period_ns << (part - 1)
+        if self._grid_ns is None:
+            self._grid_ns = now
+            return True
+        if now - self._grid_ns < period:
+            return False
+        following = self._grid_ns + period
+        # After a gap the grid starts anew: frames are not made up for.
+        self._grid_ns = following if now - following < period else now
+        return True
+
+    def finish(self, *, continues: bool = False) -> list[Command]:
+        """Close the open event, if any.
+
+        Args:
+            continues: its alarm is still on and a next part follows.
+        """
+        event, self._event = self._event, None
+        if event is None:
+            return []
+        spare: list[Command] = [] if event.spare is None else [event.spare]
+        return [*spare, CloseEvent(event.span(continues))]
+
+
+def _nanoseconds(seconds: float) -> int:
+    return round(seconds * 1e9)

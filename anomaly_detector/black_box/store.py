@@ -1,0 +1,204 @@
+"""The folder that the events lie in: whole events only, and no more than fit.
+
+An event is put together in a workspace, a hidden folder with a file that the process keeps
+locked, and then moved to its place in one step. After a kill the lock is gone, whatever became of
+the process number, and the next black box in the same folder removes the workspace.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+from anomaly_detector.black_box.events import EVENT_NAME, event_number, is_event
+
+__all__ = ["EventStore", "sync"]
+
+_WORKSPACE_PREFIX = ".black_box_"
+_LOCK = "lock"
+
+
+class EventStore:
+    """A folder of events, used by one thread; others may use the same folder.
+
+    Every method may raise ``OSError``.
+
+    Args:
+        folder: made if need be.
+        max_bytes: of all events together.
+
+    Attributes:
+        removed: number of events removed to make room.
+        bytes_on_disk: size of all events in the folder, as of the last look; other threads may
+            read it.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self.folder = folder
+        self.max_bytes = max_bytes
+        self.removed = 0
+        self.bytes_on_disk = 0
+        self._sizes: dict[str, int] = {}
+        self._workspace: Path | None = None
+        self._lock: int | None = None
+
+    def open(self) -> None:
+        """Make folder and workspace where they are missing, and clear up what others left."""
+        if self._workspace is not None and (self._workspace / _LOCK).exists():
+            return
+        self._release()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._remove_stale_workspaces()
+        self._look()
+        while self._workspace is None:
+            path = Path(tempfile.mkdtemp(prefix=_WORKSPACE_PREFIX, dir=self.folder))
+            self._lock = _locked(path / _LOCK, os.O_CREAT)
+            # Another box that clears up may have seen it before it was locked.
+            if self._lock is not None and (path / _LOCK).exists():
+                self._workspace = path
+            else:
+                self._release()
+
+    def close(self) -> None:
+        """Remove the workspace."""
+        workspace, self._workspace = self._workspace, None
+        if workspace is not None:
+            shutil.rmtree(workspace, ignore_errors=True)
+        self._release()
+
+    def begin(self) -> Path:
+        """Give the path of a new event, for a folder to be made there; one at a time."""
+        self.open()
+        assert self._workspace is not None
+        path = self._workspace / "event"
+        if path.exists():
+            shutil.rmtree(path)
+        return path
+
+    def make_room(self, open_bytes: int) -> bool:
+        """Remove the oldest events until an open one of this size fits.
+
+        Returns:
+            Whether it does.
+        """
+        self._shrink_to(self.max_bytes - open_bytes)
+        return self.bytes_on_disk + open_bytes <= self.max_bytes
+
+    def publish(self, path: Path, began: datetime) -> Path:
+        """Move a complete event to its place, and remove the oldest ones to make room for it.
+
+        Args:
+            path: where :meth:`begin` said.
+            began: UTC.
+
+        Returns:
+            Where it is now.
+        """
+        size = _size(path)
+        self._look()
+        self._shrink_to(self.max_bytes - size)
+        number = max(map(event_number, os.listdir(self.folder)), default=0)
+        while True:
+            number += 1
+            target = self.folder / f"event_{began:%Y%m%dT%H%M%SZ}_{number:06d}"
+            # A folder of that name that is not empty refuses to be replaced; that no empty one
+            # is, is looked at here.
+            if os.path.lexists(target):
+                continue
+            try:
+                path.rename(target)
+                break
+            except OSError:
+                if not os.path.lexists(target):
+                    raise
+        sync(self.folder)
+        self._sizes[target.name] = size
+        self.bytes_on_disk += size
+        return target
+
+    def _look(self) -> None:
+        """Find the events, which others may have written or removed."""
+        names = [name for name in os.listdir(self.folder) if EVENT_NAME.fullmatch(name)]
+        self._sizes = {
+            name: self._sizes.get(name) or _size(self.folder / name)
+            for name in names
+            if name in self._sizes or is_event(self.folder / name)
+        }
+        self.bytes_on_disk = sum(self._sizes.values())
+
+    def _shrink_to(self, max_bytes: int) -> None:
+        oldest = sorted(self._sizes, key=lambda name: (event_number(name), name))
+        for name in oldest:
+            if self.bytes_on_disk <= max_bytes:
+                break
+            self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        path = self.folder / name
+        # Looked at again: what was an event may have been replaced since.
+        if is_event(path) and self._workspace is not None:
+            # Moved first, so that a kill in between leaves no half event.
+            moved = self._workspace / f"removed_{self.removed}"
+            try:
+                path.rename(moved)
+            except FileNotFoundError:  # removed by another
+                pass
+            else:
+                shutil.rmtree(moved)
+                self.removed += 1
+        self.bytes_on_disk -= self._sizes.pop(name)
+
+    def _remove_stale_workspaces(self) -> None:
+        for path in self.folder.glob(f"{_WORKSPACE_PREFIX}*"):
+            if path.is_symlink() or not path.is_dir():
+                continue
+            try:
+                lock = _locked(path / _LOCK)
+            except (FileNotFoundError, PermissionError):
+                # About to be locked by another, or never was and is empty; or of another user.
+                continue
+            if lock is not None:
+                shutil.rmtree(path, ignore_errors=True)
+                os.close(lock)
+
+    def _release(self) -> None:
+        lock, self._lock = self._lock, None
+        self._workspace = None
+        if lock is not None:
+            os.close(lock)
+
+
+def sync(path: Path) -> None:
+    """Have a file or folder written to the disk: a robot's power may go at any time."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _locked(path: Path, flags: int = 0) -> int | None:
+    """Open a file and lock it for as long as it is open; None when another has it."""
+    handle = os.open(path, os.O_RDWR | flags, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    except OSError:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    with suppress(FileNotFoundError):  # another box has removed it
+        for path in folder.iterdir():
+            total += path.lstat().st_size
+    return total

@@ -1,0 +1,269 @@
+"""Writes one event into a new folder, as a rosbag2 or as image files."""
+
+from __future__ import annotations
+
+import abc
+import json
+import math
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import anomaly_detector
+from anomaly_detector.black_box.events import EVENT_FILE, EVENT_KIND, EVENT_VERSION
+from anomaly_detector.black_box.frames import Phase, StoredFrame
+from anomaly_detector.black_box.selection import AlarmSpan, OpenEvent
+from anomaly_detector.black_box.store import sync
+from anomaly_detector.errors import AnomalyDetectorError
+
+__all__ = ["EventWriter", "JpegEventWriter", "McapEventWriter", "prepare_format", "write_event"]
+
+_IMAGE = "sensor_msgs/msg/CompressedImage"
+_FLOAT = "std_msgs/msg/Float32"
+
+
+@dataclass
+class _Row:
+    name: str
+    phase: Phase
+    frame: StoredFrame
+
+
+class EventWriter(abc.ABC):
+    """An event that is being written; every method may raise ``OSError``.
+
+    Args:
+        path: the event's folder, which this makes.
+        opened: what the event began with.
+        model: name of the model.
+        topic: of the images in a bag; the scores are on topics beside it.
+    """
+
+    format: str
+
+    def __init__(self, path: Path, opened: OpenEvent, model: str, topic: str) -> None:
+        self.path = path
+        self.began = datetime.now(timezone.utc)
+        self.bytes_written = 0
+        self._opened = opened
+        self._model = model
+        self._topic = topic
+        self._rows: list[_Row] = []
+
+    @property
+    def frames(self) -> int:
+        """Number of frames written."""
+        return len(self._rows)
+
+    def add(self, frame: StoredFrame, phase: Phase) -> None:
+        """Write one frame."""
+        name = self._write(frame)
+        self._rows.append(_Row(name, phase, _without_data(frame)))
+        self.bytes_written += len(frame.data)
+
+    def finish(self, span: AlarmSpan) -> None:
+        """Complete the event."""
+        rows = sorted(self._rows, key=lambda row: row.frame.stamp_ns)
+        self._end(rows)
+        peak = next(
+            (
+                row.name
+                for row in rows
+                if row.phase == "during" and row.frame.stamp_ns == span.peak_ns
+            ),
+            None,
+        )
+        content = {
+            "kind": EVENT_KIND,
+            "version": EVENT_VERSION,
+            "written_by": f"anomaly_detector {anomaly_detector.__version__}",
+            "began_utc": f"{self.began:%Y-%m-%dT%H:%M:%S.%fZ}",
+            "stamps": "header" if self._opened.has_stamps else "arrival",
+            "model": self._model,
+            "threshold": _number(self._opened.threshold),
+            "start_stamp_ns": span.start_ns,
+            "end_stamp_ns": span.end_ns,
+            "peak": {
+                "stamp_ns": span.peak_ns,
+                "score": _number(span.peak_score),
+                "normalized_score": _number(span.peak_normalized_score),
+                "frame": peak,
+            },
+            "alarms": span.alarms,
+            "alarm_frames": span.alarm_frames,
+            "part": span.part,
+            "continues": span.continues,
+            "format": self.format,
+            "topic": self._topic if self.format == "mcap" else None,
+            "frames": [
+                {
+                    "name": row.name,
+                    "stamp_ns": row.frame.stamp_ns,
+                    "phase": row.phase,
+                    "score": _number(row.frame.score),
+                    "normalized_score": _number(row.frame.normalized_score),
+                    "is_anomaly": row.frame.is_anomaly,
+                }
+                for row in rows
+            ],
+        }
+        file = self.path / EVENT_FILE
+        file.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        sync(file)
+        sync(self.path)
+
+    @abc.abstractmethod
+    def abandon(self) -> None:
+        """Close what is open, whatever state it is in; the folder is left to be removed."""
+
+    @abc.abstractmethod
+    def _write(self, frame: StoredFrame) -> str:
+        """Write one frame and give its name, as far as it has one yet."""
+
+    @abc.abstractmethod
+    def _end(self, rows: list[_Row]) -> None:
+        """Close the files; ``rows``, in the order of stamps, get the names that readers see."""
+
+
+class JpegEventWriter(EventWriter):
+    """One image file a frame, named after its stamp, so that the names sort."""
+
+    format = "jpeg"
+
+    def __init__(self, path: Path, opened: OpenEvent, model: str, topic: str) -> None:
+        super().__init__(path, opened, model, topic)
+        path.mkdir()
+
+    def _write(self, frame: StoredFrame) -> str:
+        path = self.path / f"{frame.stamp_ns:019d}{frame.suffix}"
+        number = 0
+        while path.exists():
+            number += 1
+            path = self.path / f"{frame.stamp_ns:019d}_{number}{frame.suffix}"
+        path.write_bytes(frame.data)
+        sync(path)
+        return path.name
+
+    def _end(self, rows: list[_Row]) -> None:
+        """Nothing is open, and the files have their names."""
+
+    def abandon(self) -> None:
+        """See :meth:`EventWriter.abandon`."""
+
+
+class McapEventWriter(EventWriter):
+    """A rosbag2 with the pictures and their scores; the event's folder is the bag."""
+
+    format = "mcap"
+
+    def __init__(self, path: Path, opened: OpenEvent, model: str, topic: str) -> None:
+        super().__init__(path, opened, model, topic)
+        # Imported here: importing the node's parts stays light.
+        from rosbags.rosbag2 import StoragePlugin, Writer
+
+        store = _typestore()
+        self._stack = ExitStack()
+        # Version 8 is the oldest that the writer knows, so the most robots read it.
+        self._bag = self._stack.enter_context(
+            Writer(path, version=8, storage_plugin=StoragePlugin.MCAP)
+        )
+        try:
+            self._images = self._bag.add_connection(topic, _IMAGE, typestore=store)
+            self._scores = [
+                self._bag.add_connection(f"{topic}/{name}", _FLOAT, typestore=store)
+                for name in ("score", "normalized_score")
+            ]
+        except BaseException:
+            self.abandon()
+            raise
+
+    def _write(self, frame: StoredFrame) -> str:
+        store = _typestore()
+        seconds, nanoseconds = divmod(frame.stamp_ns, 1_000_000_000)
+        types = store.types
+        image = types[_IMAGE](
+            header=types["std_msgs/msg/Header"](
+                stamp=types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds),
+                frame_id=frame.frame_id,
+            ),
+            format=frame.format,
+            data=np.frombuffer(frame.data, np.uint8),
+        )
+        self._bag.write(self._images, frame.stamp_ns, store.serialize_cdr(image, _IMAGE))
+        for connection, value in zip(
+            self._scores, (frame.score, frame.normalized_score), strict=True
+        ):
+            data = store.serialize_cdr(types[_FLOAT](data=value), _FLOAT)
+            self._bag.write(connection, frame.stamp_ns, data)
+        return ""
+
+    def _end(self, rows: list[_Row]) -> None:
+        self._stack.close()
+        for file in self.path.iterdir():
+            sync(file)
+        for place, row in enumerate(rows):
+            row.name = f"{place:06d}"
+
+    def abandon(self) -> None:
+        """See :meth:`EventWriter.abandon`."""
+        # Leaving the bag with an error keeps it from writing its index, which may fail again.
+        error = OSError("abandoned")
+        with suppress(Exception):
+            self._stack.__exit__(OSError, error, None)
+
+
+_WRITERS: dict[str, type[EventWriter]] = {
+    writer.format: writer for writer in (McapEventWriter, JpegEventWriter)
+}
+
+
+def write_event(
+    format_name: str, path: Path, opened: OpenEvent, model: str, topic: str
+) -> EventWriter:
+    """Begin to write an event in a format of :data:`BLACK_BOX_FORMATS`; may raise ``OSError``."""
+    return _WRITERS[format_name](path, opened, model, topic)
+
+
+def prepare_format(name: str) -> None:
+    """Import what a format needs, so that it takes no time from the first event.
+
+    Raises:
+        AnomalyDetectorError: it is not installed.
+    """
+    if name == McapEventWriter.format:
+        try:
+            _typestore()
+        except ImportError as error:
+            raise AnomalyDetectorError(
+                "format is 'mcap', which needs rosbags: pip install rosbags, or choose 'jpeg'"
+            ) from error
+
+
+@cache
+def _typestore() -> Any:
+    import rosbags.rosbag2  # noqa: F401 (its own imports are half of the time)
+    from rosbags.typesys import Stores, get_typestore
+
+    return get_typestore(Stores.LATEST)
+
+
+def _without_data(frame: StoredFrame) -> StoredFrame:
+    return StoredFrame(
+        b"",
+        frame.format,
+        frame.suffix,
+        frame.stamp_ns,
+        frame.frame_id,
+        frame.score,
+        frame.normalized_score,
+        frame.is_anomaly,
+    )
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,144 @@
+"""From the black box back into training."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from black_box_frames import Drive, event_json, events_in
+from conftest import add_box, make_drive
+
+from anomaly_detector.black_box import (
+    BLACK_BOX_FORMATS,
+    BlackBox,
+    BlackBoxSettings,
+    find_events,
+    read_event,
+)
+from anomaly_detector.detector import Detector
+from anomaly_detector.errors import SourceError
+from anomaly_detector.image import Pixels
+from anomaly_detector.preprocessing import shrink
+from training.cli import main
+from training.datasets import open_anomaly_set
+from training.recorded_events import open_recorded_events
+
+NORMAL = make_drive(40)
+BOXES = [add_box(item) for item in make_drive(40, seed=1)]
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A black box' folder with one event of each format; a box is in view in all frames of both.
+
+    The score dips below the threshold in the middle of the alarm, which stays on (hysteresis).
+    """
+    folder = tmp_path_factory.mktemp("recorded") / "box"
+    for format_name in BLACK_BOX_FORMATS:
+        settings = BlackBoxSettings(str(folder), format_name, max_rate_hz=20.0)
+        with BlackBox(settings, model="m") as box:
+            drive = Drive(box)
+            drive.feed([0.4] * 10, lambda number: Pixels(NORMAL[number], "rgb"))
+            drive.feed([1.5] * 30, lambda number: Pixels(BOXES[number], "rgb"))
+            drive.feed([0.4] * 10, lambda number: Pixels(NORMAL[number - 40], "rgb"))
+    return folder
+
+
+def test_only_anomalous_frames_during_the_alarm_are_taken(recorded: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "box"
+    shutil.copytree(recorded, copied)
+    for event in events_in(copied):
+        # As hysteresis leaves it: during the alarm, but not anomalous; and the other way round.
+        content = event_json(event)
+        content["frames"][15]["is_anomaly"] = False
+        content["frames"][5]["is_anomaly"] = True
+        (event / "event.json").write_text(json.dumps(content))
+    (anomalies,) = open_anomaly_set([str(copied)], cache=tmp_path / "cache", progress=False).parts
+    expected = [n for n in range(10, 40) if n != 15]
+    events = [read_event(path) for path in find_events(copied)]
+    assert [event.format for event in events] == list(BLACK_BOX_FORMATS)
+    assert list(anomalies.names) == [
+        f"{event.path.name}/{event.frames[n].name}" for event in events for n in expected
+    ]
+    assert list(anomalies.stamps_ns) == [e.frames[n].stamp_ns for e in events for n in expected]
+    for index, number in enumerate(expected * 2):
+        truth = shrink(Pixels(BOXES[number], "rgb")).astype(int)
+        assert np.abs(anomalies.images[index].astype(int) - truth).mean() < 3
+    assert list(anomalies.unreadable) == []
+
+
+@pytest.mark.parametrize("index", [0, 1], ids=BLACK_BOX_FORMATS)
+def test_single_event(index: int, recorded: Path, tmp_path: Path) -> None:
+    event = events_in(recorded)[index]
+    frames = open_anomaly_set([str(event)], cache=tmp_path / "cache", progress=False)
+    assert len(frames) == 30
+    renamed = tmp_path / "door left open"
+    shutil.copytree(event, renamed)
+    source = open_recorded_events(renamed)
+    assert source is not None
+    assert len(list(source)) == len(source) == 30
+    again = open_recorded_events(event)
+    assert again is not None
+    assert source.identity != again.identity
+
+
+def test_damaged_picture_is_left_out(recorded: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "box"
+    shutil.copytree(recorded, copied)
+    pictures = sorted(events_in(copied)[1].glob("*.jpg"))
+    pictures[20].write_bytes(b"no picture")
+    pictures[21].unlink()
+    with pytest.raises(SourceError, match=f"{pictures[21].name} is missing: copy the event again"):
+        open_anomaly_set([str(copied)], cache=tmp_path / "cache", progress=False)
+    pictures[21].write_bytes(b"")
+    frames = open_anomaly_set([str(copied)], cache=tmp_path / "cache", progress=False)
+    assert len(frames) == 58
+    assert [item.name.split("/")[1] for item in frames.parts[0].unreadable] == [
+        pictures[20].name,
+        pictures[21].name,
+    ]
+
+
+def test_events_that_cannot_be_used_are_named(recorded: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "event"
+    shutil.copytree(events_in(recorded)[0], copied)
+    content = event_json(copied)
+
+    def rewrite(**changes: object) -> None:
+        (copied / "event.json").write_text(json.dumps(content | changes))
+
+    rewrite(version=2)
+    with pytest.raises(SourceError, match="version 2, this package reads 1"):
+        open_anomaly_set([str(copied)])
+    rewrite(frames=[{"name": "000000"}])
+    with pytest.raises(SourceError, match=r"event\.json cannot be read \('stamp_ns'\)"):
+        open_anomaly_set([str(copied)])
+    rewrite(frames=[row | {"phase": "after"} for row in content["frames"]])
+    with pytest.raises(SourceError, match="1 recorded events but no frame that was anomalous"):
+        open_anomaly_set([str(copied)])
+    # No event at all: taken for what it is, a bag.
+    (copied / "event.json").unlink()
+    assert open_recorded_events(copied) is None
+
+
+def test_training_takes_the_black_box(recorded: Path, normal_drive: Path, tmp_path: Path) -> None:
+    out = tmp_path / "better.onnx"
+    code = main(
+        [
+            *("train", "--data", str(normal_drive), "--anomalies", str(recorded)),
+            *("--out", str(out), "--cache", str(tmp_path / "cache"), "--scorer", "mlp"),
+            *("--epochs", "2", "--mlp-epochs", "15"),
+        ]
+    )
+    assert code == 0
+    detector = Detector(out)
+    assert detector.metadata.provenance["frames"]["anomalies"] == 60
+    assert detector.metadata.provenance["options"]["anomalies"] == ["box"]
+    normal = [detector.detect(Pixels(item, "rgb")).score for item in make_drive(10, seed=3)]
+    anomalous = [
+        detector.detect(Pixels(add_box(item), "rgb")).score for item in make_drive(10, seed=4)
+    ]
+    assert np.median(anomalous) > np.median(normal)
