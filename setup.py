@@ -49,6 +49,8 @@ setup(
     extras_require={
         # For 'python -m anomaly_detector calibrate' on a robot.
         "calibrate": ["onnx>=1.16"],
+        # For pictures of scores over time on a robot.
+        "replay": ["matplotlib>=3.7"],
         # On a ROS host OpenCV comes from apt (python3-opencv): install only onnxruntime there.
         "cpu": [
             "onnxruntime>=1.17",

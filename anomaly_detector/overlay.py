@@ -270,9 +270,7 @@ def _draw_state(
     cv2.rectangle(strip, (margin, top), (margin + badge, bottom), color, cv2.FILLED)
     ink = (0, 0, 0) if word == "ANOMALY" else _INK
     middle = margin + (badge - _text_width(word, unit)) // 2
-    _text(
-        strip, word, middle, bottom - (bottom - top - unit) // 2 - unit // 6, unit, ink, bold=True
-    )
+    _text(strip, word, middle, bottom - (bottom - top - unit) // 2 - unit // 6, unit, ink)
     room = width - badge - 4 * margin
     numbers = _number(score), _number(threshold)
     texts = ("score {}, threshold {}".format(*numbers), "{} / {}".format(*numbers))
@@ -315,8 +313,6 @@ def _text_width(text: str, size: int) -> int:
     return int(width)
 
 
-def _text(
-    image: NDArray[np.uint8], text: str, x: int, y: int, size: int, color: Color, bold: bool = False
-) -> None:
-    thickness = max(1, size // 10) + bold
+def _text(image: NDArray[np.uint8], text: str, x: int, y: int, size: int, color: Color) -> None:
+    thickness = max(1, size // 10)
     cv2.putText(image, text, (x, y), _FONT, _font_scale(size), color, thickness, cv2.LINE_AA)
