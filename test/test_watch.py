@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import pty
 import re
 import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -229,10 +232,18 @@ def test_watches_a_real_node(tmp_path: Path) -> None:
         assert "\x1b" not in watch.output
 
 
-@pytest.mark.parametrize("ending", ["q", "ctrl-c", "sigterm"])
-def test_draws_in_a_terminal_and_gives_it_back(ending: str) -> None:
+@pytest.mark.parametrize(
+    ("ending", "encoding", "columns"),
+    [("q", "utf-8", 80), ("ctrl-c", "ascii", 30), ("sigterm", "utf-8", 80)],
+)
+def test_draws_in_a_terminal_and_gives_it_back(ending: str, encoding: str, columns: int) -> None:
     ours, theirs = pty.openpty()
-    environment = os.environ | {"TERM": "xterm-256color", "NO_COLOR": "1"}
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    environment = os.environ | {
+        "TERM": "xterm-256color",
+        "NO_COLOR": "1",
+        "PYTHONIOENCODING": encoding,
+    }
     process = subprocess.Popen(
         WATCH,
         cwd=ROOT,
@@ -267,15 +278,13 @@ def test_draws_in_a_terminal_and_gives_it_back(ending: str) -> None:
         os.close(ours)
     assert "WAITING" in output
     assert "Traceback" not in output
+    assert output.isascii() == (encoding == "ascii")
     # The alternate screen is entered and left; without colours.
     assert output.rindex("\x1b[?1049l") > output.index("\x1b[?1049h")
     assert not re.search(r"\x1b\[[0-9;]*(3[0-7]|38;|48;)[0-9;]*m", output)
 
 
 def _take_terminal() -> None:
-    import fcntl
-    import termios
-
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 

@@ -7,6 +7,7 @@ package ``rich``), it prints a line a second.
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import os
 import select
@@ -52,6 +53,9 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if not (math.isfinite(arguments.window) and arguments.window > 0):
         raise AnomalyDetectorError(f"--window is {arguments.window:g}: give a number above 0")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # An ASCII terminal is no reason to end, whatever a message holds.
+        sys.stdout.reconfigure(errors="replace")
     state = WatchState(window_s=arguments.window)
     stop = threading.Event()
     with (
@@ -149,7 +153,9 @@ def _draw(
 
     with (
         _keys() as pressed,
-        Live(view(), console=console, screen=True, auto_refresh=False) as live,
+        Live(
+            view(), console=console, screen=True, auto_refresh=False, vertical_overflow="crop"
+        ) as live,
     ):
         while not stop.is_set() and "q" not in pressed().lower():
             receive(_REDRAW_S)
