@@ -49,6 +49,10 @@ setup(
     extras_require={
         # For 'python -m anomaly_detector calibrate' on a robot.
         "calibrate": ["onnx>=1.16"],
+        # For pictures of scores over time on a robot.
+        "replay": ["matplotlib>=3.7"],
+        # For the full view of 'python -m anomaly_detector watch'.
+        "watch": ["rich>=11"],
         # On a ROS host OpenCV comes from apt (python3-opencv): install only onnxruntime there.
         "cpu": [
             "onnxruntime>=1.17",
@@ -87,6 +91,7 @@ setup(
             "mcap>=1.1",
             "mypy>=1.13",
             "pytest>=8",
+            "rich>=11",
             "ruff>=0.8",
             "selenium>=4.20",
         ],

@@ -21,6 +21,10 @@ _VERBS = {
         "anomaly_detector.ros.player",
         "play a bag's camera topic over ROS 2, for hosts without 'ros2 bag play'",
     ),
+    "watch": (
+        "anomaly_detector.ros.watch",
+        "show a running detector node in the terminal: score, state, rates, provider",
+    ),
     "info": (
         "anomaly_detector.info_command",
         "print what a model file says about itself, as JSON",
@@ -32,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
     return run_verbs(
         "python -m anomaly_detector",
-        "Visual anomaly detection on the robot; needs no ROS graph except for 'play'.",
+        "Visual anomaly detection on the robot; needs no ROS graph except for 'play' and 'watch'.",
         _VERBS,
         argv,
     )

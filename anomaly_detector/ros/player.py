@@ -10,7 +10,6 @@ import argparse
 import math
 import os
 import queue
-import signal
 import sys
 import threading
 import time
@@ -24,6 +23,7 @@ from tqdm import tqdm
 
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.ros.dds import large_image_environment
+from anomaly_detector.ros.tool_node import signals_set, tool_node
 from anomaly_detector.sources import find_image_topic, open_bag
 
 __all__ = ["PlayResult", "add_arguments", "play", "run"]
@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
         AnomalyDetectorError: as :func:`play`.
     """
     stop = threading.Event()
-    with _signals_set(stop):
+    with signals_set(stop):
         result = play(
             args.bag,
             topic=args.topic,
@@ -137,21 +137,6 @@ def run(args: argparse.Namespace) -> int:
         file=sys.stderr,
     )
     return 0
-
-
-@contextmanager
-def _signals_set(event: threading.Event) -> Iterator[None]:
-    """Have SIGINT and SIGTERM set an event.
-
-    An ordinary end lets Fast DDS remove its shared memory, which a killed process leaves behind.
-    """
-    signals = (signal.SIGINT, signal.SIGTERM)
-    previous = [signal.signal(number, lambda *_: event.set()) for number in signals]
-    try:
-        yield
-    finally:
-        for number, handler in zip(signals, previous, strict=True):
-            signal.signal(number, handler)
 
 
 def play(
@@ -256,42 +241,21 @@ def _publisher(message_type: str, topic: str, reliable: bool) -> Iterator[Any]:
     """Make a publisher with a context and node of its own."""
     # Fast DDS reads it when the first participant is made.
     os.environ.update(large_image_environment(os.environ))
-    try:
-        import rclpy
-        from rclpy.context import Context
+    with tool_node("anomaly_player", "playing") as node:
         from rclpy.exceptions import NameValidationException
         from rclpy.qos import QoSProfile, QoSReliabilityPolicy
         from sensor_msgs.msg import CompressedImage, Image
-    except ImportError as error:
-        raise AnomalyDetectorError(
-            f"playing needs ROS 2 ({error}): source its setup.bash, or "
-            "pip install 'anomaly_detector[ros]'"
-        ) from error
-    context = Context()
-    try:
-        rclpy.init(args=[], context=context)
-    except RuntimeError as error:  # rclpy's RCLError: no middleware, a bad ROS_DOMAIN_ID, ...
-        raise AnomalyDetectorError(
-            f"ROS 2 does not start: {' '.join(str(error).split())}"
-        ) from error
-    try:
-        node = rclpy.create_node("anomaly_player", context=context, use_global_arguments=False)
+
+        policy = QoSReliabilityPolicy
+        reliability = policy.RELIABLE if reliable else policy.BEST_EFFORT
+        kind = CompressedImage if message_type.endswith("CompressedImage") else Image
+        qos = QoSProfile(depth=10, reliability=reliability)
         try:
-            policy = QoSReliabilityPolicy
-            reliability = policy.RELIABLE if reliable else policy.BEST_EFFORT
-            kind = CompressedImage if message_type.endswith("CompressedImage") else Image
-            qos = QoSProfile(depth=10, reliability=reliability)
-            try:
-                publisher = node.create_publisher(kind, topic, qos)
-            except NameValidationException as error:
-                reason = " ".join(str(error).split())
-                raise AnomalyDetectorError(f"topic {topic!r} cannot be used: {reason}") from error
-            yield publisher
-        finally:
-            node.destroy_node()
-    finally:
-        if context.ok():
-            context.shutdown()
+            publisher = node.create_publisher(kind, topic, qos)
+        except NameValidationException as error:
+            reason = " ".join(str(error).split())
+            raise AnomalyDetectorError(f"topic {topic!r} cannot be used: {reason}") from error
+        yield publisher
 
 
 def _read_ahead(bag: Path, topic: str, loop: bool) -> Generator[_Frame, None, None]:

@@ -1,0 +1,318 @@
+"""The picture that shows a person what the detector sees: ``~/overlay``.
+
+Above: the camera picture, with a heat map where the evidence lies. Below it, so that nothing of
+the camera is hidden: the state as a colour and a word, the score, and a bar with the threshold in
+its middle. A normal frame looks normal: heat needs both a score that nears the threshold and cells
+of the anomaly map that exceed a scale which is fixed for the model (:class:`MapScale`); no frame is
+stretched to its own extremes. Colours are those of Okabe and Ito, which colour-blind readers tell
+apart.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.image import Pixels
+from anomaly_detector.metadata import ModelMetadata
+from anomaly_detector.normalization import normalization_scale
+
+__all__ = ["MAX_SIDE", "STATE_COLORS", "MapScale", "map_scale", "render_overlay", "state_word"]
+
+MAX_SIDE = 960
+"""Default for the longer side of the camera picture in an overlay, pixels."""
+
+STATE_COLORS = {"OK": (0, 114, 178), "ANOMALY": (230, 159, 0), "ALARM": (213, 94, 0)}
+"""State to colour, RGB."""
+
+_MIN_SIDE = 320
+_MIN_WIDTH = 200
+
+# Normalised scores between which heat fades in: the median normal frame has 0.25, the threshold
+# is 0.5. The frame's score says how much evidence there is, the map only where.
+_FADE_FROM, _FADE_TO = 0.35, 0.5
+
+_OPACITY = 0.65
+_OUTLINE_AT = 64
+
+_TO_BGR = {
+    "rgb": cv2.COLOR_RGB2BGR,
+    "rgba": cv2.COLOR_RGBA2BGR,
+    "bgra": cv2.COLOR_BGRA2BGR,
+    "mono": cv2.COLOR_GRAY2BGR,
+}
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_STRIP = (36, 32, 30)
+_INK = (255, 255, 255)
+_MUTED = (190, 185, 180)
+_TRACK = (92, 86, 82)
+
+Color = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class MapScale:
+    """Which values of an anomaly map are shown: the same for all frames of a model.
+
+    Attributes:
+        low: cells up to this value stay clear, in the units of the map.
+        high: cells from this value on get the full heat; None for maps that have no unit of
+            their own, where it is the frame's highest cell.
+        window: cells are first averaged over a square of this many of them, an odd number.
+    """
+
+    low: float
+    high: float | None
+    window: int = 1
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.low) or not (
+            self.high is None or (math.isfinite(self.high) and self.high > self.low)
+        ):
+            raise AnomalyDetectorError(
+                f"map scale from {self.low} to {self.high}: give two finite numbers, the smaller "
+                "one first"
+            )
+
+    def strength(self, anomaly_map: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Give the heat of each cell, float32 [H, W] in [0, 1]; 0 for cells that are NaN."""
+        cells = np.nan_to_num(np.ascontiguousarray(anomaly_map, np.float32), nan=self.low)
+        if self.window > 1:
+            cells = np.asarray(cv2.blur(cells, (self.window, self.window)), np.float32)
+        high = self.high
+        if high is None:
+            high = max(float(cells.max(initial=self.low)), self.low + 1e-6)
+        strength: NDArray[np.float32] = np.clip((cells - self.low) / (high - self.low), 0.0, 1.0)
+        return strength
+
+
+def map_scale(metadata: ModelMetadata, threshold: float | None = None) -> MapScale:
+    """Give the scale of a model's anomaly maps, from its scorer, threshold and calibration.
+
+    ``outlier-exposure`` has maps of log(1 + odds), and a frame is flagged when its cells alone
+    have log-odds at the threshold: heat starts at half the map value that these have, and is full
+    where the cells alone would give a normalised score of 0.75.
+
+    Reconstruction scorers have maps of the error at each pixel. Single pixels at edges and lights
+    have high ones in normal frames too, so errors are averaged over 5x5 pixels. The score is the
+    error's mean or 99th percentile over the frame: heat starts at twice the threshold of a mean or
+    at the threshold of a percentile, and is full at four times that.
+
+    Other maps (gradient times activation) show directions and have no unit: their heat is relative
+    to the frame's highest cell, and how much of it is shown depends on the frame's score alone.
+
+    Args:
+        metadata: of the model.
+        threshold: instead of the model's.
+    """
+    threshold = metadata.threshold if threshold is None else threshold
+    if metadata.scorer == "outlier-exposure":
+        scale = float(normalization_scale(metadata, threshold))
+        at_threshold = float(np.logaddexp(0.0, threshold))
+        return MapScale(0.5 * at_threshold, float(np.logaddexp(0.0, threshold + scale)))
+    if metadata.scorer.startswith("reconstruction") and threshold > 0:
+        low = threshold if metadata.scorer.endswith("q99") else 2.0 * threshold
+        return MapScale(low, 4.0 * low, window=5)
+    return MapScale(0.0, None)
+
+
+def state_word(is_anomaly: bool, is_alarm: bool) -> str:
+    """Give the state as shown: OK, ANOMALY (this frame is flagged) or ALARM (it persists)."""
+    if is_alarm:
+        return "ALARM"
+    return "ANOMALY" if is_anomaly else "OK"
+
+
+def render_overlay(
+    pixels: Pixels,
+    anomaly_map: NDArray[np.float32],
+    *,
+    score: float,
+    normalized_score: float,
+    threshold: float,
+    is_anomaly: bool,
+    is_alarm: bool,
+    scale: MapScale,
+    max_side: int = MAX_SIDE,
+) -> NDArray[np.uint8]:
+    """Draw the overlay of one frame.
+
+    Args:
+        pixels: the camera frame, of any size and order; not changed.
+        anomaly_map: float32 [h, w], of the same frame.
+        score: raw score.
+        normalized_score: in [0, 1], 0.5 at the threshold.
+        threshold: of the raw score.
+        is_anomaly: whether the frame is flagged.
+        is_alarm: whether the alarm is on.
+        scale: of the model's maps, from :func:`map_scale`.
+        max_side: the longer side of larger pictures is shrunk to this, pixels. Pictures below 320
+            are enlarged by a whole factor, so that the words can be read.
+
+    Returns:
+        uint8 BGR [H + strip, W, 3], C-contiguous, a new array. H and W are the picture's,
+        shrunk or enlarged; very narrow ones get dark bars at both sides.
+
+    Raises:
+        AnomalyDetectorError: ``max_side`` is below 64 or the map has no cell.
+    """
+    if max_side < 64:
+        raise AnomalyDetectorError(f"max_side is {max_side}: give 64 pixels or more")
+    if anomaly_map.ndim != 2 or anomaly_map.size == 0:
+        raise AnomalyDetectorError(
+            f"anomaly map has shape {anomaly_map.shape}: give one map, [height, width]"
+        )
+    picture = _resized_bgr(pixels, max_side)
+    height, width = picture.shape[:2]
+    fade = (normalized_score - _FADE_FROM) / (_FADE_TO - _FADE_FROM)
+    if fade > 0:
+        strength = min(fade, 1.0) * scale.strength(anomaly_map)
+        _draw_heat(picture, strength, outlined=is_anomaly)
+    word = state_word(is_anomaly, is_alarm)
+    color: Color = STATE_COLORS[word][::-1]
+    canvas_width = max(width, _MIN_WIDTH)
+    unit = max(13, min(26, round(canvas_width / 26)))
+    strip_height = 3 * unit
+    canvas = np.empty((height + strip_height, canvas_width, 3), np.uint8)
+    left = (canvas_width - width) // 2
+    if width < canvas_width:
+        canvas[:height] = _STRIP
+    canvas[:height, left : left + width] = picture
+    if word != "OK":
+        cv2.rectangle(
+            canvas, (left, 0), (left + width - 1, height - 1), color, max(2, unit // 4), cv2.LINE_8
+        )
+    strip = canvas[height:]
+    strip[:] = _STRIP
+    _draw_state(strip, unit, word, color, score, threshold)
+    # An alarm lasts a little longer than the anomaly: the bar tells of the frame alone.
+    _draw_bar(strip, unit, normalized_score, color if is_anomaly else STATE_COLORS["OK"][::-1])
+    return canvas
+
+
+def _resized_bgr(pixels: Pixels, max_side: int) -> NDArray[np.uint8]:
+    """Give a copy of the frame in BGR, of a size fit for viewing."""
+    array = pixels.array
+    height, width = array.shape[:2]
+    longer = max(height, width)
+    if longer > max_side:
+        size = (max(1, round(width * max_side / longer)), max(1, round(height * max_side / longer)))
+        # Area averaging of a whole camera frame costs more than all the rest.
+        array = np.asarray(cv2.resize(array, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+    elif longer < _MIN_SIDE:
+        factor = min(-(-_MIN_SIDE // longer), max(1, max_side // longer))
+        size = (width * factor, height * factor)
+        array = np.asarray(cv2.resize(array, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+    if pixels.order == "bgr":
+        return array.copy() if array is pixels.array else array
+    return np.asarray(cv2.cvtColor(array, _TO_BGR[pixels.order]), np.uint8)
+
+
+def _heat_tables() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Give tables [1, 256, 3] from strength: what stays of the picture, and the colour added."""
+    strength = np.arange(256) / 255.0
+    # From vermillion to yellow: what is stronger is brighter too.
+    blue, green, red = (0, 0, 40), (60, 130, 240), (230, 255, 255)
+    colors = np.stack(
+        [np.interp(strength, [0.0, 0.6, 1.0], channel) for channel in (blue, green, red)], axis=-1
+    )
+    opacity = (_OPACITY * strength**0.6)[:, np.newaxis]
+    keep = np.repeat(255 * (1 - opacity), 3, axis=1)
+    return (
+        np.round(keep).astype(np.uint8)[np.newaxis],
+        np.round(colors * opacity).astype(np.uint8)[np.newaxis],
+    )
+
+
+_KEEP, _ADD = _heat_tables()
+
+
+def _draw_heat(
+    picture: NDArray[np.uint8], strength: NDArray[np.float32], *, outlined: bool
+) -> None:
+    """Lay heat over a BGR picture, in place; strength is float32 [h, w] in [0, 1]."""
+    small = np.round(strength * 255).astype(np.uint8)
+    height, width = picture.shape[:2]
+    heat = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+    x, y, w, h = cv2.boundingRect(heat)
+    if w == 0:
+        return
+    part = picture[y : y + h, x : x + w]
+    levels = cv2.cvtColor(heat[y : y + h, x : x + w], cv2.COLOR_GRAY2BGR)
+    kept = cv2.multiply(part, cv2.LUT(levels, _KEEP), scale=1 / 255)
+    part[:] = cv2.add(kept, cv2.LUT(levels, _ADD))
+    if not outlined:
+        return
+    # For things that have the colour of heat themselves.
+    mask = (heat >= _OUTLINE_AT).astype(np.uint8)
+    outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    smallest = mask.size / 4096
+    outlines = [line for line in outlines if cv2.contourArea(line) >= smallest]
+    thickness = max(1, round(max(height, width) / 320))
+    cv2.drawContours(picture, outlines, -1, (0, 0, 0), thickness + 2, cv2.LINE_AA)
+    cv2.drawContours(picture, outlines, -1, _INK, thickness, cv2.LINE_AA)
+
+
+def _draw_state(
+    strip: NDArray[np.uint8], unit: int, word: str, color: Color, score: float, threshold: float
+) -> None:
+    """Draw the upper row of the strip: a badge with the word, and the score at the right."""
+    width = strip.shape[1]
+    margin = unit // 3
+    top, bottom = margin, margin + round(1.35 * unit)
+    badge = _text_width("ANOMALY", unit) + 2 * margin
+    cv2.rectangle(strip, (margin, top), (margin + badge, bottom), color, cv2.FILLED)
+    ink = (0, 0, 0) if word == "ANOMALY" else _INK
+    middle = margin + (badge - _text_width(word, unit)) // 2
+    _text(strip, word, middle, bottom - (bottom - top - unit) // 2 - unit // 6, unit, ink)
+    room = width - badge - 4 * margin
+    numbers = _number(score), _number(threshold)
+    texts = ("score {}, threshold {}".format(*numbers), "{} / {}".format(*numbers))
+    for size, text in ((unit, texts[0]), (round(0.8 * unit), texts[0]), (unit, texts[1])):
+        if _text_width(text, size) <= room:
+            x = width - margin - _text_width(text, size)
+            _text(strip, text, x, bottom - (bottom - top - size) // 2 - size // 6, size, _INK)
+            break
+
+
+def _draw_bar(strip: NDArray[np.uint8], unit: int, normalized_score: float, color: Color) -> None:
+    """Draw the lower row of the strip: the normalised score, with the threshold in the middle."""
+    width = strip.shape[1]
+    margin = unit // 3
+    left, right = margin, width - 1 - margin
+    top, bottom = strip.shape[0] - margin - unit // 2, strip.shape[0] - margin
+    value = min(max(normalized_score, 0.0), 1.0)
+    filled = left + round(value * (right - left))
+    middle = (left + right) // 2
+    cv2.rectangle(strip, (left, top), (right, bottom), _TRACK, cv2.FILLED)
+    cv2.rectangle(strip, (left, top), (filled, bottom), color, cv2.FILLED)
+    mark = max(1, unit // 8)
+    cv2.rectangle(
+        strip, (middle - mark, top - unit // 3), (middle + mark, bottom + unit // 4), _INK,
+        cv2.FILLED,
+    )  # fmt: skip
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
+def _font_scale(size: int) -> float:
+    # Letters of this font are 22 pixels high at scale 1.
+    return size / 30
+
+
+def _text_width(text: str, size: int) -> int:
+    (width, _), _ = cv2.getTextSize(text, _FONT, _font_scale(size), max(1, size // 10))
+    return int(width)
+
+
+def _text(image: NDArray[np.uint8], text: str, x: int, y: int, size: int, color: Color) -> None:
+    thickness = max(1, size // 10)
+    cv2.putText(image, text, (x, y), _FONT, _font_scale(size), color, thickness, cv2.LINE_AA)

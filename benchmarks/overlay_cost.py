@@ -1,0 +1,104 @@
+"""Times the overlay picture of the node, and draws the one in docs/seeing-it-live.md.
+
+    python -m benchmarks.overlay_cost
+    python -m benchmarks.overlay_cost --picture docs/images/overlay.png
+
+The frames are those of the synthetic corridor, the model is the one that models/ ships.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from anomaly_detector.decision import DecisionFilter, DecisionSettings
+from anomaly_detector.detector import Detection, Detector
+from anomaly_detector.files import atomic_path
+from anomaly_detector.image import Pixels
+from anomaly_detector.overlay import map_scale, render_overlay
+from anomaly_detector.resources import share_path
+from training.corridor import HAZARD_LABELS, CorridorDrive
+
+SIZES = ((160, 120), (640, 480), (1280, 720), (1920, 1080), (1080, 1920))
+ROUNDS = 200
+FRAMES = 400
+NORMAL, HAZARD = 10, 135
+SHOWN = (NORMAL, 156, HAZARD)
+"""A normal frame, the first frames of an anomaly, and an alarm."""
+
+Frame = tuple[Pixels, Detection, bool]
+
+
+def score_drive(detector: Detector) -> dict[int, Frame]:
+    """Give the frames :data:`SHOWN` of a drive with hazards, with their results and alarms."""
+    drive = CorridorDrive(FRAMES, 0, hazards=tuple(HAZARD_LABELS))
+    decisions = DecisionFilter(DecisionSettings())
+    frames = {}
+    for index in range(max(SHOWN) + 1):
+        pixels = Pixels(drive[index].image, "rgb")
+        result = detector.detect(pixels)
+        state = decisions.update(result.score, result.normalized_score, result.is_anomaly)
+        if index in SHOWN:
+            frames[index] = pixels, result, state.is_alarm
+    return frames
+
+
+def draw(detector: Detector, frame: Frame, **options: int) -> NDArray[np.uint8]:
+    """Draw the overlay of one frame, as the node does."""
+    pixels, result, is_alarm = frame
+    return render_overlay(
+        pixels,
+        result.anomaly_map,
+        score=result.score,
+        normalized_score=result.normalized_score,
+        threshold=result.threshold,
+        is_anomaly=result.is_anomaly,
+        is_alarm=is_alarm,
+        scale=map_scale(detector.metadata, detector.threshold),
+        **options,
+    )
+
+
+def milliseconds(detector: Detector, frame: Frame) -> tuple[float, float]:
+    """Give the median and the 99th percentile of the time for one overlay."""
+    times = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        draw(detector, frame)
+        times.append(1e3 * (time.perf_counter() - start))
+    return float(np.median(times)), float(np.quantile(times, 0.99))
+
+
+def main() -> None:
+    """Print the table, or write the picture."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--picture", type=Path, help="write the picture of the docs and stop")
+    arguments = parser.parse_args()
+    detector = Detector(share_path("models", "corridor.onnx"), providers=["CPUExecutionProvider"])
+    frames = score_drive(detector)
+    if arguments.picture is not None:
+        pictures = [draw(detector, frames[index], max_side=320) for index in SHOWN]
+        gap = np.full((pictures[0].shape[0], 6, 3), 255, np.uint8)
+        row = [pictures[0], gap, pictures[1], gap, pictures[2]]
+        with atomic_path(arguments.picture) as temporary:
+            cv2.imwrite(str(temporary), np.hstack(row), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+        return
+    cv2.setNumThreads(1)
+    print("| frame | normal, p50 / p99 | with a hazard, p50 / p99 |\n|---|---|---|")
+    for width, height in SIZES:
+        cells = []
+        for index in (NORMAL, HAZARD):
+            pixels, result, is_alarm = frames[index]
+            array = np.asarray(cv2.resize(pixels.array, (width, height)), np.uint8)
+            median, slow = milliseconds(detector, (Pixels(array, "rgb"), result, is_alarm))
+            cells.append(f"{median:.2f} / {slow:.2f} ms")
+        print(f"| {width}x{height} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
