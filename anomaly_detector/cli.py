@@ -17,6 +17,10 @@ _VERBS = {
         "anomaly_detector.calibrate_command",
         "give a model a new threshold from a normal drive, without training",
     ),
+    "prepare": (
+        "anomaly_detector.prepare_command",
+        "load a model, score a frame, and build what the GPU needs, ahead of the first start",
+    ),
     "play": (
         "anomaly_detector.ros.player",
         "play a bag's camera topic over ROS 2, for hosts without 'ros2 bag play'",

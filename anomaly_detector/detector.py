@@ -31,10 +31,10 @@ from anomaly_detector.normalization import (
 )
 from anomaly_detector.preprocessing import INPUT_SIZE, shrink
 from anomaly_detector.providers import (
-    CPU,
     CUDA,
     DEFAULT_PROVIDERS,
     GPU_PROVIDERS,
+    GPU_REMEDY,
     TENSORRT,
     ProviderReport,
     choose_providers,
@@ -49,6 +49,7 @@ from anomaly_detector.tensorrt import (
     engine_cache,
     gpu_device,
     tensorrt_options,
+    tensorrt_version,
 )
 
 __all__ = [
@@ -206,16 +207,10 @@ class Detector:
             onnxruntime.get_all_providers(),
         )
         if require_gpu and not GPU_PROVIDERS & set(choice.usable):
-            raise AnomalyDetectorError(
-                _no_gpu(
-                    ProviderReport(
-                        choice.wanted, (CPU,), "; ".join(choice.reasons.values()) or None
-                    )
-                )
-            )
+            raise AnomalyDetectorError(_no_gpu("; ".join(choice.reasons.values())))
         options = {CUDA: {"enable_cuda_graph": "1"} if cuda_graph else {}}
         announced, started, folder = False, time.monotonic(), None
-        if TENSORRT in choice.usable:
+        if TENSORRT in choice.usable and tensorrt_version() is not None:
             cache = engine_cache(file.digest, gpu_device(), fp16=fp16)
             kept = cache.prepare()
             folder = cache.folder if kept else None
@@ -274,7 +269,7 @@ class Detector:
                 on_build(BuildEvent("ended" if done else "failed", seconds, folder))
         if require_gpu and not report.has_gpu:
             self.close()
-            raise AnomalyDetectorError(_no_gpu(report))
+            raise AnomalyDetectorError(_no_gpu(report.fallback_reason))
         return report
 
     @property
@@ -436,11 +431,10 @@ class Detector:
         return self.detect_shrunk(shrink(pixels))
 
 
-def _no_gpu(report: ProviderReport) -> str:
-    reason = report.fallback_reason or (
-        f"the providers {', '.join(report.wanted)} name none that works here"
-    )
-    return (
-        f"a GPU is required (require_gpu), but {reason}; or set require_gpu to false to run on "
-        f"{report.got[0].removesuffix('ExecutionProvider')}"
-    )
+def _no_gpu(reason: str | None) -> str:
+    available = set(onnxruntime.get_available_providers())
+    if not reason and available & GPU_PROVIDERS:
+        reason = f"none of the providers runs on one: add {CUDA}"
+    elif not reason:
+        reason = f"the installed onnxruntime has no provider for one: {GPU_REMEDY}"
+    return f"a GPU is required (require_gpu), but {reason}"

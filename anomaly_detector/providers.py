@@ -30,6 +30,7 @@ __all__ = [
     "CUDA",
     "DEFAULT_PROVIDERS",
     "GPU_PROVIDERS",
+    "GPU_REMEDY",
     "OPENVINO",
     "TENSORRT",
     "OpenedSession",
@@ -42,6 +43,7 @@ __all__ = [
     "one_line",
     "open_session",
     "session_options",
+    "short_name",
 ]
 
 TENSORRT: Final = "TensorrtExecutionProvider"
@@ -69,8 +71,14 @@ _SUFFIX = "ExecutionProvider"
 _PROBE_TIMEOUT_S = 60.0
 _FATAL_ONLY = 4
 
+GPU_REMEDY: Final = (
+    "pip install onnxruntime-gpu in place of onnxruntime (on a Jetson from NVIDIA's wheel index), "
+    "next to the NVIDIA driver"
+)
+
 _REMEDIES: Mapping[str, str] = {
-    CUDA: "pip install onnxruntime-gpu in place of onnxruntime (on a Jetson: NVIDIA's wheel index)",
+    CUDA: GPU_REMEDY,
+    TENSORRT: GPU_REMEDY,
     OPENVINO: "pip install onnxruntime-openvino in place of onnxruntime",
 }
 
@@ -172,10 +180,10 @@ def choose_providers(
     Raises:
         AnomalyDetectorError: no name, an unknown or repeated one, or none that is available.
     """
-    full = {short_name(name).lower(): name for name in (*known, *available)}
+    full = {_folded(name): name for name in (*known, *available)}
     wanted = []
     for name in requested:
-        match = full.get(short_name_of(name).lower())
+        match = full.get(_folded(name))
         if match is None:
             raise AnomalyDetectorError(
                 f"providers {list(requested)}: {name} not available, it is none of ONNX Runtime's; "
@@ -193,7 +201,7 @@ def choose_providers(
     usable = [name for name in wanted if name in available]
     reasons = {
         name: f"the installed onnxruntime is built without {short_name(name)}"
-        + (f": {remedy}" if (remedy := _REMEDIES.get(name, _wheel_of(name))) else "")
+        + (f": {remedy}" if (remedy := _REMEDIES.get(name)) else "")
         for name in wanted
         if name not in available
     }
@@ -205,14 +213,9 @@ def choose_providers(
     return ProviderChoice(tuple(wanted), tuple(usable), reasons)
 
 
-def short_name_of(name: str) -> str:
-    """Give a user's name for a provider without the suffix, in whatever case it is."""
-    tail = len(_SUFFIX)
-    return name[:-tail] if name.lower().endswith(_SUFFIX.lower()) else name
-
-
-def _wheel_of(provider: str) -> str:
-    return _REMEDIES[CUDA] if provider == TENSORRT else ""
+def _folded(name: str) -> str:
+    """Give a provider's name, full or short, in any case of letters, as a key."""
+    return name.lower().removesuffix(_SUFFIX.lower())
 
 
 def _listed(providers: Sequence[str]) -> str:
@@ -243,104 +246,17 @@ def session_options(intra_op_threads: int = 1, *, spinning: bool = False) -> Any
     return options
 
 
-@dataclass(frozen=True)
-class OpenedSession:
-    """A session that has scored once, and what it runs on."""
-
-    session: Any
-    report: ProviderReport
-
-
-def open_session(
-    data: bytes,
-    choice: ProviderChoice,
-    options: Any,
-    *,
-    provider_options: Mapping[str, Mapping[str, str]] | None = None,
-    first_run: Callable[[Any], object],
-    explain: Callable[[str, bytes], str] | None = None,
-) -> OpenedSession:
-    """Make a session on the first wanted provider that works.
-
-    Args:
-        data: bytes of a checked model file.
-        choice: what to try.
-        options: from :func:`session_options`.
-        provider_options: provider to its options.
-        first_run: called with the session; a provider with which it raises does not work.
-        explain: gives the reason for a provider that ONNX Runtime left out silently; None for
-            :func:`explain_missing`.
-
-    Raises:
-        AnomalyDetectorError: ONNX Runtime gives none of the wanted providers.
-        Exception: what ONNX Runtime or ``first_run`` raises without any provider to blame.
-    """
-    reasons = dict(choice.reasons)
-    remaining = list(choice.usable)
-    if CUDA in remaining or TENSORRT in remaining:
-        _load_cuda_libraries()
-    while True:
-        try:
-            session = onnxruntime.InferenceSession(
-                data,
-                options,
-                providers=[
-                    (name, dict((provider_options or {}).get(name, {}))) for name in remaining
-                ],
-                # It would fall back by itself, and print the reason to stdout.
-                enable_fallback=0,
-            )
-            first_run(session)
-            break
-        except Exception as error:
-            blamed = next((name for name in remaining if name != CPU), None)
-            if blamed is None:
-                raise
-            reasons[blamed] = _with_remedy(f"{short_name(blamed)} fails: {one_line(error)}")
-            remaining.remove(blamed)
-            if not remaining:
-                # Nothing to fall back to, but the model may be to blame.
-                raise AnomalyDetectorError(
-                    f"providers {', '.join(choice.wanted)}: {'; '.join(reasons.values())}; "
-                    f"or add {CPU} to the providers"
-                ) from error
-    got = tuple(session.get_providers())
-    for name in choice.usable:
-        if name not in got and name not in reasons:
-            reasons[name] = (explain or explain_missing)(name, data)
-    if not set(choice.wanted) & set(got):
-        raise AnomalyDetectorError(
-            f"providers {', '.join(choice.wanted)}: {'; '.join(reasons.values())}; "
-            f"or add {CPU} to the providers"
-        )
-    reason = "; ".join(reasons[name] for name in choice.wanted if name in reasons)
-    return OpenedSession(session, ProviderReport(choice.wanted, got, reason or None))
-
-
-def _load_cuda_libraries() -> None:
-    """Make the CUDA libraries that pip installed findable, where ONNX Runtime knows how to."""
-    preload = getattr(onnxruntime, "preload_dlls", None)
-    if preload is not None:
-        # It prints what is missing; the session will say what of that matters.
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Exception):
-            preload()
-
-
 _PROBE = """
-import sys, onnxruntime
+import contextlib, io, sys
+import onnxruntime
 onnxruntime.set_default_logger_severity(2)
-if hasattr(onnxruntime, "preload_dlls"):
-    sys.stdout = sys.stderr
-    if sys.argv[1] in ("CUDAExecutionProvider", "TensorrtExecutionProvider"):
-        sys.stderr = open("/dev/null", "w")
-        sys.stdout = sys.stderr
-        try:
-            onnxruntime.preload_dlls()
-        finally:
-            sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+preload = getattr(onnxruntime, "preload_dlls", None)
+if preload and sys.argv[1].startswith(("CUDA", "Tensorrt")):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Exception):
+        preload()
 data = sys.stdin.buffer.read()
 session = onnxruntime.InferenceSession(data, providers=[sys.argv[1]], enable_fallback=0)
-print("GOT " + " ".join(session.get_providers()))
+print("GOT", *session.get_providers())
 """
 
 
@@ -370,7 +286,7 @@ def explain_missing(provider: str, data: bytes) -> str:
     except OSError as error:
         return f"ONNX Runtime leaves {name} out; its messages on stderr say why ({error.strerror})"
     output = probe.stderr.decode(errors="replace")
-    if f"GOT {provider}" in probe.stdout.decode(errors="replace"):
+    if provider in probe.stdout.decode(errors="replace").split():
         return f"{name} works in another process but not in this one: restart it"
     return _with_remedy(f"{name} fails: {explain_output(output, probe.returncode)}")
 
@@ -385,11 +301,13 @@ def explain_output(output: str, return_code: int) -> str:
     plain = re.sub(r"\x1b\[[0-9;]*m", "", output)
     # "2026-01-01 10:00:00.0 [E:onnxruntime:Default, file.cc:1 Function] The reason"
     logged = re.findall(r"\[([EW]):onnxruntime:[^\]]*\]\s*(.+)", plain)
-    errors = [text.strip() for level, text in logged if level == "E"]
-    lines = errors or [text.strip() for _, text in logged]
+    lines = [one_line(text) for level, text in logged if level == "E"]
+    # "Require cuDNN 9.* and CUDA 12.*": the versions that are wanted, in a warning.
+    lines += [match[1] for _, text in logged if (match := re.search(r"(Require .*?\*)\. ", text))]
+    lines = lines or [one_line(text) for _, text in logged]
     if not lines and return_code:
-        lines = [line.strip() for line in plain.splitlines() if line.strip()][-1:]
-    return one_line("; ".join(dict.fromkeys(lines))) or "ONNX Runtime gives no reason"
+        lines = [one_line(line) for line in plain.splitlines() if line.strip()][-1:]
+    return "; ".join(dict.fromkeys(lines)) or "ONNX Runtime gives no reason"
 
 
 def _with_remedy(reason: str) -> str:
@@ -400,5 +318,101 @@ def _with_remedy(reason: str) -> str:
 
 
 def one_line(error: object) -> str:
-    """Give an error's text on one line, at most 300 characters of it."""
-    return " ".join(str(error).split())[:300]
+    """Give an ONNX Runtime error on one line, without its source code's places, at most 300 long.
+
+    Libraries are named without their folders, which say nothing and hide the rest.
+    """
+    text = " ".join(str(error).split())
+    text = re.sub(r"/\S+\.(?:cc|cpp|cu|h):\d+ [^()]*\([^()]*\) ", "", text)
+    text = re.sub(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", "", text)
+    text = re.sub(r"/\S+/(lib\S+\.so)", r"\1", text)
+    return text[:300]
+
+
+@dataclass(frozen=True)
+class OpenedSession:
+    """A session that has scored once, and what it runs on."""
+
+    session: Any
+    report: ProviderReport
+
+
+def open_session(
+    data: bytes,
+    choice: ProviderChoice,
+    options: Any,
+    *,
+    provider_options: Mapping[str, Mapping[str, str]] | None = None,
+    first_run: Callable[[Any], object],
+    explain: Callable[[str, bytes], str] = explain_missing,
+) -> OpenedSession:
+    """Make a session on the first wanted provider that works.
+
+    Args:
+        data: bytes of a checked model file.
+        choice: what to try.
+        options: from :func:`session_options`.
+        provider_options: provider to its options.
+        first_run: called with the session; a provider with which it raises does not work.
+        explain: gives the reason for a provider that ONNX Runtime left out silently.
+
+    Raises:
+        AnomalyDetectorError: ONNX Runtime gives none of the wanted providers.
+        Exception: what ONNX Runtime or ``first_run`` raises without any provider to blame.
+    """
+    reasons = dict(choice.reasons)
+    remaining = list(choice.usable)
+    if CUDA in remaining or TENSORRT in remaining:
+        _load_cuda_libraries()
+    while True:
+        try:
+            session = onnxruntime.InferenceSession(
+                data,
+                options,
+                providers=[
+                    (name, dict((provider_options or {}).get(name, {}))) for name in remaining
+                ],
+                # It would fall back by itself, and print the reason to stdout.
+                enable_fallback=0,
+            )
+            first_run(session)
+            break
+        except Exception as error:
+            blamed = next((name for name in remaining if name != CPU), None)
+            if blamed is None:
+                raise
+            text = one_line(error)
+            # It means to say: see above, on stderr.
+            vague = "Please install" in text
+            reasons[blamed] = (
+                explain(blamed, data)
+                if vague
+                else _with_remedy(f"{short_name(blamed)} fails: {text}")
+            )
+            remaining.remove(blamed)
+            if not remaining:
+                # Nothing to fall back to, but the model may be to blame.
+                raise AnomalyDetectorError(
+                    f"providers {', '.join(choice.wanted)}: {'; '.join(reasons.values())}; "
+                    f"or add {CPU} to the providers"
+                ) from error
+    got = tuple(session.get_providers())
+    for name in choice.usable:
+        if name not in got and name not in reasons:
+            reasons[name] = explain(name, data)
+    if not set(choice.wanted) & set(got):
+        raise AnomalyDetectorError(
+            f"providers {', '.join(choice.wanted)}: {'; '.join(reasons.values())}; "
+            f"or add {CPU} to the providers"
+        )
+    reason = "; ".join(reasons[name] for name in choice.wanted if name in reasons)
+    return OpenedSession(session, ProviderReport(choice.wanted, got, reason or None))
+
+
+def _load_cuda_libraries() -> None:
+    """Make the CUDA libraries that pip installed findable, where ONNX Runtime knows how to."""
+    preload = getattr(onnxruntime, "preload_dlls", None)
+    if preload is not None:
+        # It prints what is missing; the session will say what of that matters.
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Exception):
+            preload()

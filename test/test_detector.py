@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import math
+import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from model_files import grey_difference_score, write_grey_difference_model
 
+from anomaly_detector.bound_run import BoundRun
 from anomaly_detector.detector import Detector, read_metadata
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
 from anomaly_detector.image import Pixels
@@ -139,3 +144,100 @@ def test_wrong_metadata_is_refused(field: str, value: object, reason: str) -> No
     raw = json.loads(METADATA.to_json()) | {field: value}
     with pytest.raises(ModelError, match=reason):
         ModelMetadata.from_json(json.dumps(raw), "m.onnx")
+
+
+def test_threshold_changes_between_frames_and_back(tmp_path: Path) -> None:
+    path = write_grey_difference_model(tmp_path / "grey.onnx", threshold=100.0)
+    detector = Detector(path)
+    frame = np.full((64, 64, 3), 138, np.uint8)  # scores 100
+    at_own = detector.detect_shrunk(frame)
+    assert (at_own.is_anomaly, at_own.normalized_score) == (True, 0.5)
+    detector.set_threshold(400.0)
+    higher = detector.detect_shrunk(frame)
+    assert (higher.threshold, higher.is_anomaly, detector.threshold) == (400.0, False, 400.0)
+    assert (
+        higher.normalized_score
+        == Detector(path, threshold=400.0).detect_shrunk(frame).normalized_score
+    )
+    assert higher.normalized_score < 0.5
+    batch = detector.run(np.stack([frame, frame + 10]))  # 100 and 400
+    np.testing.assert_array_equal(batch.normalized_score >= 0.5, [False, True])
+    np.testing.assert_array_equal(batch.normalized_score, detector.normalize(batch.score))
+    with pytest.raises(AnomalyDetectorError, match="threshold is inf: give a finite number"):
+        detector.set_threshold(math.inf)
+    assert detector.threshold == 400.0
+    detector.set_threshold(None)
+    assert detector.detect_shrunk(frame).normalized_score == 0.5
+
+
+def test_no_frame_mixes_two_thresholds(tmp_path: Path) -> None:
+    """Another thread changes the threshold all the time; every result belongs together."""
+    detector = Detector(write_grey_difference_model(tmp_path / "grey.onnx", threshold=100.0))
+    frame = np.full((64, 64, 3), 138, np.uint8)
+    ended = threading.Event()
+
+    def change() -> None:
+        while not ended.is_set():
+            for threshold in (None, 400.0, 50.0):
+                detector.set_threshold(threshold)
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        seen = {
+            (r.threshold, r.is_anomaly, r.normalized_score >= 0.5)
+            for r in (detector.detect_shrunk(frame) for _ in range(300))
+        }
+    finally:
+        ended.set()
+        thread.join()
+    assert seen <= {(100.0, True, True), (400.0, False, False), (50.0, True, True)}
+    assert len(seen) > 1
+
+
+def test_closed_detector_has_freed_its_session_and_says_so(tmp_path: Path) -> None:
+    path = write_grey_difference_model(tmp_path / "grey.onnx")
+    with Detector(path) as detector:
+        detector.detect_shrunk(random_images(1)[0])
+        session = weakref.ref(detector._session)
+    gc.collect()
+    assert session() is None
+    with pytest.raises(AnomalyDetectorError, match=r"detector of .*grey\.onnx is closed"):
+        detector.detect_shrunk(random_images(1)[0])
+    detector.close()
+    assert detector.metadata.threshold == 1000.0
+
+
+def test_score_that_turns_nan_on_a_frame_is_an_error(tmp_path: Path) -> None:
+    """Black, which is tried when the model is loaded, gives a finite score; white does not."""
+    path = write_grey_difference_model(tmp_path / "grey.onnx")
+    model = onnx.load(path)
+    limit = onnx.numpy_helper.from_array(np.array(100.0, np.float32), "limit")
+    model.graph.initializer.append(limit)
+    nodes = [
+        onnx.helper.make_node("Sub", ["limit", "difference"], ["room"]),
+        onnx.helper.make_node("Sqrt", ["room"], ["root"]),
+        onnx.helper.make_node("Mul", ["root", "difference"], ["squared"]),
+    ]
+    place = next(i for i, node in enumerate(model.graph.node) if "squared" in node.output)
+    kept = [*model.graph.node]
+    kept[place : place + 1] = nodes
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    onnx.save(model, path)
+    detector = Detector(path)
+    assert math.isfinite(detector.detect_shrunk(np.zeros((64, 64, 3), np.uint8)).score)
+    with pytest.raises(ModelError, match="a score that is not finite"):
+        detector.detect_shrunk(np.full((64, 64, 3), 255, np.uint8))
+
+
+def test_runs_with_fixed_memory_give_the_same_and_keep_their_results(tmp_path: Path) -> None:
+    path = write_grey_difference_model(tmp_path / "grey.onnx")
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    bound = BoundRun(session, "image", (1, 64, 64, 3), {"anomaly_map": (1, 64, 64), "score": (1,)})
+    images = random_images(3)
+    results = [bound(image[np.newaxis]) for image in images]
+    for image, (anomaly_map, score) in zip(images, results, strict=True):
+        expected = session.run(["anomaly_map", "score"], {"image": image[np.newaxis]})
+        np.testing.assert_array_equal(anomaly_map, expected[0])
+        np.testing.assert_array_equal(score, expected[1])

@@ -1,0 +1,77 @@
+"""``python -m anomaly_detector prepare``: have everything ready before the robot needs it.
+
+Loads a model as the node would and scores a frame. On TensorRT that builds the engine, or finds it
+built; elsewhere there is nothing to build, and the command says whether the model works here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+import numpy as np
+
+from anomaly_detector.detector import BuildEvent, Detector
+from anomaly_detector.preprocessing import INPUT_SIZE
+from anomaly_detector.providers import TENSORRT, short_name
+from anomaly_detector.resources import resolve_model
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument("--model", required=True, help="model file, or name of a shipped model")
+    parser.add_argument(
+        "--providers", nargs="+", metavar="NAME",
+        help="ONNX Runtime execution providers in order of preference, such as tensorrt cuda cpu "
+        "(default: what is there of these)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fp16", action="store_true", help="let TensorRT compute in half precision"
+    )
+    parser.add_argument(
+        "--require-gpu", action="store_true", help="fail when the model would not run on a GPU"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command line; gives the exit code."""
+    path = resolve_model(arguments.model)
+    events: list[BuildEvent] = []
+
+    def tell(event: BuildEvent) -> None:
+        events.append(event)
+        if event.state == "started":
+            print(f"{path.name}: building a TensorRT engine, minutes are usual", flush=True)
+
+    start = time.monotonic()
+    with Detector(
+        path,
+        providers=arguments.providers,
+        require_gpu=arguments.require_gpu,
+        fp16=arguments.fp16,
+        on_build=tell,
+    ) as detector:
+        loaded = time.monotonic() - start
+        detection = detector.detect_shrunk(np.zeros((INPUT_SIZE, INPUT_SIZE, 3), np.uint8))
+    report = detector.provider_report
+    if report.warning:
+        print(f"warning: {report.warning}", file=sys.stderr)
+    if TENSORRT not in report.got:
+        prepared = "nothing has to be prepared"
+    elif events and events[-1].folder is None:
+        prepared = (
+            f"engine built in {events[-1].seconds:.1f} s but not kept, the cache folder cannot be "
+            "written: set XDG_CACHE_HOME to one that can"
+        )
+    elif events:
+        prepared = f"engine built in {events[-1].seconds:.1f} s, kept in {events[-1].folder}"
+    else:
+        prepared = "its engine was there already"
+    print(
+        f"{path.name}: loaded on {short_name(report.got[0])} in {loaded:.2f} s, {prepared}; "
+        f"a black frame scores {detection.score:.6g} in {detection.inference_ms:.2f} ms"
+    )
+    return 0
