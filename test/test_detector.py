@@ -241,3 +241,9 @@ def test_runs_with_fixed_memory_give_the_same_and_keep_their_results(tmp_path: P
         expected = session.run(["anomaly_map", "score"], {"image": image[np.newaxis]})
         np.testing.assert_array_equal(anomaly_map, expected[0])
         np.testing.assert_array_equal(score, expected[1])
+
+
+def test_a_model_of_a_compatible_older_resize_method_is_loaded() -> None:
+    raw = json.loads(METADATA.to_json()) | {"resize_method": "linear256-area64/1"}
+    metadata = ModelMetadata.from_json(json.dumps(raw), "m.onnx")
+    assert metadata.resize_method == "linear256-area64/1"
