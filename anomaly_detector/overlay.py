@@ -110,6 +110,7 @@ def map_scale(metadata: ModelMetadata, threshold: float | None = None) -> MapSca
 
     Other maps (gradient times activation) show directions and have no unit: their heat is relative
     to the frame's highest cell, and how much of it is shown depends on the frame's score alone.
+    They tell less well where the evidence lies, so nothing is outlined.
 
     Args:
         metadata: of the model.
@@ -170,7 +171,8 @@ def render_overlay(
     fade = (detection.normalized_score - _FADE_FROM) / (_FADE_TO - _FADE_FROM)
     if fade > 0:
         strength = min(fade, 1.0) * scale.strength(anomaly_map)
-        _draw_heat(picture, strength, outlined=detection.is_anomaly)
+        # A sharp line would promise more than maps without a unit hold.
+        _draw_heat(picture, strength, outlined=detection.is_anomaly and scale.high is not None)
     word = state_word(detection.is_anomaly, is_alarm)
     color: Color = STATE_COLORS[word][::-1]
     canvas_width = max(width, _MIN_WIDTH)

@@ -51,6 +51,7 @@ def render(
     is_alarm: bool = False,
     score: float = 8.4,
     threshold: float = 2.1,
+    scale: MapScale = SCALE,
     **options: Any,
 ) -> NDArray[np.uint8]:
     detection = Detection(
@@ -62,7 +63,7 @@ def render(
         inference_ms=1.0,
     )
     frame = Pixels(gradient(), "bgr") if pixels is None else pixels
-    return render_overlay(frame, detection, is_alarm=is_alarm, scale=SCALE, **options)
+    return render_overlay(frame, detection, is_alarm=is_alarm, scale=scale, **options)
 
 
 def count_color(image: NDArray[np.uint8], rgb: tuple[int, int, int]) -> int:
@@ -256,6 +257,18 @@ def test_map_without_a_unit_is_relative_to_its_highest_cell() -> None:
     cells = np.array([[0.0, 1.0], [2.0, 4.0]], np.float32)
     assert scale.strength(cells) == pytest.approx(cells / 4)
     assert not scale.strength(np.zeros((2, 2), np.float32)).any()
+
+
+def test_lines_are_drawn_on_flagged_frames_whose_map_has_a_unit() -> None:
+    dark = Pixels(np.zeros((480, 640, 3), np.uint8), "bgr")
+
+    def white(scale: MapScale, normalized_score: float) -> int:
+        drawn = render(dark, normalized_score=normalized_score, scale=scale)
+        return count_color(drawn[:480], (255, 255, 255))
+
+    assert white(SCALE, 0.8) > 100
+    assert white(SCALE, 0.49) == 0
+    assert white(MapScale(0.0, None), 0.8) == 0
 
 
 def test_window_averages_single_pixels_away() -> None:
