@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -21,6 +22,9 @@ from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.image import Pixels
 from anomaly_detector.metadata import ModelMetadata
 from anomaly_detector.normalization import normalization_scale
+
+if TYPE_CHECKING:
+    from anomaly_detector.detector import Detection
 
 __all__ = ["MAX_SIDE", "STATE_COLORS", "MapScale", "map_scale", "render_overlay", "state_word"]
 
@@ -106,6 +110,7 @@ def map_scale(metadata: ModelMetadata, threshold: float | None = None) -> MapSca
 
     Other maps (gradient times activation) show directions and have no unit: their heat is relative
     to the frame's highest cell, and how much of it is shown depends on the frame's score alone.
+    They tell less well where the evidence lies, so nothing is outlined.
 
     Args:
         metadata: of the model.
@@ -131,12 +136,8 @@ def state_word(is_anomaly: bool, is_alarm: bool) -> str:
 
 def render_overlay(
     pixels: Pixels,
-    anomaly_map: NDArray[np.float32],
+    detection: Detection,
     *,
-    score: float,
-    normalized_score: float,
-    threshold: float,
-    is_anomaly: bool,
     is_alarm: bool,
     scale: MapScale,
     max_side: int = MAX_SIDE,
@@ -145,11 +146,7 @@ def render_overlay(
 
     Args:
         pixels: the camera frame, of any size and order; not changed.
-        anomaly_map: float32 [h, w], of the same frame.
-        score: raw score.
-        normalized_score: in [0, 1], 0.5 at the threshold.
-        threshold: of the raw score.
-        is_anomaly: whether the frame is flagged.
+        detection: the result for the same frame.
         is_alarm: whether the alarm is on.
         scale: of the model's maps, from :func:`map_scale`.
         max_side: the longer side of larger pictures is shrunk to this, pixels. Pictures below 320
@@ -162,6 +159,7 @@ def render_overlay(
     Raises:
         AnomalyDetectorError: ``max_side`` is below 64 or the map has no cell.
     """
+    anomaly_map = detection.anomaly_map
     if max_side < 64:
         raise AnomalyDetectorError(f"max_side is {max_side}: give 64 pixels or more")
     if anomaly_map.ndim != 2 or anomaly_map.size == 0:
@@ -170,11 +168,12 @@ def render_overlay(
         )
     picture = _resized_bgr(pixels, max_side)
     height, width = picture.shape[:2]
-    fade = (normalized_score - _FADE_FROM) / (_FADE_TO - _FADE_FROM)
+    fade = (detection.normalized_score - _FADE_FROM) / (_FADE_TO - _FADE_FROM)
     if fade > 0:
         strength = min(fade, 1.0) * scale.strength(anomaly_map)
-        _draw_heat(picture, strength, outlined=is_anomaly)
-    word = state_word(is_anomaly, is_alarm)
+        # A sharp line would promise more than maps without a unit hold.
+        _draw_heat(picture, strength, outlined=detection.is_anomaly and scale.high is not None)
+    word = state_word(detection.is_anomaly, is_alarm)
     color: Color = STATE_COLORS[word][::-1]
     canvas_width = max(width, _MIN_WIDTH)
     unit = max(13, min(26, round(canvas_width / 26)))
@@ -190,9 +189,10 @@ def render_overlay(
         )
     strip = canvas[height:]
     strip[:] = _STRIP
-    _draw_state(strip, unit, word, color, score, threshold)
+    _draw_state(strip, unit, word, color, detection.score, detection.threshold)
     # An alarm lasts a little longer than the anomaly: the bar tells of the frame alone.
-    _draw_bar(strip, unit, normalized_score, color if is_anomaly else STATE_COLORS["OK"][::-1])
+    bar_color = color if detection.is_anomaly else STATE_COLORS["OK"][::-1]
+    _draw_bar(strip, unit, detection.normalized_score, bar_color)
     return canvas
 
 

@@ -51,17 +51,8 @@ def score_drive(detector: Detector) -> dict[int, Frame]:
 def draw(detector: Detector, frame: Frame, **options: int) -> NDArray[np.uint8]:
     """Draw the overlay of one frame, as the node does."""
     pixels, result, is_alarm = frame
-    return render_overlay(
-        pixels,
-        result.anomaly_map,
-        score=result.score,
-        normalized_score=result.normalized_score,
-        threshold=result.threshold,
-        is_anomaly=result.is_anomaly,
-        is_alarm=is_alarm,
-        scale=map_scale(detector.metadata, detector.threshold),
-        **options,
-    )
+    scale = map_scale(detector.metadata, detector.threshold)
+    return render_overlay(pixels, result, is_alarm=is_alarm, scale=scale, **options)
 
 
 def milliseconds(detector: Detector, frame: Frame) -> tuple[float, float]:

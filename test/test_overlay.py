@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from anomaly_detector.detector import Detector
+from anomaly_detector.detector import Detection, Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.image import ColorOrder, Pixels
 from anomaly_detector.metadata import Calibration, ModelMetadata
@@ -49,21 +49,21 @@ def render(
     normalized_score: float = 0.8,
     *,
     is_alarm: bool = False,
+    score: float = 8.4,
+    threshold: float = 2.1,
+    scale: MapScale = SCALE,
     **options: Any,
 ) -> NDArray[np.uint8]:
-    arguments: dict[str, Any] = {
-        "score": 8.4,
-        "normalized_score": normalized_score,
-        "threshold": 2.1,
-        "is_anomaly": normalized_score >= 0.5,
-        "is_alarm": is_alarm,
-        "scale": SCALE,
-    }
-    return render_overlay(
-        Pixels(gradient(), "bgr") if pixels is None else pixels,
-        hot_map() if anomaly_map is None else anomaly_map,
-        **arguments | options,
+    detection = Detection(
+        score=score,
+        normalized_score=normalized_score,
+        threshold=threshold,
+        is_anomaly=normalized_score >= 0.5,
+        anomaly_map=hot_map() if anomaly_map is None else anomaly_map,
+        inference_ms=1.0,
     )
+    frame = Pixels(gradient(), "bgr") if pixels is None else pixels
+    return render_overlay(frame, detection, is_alarm=is_alarm, scale=scale, **options)
 
 
 def count_color(image: NDArray[np.uint8], rgb: tuple[int, int, int]) -> int:
@@ -259,6 +259,18 @@ def test_map_without_a_unit_is_relative_to_its_highest_cell() -> None:
     assert not scale.strength(np.zeros((2, 2), np.float32)).any()
 
 
+def test_lines_are_drawn_on_flagged_frames_whose_map_has_a_unit() -> None:
+    dark = Pixels(np.zeros((480, 640, 3), np.uint8), "bgr")
+
+    def white(scale: MapScale, normalized_score: float) -> int:
+        drawn = render(dark, normalized_score=normalized_score, scale=scale)
+        return count_color(drawn[:480], (255, 255, 255))
+
+    assert white(SCALE, 0.8) > 100
+    assert white(SCALE, 0.49) == 0
+    assert white(MapScale(0.0, None), 0.8) == 0
+
+
 def test_window_averages_single_pixels_away() -> None:
     single = np.zeros((64, 64), np.float32)
     single[20, 20] = 10.0
@@ -274,16 +286,7 @@ def test_shipped_model_on_the_corridor() -> None:
     def heat(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
         pixels = Pixels(image, "rgb")
         result = detector.detect(pixels)
-        drawn = render_overlay(
-            pixels,
-            result.anomaly_map,
-            score=result.score,
-            normalized_score=result.normalized_score,
-            threshold=result.threshold,
-            is_anomaly=result.is_anomaly,
-            is_alarm=False,
-            scale=scale,
-        )
+        drawn = render_overlay(pixels, result, is_alarm=False, scale=scale)
         difference = np.abs(
             drawn[: image.shape[0]].astype(int) - cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         )

@@ -212,12 +212,13 @@ def test_watches_a_real_node(tmp_path: Path) -> None:
         status = client.node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         values = [KeyValue(key=k, value=v) for k, v in DIAGNOSTICS.items()]
         mine = DiagnosticStatus(name="anomaly_detector: detector", values=values)
-        other = DiagnosticStatus(
-            name="other: detector", values=[KeyValue(key="Frames dropped", value="999")]
-        )
+        others = [
+            DiagnosticStatus(name=name, values=[KeyValue(key="Frames dropped", value="999")])
+            for name in ("other: detector", "/robot2/anomaly_detector: detector")
+        ]
 
         def seen() -> bool:
-            status.publish(DiagnosticArray(status=[other, mine, other]))
+            status.publish(DiagnosticArray(status=[*others, mine, *others]))
             return "model grey_difference" in watch.output and "dropped 7" in watch.output
 
         message = client.stamp(image_message(noise(1), "rgb8"))

@@ -81,14 +81,19 @@ def _receiving(node: Any, state: WatchState, watched: str) -> Iterator[Callable[
     from anomaly_detector.ros.detection_message import read_detection
 
     full_name = f"/{watched.strip('/')}"
-    names = {f"{name}: detector" for name in (full_name, full_name[1:], full_name.split("/")[-1])}
+    exact = {f"{name}: detector" for name in (full_name, full_name[1:])}
+    bare = f"{full_name.split('/')[-1]}: detector"
+    exact_seen = False
 
     def on_detection(message: Any) -> None:
         state.add_detection(read_detection(message), time.monotonic())
 
     def on_diagnostics(message: Any) -> None:
+        nonlocal exact_seen
         for status in message.status:
-            if status.name in names:
+            # Without its namespace the name may be that of another robot's node.
+            exact_seen = exact_seen or status.name in exact
+            if status.name in exact or (status.name == bare and not exact_seen):
                 values = {item.key: item.value for item in status.values}
                 state.add_diagnostics(status.message, values, time.monotonic())
 
