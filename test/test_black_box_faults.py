@@ -219,6 +219,22 @@ def test_oldest_events_are_removed_to_keep_the_size_and_only_ours(tmp_path: Path
     shutil.rmtree(elsewhere)
 
 
+@both_formats
+def test_size_is_kept_while_an_event_is_being_written(format_name: str, tmp_path: Path) -> None:
+    with open_box(tmp_path, format_name, max_megabytes=1.0) as box:
+        drive = Drive(box)
+        for _ in range(4):
+            record(box, drive)
+        sizes = []
+        for _ in range(16):
+            drive.anomaly(1.0, make=lambda _: EncodedPicture("jpeg", jpeg(10_000)))
+            wait_until(lambda: box.statistics.frames_waiting == 0)
+            sizes.append(sum(f.stat().st_size for f in tmp_path.rglob("*") if f.is_file()))
+        assert box.statistics.events_removed == 4
+    assert max(sizes) <= 1_000_000
+    assert len(events_in(tmp_path)) == 1
+
+
 def test_event_larger_than_the_folder_may_be_is_recorded_as_far_as_it_fits(
     tmp_path: Path,
 ) -> None:

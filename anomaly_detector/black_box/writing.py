@@ -213,8 +213,13 @@ class McapEventWriter(EventWriter):
         """See :meth:`EventWriter.abandon`."""
         # Leaving the bag with an error keeps it from writing its index, which may fail again.
         error = OSError("abandoned")
+        file = getattr(self._bag.storage, "bio", None)
         with suppress(Exception):
             self._stack.__exit__(OSError, error, None)
+        # rosbags 0.10 leaves the file open then.
+        with suppress(Exception):
+            if file is not None:
+                file.close()
 
 
 _WRITERS: dict[str, type[EventWriter]] = {
