@@ -6,10 +6,9 @@ limited range that cameras send (Y from 16 to 235), as OpenCV and cv_bridge conv
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -199,7 +198,7 @@ def _convert(
 
 
 def scale_to_8_bits(
-    values: NDArray[np.generic], order: ColorOrder, scaling: ImageScaling | None
+    values: NDArray[Any], order: ColorOrder, scaling: ImageScaling | None
 ) -> Pixels:
     """Scale 16-bit or float values to 8 bits; values that are not finite become 0.
 
@@ -211,9 +210,9 @@ def scale_to_8_bits(
     Raises:
         ImageError: no value is finite.
     """
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
     if values.dtype.kind == "u":
-        table = _table(scaling or ImageScaling(0, 65535))
-        return Pixels(table[values], order)
+        return Pixels(_scaled(values, scaling or ImageScaling(0, 65535)), order)
     assert scaling is not None
     is_finite = np.isfinite(values)
     invalid = int(is_finite.size - np.count_nonzero(is_finite))
@@ -222,20 +221,24 @@ def scale_to_8_bits(
             f"depth image has no finite value in {invalid} pixels: is the sensor covered?",
             reason="depth",
         )
+    if invalid:
+        values = np.where(is_finite, values, np.float32(scaling.minimum))
+    return Pixels(_scaled(values, scaling), order, invalid=invalid)
+
+
+def _scaled(values: NDArray[Any], scaling: ImageScaling) -> NDArray[np.uint8]:
+    low, high = scaling.minimum, scaling.maximum
+    if values.dtype.kind == "u" and not (
+        float(low).is_integer() and float(high).is_integer() and low >= 0 and high <= 65535
+    ):
+        values = values.astype(np.float32)
+    alpha = 255.0 / (high - low)
+    if values.dtype == np.uint16 and (low, high) == (0, 65535):
+        return np.asarray(cv2.convertScaleAbs(values, alpha=alpha), np.uint8)
+    bounds = np.array([low, high]).astype(values.dtype)
     # Clipped before it is scaled, so that huge values do not overflow.
-    finite = np.where(is_finite, values, scaling.minimum).astype(np.float32)
-    clipped = np.clip(finite, scaling.minimum, scaling.maximum).astype(np.float64)
-    scaled = (clipped - scaling.minimum) * (255.0 / (scaling.maximum - scaling.minimum))
-    return Pixels(np.rint(np.clip(scaled, 0.0, 255.0)).astype(np.uint8), order, invalid=invalid)
-
-
-@functools.lru_cache(maxsize=4)
-def _table(scaling: ImageScaling) -> NDArray[np.uint8]:
-    values = np.clip(np.arange(65536, dtype=np.float64), scaling.minimum, scaling.maximum)
-    scaled = (values - scaling.minimum) * (255.0 / (scaling.maximum - scaling.minimum))
-    table = np.rint(np.clip(scaled, 0.0, 255.0)).astype(np.uint8)
-    table.setflags(write=False)
-    return table
+    above = np.subtract(np.clip(values, bounds[0], bounds[1]), bounds[0])
+    return np.asarray(cv2.convertScaleAbs(above, alpha=alpha), np.uint8)
 
 
 def shorten(text: object, length: int = _NAME_LENGTH) -> str:

@@ -36,7 +36,7 @@ COMPATIBLE_RESIZE_METHODS = frozenset(
 _AREA_PIXELS = 57_600
 
 # The largest frames that each intermediate size can be had for in the time that a frame may take.
-_FINE_PIXELS = 320_000
+_FINE_PIXELS = 420_000
 _MEDIUM_PIXELS = 1_500_000
 
 # Row counts that are left by taking every n-th row, at which neighbouring rows still lie

@@ -9,6 +9,9 @@ One core, frames in memory. The reference is ``cv2.INTER_AREA`` straight from th
 whole grey levels like the result. The frames are rendered corridors (as sharp as their pixels, with
 sensor noise) at each size, and those of the recordings that are named: at their own size, and
 enlarged to each size, as a camera with a soft lens gives them.
+
+A second table does the same for JPEG of quality 90: decoded in full and at reduced scale, with the
+shrink in the time, and the difference to full decoding and true area averaging.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.image import Pixels, to_rgb
+from anomaly_detector.image import Pixels, decode_encoded_bytes, to_rgb
 from anomaly_detector.preprocessing import INPUT_SIZE, RESIZE_METHOD, shrink
 from anomaly_detector.sources import open_source
 from training.corridor import HAZARD_LABELS, CorridorDrive
@@ -58,11 +61,36 @@ def _difference(frames: Sequence[_Picture]) -> dict[str, float]:
     differences = [
         np.abs(shrink(Pixels(frame, "rgb")).astype(int) - _true_area(frame)) for frame in frames
     ]
+    return _summary(differences)
+
+
+def _summary(differences: Sequence[NDArray[np.int_]]) -> dict[str, float]:
     return {
         "mean": round(float(np.mean(differences)), 2),
         "worst_frame_mean": round(max(float(item.mean()) for item in differences), 2),
         "max": int(np.max(differences)),
     }
+
+
+def _jpeg(frame: _Picture) -> bytes:
+    bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
+    _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 90])
+    return bytes(data.tobytes())
+
+
+def _decoded(data: bytes, reduced: bool) -> _Picture:
+    return shrink(decode_encoded_bytes(data, "frame", reduced=reduced))
+
+
+def _jpeg_difference(frames: Sequence[_Picture]) -> dict[str, float]:
+    files = [_jpeg(frame) for frame in frames]
+    wholes = [to_rgb(decode_encoded_bytes(data, "frame")) for data in files]
+    return _summary(
+        [
+            np.abs(_decoded(data, True).astype(int) - _true_area(whole))
+            for data, whole in zip(files, wholes, strict=True)
+        ]
+    )
 
 
 def _rendered(width: int, height: int, count: int) -> list[_Picture]:
@@ -98,8 +126,17 @@ def measure(sizes: Sequence[str], folders: Sequence[Path], count: int, rounds: i
             "area_us": round(_microseconds(lambda f=frame: _true_area(f), max(5, rounds // 10))),
             "rendered": _difference(rendered),
         }
+        data = _jpeg(frame)
+        row["jpeg"] = {
+            "scale": decode_encoded_bytes(data, "frame", reduced=True).scale,
+            "full_us": round(_microseconds(lambda d=data: _decoded(d, False), rounds // 4)),
+            "reduced_us": round(_microseconds(lambda d=data: _decoded(d, True), rounds // 4)),
+            "rendered": _jpeg_difference(rendered),
+        }
         for name, frames in recordings.items():
-            row[name] = _difference([_enlarged(item, width, height) for item in frames])
+            resized = [_enlarged(item, width, height) for item in frames]
+            row[name] = _difference(resized)
+            row["jpeg"][name] = _jpeg_difference(resized)
         rows.append(row)
     own = {name: _difference(frames) for name, frames in recordings.items()}
     return {
@@ -134,6 +171,13 @@ def main() -> int:
     for row in figures["sizes"]:
         cells = "".join(f"  {_cell(row[name]):>18}" for name in names)
         print(f"{row['size']:>10} {row['shrink_us']:>5} us {row['area_us']:>5} us{cells}")
+    print("JPEG: decoded and shrunk")
+    print(f"{'size':>10} {'full':>8} {'reduced':>13}" + "".join(f"  {name:>18}" for name in names))
+    for row in figures["sizes"]:
+        jpeg = row["jpeg"]
+        cells = "".join(f"  {_cell(jpeg[name]):>18}" for name in names)
+        reduced = f"1/{jpeg['scale']} {jpeg['reduced_us']:>5} us"
+        print(f"{row['size']:>10} {jpeg['full_us']:>5} us {reduced:>13}{cells}")
     for name, difference in figures["own_size"].items():
         print(f"{name} at its own size: {_cell(difference)}")
     return 0

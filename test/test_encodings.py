@@ -131,10 +131,11 @@ def test_sixteen_bits_are_rounded_to_eight() -> None:
     values = np.linspace(0, 65535, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype("<u2")
     decoded = decode_image(message("mono16", values, padding=2))
     assert decoded.order == "mono"
-    np.testing.assert_array_equal(decoded.array, np.rint(values / 257.0))
+    np.testing.assert_allclose(decoded.array, np.rint(values / 257.0), atol=1)
+    assert (decoded.array.min(), decoded.array.max()) == (0, 255)
     # A camera of 12 bits.
     twelve = decode_image(message("mono16", values // 16), scaling=ImageScaling(0, 4095))
-    np.testing.assert_array_equal(twelve.array, np.rint(values // 16 * (255 / 4095)))
+    np.testing.assert_allclose(twelve.array, np.rint(values // 16 * (255 / 4095)), atol=1)
 
 
 def test_depth_needs_a_scaling_and_gets_it() -> None:
@@ -144,11 +145,21 @@ def test_depth_needs_a_scaling_and_gets_it() -> None:
     assert error.value.reason == "depth"
     expected = np.rint((np.clip(millimetres, 500, 4000) - 500.0) * (255 / 3500))
     decoded = decode_image(message("16UC1", millimetres), scaling=ImageScaling(500, 4000))
-    np.testing.assert_array_equal(decoded.array, expected)
+    np.testing.assert_allclose(decoded.array, expected, atol=1)
     metres = (millimetres / 1000).astype("<f4")
     decoded = decode_image(message("32FC1", metres, 5), scaling=ImageScaling(0.5, 4.0))
     np.testing.assert_allclose(decoded.array, expected, atol=1)
     assert decoded.invalid == 0
+
+
+@pytest.mark.parametrize("bounds", [(0.5, 2.25), (-5, 5), (60000, 80000), (-9, -3), (70000, 70001)])
+def test_any_range_of_values_will_do(bounds: tuple[float, float]) -> None:
+    values = np.concatenate([np.arange(100), 65535 - np.arange(HEIGHT * WIDTH - 100)])
+    rows = values.reshape(HEIGHT, WIDTH).astype("<u2")
+    low, high = bounds
+    decoded = decode_image(message("16UC1", rows), scaling=ImageScaling(low, high))
+    expected = np.rint((np.clip(rows.astype(float), low, high) - low) * (255 / (high - low)))
+    np.testing.assert_allclose(decoded.array, expected, atol=1)
 
 
 def test_pixels_without_a_value_become_black_and_are_counted() -> None:
