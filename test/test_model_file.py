@@ -21,7 +21,7 @@ import pytest
 from model_files import write_grey_difference_model
 from onnx import TensorProto, helper, numpy_helper
 
-from anomaly_detector import model_file
+from anomaly_detector import model_file, onnx_wire
 from anomaly_detector.cli import main
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import ModelError
@@ -436,3 +436,21 @@ def test_info_needs_no_session(
     edit(grey, EXTERNAL["constant"])
     assert main(["info", str(grey)]) == 1
     assert "in another file" in capsys.readouterr().err
+
+
+def test_documented_limits_are_those_of_the_code() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "model-format.md").read_text()
+    accepted = text.split("## What is accepted")[1].split("## Metadata")[0]
+    for operator in model_file.CONTRIB_OPERATORS:
+        assert f"`{operator}`" in accepted
+    for operator in ("Loop", "Scan", "EPContext"):
+        assert f"`{operator}`" in accepted
+    for words in (
+        f"IR versions but {model_file.MIN_IR_VERSION} to {model_file.MAX_IR_VERSION}",
+        f"opsets but {model_file.MIN_OPSET} to {model_file.MAX_OPSET}",
+        f"over {model_file.MAX_FILE_BYTES // 2**20} MB",
+        f"more than {model_file.MAX_NODES:,} nodes",
+        f"more than 2^{model_file.MAX_ELEMENTS.bit_length() - 1} elements",
+        f"deeper than {onnx_wire.MAX_DEPTH}",
+    ):
+        assert words in accepted

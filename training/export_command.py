@@ -1,12 +1,14 @@
 """``python -m training export``: saved weights in, a detector out, without training again.
 
 From a ``NAME.training`` folder the same detector comes out again, or one with another threshold;
-from a lone ``.weights.h5`` file of an autoencoder, a reconstruction detector.
+from a lone ``.weights.h5`` file of an autoencoder, a reconstruction detector. With ``--precision``
+its network computes in int8 or float16 (:mod:`training.precision`).
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,15 @@ from anomaly_detector.preprocessing import INPUT_SIZE
 from training.architectures import ARCHITECTURES, Autoencoder, NetworkSettings, build_autoencoder
 from training.backend import import_keras
 from training.datasets import open_frame_set
+from training.precision import (
+    MAX_AUC_LOSS,
+    MAX_RANGE_FRAMES,
+    PRECISIONS,
+    STRESS_FRAMES,
+    StressFrames,
+    convert_precision,
+    write_variant,
+)
 from training.scorer_table import SCORER_TABLE
 from training.scorers import Scorer, reconstruction_scorer, score_units
 
@@ -51,6 +62,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="share of the normal frames of --data that is flagged (default %(default)s)",
     )  # fmt: skip
     group.add_argument("--threshold", type=float, help="a fixed threshold instead")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="float32",
+        help="numbers of the network; int8 and fp16 take --data, and are not written when the mean "
+        f"ROC-AUC on the stress test falls by more than {MAX_AUC_LOSS:g} (default %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--range-data", nargs="+", default=[], metavar="SOURCE",
+        help="drives that were trained on, which int8 takes the ranges of values from "
+        "(default: --data)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--stress-frames", type=int, default=STRESS_FRAMES, metavar="N",
+        help="frames of --data for the stress test of int8 and fp16 (default %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--cache", type=Path, help="folder for shrunk frames (default ~/.cache)")
 
 
@@ -60,6 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise AnomalyDetectorError(
             f"--out {arguments.out} does not end with .onnx: name an ONNX file"
         )
+    _check_precision(arguments)
     writable_parent(arguments.out)
     frames = (
         open_frame_set(arguments.data, arguments.topic, cache=arguments.cache)
@@ -97,6 +123,8 @@ def run(arguments: argparse.Namespace) -> int:
                 ),
             )
     metadata = replace(metadata, name=arguments.out.stem)
+    if arguments.precision != "float32":
+        return _write_variant(arguments, model, metadata, scorer, images)
     difference = write_detector(
         model, metadata, arguments.out, scorer=scorer, images=parity_images(images)
     )
@@ -104,6 +132,61 @@ def run(arguments: argparse.Namespace) -> int:
         f"{arguments.out}: {metadata.architecture} + {metadata.scorer}, threshold "
         f"{metadata.threshold:.4g} ({metadata.calibration.method}), "
         f"ONNX Runtime against Keras {difference:.1e} relative"
+    )
+    return 0
+
+
+def _check_precision(arguments: argparse.Namespace) -> None:
+    if arguments.precision == "float32":
+        if arguments.range_data:
+            raise AnomalyDetectorError("--range-data is for --precision int8: leave it out")
+        return
+    if not arguments.data:
+        raise AnomalyDetectorError(
+            f"--precision {arguments.precision} gives other scores: give --data SOURCE, normal "
+            "drives to calibrate and test it on"
+        )
+    if arguments.stress_frames < 1:
+        raise AnomalyDetectorError(f"--stress-frames is {arguments.stress_frames}: give 1 or more")
+
+
+def _write_variant(
+    arguments: argparse.Namespace,
+    model: Any,
+    metadata: ModelMetadata,
+    scorer: Scorer,
+    images: NDArray[np.uint8],
+) -> int:
+    """Write an int8 or fp16 detector beside which the float32 one was measured."""
+    from training.export import score_images, write_detector
+    from training.hazards_robots import open_recording
+    from training.train import choose_threshold, parity_images
+
+    ranges = images
+    if arguments.range_data:
+        frames = open_frame_set(arguments.range_data, arguments.topic, cache=arguments.cache)
+        ranges = frames.take(np.arange(len(frames)))
+    variant = convert_precision(model, arguments.precision, ranges)
+    threshold, calibration = choose_threshold(
+        score_images(variant, images), arguments.threshold, arguments.false_alarm_rate
+    )
+    sources = [open_recording(source, arguments.topic) for source in arguments.data]
+    with tempfile.TemporaryDirectory() as folder:
+        float32 = Path(folder) / "float32.onnx"
+        write_detector(model, metadata, float32, scorer=scorer, images=parity_images(images))
+        result = write_variant(
+            variant,
+            replace(metadata, threshold=threshold, calibration=calibration),
+            arguments.out,
+            precision=arguments.precision,
+            float32=float32,
+            frames=StressFrames(sources, arguments.stress_frames),
+            range_frames=min(len(ranges), MAX_RANGE_FRAMES),
+        )
+    print(
+        f"{arguments.out}: {metadata.architecture} + {metadata.scorer} in {arguments.precision}, "
+        f"threshold {threshold:.4g} ({calibration.method}), mean ROC-AUC on {result.faults} faults "
+        f"{result.variant:.4f}, float32 {result.float32:.4f}"
     )
     return 0
 

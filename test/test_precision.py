@@ -1,0 +1,219 @@
+"""int8 and float16 detectors: what stays float32, and that a blind one is not written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from model_files import write_grey_difference_model
+from onnx import TensorProto, helper, numpy_helper
+
+from anomaly_detector.detector import Detector
+from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.image import Pixels
+from anomaly_detector.model_file import read_metadata
+from anomaly_detector.preprocessing import shrink
+from anomaly_detector.sources import open_source
+from training import precision
+from training.cli import main
+from training.precision import (
+    StressFrames,
+    convert_precision,
+    core_nodes,
+    spread,
+    to_fp16,
+    write_variant,
+)
+
+
+@pytest.fixture(scope="module")
+def weights(trained_model: Path) -> Path:
+    return trained_model.with_suffix(".training")
+
+
+def export(weights: Path, out: Path, drive: Path, *options: str) -> int:
+    files = ["--weights", str(weights), "--out", str(out), "--data", str(drive)]
+    cache = ["--cache", str(out.parent / "cache")]
+    return main(["export", *files, *cache, "--stress-frames", "12", *options])
+
+
+@pytest.mark.parametrize("kind", ["int8", "fp16"])
+def test_variant_sees_as_much_and_says_what_it_is(
+    kind: str,
+    weights: Path,
+    trained_model: Path,
+    normal_drive: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / f"{kind}.onnx"
+    assert export(weights, out, normal_drive, "--precision", kind) == 0
+    assert f" in {kind}, threshold " in capsys.readouterr().out
+    metadata = read_metadata(out)
+    entry = metadata.provenance["precision"]
+    assert entry["type"] == kind
+    assert entry["range_frames"] == (120 if kind == "int8" else 0)
+    assert entry["stress"]["frames"] == 12
+    areas = entry["mean_roc_auc"]
+    assert set(areas) == {"float32", kind}
+    assert areas["float32"] - areas[kind] <= precision.MAX_AUC_LOSS
+    # Calibrated on its own scores: about one frame in a hundred of the same drive is flagged.
+    images = np.stack([shrink(frame.pixels) for frame in open_source(normal_drive)])
+    scores = Detector(out).run(images)
+    assert np.mean(scores.score >= metadata.threshold) <= 0.01
+    assert metadata.calibration.quantiles["1.0"] == pytest.approx(float(scores.score.max()))
+    expected = Detector(trained_model).run(images).score
+    assert not np.array_equal(scores.score, expected)
+    np.testing.assert_allclose(scores.score, expected, rtol=0.1)
+    # Input and outputs are those of every detector, and no operator is foreign.
+    model = onnx.load(out)
+    assert [item.type.tensor_type.elem_type for item in model.graph.input] == [TensorProto.UINT8]
+    assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
+    wanted = TensorProto.FLOAT16 if kind == "fp16" else TensorProto.INT8
+    sizes: dict[int, int] = {}
+    for tensor in model.graph.initializer:
+        sizes[tensor.data_type] = sizes.get(tensor.data_type, 0) + int(np.prod(tensor.dims))
+    assert max(sizes, key=lambda key: sizes[key]) == wanted
+    assert out.stat().st_size < 0.6 * trained_model.stat().st_size
+
+
+def test_variant_that_sees_less_is_not_written(normal_drive: Path, tmp_path: Path) -> None:
+    float32 = write_grey_difference_model(tmp_path / "float32.onnx")
+    model = onnx.load(float32)
+    remove_normalized_score(model)
+    blind = onnx.ModelProto()
+    blind.CopyFrom(model)
+    zero = numpy_helper.from_array(np.array(0.0, np.float32), "zero")
+    blind.graph.initializer.append(zero)
+    # The same score for every frame.
+    for node in blind.graph.node:
+        if node.op_type == "Mul":
+            node.input[1] = "zero"
+    out = tmp_path / "int8.onnx"
+    frames = StressFrames([open_source(normal_drive)], 8)
+
+    def write(variant: Any) -> None:
+        write_variant(
+            variant,
+            read_metadata(float32),
+            out,
+            precision="int8",
+            float32=float32,
+            frames=frames,
+            range_frames=8,
+            progress=False,
+        )
+
+    with pytest.raises(
+        AnomalyDetectorError,
+        match=r"int8\.onnx not written: mean ROC-AUC on the stress test is 0\.5000 in int8, 0\.5",
+    ):
+        write(blind)
+    assert [path.name for path in tmp_path.iterdir()] == ["float32.onnx"]
+    write(model)
+    areas = read_metadata(out).provenance["precision"]["mean_roc_auc"]
+    assert areas["int8"] == areas["float32"] > 0.51
+
+
+def remove_normalized_score(model: Any) -> None:
+    graph = model.graph
+    kept = [node for node in graph.node if not node.output[0].startswith("normalized_score")]
+    constants = [item for item in graph.initializer if not item.name.startswith(("nor", "cal"))]
+    outputs = [item for item in graph.output if item.name != "normalized_score"]
+    for items, wanted in (
+        (graph.node, kept),
+        (graph.initializer, constants),
+        (graph.output, outputs),
+    ):
+        del items[:]
+        items.extend(wanted)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--precision", "int8", "--threshold", "5"], "--precision int8 gives other scores: give"),
+        (["--threshold", "5", "--range-data", "x"], "--range-data is for --precision int8"),
+        (
+            ["--precision", "fp16", "--data", "x", "--stress-frames", "0"],
+            "--stress-frames is 0: give 1 or more",
+        ),
+    ],
+)
+def test_wrong_options_are_refused(
+    options: list[str],
+    reason: str,
+    weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "x.onnx"
+    assert main(["export", "--weights", str(weights), "--out", str(out), *options]) == 1
+    assert reason in capsys.readouterr().err
+    assert not out.exists()
+
+
+def small_graph(*operators: str) -> Any:
+    """Give a model of one-input operators in a row."""
+    names = [f"t{index}" for index in range(len(operators) + 1)]
+    constant = numpy_helper.from_array(np.eye(3, dtype=np.float32), "w")
+    nodes = [
+        helper.make_node(
+            operator, [source, "w"] if operator == "MatMul" else [source], [target], f"n{index}"
+        )
+        for index, (operator, source, target) in enumerate(
+            zip(operators, names, names[1:], strict=False)
+        )
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info(names[0], TensorProto.FLOAT, ["N", 3])],
+        [helper.make_tensor_value_info(names[-1], TensorProto.FLOAT, ["N", 3])],
+        [constant],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+
+
+def test_core_is_what_lies_between_the_products() -> None:
+    model = small_graph("Abs", "MatMul", "Relu", "MatMul", "Sqrt", "Neg")
+    assert core_nodes(model.graph) == ["n1", "n2", "n3"]
+    assert core_nodes(small_graph("Abs", "Neg").graph) == []
+    with pytest.raises(AnomalyDetectorError, match="no convolution or matrix product"):
+        to_fp16(small_graph("Abs", "Neg"))
+
+
+def test_scores_beyond_float16_stay_float32() -> None:
+    """A squared difference of 300 does not fit into float16; it is computed behind the network."""
+    model = small_graph("MatMul", "Relu", "MatMul", "Exp")
+    converted = to_fp16(model)
+    onnx.checker.check_model(converted, full_check=True)
+    session = onnxruntime.InferenceSession(
+        converted.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    (got,) = session.run(None, {"t0": np.full((1, 3), 12.0, np.float32)})
+    np.testing.assert_allclose(got, np.exp(12.0), rtol=1e-5)  # 162755
+    assert model.graph.node[1].name == "n1"  # not changed
+
+
+def test_float32_is_the_model_itself() -> None:
+    model = small_graph("MatMul")
+    assert convert_precision(model, "float32", np.empty((0, 64, 64, 3), np.uint8)) is model
+
+
+def test_stress_frames_are_spread_over_recordings_and_read_anew(
+    normal_drive: Path, anomalous_drive: Path
+) -> None:
+    sources = [open_source(normal_drive), open_source(anomalous_drive)]
+    frames = StressFrames(sources, 5)
+    assert len(frames) == 5
+    first = list(frames)
+    assert [number for number, _ in first] == [0, 39, 79, 119, 159]
+    assert [frame.name for _, frame in first] == [frame.name for _, frame in frames]
+    assert first[-1][1].name == [frame.name for frame in sources[1]][-1]
+    assert isinstance(first[0][1].pixels, Pixels)
+    assert spread(3, 10).tolist() == [0, 1, 2]

@@ -1,0 +1,427 @@
+"""Smaller numbers: detectors of int8 or float16, kept only where they see as much.
+
+Between the first and the last convolution or matrix product the numbers get smaller; what makes the
+pixels floats and the score out of the network's output stays float32 (a squared difference of grey
+levels does not even fit into float16), and so do input and outputs. int8 is static quantisation in
+the QDQ form: standard operators, weights per channel, ranges of values from frames like those of
+the training (Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
+Integer-Arithmetic-Only Inference"). On a CPU int8 may be faster; float16 is meant for GPUs, a CPU
+computes it in float32.
+
+Both lose accuracy, and how much depends on the network. So each variant takes the stress test of
+:mod:`training.stress` beside the float32 model, on the same frames with the same faults, and is not
+written when its mean ROC-AUC is more than :data:`MAX_AUC_LOSS` lower. Its scores are others, so its
+threshold is calibrated anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anomaly_detector.detector import Detector
+from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.files import atomic_path
+from anomaly_detector.metadata import METADATA_KEY, ModelMetadata
+from anomaly_detector.normalization import (
+    add_normalized_score,
+    float32_threshold,
+    normalization_scale,
+)
+from anomaly_detector.providers import CPU
+from anomaly_detector.sources import Frame, FrameSource
+from training.stress import numbered_frames, run_stress
+from training.stress_faults import FAULT_SETS
+
+__all__ = [
+    "MAX_AUC_LOSS",
+    "MAX_RANGE_FRAMES",
+    "PRECISIONS",
+    "STRESS_FRAMES",
+    "PrecisionResult",
+    "StressFrames",
+    "convert_precision",
+    "core_nodes",
+    "network_auc",
+    "spread",
+    "to_fp16",
+    "to_int8",
+    "write_variant",
+]
+
+PRECISIONS = ("float32", "fp16", "int8")
+
+MAX_AUC_LOSS = 0.01
+"""A variant whose mean ROC-AUC on the stress test falls by more is not written."""
+
+MAX_RANGE_FRAMES = 256
+"""Frames that the ranges of values for int8 come from; more change nothing."""
+
+STRESS_SET = "full"
+STRESS_SEED = 0
+STRESS_FRAMES = 200
+"""Frames of the stress test; each of them is tried with every fault."""
+
+_HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_BATCH = 16
+
+_FLOAT32_INPUTS = {"Resize": (1, 2), "Upsample": (1,)}
+"""Inputs that ONNX wants in float32 whatever the others are."""
+
+
+@dataclass(frozen=True)
+class PrecisionResult:
+    """What a variant was found to be worth.
+
+    Attributes:
+        float32: mean ROC-AUC of the float32 model on the stress test.
+        variant: of the variant, on the same frames and faults.
+        frames: clean frames of the stress test.
+        faults: number of faults that count.
+    """
+
+    float32: float
+    variant: float
+    frames: int
+    faults: int
+
+
+class StressFrames:
+    """Frames in full size, evenly spread over recordings; read anew each time, never all held.
+
+    Args:
+        sources: the recordings, in order.
+        wanted: at most so many frames.
+    """
+
+    def __init__(self, sources: Sequence[FrameSource], wanted: int) -> None:
+        self._sources = list(sources)
+        self._numbers = set(spread(sum(map(len, self._sources)), wanted).tolist())
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __iter__(self) -> Iterator[tuple[int, Frame]]:
+        """Yield the readable ones with their numbers, counted through all recordings."""
+        start = 0
+        for source in self._sources:
+            for number, frame in numbered_frames(source):
+                if start + number in self._numbers:
+                    yield start + number, frame
+            start += len(source)
+
+
+def convert_precision(model: Any, precision: str, images: NDArray[np.uint8]) -> Any:
+    """Give a copy of a float32 model in another precision.
+
+    Args:
+        model: ``onnx.ModelProto`` with the outputs ``score`` and ``anomaly_map``.
+        precision: one of :data:`PRECISIONS`.
+        images: uint8 [N, 64, 64, 3], frames like those of the training; for int8.
+
+    Raises:
+        AnomalyDetectorError: the model has no convolution or matrix product.
+    """
+    if precision == "int8":
+        return to_int8(model, images)
+    return to_fp16(model) if precision == "fp16" else model
+
+
+def core_nodes(graph: Any) -> list[str]:
+    """Name the nodes between the first and the last convolution or matrix product.
+
+    These are the nodes that have, or are, such an operator both before and behind them.
+
+    Args:
+        graph: ``onnx.GraphProto`` in topological order, whose nodes have names.
+    """
+    makers = {name: index for index, node in enumerate(graph.node) for name in node.output}
+    inputs = [[makers[name] for name in node.input if name in makers] for node in graph.node]
+    heavy = [node.op_type in _HEAVY for node in graph.node]
+    before = list(heavy)
+    for index, sources in enumerate(inputs):
+        before[index] = heavy[index] or any(before[source] for source in sources)
+    behind = list(heavy)
+    for index in reversed(range(len(inputs))):
+        if behind[index]:
+            for source in inputs[index]:
+                behind[source] = True
+    return [
+        node.name
+        for node, first, last in zip(graph.node, before, behind, strict=True)
+        if first and last
+    ]
+
+
+def to_fp16(model: Any) -> Any:
+    """Give a copy of a float32 model with a float16 network.
+
+    ONNX Runtime's own converter hands values to and fro in float16 between the nodes that are to
+    stay float32, where a score overflows; here a tensor is cast once, where it crosses the border.
+    """
+    import onnx
+
+    named, core = _named(model)
+    inside = set(core)
+    floats = _float_tensors(named)
+    constants = {item.name: item for item in named.graph.initializer}
+    users = Counter(
+        name for node in named.graph.node if node.name not in inside for name in node.input
+    )
+    made = {name for node in named.graph.node if node.name in inside for name in node.output}
+    halves: dict[str, str] = {}
+    nodes = []
+
+    def cast(source: str, target: str, kind: int) -> Any:
+        return onnx.helper.make_node("Cast", [source], [target], f"{target}/cast", to=kind)
+
+    for node in named.graph.node:
+        if node.name not in inside:
+            nodes.append(node)
+            continue
+        for index, name in enumerate(node.input):
+            if name not in floats or index in _FLOAT32_INPUTS.get(node.op_type, ()):
+                continue
+            if name not in halves:
+                halves[name] = f"{name}/float16"
+                if name in constants:
+                    half = onnx.numpy_helper.to_array(constants[name]).astype(np.float16)
+                    named.graph.initializer.append(onnx.numpy_helper.from_array(half, halves[name]))
+                    if not users[name]:
+                        named.graph.initializer.remove(constants[name])
+                elif name not in made:
+                    nodes.append(cast(name, halves[name], onnx.TensorProto.FLOAT16))
+            node.input[index] = halves[name]
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.i == onnx.TensorProto.FLOAT:
+                attribute.i = onnx.TensorProto.FLOAT16
+            elif node.op_type == "ConstantOfShape" and attribute.t.data_type == 1:
+                value = onnx.numpy_helper.to_array(attribute.t).astype(np.float16)
+                attribute.t.CopyFrom(onnx.numpy_helper.from_array(value))
+        nodes.append(node)
+        outputs = {item.name for item in named.graph.output}
+        for index, name in enumerate(node.output):
+            if name not in floats:
+                continue
+            halves[name] = node.output[index] = f"{name}/float16"
+            if users[name] or name in outputs:
+                nodes.append(cast(halves[name], name, onnx.TensorProto.FLOAT))
+    del named.graph.node[:]
+    named.graph.node.extend(nodes)
+    # The types that it states are those of before.
+    del named.graph.value_info[:]
+    return named
+
+
+def _float_tensors(model: Any) -> set[str]:
+    import onnx
+
+    graph = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    typed = {
+        item.name: item.type.tensor_type.elem_type
+        for items in (graph.value_info, graph.input, graph.output)
+        for item in items
+    } | {item.name: item.data_type for item in graph.initializer}
+    return {name for name, kind in typed.items() if kind == onnx.TensorProto.FLOAT}
+
+
+def to_int8(model: Any, images: NDArray[np.uint8]) -> Any:
+    """Give a copy of a float32 model with a quantised network.
+
+    Args:
+        model: ``onnx.ModelProto``.
+        images: uint8 [N, 64, 64, 3]; at most :data:`MAX_RANGE_FRAMES` evenly spread ones are used.
+    """
+    import onnx
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+
+    named, core = _named(model)
+    chosen = images[spread(len(images), MAX_RANGE_FRAMES)]
+
+    class Frames(CalibrationDataReader):  # type: ignore[misc,unused-ignore]
+        def __init__(self) -> None:
+            self._batches = iter(
+                [chosen[start : start + _BATCH] for start in range(0, len(chosen), _BATCH)]
+            )
+
+        def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+            batch = next(self._batches, None)
+            return None if batch is None else {"image": batch}
+
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        path = Path(folder) / "int8.onnx"
+        quantize_static(
+            named,
+            path,
+            Frames(),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=[*_HEAVY, "Relu"],
+            per_channel=True,
+            # Seven bits of weights: processors without VNNI add eight times eight bits in sixteen.
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_quantize=core,
+            calibrate_method=CalibrationMethod.MinMax,
+        )
+        quantised = onnx.load(path)
+    quantised.ir_version = model.ir_version
+    del quantised.metadata_props[:]
+    return quantised
+
+
+def network_auc(
+    model: Path,
+    frames: Iterable[tuple[int, Frame]],
+    *,
+    total: int | None = None,
+    progress: bool = True,
+) -> tuple[float, int, int]:
+    """Put a detector to the stress test.
+
+    Args:
+        model: its file.
+        frames: normal frames in full size with their numbers.
+        total: number of frames, for the progress bar.
+        progress: show it.
+
+    Returns:
+        Mean ROC-AUC, number of frames, and number of faults that count.
+    """
+    with Detector(model, providers=[CPU]) as detector:
+        result = run_stress(
+            detector,
+            frames,
+            FAULT_SETS[STRESS_SET],
+            STRESS_SEED,
+            bootstrap=0,
+            total=total,
+            progress=progress,
+        )
+    return result.mean_roc_auc.value, result.frames, len(result.counted)
+
+
+def write_variant(
+    variant: Any,
+    metadata: ModelMetadata,
+    path: Path,
+    *,
+    precision: str,
+    float32: Path,
+    frames: StressFrames,
+    range_frames: int,
+    progress: bool = True,
+) -> PrecisionResult:
+    """Write a variant if it sees as much as the float32 model.
+
+    Args:
+        variant: ``onnx.ModelProto`` from :func:`convert_precision`; not changed.
+        metadata: with the variant's own threshold; precision and both figures are added to its
+            provenance.
+        path: where to.
+        precision: of the variant.
+        float32: file of the float32 detector.
+        frames: normal frames for the stress test.
+        range_frames: number of frames that int8 took its ranges of values from.
+        progress: show progress bars.
+
+    Raises:
+        AnomalyDetectorError: its mean ROC-AUC is more than :data:`MAX_AUC_LOSS` lower; nothing is
+            written.
+        ModelError: the file that was written cannot be used.
+    """
+    with atomic_path(path) as temporary:
+        # Once to be measured, and again with the figures in it.
+        _save(variant, metadata, temporary)
+        (reference, count, faults), (own, _, _) = (
+            network_auc(file, frames, total=len(frames), progress=progress)
+            for file in (float32, temporary)
+        )
+        result = PrecisionResult(reference, own, count, faults)
+        # Not "loss > limit": NaN is no pass.
+        if not reference - own <= MAX_AUC_LOSS:
+            raise AnomalyDetectorError(
+                f"model {path} not written: mean ROC-AUC on the stress test is {own:.4f} in "
+                f"{precision}, {reference:.4f} in float32, more than {MAX_AUC_LOSS:g} lower: "
+                "keep float32 for this network, or try another precision"
+            )
+        entry = {
+            "type": precision,
+            "range_frames": range_frames if precision == "int8" else 0,
+            "stress": {
+                "set": STRESS_SET,
+                "faults": faults,
+                "frames": count,
+                "seed": STRESS_SEED,
+            },
+            "mean_roc_auc": {"float32": reference, precision: own},
+        }
+        noted = replace(metadata, provenance={**metadata.provenance, "precision": entry})
+        _save(variant, noted, temporary)
+        Detector(temporary)
+    return result
+
+
+def spread(count: int, wanted: int) -> NDArray[np.int64]:
+    """Give at most ``wanted`` numbers below ``count``, evenly spread, ascending."""
+    return np.unique(np.linspace(0, count - 1, min(count, wanted)).astype(np.int64))
+
+
+def _save(model: Any, metadata: ModelMetadata, path: Path) -> None:
+    import onnx
+
+    final = onnx.ModelProto()
+    final.CopyFrom(model)
+    add_normalized_score(
+        final, float32_threshold(metadata.threshold), normalization_scale(metadata)
+    )
+    onnx.helper.set_model_props(final, {METADATA_KEY: metadata.to_json()})
+    onnx.checker.check_model(final, full_check=True)
+    onnx.save(final, path)
+
+
+def _named(model: Any) -> tuple[Any, list[str]]:
+    """Copy a model, give every node a name of its own, and name those of its network."""
+    copy = type(model)()
+    copy.CopyFrom(model)
+    seen: set[str] = set()
+    for index, node in enumerate(copy.graph.node):
+        if not node.name or node.name in seen:
+            node.name = f"{node.op_type}_{index}"
+        seen.add(node.name)
+    core = core_nodes(copy.graph)
+    if not core:
+        raise AnomalyDetectorError(
+            "the network has no convolution or matrix product, so another precision gains nothing: "
+            "leave --precision out"
+        )
+    return copy, core
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep ONNX Runtime's tools from telling each node; their errors still come through."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(previous)
