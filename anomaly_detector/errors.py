@@ -17,7 +17,7 @@ __all__ = [
     "SourceError",
 ]
 
-ImageErrorReason = Literal["encoding", "size", "step", "data", "decode", "depth", "roi"]
+ImageErrorReason = Literal["encoding", "size", "step", "data", "decode", "depth", "roi", "stamp"]
 
 IMAGE_ERROR_REASONS: tuple[ImageErrorReason, ...] = get_args(ImageErrorReason)
 """Every value of :attr:`ImageError.reason`, for counters of dropped frames."""
@@ -34,7 +34,8 @@ class ImageError(AnomalyDetectorError):
         reason: a short word for counters: ``encoding`` (unknown or empty), ``size`` (zero or
             giant), ``step`` (shorter than a row), ``data`` (missing, too short or too long),
             ``decode`` (a damaged or unknown compressed picture, or a failed conversion), ``depth``
-            (needs a scaling, or no pixel has a value), ``roi`` (outside the frame).
+            (needs a scaling, or no pixel has a value), ``roi`` (outside the frame), ``stamp``
+            (no time).
     """
 
     def __init__(self, message: str, *, reason: ImageErrorReason) -> None:

@@ -155,7 +155,11 @@ def _jpeg(pixels: Pixels) -> bytes:
             array = np.asarray(cv2.cvtColor(array, _TO_JPEG[pixels.order]), np.uint8)
         done, data = cv2.imencode(".jpg", array, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     except cv2.error as error:
-        raise ImageError(f"frame of shape {pixels.array.shape} is no picture: {error}") from error
+        raise ImageError(
+            f"frame of shape {pixels.array.shape} is no picture: {error}", reason="decode"
+        ) from error
     if not done:
-        raise ImageError(f"frame of shape {pixels.array.shape} cannot be encoded as JPEG")
+        raise ImageError(
+            f"frame of shape {pixels.array.shape} cannot be encoded as JPEG", reason="decode"
+        )
     return bytes(data)

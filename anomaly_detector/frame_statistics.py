@@ -1,0 +1,261 @@
+"""Counts and times of a stream of frames, for diagnostics.
+
+Plain Python without ROS: the node tells what happened to each frame, and asks once a second for
+what the last seconds looked like.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+__all__ = ["WINDOW_S", "FrameStatistics", "SequenceGaps", "StatisticsReport"]
+
+WINDOW_S = 10.0
+"""Rates, times and recent counts are those of this many last seconds."""
+
+# At 400 frames a second the window is somewhat shorter than that; memory stays bounded.
+_MAX_SAMPLES = 4096
+
+_MAX_PUBLISHERS = 64
+
+
+@dataclass(frozen=True)
+class StatisticsReport:
+    """What a stream of frames looked like.
+
+    Attributes:
+        received: frames that reached the node since the start.
+        scored: of these, frames that were scored.
+        dropped: frames that were sent but never reached the node's callback, because newer ones
+            took their place or the transport lost them; None when the middleware does not number
+            its messages.
+        failed: frames that could not be used, by reason.
+        without_stamp: frames with a stamp of zero.
+        from_future: frames whose stamp is ahead of the clock.
+        recent_dropped: dropped in the window.
+        recent_failed: failed in the window.
+        recent_received: received in the window.
+        recent_without_stamp: without a stamp in the window.
+        recent_from_future: from the future in the window.
+        consecutive_failures: failed frames since the last scored one.
+        input_rate: frames a second that were sent to the node, dropped ones included; NaN before
+            the second frame.
+        age_s: seconds since the last frame was received; None before the first.
+        processing_p50_s: median time from message to published result, seconds; NaN without any.
+        processing_p99_s: 99th percentile of the same.
+        queueing_p50_s: median time from the frame's stamp to the node's callback; NaN without any.
+        queueing_p99_s: 99th percentile of the same.
+        busy: share of the window that was spent processing, 0..1.
+    """
+
+    received: int
+    scored: int
+    dropped: int | None
+    failed: Mapping[str, int]
+    without_stamp: int
+    from_future: int
+    recent_dropped: int
+    recent_failed: int
+    recent_received: int
+    recent_without_stamp: int
+    recent_from_future: int
+    consecutive_failures: int
+    input_rate: float
+    age_s: float | None
+    processing_p50_s: float
+    processing_p99_s: float
+    queueing_p50_s: float
+    queueing_p99_s: float
+    busy: float
+
+
+class _Window:
+    """Values with their times, forgotten after :data:`WINDOW_S`."""
+
+    def __init__(self) -> None:
+        self._items: deque[tuple[float, float]] = deque(maxlen=_MAX_SAMPLES)
+
+    def add(self, now: float, value: float) -> None:
+        self._items.append((now, value))
+
+    def values(self, now: float) -> list[float]:
+        while self._items and self._items[0][0] < now - WINDOW_S:
+            self._items.popleft()
+        return [value for _, value in self._items]
+
+    def span(self) -> float:
+        """Seconds from the oldest value to the newest."""
+        return self._items[-1][0] - self._items[0][0] if self._items else 0.0
+
+    def clear(self) -> None:
+        self._items.clear()
+
+
+@dataclass
+class FrameStatistics:
+    """Keeps count of a stream of frames. Not for use from several threads at a time.
+
+    All times are of a monotonic clock, seconds.
+    """
+
+    received: int = 0
+    scored: int = 0
+    dropped: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    without_stamp: int = 0
+    from_future: int = 0
+    consecutive_failures: int = 0
+    counts_drops: bool = False
+    _last: float | None = None
+    _arrivals: _Window = field(default_factory=_Window)
+    _drops: _Window = field(default_factory=_Window)
+    _failures: _Window = field(default_factory=_Window)
+    _processing: _Window = field(default_factory=_Window)
+    _queueing: _Window = field(default_factory=_Window)
+    _without_stamp: _Window = field(default_factory=_Window)
+    _from_future: _Window = field(default_factory=_Window)
+
+    def start(self) -> None:
+        """Begin a new stretch of input: what came before says nothing about rates and age."""
+        self._last = None
+        self.consecutive_failures = 0
+        for window in (
+            self._arrivals,
+            self._drops,
+            self._failures,
+            self._processing,
+            self._queueing,
+            self._without_stamp,
+            self._from_future,
+        ):
+            window.clear()
+
+    def receive(self, now: float, dropped: int | None) -> float | None:
+        """Count a frame that has arrived.
+
+        Args:
+            now: time of arrival.
+            dropped: frames sent between the one before and this one that never arrived; None
+                when that is not known.
+
+        Returns:
+            Seconds since the frame before; None for the first.
+        """
+        gap = None if self._last is None else now - self._last
+        self._last = now
+        self.received += 1
+        self._arrivals.add(now, 1 + (dropped or 0))
+        if dropped is not None:
+            self.counts_drops = True
+            self.dropped += dropped
+            if dropped:
+                self._drops.add(now, dropped)
+        return gap
+
+    def score(self, now: float, processing_s: float, queueing_s: float | None) -> None:
+        """Count a frame whose result has been published.
+
+        Args:
+            now: time of publication.
+            processing_s: from the message in hand to the published result.
+            queueing_s: from the frame's stamp to the callback; None where that says nothing.
+        """
+        self.scored += 1
+        self.consecutive_failures = 0
+        self._processing.add(now, processing_s)
+        if queueing_s is not None:
+            self._queueing.add(now, queueing_s)
+
+    def fail(self, now: float, reason: str) -> None:
+        """Count a frame that could not be used.
+
+        Args:
+            now: time.
+            reason: a short word, for example ``encoding``.
+        """
+        self.failed[reason] += 1
+        self.consecutive_failures += 1
+        self._failures.add(now, 1)
+
+    def miss_stamp(self, now: float) -> None:
+        """Count a frame with a stamp of zero."""
+        self.without_stamp += 1
+        self._without_stamp.add(now, 1)
+
+    def see_future(self, now: float) -> None:
+        """Count a frame with a stamp ahead of the clock."""
+        self.from_future += 1
+        self._from_future.add(now, 1)
+
+    def report(self, now: float) -> StatisticsReport:
+        """Say what the last :data:`WINDOW_S` seconds looked like."""
+        processing = self._processing.values(now)
+        queueing = self._queueing.values(now)
+        arrivals = self._arrivals.values(now)
+        span = self._arrivals.span()
+        # The first frame opens the span; those dropped before it belong to the time before.
+        rate = sum(arrivals[1:]) / span if len(arrivals) > 1 and span > 0 else math.nan
+        return StatisticsReport(
+            received=self.received,
+            scored=self.scored,
+            dropped=self.dropped if self.counts_drops or not self.received else None,
+            failed=dict(self.failed),
+            without_stamp=self.without_stamp,
+            from_future=self.from_future,
+            recent_dropped=int(sum(self._drops.values(now))),
+            recent_failed=len(self._failures.values(now)),
+            recent_received=len(arrivals),
+            recent_without_stamp=len(self._without_stamp.values(now)),
+            recent_from_future=len(self._from_future.values(now)),
+            consecutive_failures=self.consecutive_failures,
+            input_rate=rate,
+            age_s=None if self._last is None else now - self._last,
+            processing_p50_s=_percentile(processing, 50),
+            processing_p99_s=_percentile(processing, 99),
+            queueing_p50_s=_percentile(queueing, 50),
+            queueing_p99_s=_percentile(queueing, 99),
+            busy=min(1.0, sum(processing) / span) if span > 0 else 0.0,
+        )
+
+
+def _percentile(values: list[float], percent: float) -> float:
+    return float(np.percentile(values, percent)) if values else math.nan
+
+
+class SequenceGaps:
+    """Counts messages that were sent but never arrived, from the numbers publishers give them.
+
+    A publisher that starts anew, or another one, begins a new sequence; what was sent before its
+    first message arrived does not count.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[bytes, int] = {}
+
+    def missing(self, publisher: bytes, number: int | None) -> int | None:
+        """Give how many messages of a publisher are missing just before this one.
+
+        Args:
+            publisher: what tells it from others.
+            number: of the message; None when the middleware gives none.
+
+        Returns:
+            The count; None without a number.
+        """
+        if number is None:
+            return None
+        last = self._last.pop(publisher, None)
+        # Newest last: the oldest publisher is the one to forget.
+        self._last[publisher] = number
+        if len(self._last) > _MAX_PUBLISHERS:
+            del self._last[next(iter(self._last))]
+        return 0 if last is None or number <= last else number - last - 1
+
+    def clear(self) -> None:
+        """Forget every publisher: the subscription is a new one."""
+        self._last.clear()
