@@ -36,6 +36,7 @@ __all__ = [
     "OpenedSession",
     "ProviderChoice",
     "ProviderReport",
+    "check_providers",
     "choose_providers",
     "default_providers",
     "explain_missing",
@@ -211,6 +212,21 @@ def choose_providers(
             f"({'; '.join(reasons.values())}); the installed ONNX Runtime has {_listed(available)}"
         )
     return ProviderChoice(tuple(wanted), tuple(usable), reasons)
+
+
+def check_providers(requested: Sequence[str] | None) -> None:
+    """Refuse providers of which none can work, without opening a session.
+
+    Args:
+        requested: as for :func:`choose_providers`; None for the default, which always can.
+
+    Raises:
+        AnomalyDetectorError: as for :func:`choose_providers`.
+    """
+    if requested is not None:
+        choose_providers(
+            requested, onnxruntime.get_available_providers(), onnxruntime.get_all_providers()
+        )
 
 
 def _folded(name: str) -> str:

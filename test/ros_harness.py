@@ -21,10 +21,14 @@ import cv2
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
 from numpy.typing import NDArray
 from rcl_interfaces.msg import Log
+from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter, parameter_value_to_python
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
@@ -110,6 +114,10 @@ class Process:
         """Send a signal to the process."""
         self._process.send_signal(number)
 
+    def kill(self) -> None:
+        """End the process as the kernel does, without a chance to clean up."""
+        self._process.kill()
+
     def close(self) -> None:
         """End the process if it still runs."""
         if self._process.poll() is None:
@@ -159,7 +167,11 @@ class RosClient:
         image_topic: str = "/image",
         message_type: Any = Image,
     ) -> None:
+        self.node_name = node_name
+        self.image_topic = image_topic
         self.detections: list[Any] = []
+        self.events: list[Any] = []
+        self.diagnostics: list[Any] = []
         self.scores: list[float] = []
         self.anomalies: list[bool] = []
         self.logs: list[Any] = []
@@ -175,8 +187,14 @@ class RosClient:
         subscribe(DiagnosticArray, f"{node_name}/detection", self.detections.append, 100)
         subscribe(Float32, f"{node_name}/score", lambda m: self.scores.append(m.data), 100)
         subscribe(Bool, f"{node_name}/anomaly", lambda m: self.anomalies.append(m.data), 100)
+        subscribe(DiagnosticArray, f"{node_name}/event", self.events.append, 100)
         rosout = QoSProfile(depth=1000, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
         subscribe(Log, "/rosout", self.logs.append, rosout)
+        subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+
+    def _on_diagnostics(self, message: Any) -> None:
+        wanted = f"{self.node_name.lstrip('/')}: detector"
+        self.diagnostics += [status for status in message.status if status.name == wanted]
 
     def close(self) -> None:
         """Destroy the node and its context."""
@@ -216,6 +234,65 @@ class RosClient:
             return False
 
         self.spin_until(publish_and_check, what)
+
+    def call(self, service_type: Any, name: str, request: Any) -> Any:
+        """Call a service of the detector node and give its response."""
+        client = self.node.create_client(service_type, f"{self.node_name}/{name}")
+        try:
+            self.spin_until(client.service_is_ready, f"service {name}")
+            future = client.call_async(request)
+            self.spin_until(future.done, f"an answer of {name}")
+            return future.result()
+        finally:
+            self.node.destroy_client(client)
+
+    def change_state(self, transition: int) -> bool:
+        """Ask for a transition of ``lifecycle_msgs/Transition``; give whether it succeeded."""
+        request = ChangeState.Request(transition=Transition(id=transition))
+        return bool(self.call(ChangeState, "change_state", request).success)
+
+    def state(self) -> str:
+        """Give the label of the node's lifecycle state."""
+        return str(self.call(GetState, "get_state", GetState.Request()).current_state.label)
+
+    def set_parameters(self, **values: Any) -> list[Any]:
+        """Set parameters as ``ros2 param set`` does; give the results."""
+        parameters = [
+            Parameter(name, value=value).to_parameter_msg() for name, value in values.items()
+        ]
+        request = SetParameters.Request(parameters=parameters)
+        return list(self.call(SetParameters, "set_parameters", request).results)
+
+    def get_parameter(self, name: str) -> Any:
+        """Give the value of a parameter of the detector node."""
+        request = GetParameters.Request(names=[name])
+        (value,) = self.call(GetParameters, "get_parameters", request).values
+        return parameter_value_to_python(value)
+
+    def wait_for_diagnostics(
+        self, condition: Callable[[Any, dict[str, str]], bool], what: str
+    ) -> Any:
+        """Wait for a diagnostic status of the node that meets the condition; give it."""
+
+        def meets(status: Any) -> bool:
+            return condition(status, {item.key: item.value for item in status.values})
+
+        self.diagnostics.clear()
+        self.spin_until(lambda: any(map(meets, self.diagnostics)), f"diagnostics: {what}")
+        return next(filter(meets, self.diagnostics))
+
+    def wait_for_log(self, text: str) -> Any:
+        """Wait for a log message with ``text`` in it, and give it."""
+
+        def found() -> list[Any]:
+            return [log for log in self.logs if text in log.msg]
+
+        self.spin_until(lambda: bool(found()), f"{text!r} on /rosout, there is {self.log_lines()}")
+        return found()[0]
+
+    def log_lines(self) -> list[str]:
+        """Give the texts of the log messages so far."""
+        return [log.msg for log in self.logs]
 
     def answers_to(self, message: Any) -> list[Any]:
         """Give the detections that carry the message's stamp."""

@@ -220,28 +220,34 @@ def test_threshold_parameter_overrides_the_models(model: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("times", [1, 3])
 def test_signal_ends_the_node_quietly(model: Path, number: signal.Signals, times: int) -> None:
-    with running_node(model=model) as node, ros_client() as client:
+    with running_node(model=model, stale_timeout=60.0) as node, ros_client() as client:
         # On /rosout, not on the terminal: there, rclpy may still be about to publish the line.
         client.spin_until(lambda: any(READY in log.msg for log in client.logs), READY)
         for _ in range(times):
             node.send_signal(number)
         assert node.wait() == 0
-        assert len(node.lines) == 1, node.output
+        check_started_lines_only(node)
+
+
+def check_started_lines_only(node: Process) -> None:
+    configured, active = node.lines
+    assert "configured: model" in configured
+    assert READY in active
 
 
 def test_signal_ends_the_node_quietly_while_images_arrive(model: Path) -> None:
-    with running_node(model=model) as node, ros_client() as client:
+    with running_node(model=model, stale_timeout=60.0) as node, ros_client() as client:
         message = client.stamp(image_message(noise(8, 480, 640), "rgb8"))
         client.ask(message)
         node.send_signal(signal.SIGTERM)
         while node.is_running:
             client.publisher.publish(message)
         assert node.wait() == 0
-        assert len(node.lines) == 1, node.output
+        check_started_lines_only(node)
 
 
 def test_silence_is_explained(model: Path) -> None:
-    """Three nodes at once, because each takes five seconds to complain."""
+    """Three nodes at once, because each takes seconds to complain."""
     reliable = "qos_overrides./incompatible/image.subscription.reliability:=reliable"
     with (
         running_node("-r", "__ns:=/alone", model=model) as alone,
@@ -265,45 +271,17 @@ def test_silence_is_explained(model: Path) -> None:
 
 
 def check_silence(node: Process, topic: str, *words: str) -> None:
-    line = node.wait_for_line(f"no image (sensor_msgs/msg/Image) on {topic} for 5 s")
+    # The first warnings may come before the graph is known.
+    line = node.wait_for_line(words[0])
     assert "[WARN]" in line
+    assert f"no image (sensor_msgs/msg/Image) on {topic} for " in line
     for text in words:
         assert text in line
-
-
-def truncated_model(folder: Path) -> Path:
-    path = write_grey_difference_model(folder / "truncated.onnx")
-    path.write_bytes(path.read_bytes()[:-100])
-    return path
-
-
-def model_without_metadata(folder: Path) -> Path:
-    return write_grey_difference_model(folder / "bare.onnx", with_metadata=False)
-
-
-def missing_model(folder: Path) -> Path:
-    return folder / "missing.onnx"
-
-
-@pytest.mark.parametrize(
-    ("make", "reason"),
-    [
-        (truncated_model, "truncated.onnx is not a whole ONNX file"),
-        (model_without_metadata, "bare.onnx has no metadata entry"),
-        (missing_model, "missing.onnx is not a file"),
-    ],
-)
-def test_bad_model_ends_the_node_with_one_line(
-    tmp_path: Path, make: Callable[[Path], Path], reason: str
-) -> None:
-    with running_node(model=make(tmp_path)) as node:
-        check_fatal(node, reason)
 
 
 @pytest.mark.parametrize(
     ("parameter", "value", "reason"),
     [
-        ("model", "no_such_model", "model 'no_such_model' is neither a file nor a model in"),
         ("threshold", "5", "'threshold' must be a double (with a decimal point: 1000.0)"),
         ("use_sim_time", "7", "'use_sim_time'"),
     ],

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from anomaly_detector.encodings import ENCODINGS
 from anomaly_detector.errors import IMAGE_ERROR_REASONS
+from anomaly_detector.frame_statistics import FrameStatistics
+from anomaly_detector.ros.diagnostics import frame_values, model_values, result_values
 from anomaly_detector.ros.parameters import PARAMETERS
+from anomaly_detector.ros.result_publishers import TOPICS
 from training.cli import main
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+NODE = (ROOT / "docs" / "node.md").read_text()
 
 
 def table_between(text: str, start: str, end: str) -> list[list[str]]:
@@ -23,10 +28,45 @@ def table_between(text: str, start: str, end: str) -> list[list[str]]:
     return [[cell.strip() for cell in row] for row in rows[2:]]
 
 
-def test_readme_lists_the_nodes_parameters() -> None:
-    rows = table_between(README, "<!-- parameters", "<!-- /parameters -->")
-    expected = [[f"`{p.name}`", p.type, f"`{p.default}`", p.description] for p in PARAMETERS]
+def test_parameters_are_documented_as_they_are_defined() -> None:
+    rows = table_between(NODE, "<!-- parameters", "<!-- /parameters -->")
+    expected = [
+        [
+            f"`{p.name}`",
+            p.type,
+            f"`{p.default}`",
+            "" if p.minimum is None else f"{p.minimum:g} to {p.maximum:g}",
+            "start" if p.read_only else "live",
+            p.description,
+        ]
+        for p in PARAMETERS
+    ]
     assert rows == expected
+
+
+def test_topics_are_documented_as_they_are_defined() -> None:
+    rows = table_between(NODE, "<!-- topics", "<!-- /topics -->")
+    types = {t.name: t.message_type for t in TOPICS}
+    names = {
+        name: f"`{kind.__module__.split('.')[0]}/{kind.__name__}`" for name, kind in types.items()
+    }
+    assert rows == [[f"`{t.name}`", names[t.name], t.description] for t in TOPICS]
+
+
+def test_diagnostic_keys_are_documented() -> None:
+    rows = table_between(NODE, "<!-- diagnostics", "<!-- /diagnostics -->")
+    report = FrameStatistics(failed=Counter(encoding=1)).report(0.0)
+    keys = {
+        "State",
+        "Last error",
+        *frame_values(report, 0.0),
+        *result_values(None),
+        *model_values(None, "", ""),
+    }
+    listed = {name for row in rows for name in re.findall(r"`([^`]+)`", row[0])}
+    boxed = {name for name in listed if name.startswith("Black box")}
+    assert len(boxed) == 5
+    assert listed - boxed == {key.replace("(encoding)", "(REASON)") for key in keys}
 
 
 def test_links_and_pictures_of_the_readme_exist() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import os
 import re
+import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+from ros_harness import running
 
 import anomaly_detector
 
@@ -112,15 +114,10 @@ def test_colcon_builds_and_the_node_starts_from_the_install_space(tmp_path: Path
     assert (share / "config" / "detector.yaml").is_file()
     assert (share / "models" / "corridor.onnx").is_file()
     node = prefix / "lib" / "anomaly_detector" / "detector_node"
-    # A model that is not there: the node starts, says so and ends, and it knows the shipped one.
-    started = subprocess.run(
-        ["bash", "-c", f". {workspace}/install/setup.bash && {node} --ros-args -p model:=nowhere"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert started.returncode == 1
-    assert "model 'nowhere' is neither a file" in started.stderr
-    assert f"{share}/models (there: corridor" in started.stderr
+    # A model that is not there: the node says so and waits, and it knows the shipped one.
+    command = f". {workspace}/install/setup.bash && exec {node} --ros-args -p model:=nowhere"
+    with running(["bash", "-c", command], environment) as process:
+        line = process.wait_for_line("model 'nowhere' is neither a file")
+        assert f"{share}/models (there: corridor" in line
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 0

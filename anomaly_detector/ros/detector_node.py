@@ -1,54 +1,70 @@
-"""The detector node: images in, scores out.
+"""The detector node: images in, scores out, as a lifecycle node.
 
-Subscribes to ``image`` (or ``image/compressed``), publishes ``~/score``, ``~/anomaly``,
-``~/alarm`` and ``~/detection``. It only translates messages: decoding, scoring and deciding is the
-core's work.
+Configured, it holds a model that has been loaded, checked and warmed up; active, it subscribes to
+``image`` (or ``image/compressed``) and publishes what :data:`TOPICS
+<anomaly_detector.ros.result_publishers.TOPICS>` lists. Everything happens in one thread, between
+two frames; only loading another model while active has a thread of its own.
 """
 
 from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.clock import Clock, ClockType
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType, JumpThreshold
+from rclpy.duration import Duration
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.logging import get_logger
 from rclpy.node import Node
-from rclpy.qos import (
-    QoSCompatibility,
-    QoSProfile,
-    QoSReliabilityPolicy,
-    qos_check_compatible,
-)
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, QoSReliabilityPolicy
 from rclpy.qos_overriding_options import InvalidQosOverridesError, QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import Bool, Float32
 
-from anomaly_detector.decision import DecisionFilter
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.image import decode_compressed, decode_image
+from anomaly_detector.frame_statistics import FrameStatistics, StatisticsReport
+from anomaly_detector.health import Health, assess
+from anomaly_detector.model_file import read_metadata
+from anomaly_detector.providers import check_providers
 from anomaly_detector.resources import resolve_model
-from anomaly_detector.ros.detection_message import stamp_to_ns, write_detection
-from anomaly_detector.ros.parameters import declare_parameters
+from anomaly_detector.ros.diagnostics import (
+    black_box_values,
+    frame_values,
+    model_values,
+    result_values,
+    write_diagnostics,
+)
+from anomaly_detector.ros.frame_processor import FrameProcessor, describe_error
+from anomaly_detector.ros.model_loader import ModelLoader
+from anomaly_detector.ros.parameters import (
+    SESSION_PARAMETERS,
+    Parameters,
+    changed_parameters,
+    declare_parameters,
+    session_values,
+)
+from anomaly_detector.ros.silence import explain_incompatible_qos, explain_silence, type_name
+from anomaly_detector.tensorrt import BuildEvent
 
-__all__ = ["NODE_NAME", "DetectorNode", "main"]
+__all__ = ["NODE_NAME", "DetectorNode", "main", "spin"]
 
 NODE_NAME = "anomaly_detector"
 
-BAD_FRAME_LOG_PERIOD_S = 2.0
 NO_IMAGE_WARNING_PERIOD_S = 5.0
 
 
-class DetectorNode(Node):
-    """Scores each image it receives.
-
-    Construction declares the parameters; :meth:`configure` loads the model and opens the topics.
+class DetectorNode(LifecycleNode):
+    """Scores each image it receives while it is active.
 
     Args:
         **node_options: keyword arguments of ``rclpy.node.Node``: ``context``, ``namespace``,
@@ -64,59 +80,281 @@ class DetectorNode(Node):
         except ParameterException as error:  # use_sim_time is rclpy's own parameter
             raise AnomalyDetectorError(" ".join(str(error).split())) from error
         self._settings = declare_parameters(self)
-        self._received = 0
-        self._dropped = 0
-        self._received_at_last_check = 0
+        self._state_label = "unconfigured"
+        self._statistics = FrameStatistics()
+        # While configured: the images' way from message to result.
+        self._frames: FrameProcessor | None = None
+        # While active.
+        self._images: Any = None
+        self._active_since = 0.0
+        self._silence_told_at: float | None = None
+        self._has_other_qos = False
+        self._last_error = ""
+        self._building = ""
+        # What the model in use was loaded with, and what one that is being loaded is.
+        self._session: dict[str, Any] = {}
+        self._loading = self._settings
+        self._is_reverting = False
+        self._model_loaded = self.create_guard_condition(self._take_model)
+        self._loader = ModelLoader(self._model_loaded.trigger)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics_timer = self._make_diagnostics_timer()
+        # Kept: the callback lives as long as the handle. A backward jump of a nanosecond counts.
+        self._jump_handle = self.get_clock().create_jump_callback(
+            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1)),
+            post_callback=self._on_time_jump,
+        )
+        self.add_on_set_parameters_callback(self._on_set_parameters)
 
-    def configure(self) -> None:
-        """Load the model, then open the topics: no image arrives before it can be scored.
+    # --- transitions ------------------------------------------------------------------------------
 
-        Raises:
-            AnomalyDetectorError: the model cannot be found or used, or a QoS override is bad.
+    def start(self) -> bool:
+        """Configure and activate, unless the parameter ``autostart`` is false.
+
+        Returns:
+            Whether the node is where it is meant to be; if not, the reason has been logged.
         """
-        settings = self._settings
-        self._detector = detector = Detector(
+        if not self._settings.autostart:
+            return True
+        success = TransitionCallbackReturn.SUCCESS
+        return bool(self.trigger_configure() == success and self.trigger_activate() == success)
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load, check and warm up the model, and make the publishers."""
+
+        def configure() -> None:
+            detector = self._load(self._settings)
+            self._frames = FrameProcessor(self, detector, self._settings, self._statistics)
+            self._session = session_values(self._settings)
+            self._tell_model("configured", detector)
+
+        return self._transition("configure", configure, "inactive", self._release)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe to the images."""
+
+        def activate() -> None:
+            super(DetectorNode, self).on_activate(state)
+            self._subscribe()
+            topic, kind = self._images.topic_name, type_name(self._images.msg_type)
+            self.get_logger().info(f"active, waiting for {kind} on {topic}")
+
+        return self._transition("activate", activate, "active", self._unsubscribe)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop: no subscription, no work."""
+
+        def deactivate() -> None:
+            self._unsubscribe()
+            if self._frames is not None:
+                self._frames.end_event()
+            super(DetectorNode, self).on_deactivate(state)
+            self.get_logger().info("deactivated")
+
+        return self._transition("deactivate", deactivate, "inactive")
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the model and take the topics away."""
+
+        def clean_up() -> None:
+            self._release()
+            self.get_logger().info("cleaned up")
+
+        return self._transition("clean up", clean_up, "unconfigured")
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free everything, from whichever state."""
+
+        def shut_down() -> None:
+            self._release()
+            self.get_logger().info("shut down")
+
+        return self._transition("shut down", shut_down, "finalized")
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free everything after a transition that broke half-way; it can be configured again."""
+        reason = self._last_error
+        result = self._transition("recover", self._release, "unconfigured")
+        self._last_error = self._last_error or reason
+        return result
+
+    def _transition(
+        self,
+        verb: str,
+        body: Callable[[], None],
+        goal: str,
+        undo: Callable[[], None] | None = None,
+    ) -> TransitionCallbackReturn:
+        """Run a transition; rclpy would swallow what it raises without a word.
+
+        Args:
+            verb: for the log.
+            body: the work.
+            goal: the state when it is done.
+            undo: goes back to where it came from when the work fails; None where that cannot be
+                told, which leads through :meth:`on_error`.
+        """
+        try:
+            body()
+        except Exception as error:
+            if not self.context.ok():
+                return TransitionCallbackReturn.FAILURE  # a signal took the context away
+            is_ours = isinstance(error, AnomalyDetectorError)
+            self._last_error = f"cannot {verb}: {error if is_ours else describe_error(error)}"
+            if undo is None:
+                self.get_logger().error(f"{self._last_error}; configure the node again")
+                return TransitionCallbackReturn.ERROR
+            undo()
+            self.get_logger().error(
+                f"{self._last_error}; then try again: ros2 lifecycle set "
+                f"{self.get_fully_qualified_name()} {verb}"
+            )
+            return TransitionCallbackReturn.FAILURE
+        self._state_label = goal
+        self._last_error = ""
+        return TransitionCallbackReturn.SUCCESS
+
+    def release(self) -> None:
+        """Free everything before the node is destroyed."""
+        if self.context.ok():
+            self._release()
+            return
+        # A signal has taken the topics away; what is recorded goes to the disk all the same.
+        self._loader.cancel()
+        if self._frames is not None:
+            self._frames.close_black_box()
+
+    def _release(self) -> None:
+        self._loader.cancel()
+        self._unsubscribe()
+        frames, self._frames = self._frames, None
+        if frames is not None:
+            frames.destroy()
+
+    # --- model ------------------------------------------------------------------------------------
+
+    def _load(self, settings: Parameters) -> Detector:
+        return Detector(
             resolve_model(settings.model),
             providers=settings.providers,
+            require_gpu=settings.require_gpu,
             intra_op_threads=settings.intra_op_threads,
             threshold=settings.threshold,
-        )
-        self._model_name = detector.metadata.name
-        self._decisions = DecisionFilter(settings.decision)
-        results = QoSProfile(depth=10)
-        self._score_publisher = self.create_publisher(Float32, "~/score", results)
-        self._anomaly_publisher = self.create_publisher(Bool, "~/anomaly", results)
-        self._alarm_publisher = self.create_publisher(Bool, "~/alarm", results)
-        self._detection_publisher = self.create_publisher(DiagnosticArray, "~/detection", results)
-        if settings.image_transport == "compressed":
-            self._subscribe(CompressedImage, "image/compressed", decode_compressed)
-        else:
-            self._subscribe(Image, "image", decode_image)
-        # A steady clock, not the node's: with use_sim_time and no /clock the hint matters most.
-        self._image_check = self.create_timer(
-            NO_IMAGE_WARNING_PERIOD_S,
-            self._check_images,
-            clock=Clock(clock_type=ClockType.STEADY_TIME),
-        )
-        self.get_logger().info(
-            f"model {self._model_name} ({detector.path}) on {detector.providers[0]}, threshold "
-            f"{detector.threshold:.6g}; waiting for {self._image_type} on "
-            f"{self._subscription.topic_name}"
+            fp16=settings.fp16,
+            cuda_graph=settings.cuda_graph,
+            on_build=self._on_build,
         )
 
-    def _subscribe(self, message_type: Any, topic: str, decode: Any) -> None:
-        self._decode = decode
-        self._image_type = _type_name(message_type)
+    def _on_build(self, event: BuildEvent) -> None:
+        """Tell of a TensorRT engine that is built; called from whichever thread loads the model."""
+        if event.state == "started":
+            self._building = "a TensorRT engine is being built, which may take minutes"
+            self.get_logger().warning(self._building)
+        else:
+            self._building = ""
+            kept = "" if event.folder is None else f", kept in {event.folder}"
+            self.get_logger().info(f"TensorRT engine {event.state} in {event.seconds:.1f} s{kept}")
+        if self._state_label != "active":
+            self._diagnose()  # the executor's thread is busy loading
+
+    def _tell_model(self, what: str, detector: Detector) -> None:
+        self.get_logger().info(
+            f"{what}: model {detector.metadata.name} ({detector.path}) on "
+            f"{detector.providers[0]}, threshold {detector.threshold:.6g}"
+        )
+        fallback = detector.provider_report.warning
+        if fallback is not None:
+            self.get_logger().warning(fallback)
+
+    def _change_model(self, settings: Parameters) -> None:
+        """Have another model loaded: at once while inactive, beside the one that runs while active.
+
+        Raises:
+            AnomalyDetectorError: it cannot be used; the present one goes on.
+        """
+        if self._state_label == "active":
+            # What is wrong with the file or the names is known at once; what ONNX Runtime and a
+            # GPU make of them is not.
+            read_metadata(resolve_model(settings.model))
+            check_providers(settings.providers)
+            self._loading = settings
+            self._loader.start(lambda: self._load(settings))
+            return
+        detector = self._load(settings)
+        if self._frames is not None:
+            self._swap(detector, settings)
+
+    def _take_model(self) -> None:
+        """Let a model that has been loaded take over: between two frames, as all callbacks are."""
+        loaded = self._loader.take()
+        if loaded is None or self._frames is None:
+            return
+        if loaded.detector is not None:
+            loaded.detector.set_threshold(self._settings.threshold)
+            self._swap(loaded.detector, self._loading)
+            return
+        running = self._frames.detector
+        self._last_error = f"model not swapped: {loaded.error}"
+        self.get_logger().error(
+            f"{self._last_error}; {running.metadata.name} ({running.path}) goes on"
+        )
+        # The parameters say again what is in use.
+        self._is_reverting = True
+        self.set_parameters([Parameter(name, value=value) for name, value in self._session.items()])
+        self._is_reverting = False
+
+    def _swap(self, detector: Detector, settings: Parameters) -> None:
+        assert self._frames is not None
+        self._frames.use(detector)
+        self._session = session_values(settings)
+        self._tell_model("swapped", detector)
+
+    # --- parameters -------------------------------------------------------------------------------
+
+    def _on_set_parameters(self, changes: list[Any]) -> SetParametersResult:
+        try:
+            settings, names = changed_parameters(self, changes)
+            if names:
+                self._apply(settings, names)
+        except AnomalyDetectorError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _apply(self, settings: Parameters, names: set[str]) -> None:
+        """Put new settings into effect; what it raises, it raises before anything is changed."""
+        if names & SESSION_PARAMETERS and not self._is_reverting:
+            self._change_model(settings)
+        previous, self._settings = self._settings, settings
+        if self._frames is not None:
+            self._frames.apply(settings)
+        if settings.diagnostics_period != previous.diagnostics_period:
+            self.destroy_timer(self._diagnostics_timer)
+            self._diagnostics_timer = self._make_diagnostics_timer()
+        if settings.image_transport != previous.image_transport and self._images is not None:
+            self._unsubscribe()
+            self._subscribe()
+
+    # --- images -----------------------------------------------------------------------------------
+
+    def _subscribe(self) -> None:
+        assert self._frames is not None
+        compressed = self._settings.image_transport == "compressed"
+        message_type = CompressedImage if compressed else Image
+        topic = "image/compressed" if compressed else "image"
         # Best effort matches every camera; depth 1 makes the newest frame win when the robot is
         # too slow for all of them.
         qos = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
+        self._frames.start()
+        self._active_since = time.monotonic()
+        self._silence_told_at = None
         try:
-            self._subscription = self.create_subscription(
+            self._images = self.create_subscription(
                 message_type,
                 topic,
                 self._on_image,
                 qos,
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+                event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_other_qos),
             )
         # RuntimeError: what rclpy raises for a policy name that it does not know.
         except (InvalidQosOverridesError, ParameterException, RuntimeError) as error:
@@ -125,79 +363,120 @@ class DetectorNode(Node):
                 f"parameters: {' '.join(str(error).split())}"
             ) from error
 
-    def _on_image(self, message: Any) -> None:
-        self._received += 1
-        try:
-            detection = self._detector.detect(self._decode(message))
-        except AnomalyDetectorError as error:
-            self._dropped += 1
-            self.get_logger().error(
-                f"frame dropped ({self._dropped} of {self._received}): {error}",
-                throttle_duration_sec=BAD_FRAME_LOG_PERIOD_S,
+    def _unsubscribe(self) -> None:
+        images, self._images = self._images, None
+        if images is not None:
+            self.destroy_subscription(images)
+
+    def _on_other_qos(self, _: Any) -> None:
+        # Told at the next diagnosis: the graph does not know the publisher's name yet.
+        self._has_other_qos = True
+
+    def _on_image(self, message: Any, info: Any) -> None:
+        frames, images = self._frames, self._images
+        if frames is None or images is None:
+            return  # taken from the middleware just before the node was deactivated
+        gap_s = frames.process(message, info, images.get_publisher_count())
+        if self._silence_told_at is not None:
+            self._silence_told_at = None
+            after = "" if gap_s is None else f" after {gap_s:.1f} s"
+            self.get_logger().info(f"images on {images.topic_name} again{after}")
+
+    def _on_time_jump(self, jump: Any) -> None:
+        self.get_logger().warning("time jumped back: the decision over time starts afresh")
+        self._active_since = time.monotonic()
+        if self._frames is not None:
+            self._frames.start()
+
+    # --- diagnostics ------------------------------------------------------------------------------
+
+    def _make_diagnostics_timer(self) -> Any:
+        # A steady clock, not the node's: with use_sim_time and no /clock it matters most.
+        return self.create_timer(
+            self._settings.diagnostics_period,
+            self._diagnose,
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
+        )
+
+    def _diagnose(self) -> None:
+        now = time.monotonic()
+        report = self._statistics.report(now)
+        frames = self._frames
+        if self._images is not None:
+            self._check_silence(report, now)
+            if self._has_other_qos:
+                self._has_other_qos = False
+                self.get_logger().warning(explain_incompatible_qos(self, self._images))
+        values = {
+            "State": self._state_label,
+            **frame_values(report, self._settings.limits.expected_rate),
+            **result_values(frames),
+            **model_values(
+                None if frames is None else frames.detector,
+                self._settings.model,
+                self._loading.model if self._loader.is_busy else "",
+            ),
+            **black_box_values(None if frames is None else frames.black_box),
+            "Last error": self._error(),
+        }
+        header = None if frames is None else frames.last_header
+        self._diagnostics.publish(
+            write_diagnostics(
+                self.get_clock().now().to_msg(),
+                # As diagnostic_updater names it; with the namespace, where there is one.
+                self.get_fully_qualified_name().lstrip("/"),
+                "" if header is None else header.frame_id,
+                self._health(report, now),
+                values,
             )
+        )
+
+    def _error(self) -> str:
+        return self._last_error or ("" if self._frames is None else self._frames.last_error)
+
+    def _health(self, report: StatisticsReport, now: float) -> Health:
+        if self._images is None or self._frames is None:
+            if self._building:
+                return Health("WARN", f"{self._state_label}: {self._building}")
+            if self._last_error:
+                return Health("ERROR", f"{self._state_label}: {self._last_error}")
+            return Health("OK", self._state_label)
+        health = assess(
+            report,
+            self._settings.limits,
+            waiting_s=now - self._active_since,
+            others=[
+                self._building,
+                self._frames.detector.provider_report.warning,
+                self._black_box_warning(),
+            ],
+            last_error=self._error(),
+        )
+        clock = self.get_clock()
+        if health.level == "OK" and clock.ros_time_is_active and clock.now().nanoseconds == 0:
+            return Health("WARN", "use_sim_time is set, but nothing comes on /clock")
+        return health
+
+    def _black_box_warning(self) -> str | None:
+        if self._frames is None or self._frames.black_box is None:
+            return None
+        statistics = self._frames.black_box.statistics
+        return f"black box: {statistics.last_error}" if statistics.is_failing else None
+
+    def _check_silence(self, report: StatisticsReport, now: float) -> None:
+        """Warn when no image comes, with the likeliest reason."""
+        silent_s = now - self._active_since if report.age_s is None else report.age_s
+        told_at = self._silence_told_at
+        if silent_s <= self._settings.limits.stale_timeout or (
+            told_at is not None and now - told_at < NO_IMAGE_WARNING_PERIOD_S
+        ):
             return
-        decision = self._decisions.update(
-            detection.score,
-            detection.normalized_score,
-            detection.is_anomaly,
-            stamp_ns=stamp_to_ns(message.header.stamp),
+        self._silence_told_at = now
+        topic, kind = self._images.topic_name, type_name(self._images.msg_type)
+        self.get_logger().warning(
+            f"no image ({kind}) on {topic} for {silent_s:.1f} s: "
+            f"{explain_silence(self, self._images)}"
         )
-        self._score_publisher.publish(Float32(data=detection.score))
-        self._anomaly_publisher.publish(Bool(data=detection.is_anomaly))
-        self._alarm_publisher.publish(Bool(data=decision.is_alarm))
-        self._detection_publisher.publish(
-            write_detection(
-                message.header, detection, decision.is_alarm, self.get_name(), self._model_name
-            )
-        )
-
-    def _check_images(self) -> None:
-        """Warn when no image came since the last check, with the likeliest reason."""
-        silent = self._received == self._received_at_last_check
-        self._received_at_last_check = self._received
-        if silent:
-            topic = self._subscription.topic_name
-            self.get_logger().warning(
-                f"no image ({self._image_type}) on {topic} for {NO_IMAGE_WARNING_PERIOD_S:g} s: "
-                f"{self._explain_silence(topic)}"
-            )
-
-    def _explain_silence(self, topic: str) -> str:
-        publishers = self.get_publishers_info_by_topic(topic)
-        if not publishers:
-            others = sorted(
-                name
-                for name, types in self.get_topic_names_and_types()
-                if self._image_type in types and name != topic
-            )
-            known = f"; there is {', '.join(others)}" if others else ""
-            return f"it has no publisher; start the camera or remap image to its topic{known}"
-        count = f"it has {len(publishers)} publisher{'s' if len(publishers) > 1 else ''}"
-        wanted = [info for info in publishers if info.topic_type == self._image_type]
-        if not wanted:
-            types = ", ".join(sorted({info.topic_type for info in publishers}))
-            return f"{count} of {types}; set image_transport or remap image to a camera's topic"
-        reasons = []
-        for info in wanted:
-            compatibility, reason = qos_check_compatible(
-                info.qos_profile, self._subscription.qos_profile
-            )
-            if compatibility == QoSCompatibility.ERROR:
-                reasons.append(reason.strip(" ;"))
-        if len(reasons) == len(wanted):
-            return (
-                f"{count} of incompatible QoS ({'; '.join(sorted(set(reasons)))}); change it "
-                f"with the parameters qos_overrides.{topic}.subscription.*"
-            )
-        return (
-            f"{count} but nothing arrives; is the camera running? Images over 0.5 MB are lost "
-            "unless its process loads config/fastdds_large_images.xml"
-        )
-
-
-def _type_name(message_type: Any) -> str:
-    package = message_type.__module__.split(".")[0]
-    return f"{package}/msg/{message_type.__name__}"
 
 
 def _init_ros(args: Sequence[str] | None) -> None:
@@ -218,7 +497,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: command line with ROS arguments; None for ``sys.argv``.
 
     Returns:
-        Exit code: 0 after a signal, 1 when the node cannot start.
+        Exit code: 0 after a signal, 1 when the node cannot be made. A model that cannot be loaded
+        leaves it unconfigured, to be tried again.
     """
     # A context that shuts down is how rclpy's own handlers, installed on top of these, tell of a
     # signal. A KeyboardInterrupt too would hit the clean-up when Ctrl-C arrives twice, from the
@@ -232,9 +512,9 @@ def main(args: Sequence[str] | None = None) -> int:
         # Before the model is loaded: rclpy complains when a signal precedes the executor.
         executor = SingleThreadedExecutor()
         node = DetectorNode()
-        node.configure()
+        node.start()
         executor.add_node(node)
-        executor.spin()
+        spin(executor, node)
     except ExternalShutdownException:
         pass
     except Exception as error:
@@ -247,12 +527,36 @@ def main(args: Sequence[str] | None = None) -> int:
         return 1
     finally:
         if node is not None:
+            node.release()
             node.destroy_node()
         if rclpy.ok():
             rclpy.shutdown()
         # Nor may a late one kill the interpreter while it ends.
         _handle_signals_with(signal.SIG_IGN)
     return 0
+
+
+def spin(executor: Any, node: Node) -> None:
+    """Spin until the context is shut down; an error in a callback is logged and costs no more.
+
+    Args:
+        executor: with the node in it.
+        node: logs the errors.
+
+    Raises:
+        ExternalShutdownException: the context was shut down, by a signal for example.
+    """
+    while True:
+        try:
+            executor.spin()
+        except ExternalShutdownException:
+            raise
+        except Exception as error:
+            if not node.context.ok():
+                raise ExternalShutdownException from error
+            node.get_logger().error(f"internal error, going on: {describe_error(error)}")
+        else:
+            return
 
 
 def _handle_signals_with(handler: Any) -> None:

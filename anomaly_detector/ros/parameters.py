@@ -8,24 +8,36 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from anomaly_detector.decision import DECISION_OPTIONS, DecisionOption, DecisionSettings
+from anomaly_detector.black_box import BLACK_BOX_SETTINGS, BlackBoxSettings
+from anomaly_detector.decision import DECISION_OPTIONS, DecisionSettings
+from anomaly_detector.encodings import ImageScaling
 from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.health import HEALTH_SETTINGS, HealthLimits
+from anomaly_detector.overlay import MAX_SIDE
+from anomaly_detector.pixels import RegionOfInterest
+from anomaly_detector.settings import Setting
 
 __all__ = [
     "IMAGE_TRANSPORTS",
     "PARAMETERS",
+    "SESSION_PARAMETERS",
     "ParameterDefinition",
     "ParameterType",
     "ParameterValue",
     "Parameters",
+    "changed_parameters",
     "declare_parameters",
+    "session_values",
 ]
 
-ParameterType = Literal["string", "double", "integer", "string_array"]
-ParameterValue = str | float | int | list[str]
+ParameterType = Literal[
+    "bool", "string", "double", "integer", "string_array", "integer_array", "double_array"
+]
+ParameterValue = bool | str | float | int | list[str] | list[int] | list[float]
 
 IMAGE_TRANSPORTS = ("raw", "compressed")
 
@@ -42,7 +54,7 @@ class ParameterDefinition:
         choices: the values a string may have; empty for any.
         minimum: smallest value of a number; None for no range.
         maximum: largest value of a number; None for no range.
-        read_only: it can be set at start only.
+        read_only: it can be set at start only; the others apply between two frames.
     """
 
     name: str
@@ -52,7 +64,7 @@ class ParameterDefinition:
     choices: tuple[str, ...] = ()
     minimum: float | None = None
     maximum: float | None = None
-    read_only: bool = True
+    read_only: bool = False
 
     @property
     def constraint(self) -> str:
@@ -63,26 +75,48 @@ class ParameterDefinition:
             kind = "an integer" if self.type == "integer" else "a double"
             return f"{kind} from {self.minimum:g} to {self.maximum:g}"
         return {
+            "bool": "true or false",
             "string": "a string",
             "double": "a double (with a decimal point: 1000.0)",
             "integer": "an integer",
             "string_array": "an array of at least one string",
+            "integer_array": "an array of integers",
+            "double_array": "an array of doubles (with decimal points)",
         }[self.type]
 
 
 _ROS_TYPES: dict[type, ParameterType] = {str: "string", int: "integer", float: "double"}
 
 
-def _decision_parameter(option: DecisionOption) -> ParameterDefinition:
-    return ParameterDefinition(
-        f"alarm_{option.name}",
-        _ROS_TYPES[type(option.default)],
-        option.default,
-        re.sub(r"\b(raise|clear|immediate)_", r"alarm_\1_", option.description),
-        choices=option.choices,
-        minimum=option.minimum,
-        maximum=option.maximum,
-    )
+def _parameters_of(
+    settings: Sequence[Setting], prefix: str, siblings: str = ""
+) -> list[ParameterDefinition]:
+    """Make parameters of settings of the core.
+
+    Args:
+        settings: their definitions.
+        prefix: of the parameters' names.
+        siblings: regular expression for other settings' names in a description, which get the
+            prefix too.
+    """
+    return [
+        ParameterDefinition(
+            f"{prefix}{setting.name}",
+            _ROS_TYPES[type(setting.default)],
+            setting.default,
+            re.sub(siblings, rf"{prefix}\g<0>", setting.description)
+            if siblings
+            else setting.description,
+            choices=setting.choices,
+            minimum=setting.minimum,
+            maximum=setting.maximum,
+        )
+        for setting in settings
+    ]
+
+
+def _settings_of(values: Mapping[str, Any], settings: Sequence[Setting], prefix: str) -> Any:
+    return {setting.name: values[f"{prefix}{setting.name}"] for setting in settings}
 
 
 PARAMETERS: tuple[ParameterDefinition, ...] = (
@@ -90,7 +124,15 @@ PARAMETERS: tuple[ParameterDefinition, ...] = (
         "model",
         "string",
         "corridor",
-        "Path of an .onnx file, or the name of a model in the package's models folder.",
+        "Path of an .onnx file, or the name of a model in the package's models folder. Set while "
+        "active, the new model is loaded beside the old one and takes over between two frames.",
+    ),
+    ParameterDefinition(
+        "autostart",
+        "bool",
+        True,
+        "Configure and activate at start; false leaves that to a lifecycle manager.",
+        read_only=True,
     ),
     ParameterDefinition(
         "image_transport",
@@ -98,6 +140,20 @@ PARAMETERS: tuple[ParameterDefinition, ...] = (
         "raw",
         "raw subscribes to image, compressed to image/compressed.",
         choices=IMAGE_TRANSPORTS,
+    ),
+    ParameterDefinition(
+        "region_of_interest",
+        "integer_array",
+        [0, 0, 0, 0],
+        "Part of the frame that is looked at: x, y, width, height in pixels; a width or height of "
+        "0 goes to the edge. Train on the same region.",
+    ),
+    ParameterDefinition(
+        "image_scaling",
+        "double_array",
+        [0.0, 0.0],
+        "The values that become black and white, for depth and infrared images (16UC1, 32FC1), "
+        "which are refused without, and for 16-bit ones of fewer bits; two equal values are none.",
     ),
     ParameterDefinition(
         "threshold",
@@ -111,8 +167,14 @@ PARAMETERS: tuple[ParameterDefinition, ...] = (
         "providers",
         "string_array",
         [""],
-        "ONNX Runtime execution providers in order of preference; one empty string takes CUDA "
-        "where it is installed, and the CPU otherwise.",
+        "ONNX Runtime execution providers in order of preference; one empty string takes TensorRT "
+        "or CUDA where they are installed, and the CPU otherwise.",
+    ),
+    ParameterDefinition(
+        "require_gpu",
+        "bool",
+        False,
+        "Refuse to run on the CPU: an error instead of a warning when no GPU provider works.",
     ),
     ParameterDefinition(
         "intra_op_threads",
@@ -122,9 +184,47 @@ PARAMETERS: tuple[ParameterDefinition, ...] = (
         minimum=1,
         maximum=64,
     ),
-    *map(_decision_parameter, DECISION_OPTIONS),
+    ParameterDefinition(
+        "fp16",
+        "bool",
+        False,
+        "Let TensorRT compute in half precision; nothing else heeds it.",
+    ),
+    ParameterDefinition(
+        "cuda_graph",
+        "bool",
+        False,
+        "Record the GPU's work for one frame and replay it (CUDA, TensorRT).",
+    ),
+    *_parameters_of(DECISION_OPTIONS, "alarm_", r"\b(raise|clear|immediate)_"),
+    ParameterDefinition(
+        "overlay_max_side",
+        "integer",
+        MAX_SIDE,
+        "Longer side that the picture of ~/overlay is shrunk to where the camera's is larger, "
+        "pixels.",
+        minimum=64,
+        maximum=4096,
+    ),
+    *_parameters_of(HEALTH_SETTINGS, ""),
+    ParameterDefinition(
+        "diagnostics_period",
+        "double",
+        1.0,
+        "Time between two messages on /diagnostics, seconds.",
+        minimum=0.1,
+        maximum=60.0,
+    ),
+    *_parameters_of(BLACK_BOX_SETTINGS, "black_box_"),
 )
 """The parameters of the detector node, in the order in which they are documented."""
+
+SESSION_PARAMETERS = frozenset(
+    {"model", "providers", "require_gpu", "intra_op_threads", "fp16", "cuda_graph"}
+)
+"""A change of these loads the model anew."""
+
+_BY_NAME = {definition.name: definition for definition in PARAMETERS}
 
 
 @dataclass(frozen=True)
@@ -133,19 +233,51 @@ class Parameters:
 
     Attributes:
         model: path or name, for :func:`anomaly_detector.resources.resolve_model`.
+        autostart: configure and activate at start.
         image_transport: one of :data:`IMAGE_TRANSPORTS`.
+        region: the part of the frame that is looked at.
+        scaling: of depth, infrared and 16-bit images; None for none.
         threshold: None for the model's own.
         providers: None for the default.
+        require_gpu: refuse the CPU.
         intra_op_threads: at least 1.
+        fp16: half precision in TensorRT.
+        cuda_graph: replay the GPU's work.
         decision: when an alarm is raised and cleared.
+        overlay_max_side: pixels.
+        limits: what counts as well.
+        diagnostics_period: seconds.
+        black_box: None for none.
     """
 
     model: str
+    autostart: bool
     image_transport: str
+    region: RegionOfInterest
+    scaling: ImageScaling | None
     threshold: float | None
     providers: tuple[str, ...] | None
+    require_gpu: bool
     intra_op_threads: int
+    fp16: bool
+    cuda_graph: bool
     decision: DecisionSettings
+    overlay_max_side: int
+    limits: HealthLimits
+    diagnostics_period: float
+    black_box: BlackBoxSettings | None
+
+
+def session_values(settings: Parameters) -> dict[str, Any]:
+    """Give the values of :data:`SESSION_PARAMETERS`, as ROS has them."""
+    return {
+        "model": settings.model,
+        "providers": [""] if settings.providers is None else list(settings.providers),
+        "require_gpu": settings.require_gpu,
+        "intra_op_threads": settings.intra_op_threads,
+        "fp16": settings.fp16,
+        "cuda_graph": settings.cuda_graph,
+    }
 
 
 def declare_parameters(node: Any) -> Parameters:
@@ -157,19 +289,74 @@ def declare_parameters(node: Any) -> Parameters:
     Raises:
         AnomalyDetectorError: a value of another type, out of range, or not one of the choices.
     """
-    values = {definition.name: _declare(node, definition) for definition in PARAMETERS}
+    return _parameters({definition.name: _declare(node, definition) for definition in PARAMETERS})
+
+
+def changed_parameters(node: Any, changes: Iterable[Any]) -> tuple[Parameters, set[str]]:
+    """Check new values together with the present ones, before they are set.
+
+    Args:
+        node: with :data:`PARAMETERS` declared.
+        changes: ``rclpy.parameter.Parameter``; those of others are passed over.
+
+    Returns:
+        The values as they would be, and the names of ours among the changes.
+
+    Raises:
+        AnomalyDetectorError: a value that cannot be; nothing has been changed.
+    """
+    values = {name: node.get_parameter(name).value for name in _BY_NAME}
+    names = set()
+    for change in changes:
+        if change.name in _BY_NAME:
+            values[change.name] = change.value
+            names.add(change.name)
+    checked = {name: _checked(_BY_NAME[name], value) for name, value in values.items()}
+    return _parameters(checked), names
+
+
+def _parameters(values: Mapping[str, Any]) -> Parameters:
     threshold = float(values["threshold"])
+    if math.isinf(threshold):
+        raise AnomalyDetectorError(
+            f"parameter 'threshold' is {threshold}: give a finite number, or NaN for the model's"
+        )
     providers = tuple(str(name) for name in values["providers"])
+    black_box = BlackBoxSettings(**_settings_of(values, BLACK_BOX_SETTINGS, "black_box_"))
     return Parameters(
         model=values["model"],
+        autostart=values["autostart"],
         image_transport=values["image_transport"],
+        region=_region(list(values["region_of_interest"])),
+        scaling=_scaling(list(values["image_scaling"])),
         threshold=None if math.isnan(threshold) else threshold,
         providers=None if providers == ("",) else providers,
+        require_gpu=values["require_gpu"],
         intra_op_threads=values["intra_op_threads"],
-        decision=DecisionSettings(
-            **{option.name: values[f"alarm_{option.name}"] for option in DECISION_OPTIONS}
-        ),
+        fp16=values["fp16"],
+        cuda_graph=values["cuda_graph"],
+        decision=DecisionSettings(**_settings_of(values, DECISION_OPTIONS, "alarm_")),
+        overlay_max_side=values["overlay_max_side"],
+        limits=HealthLimits(**_settings_of(values, HEALTH_SETTINGS, "")),
+        diagnostics_period=values["diagnostics_period"],
+        black_box=black_box if black_box.folder else None,
     )
+
+
+def _region(values: list[int]) -> RegionOfInterest:
+    if len(values) != 4:
+        raise AnomalyDetectorError(
+            f"parameter 'region_of_interest' is {values}: give x, y, width and height"
+        )
+    return RegionOfInterest(*values)
+
+
+def _scaling(values: list[float]) -> ImageScaling | None:
+    if len(values) != 2:
+        raise AnomalyDetectorError(
+            f"parameter 'image_scaling' is {values}: give the values for black and for white"
+        )
+    return None if values[0] == values[1] else ImageScaling(*values)
 
 
 def _declare(node: Any, definition: ParameterDefinition) -> Any:
@@ -203,6 +390,11 @@ def _declare(node: Any, definition: ParameterDefinition) -> Any:
         raise AnomalyDetectorError(
             f"parameter {definition.name!r} must be {definition.constraint}: {reason}"
         ) from error
+    return _checked(definition, value)
+
+
+def _checked(definition: ParameterDefinition, value: Any) -> Any:
+    """Check what rclpy does not: choices, and arrays that are empty."""
     if value is False and "off" in definition.choices:
         value = "off"
     # rclpy gives None for an empty array, whatever its declared type.

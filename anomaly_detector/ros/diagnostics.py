@@ -1,0 +1,132 @@
+"""What the node says on ``/diagnostics``: how it is, and the numbers behind that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+from anomaly_detector.black_box import BlackBox
+from anomaly_detector.detector import Detector
+from anomaly_detector.frame_statistics import StatisticsReport
+from anomaly_detector.health import Health
+from anomaly_detector.ros.frame_processor import FrameProcessor
+
+__all__ = ["black_box_values", "frame_values", "model_values", "result_values", "write_diagnostics"]
+
+_LEVELS = {
+    "OK": DiagnosticStatus.OK,
+    "WARN": DiagnosticStatus.WARN,
+    "ERROR": DiagnosticStatus.ERROR,
+    "STALE": DiagnosticStatus.STALE,
+}
+
+
+def write_diagnostics(
+    stamp: Any, node_name: str, hardware_id: str, health: Health, values: Mapping[str, str]
+) -> Any:
+    """Make the message.
+
+    Args:
+        stamp: ``builtin_interfaces/Time`` of now.
+        node_name: the status is named ``<node name>: detector``.
+        hardware_id: of the camera: the newest frame's ``frame_id``.
+        health: level and sentence.
+        values: what is known, key to text.
+
+    Returns:
+        A ``diagnostic_msgs/DiagnosticArray`` with one status.
+    """
+    status = DiagnosticStatus(
+        level=_LEVELS[health.level],
+        name=f"{node_name}: detector",
+        message=health.message,
+        hardware_id=hardware_id,
+        values=[KeyValue(key=key, value=value) for key, value in values.items()],
+    )
+    message = DiagnosticArray(status=[status])
+    message.header.stamp = stamp
+    return message
+
+
+def frame_values(report: StatisticsReport, expected_rate: float) -> dict[str, str]:
+    """Give the values that tell of the frames.
+
+    Args:
+        report: of the frames.
+        expected_rate: frames a second; 0 when not known.
+    """
+    reasons = {
+        f"Frames failed ({reason})": str(count) for reason, count in sorted(report.failed.items())
+    }
+    return {
+        "Frames received": str(report.received),
+        "Frames scored": str(report.scored),
+        "Frames dropped": "unknown" if report.dropped is None else str(report.dropped),
+        "Frames failed": str(sum(report.failed.values())),
+        **reasons,
+        "Frames without stamp": str(report.without_stamp),
+        "Frames from the future": str(report.from_future),
+        "Input rate (Hz)": _number(report.input_rate, 2),
+        "Expected rate (Hz)": f"{expected_rate:g}" if expected_rate else "unknown",
+        "Age of last frame (s)": "never" if report.age_s is None else f"{report.age_s:.3f}",
+        "Processing time p50 (ms)": _number(report.processing_p50_s * 1e3, 3),
+        "Processing time p99 (ms)": _number(report.processing_p99_s * 1e3, 3),
+        "Queueing delay p50 (ms)": _number(report.queueing_p50_s * 1e3, 3),
+        "Queueing delay p99 (ms)": _number(report.queueing_p99_s * 1e3, 3),
+        "Busy": f"{report.busy:.3f}",
+    }
+
+
+def result_values(frames: FrameProcessor | None) -> dict[str, str]:
+    """Give the values that tell of the newest result."""
+    detection = None if frames is None else frames.last_detection
+    if frames is None or detection is None:
+        score, normalized, state = "none", "none", "unknown"
+    else:
+        score, normalized = f"{detection.score:.6g}", f"{detection.normalized_score:.4f}"
+        state = "alarm" if frames.is_alarm else "anomaly" if detection.is_anomaly else "normal"
+    return {
+        "Score": score,
+        "Normalized score": normalized,
+        "Anomaly state": state,
+        "Alarms": "0" if frames is None else str(frames.alarms),
+    }
+
+
+def model_values(detector: Detector | None, name: str, loading: str) -> dict[str, str]:
+    """Give the values that tell of the model.
+
+    Args:
+        detector: the one in use; None without one.
+        name: of the model that is to be used, without a detector.
+        loading: the model that is being loaded; empty without one.
+    """
+    return {
+        "Model": name if detector is None else detector.metadata.name,
+        "Model loading": loading,
+        "Execution provider wanted": (
+            "" if detector is None else ", ".join(detector.provider_report.wanted)
+        ),
+        "Execution provider": "" if detector is None else detector.providers[0],
+    }
+
+
+def black_box_values(black_box: BlackBox | None) -> dict[str, str]:
+    """Give the values that tell of the black box; none without one."""
+    if black_box is None:
+        return {}
+    statistics = black_box.statistics
+    return {
+        "Black box events": str(statistics.events_written),
+        "Black box events dropped": str(statistics.events_dropped),
+        "Black box frames": str(statistics.frames_recorded),
+        "Black box size (MB)": f"{statistics.bytes_on_disk / 1e6:.1f}",
+        "Black box error": statistics.last_error,
+    }
+
+
+def _number(value: float, digits: int) -> str:
+    return "unknown" if math.isnan(value) else f"{value:.{digits}f}"

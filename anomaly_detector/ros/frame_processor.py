@@ -1,0 +1,296 @@
+"""What happens to one image: decoded, scored, decided on, published, counted."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from anomaly_detector.black_box import BlackBox, BlackBoxFrame, EncodedPicture
+from anomaly_detector.decision import AlarmEvent, DecisionFilter, DecisionState
+from anomaly_detector.detector import Detection, Detector
+from anomaly_detector.encodings import ENCODINGS
+from anomaly_detector.errors import AnomalyDetectorError, ImageError
+from anomaly_detector.frame_statistics import FrameStatistics, SequenceGaps
+from anomaly_detector.image import Converter, decode_compressed, decode_image
+from anomaly_detector.overlay import MapScale, map_scale, render_overlay
+from anomaly_detector.pixels import Pixels, crop
+from anomaly_detector.ros.cv_bridge_probe import cv_bridge_converter, probe_cv_bridge
+from anomaly_detector.ros.detection_message import stamp_to_ns
+from anomaly_detector.ros.event_message import write_event_end, write_event_start
+from anomaly_detector.ros.parameters import Parameters
+from anomaly_detector.ros.result_publishers import ResultPublishers
+
+__all__ = ["BAD_FRAME_LOG_PERIOD_S", "FrameProcessor", "describe_error"]
+
+BAD_FRAME_LOG_PERIOD_S = 2.0
+
+FUTURE_TOLERANCE_S = 0.1
+"""Clocks of two machines in one robot differ by less than this when they are synchronised."""
+
+MAX_QUEUEING_S = 60.0
+"""Older frames are replayed ones: their age says nothing about a queue."""
+
+
+class FrameProcessor:
+    """Takes the images of a configured node. To be used from one thread.
+
+    Args:
+        node: the lifecycle node; the results are published as it, and only while it is active.
+        detector: the model.
+        settings: the values of the node's parameters.
+        statistics: where the frames are counted.
+
+    Attributes:
+        detector: the model in use; :meth:`use` replaces it.
+        black_box: records the frames around alarms; None where that is not asked for.
+        statistics: as given.
+        alarms: alarms raised since the node was configured.
+        is_alarm: whether the alarm is on.
+        last_detection: result of the newest scored frame; None before it.
+        last_header: header of that frame.
+        last_error: what was wrong with the newest frame that failed.
+    """
+
+    def __init__(
+        self, node: Any, detector: Detector, settings: Parameters, statistics: FrameStatistics
+    ) -> None:
+        self.detector = detector
+        self.black_box = _black_box(settings, detector)
+        self.statistics = statistics
+        self.alarms = 0
+        self.is_alarm = False
+        self.last_detection: Detection | None = None
+        self.last_header: Any = None
+        self.last_error = ""
+        self._node = node
+        self._settings = settings
+        self._decisions = DecisionFilter(settings.decision)
+        self._gaps = SequenceGaps()
+        self._map_scale: MapScale | None = None
+        self._bridge: Future[Converter | None] | None = None
+        self._results = ResultPublishers(node)
+
+    def destroy(self) -> None:
+        """End what is open and take the topics out of the graph."""
+        self.end_event()
+        self.close_black_box()
+        self._results.destroy()
+
+    def apply(self, settings: Parameters) -> None:
+        """Put new values of the parameters into effect, from the next frame on."""
+        previous, self._settings = self._settings, settings
+        if settings.threshold != previous.threshold:
+            self.detector.set_threshold(settings.threshold)
+            self._map_scale = None
+        if settings.black_box != previous.black_box:
+            self.close_black_box()
+            self.black_box = _black_box(settings, self.detector)
+        if settings.decision != previous.decision:
+            self.end_event()
+            self._decisions = DecisionFilter(settings.decision)
+
+    def use(self, detector: Detector) -> None:
+        """Score with another model from the next frame on."""
+        self.detector = detector
+        self._map_scale = None
+        if self.black_box is not None:
+            self.black_box.model = detector.metadata.name
+
+    def start(self) -> None:
+        """Begin a new stretch of images: another subscription, or another time."""
+        self.end_event()
+        self._gaps.clear()
+        self.statistics.start()
+
+    def end_event(self) -> None:
+        """Forget what the decision remembers; an alarm that is on ends with its last frame."""
+        event = self._decisions.finish()
+        self.is_alarm = False
+        if event is not None:
+            self._publish_event_end(self.last_header, event)
+
+    def process(self, message: Any, info: Any, publishers: int) -> float | None:
+        """Take one image; whatever is wrong with it costs that image and no more.
+
+        Args:
+            message: ``sensor_msgs/Image``, or ``CompressedImage`` as the parameters say.
+            info: rclpy's message info.
+            publishers: number of publishers of the topic.
+
+        Returns:
+            Seconds since the image before; None for the first.
+        """
+        start = time.perf_counter()
+        gap_s = self.statistics.receive(time.monotonic(), self._missing(info, publishers))
+        try:
+            stamp_ns, queueing_s = self._read_stamp(message.header)
+            region = self._settings.region
+            pixels = self._decode(message, reduced=region.is_whole_frame)
+            detection = self.detector.detect(crop(pixels, region))
+        except AnomalyDetectorError as error:
+            self._fail(error.reason if isinstance(error, ImageError) else "model", str(error))
+            return gap_s
+        except Exception as error:  # one frame is never worth the node
+            self._fail("internal", describe_error(error))
+            return gap_s
+        state = self._publish(message, stamp_ns, pixels, detection)
+        if self.black_box is not None:
+            self._record(self.black_box, message, pixels, detection, state)
+        self.statistics.score(time.monotonic(), time.perf_counter() - start, queueing_s)
+        return gap_s
+
+    def _missing(self, info: Any, publishers: int) -> int | None:
+        # Humble tells no number at all; Jazzy no publisher, so that several cannot be told apart.
+        number = info.get("publication_sequence_number")
+        publisher = (info.get("publisher_gid") or {}).get("data", b"")
+        return self._gaps.missing(publisher, None if publishers > 1 and not publisher else number)
+
+    def _decode(self, message: Any, *, reduced: bool) -> Pixels:
+        """Give the pixels of an image.
+
+        Args:
+            message: the image.
+            reduced: for the shrink alone, a JPEG may be decoded at a part of its size.
+        """
+        scaling = self._settings.scaling
+        if self._settings.image_transport == "compressed":
+            return decode_compressed(message, scaling=scaling, reduced=reduced)
+        return decode_image(message, scaling=scaling, convert=self._converter(message.encoding))
+
+    def _converter(self, encoding: str) -> Converter | None:
+        """Give cv_bridge's conversion where there is one that works, for encodings that need any.
+
+        Whether it works is found out beside the running node, from the first such image on; until
+        then, and where it does not, OpenCV converts.
+        """
+        if encoding in ENCODINGS and ENCODINGS[encoding].kind == "direct":
+            return None
+        if self._bridge is None:
+            self._bridge = ThreadPoolExecutor(1, "cv_bridge").submit(self._probe_cv_bridge)
+        return self._bridge.result() if self._bridge.done() else None
+
+    def _probe_cv_bridge(self) -> Converter | None:
+        status = probe_cv_bridge()
+        if not status.is_missing:
+            log = self._node.get_logger()
+            (log.info if status.usable else log.warning)(status.reason)
+        return cv_bridge_converter()
+
+    def _read_stamp(self, header: Any) -> tuple[int, float | None]:
+        """Give the stamp to decide by, nanoseconds, and the time the frame has waited, seconds.
+
+        Raises:
+            ImageError: the stamp is no time.
+        """
+        stamp = header.stamp
+        if stamp.sec < 0 or stamp.nanosec >= 1_000_000_000:
+            raise ImageError(
+                f"image has stamp {stamp.sec} s {stamp.nanosec} ns, which is no time: its header "
+                "is damaged",
+                reason="stamp",
+            )
+        now_ns = self._node.get_clock().now().nanoseconds
+        stamp_ns = stamp_to_ns(stamp)
+        if stamp_ns == 0:
+            self.statistics.miss_stamp(time.monotonic())
+            return now_ns, None
+        if now_ns == 0:  # use_sim_time before the first /clock
+            return stamp_ns, None
+        queueing_s = (now_ns - stamp_ns) / 1e9
+        if queueing_s < -FUTURE_TOLERANCE_S:
+            self.statistics.see_future(time.monotonic())
+        return stamp_ns, queueing_s if 0.0 <= queueing_s <= MAX_QUEUEING_S else None
+
+    def _fail(self, reason: str, error: str) -> None:
+        if not self._node.context.ok():
+            return  # a signal took the context away
+        self.statistics.fail(time.monotonic(), reason)
+        self.last_error = error
+        failed = sum(self.statistics.failed.values())
+        self._node.get_logger().error(
+            f"frame dropped ({failed} of {self.statistics.received}): {error}",
+            throttle_duration_sec=BAD_FRAME_LOG_PERIOD_S,
+        )
+
+    def _publish(
+        self, message: Any, stamp_ns: int, pixels: Pixels, detection: Detection
+    ) -> DecisionState:
+        header = message.header
+        name = self._node.get_name()
+        score, normalized_score = detection.score, detection.normalized_score
+        state = self._decisions.update(
+            score, normalized_score, detection.is_anomaly, stamp_ns=stamp_ns
+        )
+        self._results.publish_detection(
+            header, detection, state.is_alarm, name, self.detector.metadata.name
+        )
+        if state.ended is not None:
+            self._publish_event_end(header, state.ended)
+        if state.started:
+            self.alarms += 1
+            self._results.publish_event(
+                write_event_start(header, self.alarms, stamp_ns, score, normalized_score, name)
+            )
+        self.last_detection, self.last_header = detection, header
+        self.is_alarm = state.is_alarm
+        self._results.publish_pictures(
+            header, detection.anomaly_map, lambda: self._draw(message, pixels, detection)
+        )
+        return state
+
+    def _draw(self, message: Any, pixels: Pixels, detection: Detection) -> Any:
+        if pixels.scale != 1:  # a person wants more of it than the network
+            pixels = self._decode(message, reduced=False)
+        if self._map_scale is None:
+            self._map_scale = map_scale(self.detector.metadata, self.detector.threshold)
+        return render_overlay(
+            crop(pixels, self._settings.region),
+            detection,
+            is_alarm=self.is_alarm,
+            scale=self._map_scale,
+            max_side=self._settings.overlay_max_side,
+        )
+
+    def _record(
+        self,
+        black_box: BlackBox,
+        message: Any,
+        pixels: Pixels,
+        detection: Detection,
+        state: DecisionState,
+    ) -> None:
+        compressed = self._settings.image_transport == "compressed"
+        black_box.add(
+            BlackBoxFrame(
+                # A camera's own JPEG is kept as it came.
+                EncodedPicture(message.format, message.data) if compressed else pixels,
+                detection,
+                state,
+                stamp_to_ns(message.header.stamp),
+                time.monotonic_ns(),
+                message.header.frame_id,
+            )
+        )
+
+    def close_black_box(self) -> None:
+        """Finish what the black box records."""
+        black_box, self.black_box = self.black_box, None
+        if black_box is not None and not black_box.close():
+            self._node.get_logger().warning(black_box.statistics.last_error)
+
+    def _publish_event_end(self, header: Any, event: AlarmEvent) -> None:
+        self._results.publish_event(
+            write_event_end(header, self.alarms, event, self._node.get_name())
+        )
+
+
+def _black_box(settings: Parameters, detector: Detector) -> BlackBox | None:
+    if settings.black_box is None:
+        return None
+    return BlackBox(settings.black_box, model=detector.metadata.name)
+
+
+def describe_error(error: Exception) -> str:
+    """Give an unexpected error in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

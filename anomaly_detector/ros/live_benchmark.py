@@ -1,0 +1,426 @@
+"""A camera, a detector node and a listener in three processes, and what frames cost between them.
+
+For benchmarks: ``python -m anomaly_detector benchmark --ros`` and the commands in ``benchmarks/``.
+The camera stamps each frame with the wall clock just before it is published; the listener compares
+with the same clock, so latencies are those that another process on the robot would see.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.ros.dds import large_image_environment
+
+__all__ = ["LiveResult", "Sample", "domain_id", "measure_live", "process_usage", "running_node"]
+
+START_S = 30.0
+"""Enough for a node to start on a busy machine."""
+
+SETTLE_S = 1.0
+"""Time between the discovery of camera, node and listener and the first frame."""
+
+_PICTURES = 8
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The node's process at one moment.
+
+    Attributes:
+        time_s: since the first frame was sent.
+        cpu_s: processor time used since the node's start.
+        resident_mb: resident memory, 10^6 bytes.
+    """
+
+    time_s: float
+    cpu_s: float
+    resident_mb: float
+
+
+@dataclass(frozen=True)
+class LiveResult:
+    """What one run measured.
+
+    Attributes:
+        width: of the frames, pixels.
+        height: of the frames, pixels.
+        hz: rate that was asked for.
+        transport: ``raw`` or ``compressed``.
+        sent: frames published.
+        sent_hz: rate at which they were.
+        answered: frames whose score came back.
+        lost: the rest.
+        dropped: frames that the node says it did not receive.
+        duplicates: frames that were answered twice.
+        latency_ms: from the camera's stamp to the score's arrival in another process, one value an
+            answered frame, in the order of sending.
+        sent_at_s: time at which each of these frames was sent, since the first.
+        samples: the node's process, about once a second.
+        diagnostics: the newest values on /diagnostics, key to text.
+    """
+
+    width: int
+    height: int
+    hz: float
+    transport: str
+    sent: int
+    sent_hz: float
+    answered: int
+    lost: int
+    dropped: int | None
+    duplicates: int
+    latency_ms: list[float] = field(repr=False)
+    sent_at_s: list[float] = field(repr=False)
+    samples: list[Sample] = field(repr=False)
+    diagnostics: dict[str, str] = field(repr=False)
+
+    def latency_percentile(self, percent: float) -> float:
+        """Give a percentile of the latency, milliseconds; NaN when nothing was answered."""
+        return float(np.percentile(self.latency_ms, percent)) if self.latency_ms else float("nan")
+
+    @property
+    def cpu_share(self) -> float:
+        """Share of one core that the node used, from the first sample to the last."""
+        if len(self.samples) < 2:
+            return float("nan")
+        first, last = self.samples[0], self.samples[-1]
+        return (last.cpu_s - first.cpu_s) / (last.time_s - first.time_s)
+
+
+def domain_id() -> int:
+    """Give a ROS_DOMAIN_ID that nobody else is likely to use."""
+    return 1 + os.getpid() % 100
+
+
+def process_usage(pid: int) -> tuple[float, float]:
+    """Give the processor time (s) and resident memory (10^6 bytes) of a process.
+
+    Raises:
+        AnomalyDetectorError: it has ended.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except OSError as error:
+        raise AnomalyDetectorError(f"process {pid} has ended") from error
+    ticks = int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+@contextmanager
+def running_node(
+    arguments: Sequence[str], environment: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a detector node for the time of the block.
+
+    Args:
+        arguments: after ``--ros-args``.
+        environment: None for this process' own.
+    """
+    command = [sys.executable, "-m", "anomaly_detector.ros.detector_node", "--ros-args"]
+    process = subprocess.Popen([*command, *arguments], env=environment)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(10.0)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def measure_live(
+    model: Path,
+    *,
+    width: int = 640,
+    height: int = 480,
+    hz: float = 30.0,
+    seconds: float = 10.0,
+    transport: str = "raw",
+    profile: bool = True,
+    parameters: Sequence[str] = (),
+    progress: bool = False,
+) -> LiveResult:
+    """Run camera, node and listener, and compare what was sent with what came back.
+
+    Args:
+        model: of the node.
+        width: of the frames, pixels.
+        height: of the frames, pixels.
+        hz: frames a second.
+        seconds: length of the run.
+        transport: ``raw`` (rgb8) or ``compressed`` (JPEG).
+        profile: the camera loads the Fast DDS profile for large images.
+        parameters: more parameters of the node, ``name:=value``.
+        progress: show a bar on stderr when it is a terminal.
+
+    Raises:
+        AnomalyDetectorError: no ROS, or one of the processes does not start or ends early.
+    """
+    environment = os.environ | {"ROS_DOMAIN_ID": str(domain_id())}
+    os.environ["ROS_DOMAIN_ID"] = environment["ROS_DOMAIN_ID"]
+    camera_environment = large_image_environment(environment) if profile else dict(environment)
+    settings = [f"model:={model}", f"image_transport:={transport}", *parameters]
+    arguments = [part for setting in settings for part in ("-p", setting)]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_node([*arguments, "--log-level", "warn"], environment) as node,
+        _Listener() as listener,
+    ):
+        listener.wait_for_node(node)
+        sent_file = Path(folder, "sent.json")
+        camera = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "anomaly_detector.ros.live_benchmark"),
+                *("--size", f"{width}x{height}", "--hz", str(hz)),
+                *("--frames", str(max(2, round(hz * seconds)))),
+                *("--transport", transport, "--out", str(sent_file)),
+            ],
+            env=camera_environment,
+        )
+        samples = _watch(camera, node, seconds, progress)
+        if camera.returncode:
+            raise AnomalyDetectorError(f"the camera ended with exit code {camera.returncode}")
+        sent: list[int] = json.loads(sent_file.read_text(encoding="utf-8"))
+        listener.settle(sent[-1])
+        return _compare(sent, listener, samples, (width, height), hz, transport)
+
+
+def _watch(
+    camera: subprocess.Popen[bytes],
+    node: subprocess.Popen[bytes],
+    seconds: float,
+    progress: bool,
+) -> list[Sample]:
+    from tqdm import tqdm
+
+    start = time.monotonic()
+    samples: list[Sample] = []
+    with tqdm(total=round(seconds), unit="s", disable=None if progress else True) as bar:
+        while camera.poll() is None:
+            cpu_s, resident_mb = process_usage(node.pid)
+            samples.append(Sample(time.monotonic() - start, cpu_s, resident_mb))
+            bar.update(min(round(seconds), round(samples[-1].time_s)) - bar.n)
+            try:
+                camera.wait(1.0)
+            except subprocess.TimeoutExpired:
+                continue
+    if node.poll() is not None:
+        raise AnomalyDetectorError(f"the node ended early, with exit code {node.returncode}")
+    # The camera's start is in the first samples, its end in the last: the node idles there.
+    return samples[2:-1]
+
+
+def _compare(
+    sent: list[int],
+    listener: _Listener,
+    samples: list[Sample],
+    size: tuple[int, int],
+    hz: float,
+    transport: str,
+) -> LiveResult:
+    arrivals: dict[int, int] = {}
+    duplicates = 0
+    for stamp, arrival in listener.arrivals:
+        duplicates += stamp in arrivals
+        arrivals.setdefault(stamp, arrival)
+    answered = [stamp for stamp in sent if stamp in arrivals]
+    dropped = listener.diagnostics.get("Frames dropped", "unknown")
+    return LiveResult(
+        width=size[0],
+        height=size[1],
+        hz=hz,
+        transport=transport,
+        sent=len(sent),
+        sent_hz=(len(sent) - 1) / ((sent[-1] - sent[0]) / 1e9),
+        answered=len(answered),
+        lost=len(sent) - len(answered),
+        dropped=int(dropped) if dropped.isdecimal() else None,
+        duplicates=duplicates,
+        latency_ms=[(arrivals[stamp] - stamp) / 1e6 for stamp in answered],
+        sent_at_s=[(stamp - sent[0]) / 1e9 for stamp in answered],
+        samples=samples,
+        diagnostics=dict(listener.diagnostics),
+    )
+
+
+class _Listener:
+    """Receives ``~/detection`` in this process, with the wall-clock time of each arrival."""
+
+    def __init__(self) -> None:
+        self.arrivals: list[tuple[int, int]] = []
+        self.diagnostics: dict[str, str] = {}
+
+    def __enter__(self) -> _Listener:
+        import threading
+
+        import rclpy
+        from diagnostic_msgs.msg import DiagnosticArray
+        from rclpy.context import Context
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.qos import QoSProfile
+
+        self._context = Context()
+        rclpy.init(args=[], context=self._context)
+        self.node = rclpy.create_node(
+            "live_listener", context=self._context, use_global_arguments=False
+        )
+        subscribe = self.node.create_subscription
+        subscribe(
+            DiagnosticArray,
+            "/anomaly_detector/detection",
+            self._on_detection,
+            QoSProfile(depth=1000),
+        )
+        subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._spin, name="live-listener", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._executor.shutdown()
+        self.node.destroy_node()
+        self._context.shutdown()
+
+    def _spin(self) -> None:
+        while not self._stop.is_set():
+            self._executor.spin_once(timeout_sec=0.1)
+
+    def _on_detection(self, message: Any) -> None:
+        stamp = message.header.stamp
+        self.arrivals.append((stamp.sec * 10**9 + stamp.nanosec, time.time_ns()))
+
+    def _on_diagnostics(self, message: Any) -> None:
+        for status in message.status:
+            self.diagnostics = {item.key: item.value for item in status.values}
+
+    def wait_for_node(self, node: subprocess.Popen[bytes]) -> None:
+        """Wait until the node is active."""
+        deadline = time.monotonic() + START_S
+        while self.diagnostics.get("State") != "active":
+            if node.poll() is not None or time.monotonic() > deadline:
+                raise AnomalyDetectorError("the detector node did not become active: see above")
+            time.sleep(0.05)
+
+    def settle(self, last_stamp: int) -> None:
+        """Wait for the last answers and for diagnostics that count them all."""
+        deadline = time.monotonic() + 3.0
+        while time.monotonic() < deadline:
+            if self.arrivals and self.arrivals[-1][0] == last_stamp:
+                break
+            time.sleep(0.05)
+        self.diagnostics = {}
+        deadline = time.monotonic() + START_S
+        while not self.diagnostics and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+def run_camera(
+    *, width: int, height: int, hz: float, frames: int, transport: str, topic: str = "/image"
+) -> list[int]:
+    """Publish noise as a camera does; give the stamps of the frames, nanoseconds.
+
+    A frame that is late delays those after it: a burst to catch up is no camera.
+
+    Raises:
+        AnomalyDetectorError: nobody subscribes.
+    """
+    import rclpy
+    from rclpy.qos import QoSProfile
+    from sensor_msgs.msg import CompressedImage, Image
+
+    rclpy.init(args=[])
+    node = rclpy.create_node("live_camera", use_global_arguments=False)
+    if transport == "compressed":
+        publisher = node.create_publisher(
+            CompressedImage, f"{topic}/compressed", QoSProfile(depth=10)
+        )
+    else:
+        publisher = node.create_publisher(Image, topic, QoSProfile(depth=10))
+    messages = [_picture(index, width, height, transport) for index in range(_PICTURES)]
+    deadline = time.monotonic() + START_S
+    while not publisher.get_subscription_count():
+        if time.monotonic() > deadline:
+            raise AnomalyDetectorError(f"nobody subscribes to {publisher.topic_name}")
+        time.sleep(0.02)
+    time.sleep(SETTLE_S)
+    stamps = []
+    due = time.monotonic()
+    for index in range(frames):
+        due = max(due, time.monotonic() - 0.5 / hz)
+        time.sleep(max(0.0, due - time.monotonic()))
+        due += 1 / hz
+        message = messages[index % len(messages)]
+        stamp = time.time_ns()
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 10**9)
+        publisher.publish(message)
+        stamps.append(stamp)
+    time.sleep(SETTLE_S)
+    node.destroy_node()
+    rclpy.shutdown()
+    return stamps
+
+
+def _picture(seed: int, width: int, height: int, transport: str) -> Any:
+    """Make the message of a smooth picture with noise, as compressible as a camera's."""
+    import cv2
+    from sensor_msgs.msg import CompressedImage, Image
+
+    random = np.random.default_rng(seed)
+    coarse = random.integers(40, 216, (12, 16, 3), dtype=np.uint8)
+    smooth = np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC))
+    picture = cv2.add(smooth, random.integers(0, 12, smooth.shape, dtype=np.uint8))
+    if transport == "compressed":
+        data = array("B", cv2.imencode(".jpg", picture)[1].tobytes())
+        message = CompressedImage(format="rgb8; jpeg compressed bgr8", data=data)
+    else:
+        message = Image(width=width, height=height, encoding="rgb8", step=width * 3)
+        message.data = array("B", picture.tobytes())
+    message.header.frame_id = "camera"
+    return message
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the camera's process."""
+    parser = argparse.ArgumentParser(description=run_camera.__doc__)
+    parser.add_argument("--size", default="640x480")
+    parser.add_argument("--hz", type=float, default=30.0)
+    parser.add_argument("--frames", type=int, default=300)
+    parser.add_argument("--transport", choices=("raw", "compressed"), default="raw")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file for the stamps")
+    arguments = parser.parse_args(argv)
+    width, height = (int(number) for number in arguments.size.split("x"))
+    stamps = run_camera(
+        width=width,
+        height=height,
+        hz=arguments.hz,
+        frames=arguments.frames,
+        transport=arguments.transport,
+    )
+    arguments.out.write_text(json.dumps(stamps), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""The topics that carry a frame's result, made while configured and silent unless active."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from numpy.typing import NDArray
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Bool, Float32
+
+from anomaly_detector.detector import Detection
+from anomaly_detector.ros.detection_message import write_detection
+
+__all__ = ["TOPICS", "ResultPublishers", "Topic", "image_message"]
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One topic of the node.
+
+    Attributes:
+        name: as the node resolves it.
+        message_type: class of its messages.
+        description: what it carries, in one sentence.
+    """
+
+    name: str
+    message_type: Any
+    description: str
+
+
+TOPICS = (
+    Topic("~/score", Float32, "anomaly score, in the model's units"),
+    Topic(
+        "~/normalized_score",
+        Float32,
+        "the score in [0, 1], 0.5 at the threshold, alike for every model",
+    ),
+    Topic("~/anomaly", Bool, "this frame's score is at or above the threshold"),
+    Topic(
+        "~/alarm",
+        Bool,
+        "the decision over time: raised by several anomalous frames or a very high score, cleared "
+        "with hysteresis",
+    ),
+    Topic(
+        "~/detection",
+        DiagnosticArray,
+        "header of the image; one status, level OK or WARN, with score, normalized_score, "
+        "threshold, is_anomaly, alarm, model, inference_ms",
+    ),
+    Topic(
+        "~/event",
+        DiagnosticArray,
+        "start and end of an alarm: header of the frame; one status with event, number, "
+        "start_stamp, end_stamp, frames, peak_stamp, peak_score, peak_normalized_score",
+    ),
+    Topic(
+        "~/anomaly_map",
+        Image,
+        "32FC1, header of the image: where the evidence lies, in the model's units",
+    ),
+    Topic(
+        "~/overlay",
+        Image,
+        "bgr8, header of the image: heat map over the camera picture, score and state drawn in",
+    ),
+    Topic("~/overlay/compressed", CompressedImage, "the same as JPEG"),
+)
+"""What the node publishes for its frames, in the order in which it is documented."""
+
+_OVERLAY_JPEG_QUALITY = 85
+
+
+class ResultPublishers:
+    """The publishers of :data:`TOPICS`.
+
+    Args:
+        node: an ``rclpy.lifecycle.LifecycleNode``; the publishers are silent unless it is active.
+    """
+
+    def __init__(self, node: Any) -> None:
+        self._node = node
+        self._publishers = {
+            topic.name: node.create_lifecycle_publisher(
+                topic.message_type, topic.name, QoSProfile(depth=10)
+            )
+            for topic in TOPICS
+        }
+
+    def destroy(self) -> None:
+        """Take the topics out of the graph."""
+        for publisher in self._publishers.values():
+            self._node.destroy_lifecycle_publisher(publisher)
+        self._publishers.clear()
+
+    def publish_detection(
+        self, header: Any, detection: Detection, alarm: bool, node_name: str, model: str
+    ) -> None:
+        """Publish the numbers of one frame.
+
+        Args:
+            header: of the image.
+            detection: its result.
+            alarm: the decision over time.
+            node_name: for the status' name.
+            model: name of the model.
+        """
+        self._publish("~/score", lambda: Float32(data=detection.score))
+        self._publish("~/normalized_score", lambda: Float32(data=detection.normalized_score))
+        self._publish("~/anomaly", lambda: Bool(data=detection.is_anomaly))
+        self._publish("~/alarm", lambda: Bool(data=alarm))
+        self._publish(
+            "~/detection", lambda: write_detection(header, detection, alarm, node_name, model)
+        )
+
+    def publish_event(self, message: Any) -> None:
+        """Publish a message of :mod:`anomaly_detector.ros.event_message`."""
+        self._publish("~/event", lambda: message)
+
+    def publish_pictures(
+        self, header: Any, anomaly_map: NDArray[np.float32], overlay: Callable[[], Any]
+    ) -> None:
+        """Publish the map and the overlay, each only where somebody subscribes.
+
+        Args:
+            header: of the image.
+            anomaly_map: float32 [H, W].
+            overlay: draws the overlay, BGR uint8 [H, W, 3]; called once at the most.
+        """
+        self._publish("~/anomaly_map", lambda: image_message(header, anomaly_map, "32FC1"))
+        raw = self._has_subscribers("~/overlay")
+        compressed = self._has_subscribers("~/overlay/compressed")
+        if not raw and not compressed:
+            return
+        picture = overlay()
+        if raw:
+            self._publish("~/overlay", lambda: image_message(header, picture, "bgr8"))
+        if compressed:
+            _, data = cv2.imencode(
+                ".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _OVERLAY_JPEG_QUALITY]
+            )
+            message = CompressedImage(header=header, format="bgr8; jpeg compressed bgr8")
+            message.data = data.tobytes()
+            self._publish("~/overlay/compressed", lambda: message)
+
+    def _has_subscribers(self, name: str) -> bool:
+        return bool(self._publishers[name].get_subscription_count())
+
+    def _publish(self, name: str, make: Callable[[], Any]) -> None:
+        # Nobody can tell the difference: no topic is latched. Making the messages costs more than
+        # scoring a frame does on a small model.
+        publisher = self._publishers[name]
+        if publisher.get_subscription_count():
+            publisher.publish(make())
+
+
+def image_message(header: Any, array: NDArray[Any], encoding: str) -> Any:
+    """Make a ``sensor_msgs/Image`` of a contiguous array.
+
+    Args:
+        header: its header.
+        array: [H, W] or [H, W, C].
+        encoding: what the array holds.
+    """
+    array = np.ascontiguousarray(array)
+    message = Image(header=header, height=array.shape[0], width=array.shape[1], encoding=encoding)
+    message.step = array.strides[0]
+    # bytes would be copied item by item, an array of the type's own kind is taken as it is.
+    message.data = _to_array(array)
+    return message
+
+
+def _to_array(array: NDArray[Any]) -> Any:
+    from array import array as python_array
+
+    data = python_array("B")
+    data.frombytes(array.data.cast("B"))
+    return data

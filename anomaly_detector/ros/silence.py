@@ -1,0 +1,78 @@
+"""Why no image arrives: what the ROS graph tells about the two ends of the image topic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rclpy.qos import QoSCompatibility, qos_check_compatible
+
+__all__ = ["explain_incompatible_qos", "explain_silence", "type_name"]
+
+
+def type_name(message_type: Any) -> str:
+    """Give a message class' name as the graph has it: ``sensor_msgs/msg/Image``."""
+    package = message_type.__module__.split(".")[0]
+    return f"{package}/msg/{message_type.__name__}"
+
+
+def explain_silence(node: Any, subscription: Any) -> str:
+    """Give the likeliest reason why a subscription receives nothing, and the remedy.
+
+    Args:
+        node: an ``rclpy.node.Node``.
+        subscription: its subscription to an image topic.
+    """
+    topic = subscription.topic_name
+    image_type = type_name(subscription.msg_type)
+    publishers = node.get_publishers_info_by_topic(topic)
+    if not publishers:
+        own = f"{node.get_fully_qualified_name()}/"
+        others = sorted(
+            name
+            for name, types in node.get_topic_names_and_types()
+            if image_type in types and name != topic and not name.startswith(own)
+        )
+        known = f"; there is {', '.join(others)}" if others else ""
+        return f"it has no publisher; start the camera or remap image to its topic{known}"
+    count = f"it has {len(publishers)} publisher{'s' if len(publishers) > 1 else ''}"
+    wanted = [info for info in publishers if info.topic_type == image_type]
+    if not wanted:
+        types = ", ".join(sorted({info.topic_type for info in publishers}))
+        return f"{count} of {types}; set image_transport or remap image to a camera's topic"
+    reasons = [reason for info in wanted if (reason := _incompatibility(info, subscription))]
+    if len(reasons) == len(wanted):
+        return (
+            f"{count} of incompatible QoS ({'; '.join(sorted(set(reasons)))}); change it "
+            f"with the parameters qos_overrides.{topic}.subscription.*"
+        )
+    return (
+        f"{count} but nothing arrives; is the camera running? Images over 0.5 MB are lost "
+        "unless its process loads config/fastdds_large_images.xml"
+    )
+
+
+def explain_incompatible_qos(node: Any, subscription: Any) -> str:
+    """Name the publishers that offer a subscription less than it asks for, and what they differ in.
+
+    Args:
+        node: an ``rclpy.node.Node``.
+        subscription: of it.
+    """
+    topic = subscription.topic_name
+    sides = []
+    for info in node.get_publishers_info_by_topic(topic):
+        reason = _incompatibility(info, subscription)
+        if reason:
+            namespace = info.node_namespace.rstrip("/")
+            sides.append(f"publisher {namespace}/{info.node_name} ({reason})")
+    found = ", ".join(sides) or "a publisher that is gone again"
+    return (
+        f"incompatible QoS on {topic}: {found} against subscription "
+        f"{node.get_fully_qualified_name()}; no image comes from there. Change one side, here with "
+        f"the parameters qos_overrides.{topic}.subscription.*"
+    )
+
+
+def _incompatibility(info: Any, subscription: Any) -> str:
+    compatibility, reason = qos_check_compatible(info.qos_profile, subscription.qos_profile)
+    return reason.strip(" ;") if compatibility == QoSCompatibility.ERROR else ""

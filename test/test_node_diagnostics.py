@@ -1,0 +1,144 @@
+"""What the node says on /diagnostics, and about images that do not come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+from model_files import write_grey_difference_model
+from rclpy.event_handler import PublisherEventCallbacks
+from rclpy.qos import QoSProfile, QoSReliabilityPolicy
+from ros_harness import RosClient, image_message, noise, ros_client, running_node
+from sensor_msgs.msg import Image
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_grey_difference_model(tmp_path_factory.mktemp("model") / "grey.onnx")
+
+
+@pytest.fixture(scope="module")
+def client(model: Path) -> Iterator[RosClient]:
+    settings = {"stale_timeout": 1.0, "diagnostics_period": 0.2, "max_failures": 3}
+    with (
+        running_node("-r", "__ns:=/well", model=model, **settings),
+        ros_client("/well/anomaly_detector", "/well/image") as client,
+    ):
+        yield client
+
+
+def values(status: Any) -> dict[str, str]:
+    return {item.key: item.value for item in status.values}
+
+
+def good(client: RosClient) -> Any:
+    return client.stamp(image_message(noise(1), "rgb8"))
+
+
+def test_stale_camera_is_told_and_its_return_too(client: RosClient) -> None:
+    status = client.wait_for_diagnostics(lambda s, _: s.level == DiagnosticStatus.STALE, "stale")
+    assert "no frame" in status.message
+    client.logs.clear()
+    client.ask(good(client))
+    client.wait_for_log("images on /well/image again")
+    status = client.wait_for_diagnostics(lambda _, v: v["Frames scored"] != "0", "a scored frame")
+    assert status.name == "well/anomaly_detector: detector"
+    assert status.hardware_id == "camera_optical_frame"
+    told = values(status)
+    assert told["State"] == "active"
+    assert told["Model"] == "grey_difference"
+    assert told["Execution provider"] == "CPUExecutionProvider"
+    assert float(told["Processing time p50 (ms)"]) > 0
+    assert float(told["Age of last frame (s)"]) >= 0
+    assert told["Anomaly state"] in ("normal", "anomaly", "alarm")
+    assert float(told["Score"]) > 0
+    client.wait_for_diagnostics(lambda s, _: s.level == DiagnosticStatus.STALE, "stale again")
+
+
+def test_repeated_failures_are_an_error_and_end_with_a_good_frame(client: RosClient) -> None:
+    bad = good(client)
+    bad.encoding = "32FC7"
+
+    def is_error() -> bool:
+        return any(s.level == DiagnosticStatus.ERROR for s in client.diagnostics)
+
+    client.diagnostics.clear()
+    client.publish_until(bad, is_error, "ERROR")
+    status = next(s for s in client.diagnostics if s.level == DiagnosticStatus.ERROR)
+    assert "frames failed" in status.message
+    told = values(status)
+    assert "32FC7" in told["Last error"]
+    assert int(told["Frames failed (encoding)"]) >= 3
+    client.ask(good(client))
+    client.wait_for_diagnostics(lambda s, _: s.level != DiagnosticStatus.ERROR, "no ERROR")
+
+
+def test_every_frame_sent_is_received_or_counted_as_dropped(client: RosClient) -> None:
+    """A burst is more than the node can follow: the newest frame wins, the others are counted."""
+    client.ask(good(client))
+    before = values(client.wait_for_diagnostics(lambda _, v: True, "any"))
+    big = image_message(noise(3, 480, 640), "rgb8")
+    for _ in range(60):
+        client.publisher.publish(client.stamp(big))
+    last = good(client)
+    client.ask(last, once=True)
+    sent = 61
+
+    def counted(told: dict[str, str]) -> int:
+        keys = ("Frames received", "Frames dropped")
+        return sum(int(told[key]) - int(before[key]) for key in keys)
+
+    status = client.wait_for_diagnostics(lambda _, v: counted(v) >= sent, "all are counted")
+    assert counted(values(status)) == sent
+    assert int(values(status)["Frames dropped"]) > int(before["Frames dropped"])
+
+
+def test_low_rate_is_a_warning(client: RosClient) -> None:
+    (result,) = client.set_parameters(expected_rate=500.0)
+    assert result.successful
+    seen: list[Any] = []
+
+    def warned() -> bool:
+        seen[:] = [s for s in client.diagnostics if "expected 500" in s.message]
+        return bool(seen)
+
+    client.publish_until(good(client), warned, "a warning")
+    assert seen[0].level == DiagnosticStatus.WARN
+    client.set_parameters(expected_rate=0.0)
+
+
+def test_incompatible_qos_names_both_sides(model: Path) -> None:
+    override = "qos_overrides./picky/image.subscription.reliability:=reliable"
+    with (
+        running_node("-r", "__ns:=/picky", "-p", override, model=model),
+        ros_client("/picky/anomaly_detector", "/unused") as client,
+    ):
+        client.spin_until(lambda: client.node.count_subscribers("/picky/image") > 0, "the node")
+        best_effort = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
+        # Without rclpy's own callbacks, which warn in a way that it has itself deprecated.
+        quiet = PublisherEventCallbacks(use_default_callbacks=False)
+        client.node.create_publisher(Image, "/picky/image", best_effort, event_callbacks=quiet)
+        log = client.wait_for_log("incompatible QoS on /picky/image")
+        assert f"publisher /{client.node.get_name()}" in log.msg
+        assert "subscription /picky/anomaly_detector" in log.msg
+        assert "eliab" in log.msg
+        assert "qos_overrides./picky/image.subscription" in log.msg
+
+
+def test_camera_that_starts_anew_is_heard_again(client: RosClient) -> None:
+    client.ask(good(client))
+    with ros_client("/well/anomaly_detector", "/well/image") as second:
+        second.ask(good(second))
+    client.ask(good(client))
+
+
+def test_killed_node_starts_anew(model: Path) -> None:
+    with ros_client("/again/anomaly_detector", "/again/image") as client:
+        for _ in range(2):
+            with running_node("-r", "__ns:=/again", model=model) as node:
+                client.ask(good(client))
+                node.kill()
+                assert node.wait() == -9

@@ -1,0 +1,210 @@
+"""The lifecycle of the node: what each state holds, failed transitions, signals in every state."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rclpy
+import ros_harness
+from lifecycle_msgs.msg import Transition
+from model_files import write_grey_difference_model
+from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from ros_harness import RosClient, image_message, noise, ros_client, running_node
+
+from anomaly_detector.ros.detector_node import NODE_NAME, DetectorNode, spin
+from anomaly_detector.ros.result_publishers import TOPICS
+
+CONFIGURE = Transition.TRANSITION_CONFIGURE
+ACTIVATE = Transition.TRANSITION_ACTIVATE
+DEACTIVATE = Transition.TRANSITION_DEACTIVATE
+CLEANUP = Transition.TRANSITION_CLEANUP
+
+# The transitions that lead from the start to each state.
+PATHS = {
+    "unconfigured": [],
+    "inactive": [CONFIGURE],
+    "active": [CONFIGURE, ACTIVATE],
+    "finalized": [Transition.TRANSITION_UNCONFIGURED_SHUTDOWN],
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_grey_difference_model(tmp_path_factory.mktemp("model") / "grey.onnx")
+
+
+def picture() -> Any:
+    return image_message(noise(1), "rgb8")
+
+
+def result_topics(client: RosClient) -> set[str]:
+    """Give the result topics that the node offers."""
+    own = f"{client.node_name}/"
+    names = {own + topic.name.removeprefix("~/"): topic.name for topic in TOPICS}
+    return {names[name] for name in names if client.node.count_publishers(name)}
+
+
+def is_subscribed(client: RosClient) -> bool:
+    return bool(client.node.count_subscribers(client.image_topic))
+
+
+def check_no_answer(client: RosClient) -> None:
+    """Send frames for a while: none may be answered."""
+    message = client.stamp(picture())
+    deadline = time.monotonic() + 0.5
+    while time.monotonic() < deadline:
+        client.publisher.publish(message)
+        client.state()  # answered after what came before it
+    assert client.answers_to(message) == []
+
+
+def test_each_state_holds_what_it_should(model: Path) -> None:
+    with running_node(model=model, autostart="false") as node, ros_client() as client:
+        assert client.state() == "unconfigured"
+        assert result_topics(client) == set()
+        for _ in range(2):  # once more after clean-up: nothing is left over
+            assert client.change_state(CONFIGURE)
+            assert client.state() == "inactive"
+            client.spin_until(
+                lambda: result_topics(client) == {topic.name for topic in TOPICS}, "all topics"
+            )
+            assert not is_subscribed(client)
+            check_no_answer(client)
+
+            for _ in range(2):  # and once more after deactivation
+                assert client.change_state(ACTIVATE)
+                assert client.state() == "active"
+                client.ask(client.stamp(picture()))
+
+                assert client.change_state(DEACTIVATE)
+                assert client.state() == "inactive"
+                client.spin_until(lambda: not is_subscribed(client), "no subscription")
+                check_no_answer(client)
+
+            assert client.change_state(CLEANUP)
+            assert client.state() == "unconfigured"
+            client.spin_until(lambda: result_topics(client) == set(), "no topics")
+        assert client.change_state(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
+        assert client.state() == "finalized"
+        node.send_signal(signal.SIGINT)
+        assert node.wait() == 0
+        assert "Traceback" not in node.output
+
+
+def test_missing_model_leaves_it_unconfigured_until_the_model_is_there(tmp_path: Path) -> None:
+    model = tmp_path / "late.onnx"
+    with running_node(model=model) as node, ros_client() as client:
+        node.wait_for_line("cannot configure")
+        assert client.state() == "unconfigured"
+        (line,) = node.lines
+        assert line.startswith("[ERROR]")
+        assert f"model {model} is not a file" in line
+        assert "ros2 lifecycle set /anomaly_detector configure" in line
+        status = client.wait_for_diagnostics(lambda status, _: status.level == b"\x02", "ERROR")
+        assert "late.onnx is not a file" in status.message
+
+        assert not client.change_state(CONFIGURE)
+        assert client.state() == "unconfigured"
+        write_grey_difference_model(model)
+        assert client.change_state(CONFIGURE)
+        assert client.change_state(ACTIVATE)
+        client.ask(client.stamp(picture()))
+
+
+def test_bad_qos_override_leaves_it_inactive(model: Path) -> None:
+    override = "qos_overrides./image.subscription.reliability:=sometimes"
+    with running_node("-p", override, model=model) as node, ros_client() as client:
+        assert "cannot subscribe to /image" in node.wait_for_line("cannot activate")
+        assert client.state() == "inactive"
+        assert not is_subscribed(client)
+        assert client.change_state(CLEANUP)
+        assert client.state() == "unconfigured"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_in_every_state_ends_it_quietly(model: Path, number: signal.Signals) -> None:
+    """Four nodes at once, because each takes seconds to start."""
+    with ExitStack() as stack:
+        nodes = {
+            state: stack.enter_context(
+                running_node("-r", f"__ns:=/{state}", model=model, autostart="false")
+            )
+            for state in PATHS
+        }
+        for state, node in nodes.items():
+            client = stack.enter_context(ros_client(f"/{state}/anomaly_detector"))
+            for transition in PATHS[state]:
+                assert client.change_state(transition)
+            assert client.state() == state
+            node.send_signal(number)
+        for node in nodes.values():
+            assert node.wait() == 0
+            assert "Traceback" not in node.output
+            assert "[ERROR]" not in node.output
+
+
+def test_signal_while_it_starts_ends_it_quietly(model: Path) -> None:
+    with running_node(model=model) as node, ros_client() as client:
+        # The node is in the graph before its model is loaded.
+        client.spin_until(lambda: NODE_NAME in client.node.get_node_names(), "the node")
+        node.send_signal(signal.SIGTERM)
+        assert node.wait() == 0
+        assert "Traceback" not in node.output
+
+
+@pytest.fixture
+def configured(model: Path) -> Iterator[DetectorNode]:
+    """A configured and active node in this process, to break from inside."""
+    assert ros_harness.DOMAIN_ID  # set for every context of this process
+    context = Context()
+    rclpy.init(args=[], context=context)
+    node = DetectorNode(context=context, parameter_overrides=[Parameter("model", value=str(model))])
+    assert node.start()
+    yield node
+    node.release()
+    node.destroy_node()
+    context.try_shutdown()
+
+
+def test_broken_transition_leads_to_unconfigured_and_can_be_retried(
+    configured: DetectorNode,
+) -> None:
+    black = image_message(np.zeros((64, 64, 3), np.uint8), "rgb8")
+    configured._on_image(black, {})
+    frames = configured._frames
+    assert frames is not None
+    assert frames.is_alarm
+    # The end of the alarm cannot be published on a topic that is gone.
+    (topic,) = [p for p in configured.publishers if p.topic_name == "/anomaly_detector/event"]
+    configured.destroy_publisher(topic)
+    assert configured.trigger_deactivate() == TransitionCallbackReturn.ERROR
+    assert configured._state_label == "unconfigured"
+    assert "cannot deactivate" in configured._last_error
+    assert configured.start()
+
+
+def test_error_in_a_callback_does_not_end_the_node(configured: DetectorNode) -> None:
+    calls: list[int] = []
+
+    def fail() -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            configured.context.shutdown()
+        raise ValueError("not expected")
+
+    configured.create_timer(0.01, fail)
+    executor = SingleThreadedExecutor(context=configured.context)
+    executor.add_node(configured)
+    with pytest.raises(ExternalShutdownException):
+        spin(executor, configured)
+    assert len(calls) == 3

@@ -1,0 +1,229 @@
+"""Parameters that change while the node runs, the model above all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from model_files import write_grey_difference_model
+from onnx import TensorProto, helper
+from ros_harness import (
+    DEADLINE_S,
+    RosClient,
+    image_message,
+    jpeg_message,
+    noise,
+    ros_client,
+    running_node,
+)
+from sensor_msgs.msg import CompressedImage
+
+from anomaly_detector.ros.detection_message import read_detection
+
+BLACK = np.zeros((64, 64, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two good models, which differ in their threshold, and bad ones."""
+    folder = tmp_path_factory.mktemp("models")
+    write_grey_difference_model(folder / "first.onnx", name="first")
+    write_grey_difference_model(folder / "second.onnx", name="second", threshold=20000.0)
+    write_grey_difference_model(folder / "small_input.onnx", input_height=32)
+    write_grey_difference_model(folder / "truncated.onnx")
+    whole = (folder / "truncated.onnx").read_bytes()
+    (folder / "truncated.onnx").write_bytes(whole[: len(whole) // 2])
+    identity = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "other_program",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+    )
+    other = helper.make_model(identity, opset_imports=[helper.make_opsetid("", 18)])
+    other.ir_version = 9
+    onnx.save(other, folder / "other_program.onnx")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def client(models: Path) -> Iterator[RosClient]:
+    """A client of one node for all tests here; each leaves the parameters as it found them."""
+    with (
+        running_node("-r", "__ns:=/live", model=models / "first.onnx"),
+        ros_client("/live/anomaly_detector", "/live/image") as client,
+    ):
+        yield client
+
+
+def ask(client: RosClient, picture: Any = BLACK) -> Any:
+    return read_detection(client.ask(client.stamp(image_message(picture, "rgb8"))))
+
+
+def set_parameter(client: RosClient, name: str, value: Any) -> None:
+    (result,) = client.set_parameters(**{name: value})
+    assert result.successful, result.reason
+
+
+def refusal(client: RosClient, name: str, value: Any) -> str:
+    before = client.get_parameter(name)
+    (result,) = client.set_parameters(**{name: value})
+    assert not result.successful
+    assert repr(client.get_parameter(name)) == repr(before)  # NaN is itself here
+    return str(result.reason)
+
+
+def test_threshold_applies_from_the_next_frame_on(client: RosClient) -> None:
+    assert ask(client).threshold == 1000.0
+    set_parameter(client, "threshold", 16384.5)
+    record = ask(client)
+    assert (record.threshold, record.is_anomaly) == (16384.5, False)
+    assert record.normalized_score < 0.5
+    set_parameter(client, "threshold", math.nan)
+    record = ask(client)
+    assert (record.threshold, record.is_anomaly) == (1000.0, True)
+
+
+def test_decision_changes_and_ends_an_alarm_that_is_on(client: RosClient) -> None:
+    assert ask(client).alarm  # far above the threshold: at once
+    client.events.clear()
+    set_parameter(client, "alarm_immediate_level", 1.0)
+    client.spin_until(lambda: bool(client.events), "the end of the alarm")
+    assert not ask(client).alarm
+    set_parameter(client, "alarm_mode", "off")
+    assert ask(client).alarm
+    set_parameter(client, "alarm_mode", "frames")
+    set_parameter(client, "alarm_immediate_level", 0.75)
+
+
+def test_model_is_swapped_without_losing_a_frame(client: RosClient, models: Path) -> None:
+    ask(client)
+    client.detections.clear()
+    sent = []
+    frames = iter(range(10_000))
+
+    def send_next() -> None:
+        message = client.stamp(image_message(noise(next(frames) % 7), "rgb8"))
+        sent.append(message)
+        client.ask(message, once=True)
+
+    for _ in range(5):
+        send_next()
+    set_parameter(client, "model", str(models / "second.onnx"))
+    while read_detection(client.detections[-1]).model == "first":
+        assert len(sent) < 5_000
+        send_next()
+    for _ in range(5):
+        send_next()
+    assert [len(client.answers_to(message)) for message in sent] == [1] * len(sent)
+    names = [read_detection(detection).model for detection in client.detections]
+    swap = names.index("second")
+    assert names == ["first"] * swap + ["second"] * (len(names) - swap)
+    assert read_detection(client.detections[-1]).threshold == 20000.0
+    set_parameter(client, "model", str(models / "first.onnx"))
+    client.spin_until(lambda: ask(client).model == "first", "the first model again")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("missing.onnx", "missing.onnx is not a file"),
+        ("truncated.onnx", "truncated.onnx is not a whole ONNX file"),
+        ("other_program.onnx", "other_program.onnx has no metadata entry"),
+        ("small_input.onnx", "input 'image' has shape"),
+    ],
+)
+def test_bad_model_is_refused_and_the_old_one_goes_on(
+    client: RosClient, models: Path, name: str, reason: str
+) -> None:
+    assert reason in refusal(client, "model", str(models / name))
+    assert ask(client).model == "first"
+
+
+def test_deleted_model_goes_on_in_memory(client: RosClient, models: Path) -> None:
+    gone = write_grey_difference_model(models / "gone.onnx", name="gone")
+    set_parameter(client, "model", str(gone))
+    client.spin_until(lambda: ask(client).model == "gone", "the new model")
+    gone.unlink()
+    assert ask(client).model == "gone"
+    assert "gone.onnx is not a file" in refusal(client, "model", str(gone))
+    set_parameter(client, "model", str(models / "first.onnx"))
+    client.spin_until(lambda: ask(client).model == "first", "the first model again")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("threshold", math.inf, "threshold"),
+        ("threshold", "high", "Wrong parameter type"),
+        ("intra_op_threads", 0, "intra_op_threads"),
+        ("image_transport", "theora", "it must be raw or compressed"),
+        ("alarm_mode", "sometimes", "it must be off or frames or seconds"),
+        ("alarm_raise_frames", 11, "raise_frames is 11, more than raise_window_frames"),
+        ("alarm_clear_level", 0.7, "alarm_clear_level"),
+        ("region_of_interest", [0, 0, 10], "region_of_interest"),
+        ("region_of_interest", [-1, 0, 10, 10], "region of interest"),
+        ("image_scaling", [5.0], "image_scaling"),
+        ("image_scaling", [5.0, 1.0], "is no range"),
+        ("providers", ["NoSuchProvider"], "NoSuchProvider"),
+        ("autostart", False, "read-only"),
+        ("diagnostics_period", 0.0, "diagnostics_period"),
+    ],
+)
+def test_bad_value_is_refused_with_the_reason(
+    client: RosClient, name: str, value: Any, reason: str
+) -> None:
+    assert reason in refusal(client, name, value)
+    assert ask(client).score == 16384.0
+
+
+def test_parameters_of_others_are_none_of_its_business(client: RosClient) -> None:
+    # use_sim_time is rclpy's, qos_overrides are the subscription's.
+    (result,) = client.set_parameters(use_sim_time=False)
+    assert result.successful
+    assert ask(client).score == 16384.0
+
+
+def test_region_of_interest_is_looked_at_alone(client: RosClient) -> None:
+    picture = np.full((100, 200, 3), 128, np.uint8)
+    picture[:, :100] = 0
+    assert 0 < ask(client, picture).score < 16384
+    set_parameter(client, "region_of_interest", [100, 0, 0, 0])
+    assert ask(client, picture).score == 0.0
+    set_parameter(client, "region_of_interest", [10, 20, 60, 60])
+    assert ask(client, picture).score == 16384.0
+    # A frame that the region does not fit into is a bad frame.
+    client.logs.clear()
+    small = client.stamp(image_message(noise(1, 32, 32), "rgb8"))
+    client.publish_until(
+        small, lambda: any("region of interest" in line for line in client.log_lines()), "an error"
+    )
+    set_parameter(client, "region_of_interest", [0, 0, 0, 0])
+    ask(client)
+    assert client.answers_to(small) == []
+
+
+def test_transport_changes_while_active(client: RosClient) -> None:
+    set_parameter(client, "image_transport", "compressed")
+    topic = f"{client.image_topic}/compressed"
+    with ros_client(client.node_name, topic, CompressedImage) as compressed:
+        compressed.ask(compressed.stamp(jpeg_message(noise(2))))
+    client.spin_until(
+        lambda: not client.node.count_subscribers(client.image_topic), "no raw subscription"
+    )
+    set_parameter(client, "image_transport", "raw")
+    ask(client)
+
+
+def test_diagnostics_period_changes(client: RosClient) -> None:
+    set_parameter(client, "diagnostics_period", 0.1)
+    client.diagnostics.clear()
+    client.spin_until(lambda: len(client.diagnostics) >= 20, "twenty in a tenth of the time")
+    stamps = len(client.diagnostics)
+    assert stamps >= 20
+    assert DEADLINE_S > 20 * 0.1
+    set_parameter(client, "diagnostics_period", 1.0)

@@ -1,0 +1,186 @@
+"""Colours, overlays, maps and the black box, through the real node."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from model_files import write_grey_difference_model
+from numpy.typing import NDArray
+from ros_harness import (
+    RosClient,
+    image_message,
+    jpeg_message,
+    noise,
+    ros_client,
+    running_node,
+)
+from sensor_msgs.msg import CompressedImage, Image
+
+from anomaly_detector.black_box import find_events, read_event
+from anomaly_detector.image import decode_image
+from anomaly_detector.ros.detection_message import read_detection
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_grey_difference_model(tmp_path_factory.mktemp("model") / "grey.onnx")
+
+
+@pytest.fixture(scope="module")
+def client(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RosClient]:
+    with (
+        running_node("-r", "__ns:=/see", model=model, diagnostics_period=0.2),
+        ros_client("/see/anomaly_detector", "/see/image") as client,
+    ):
+        yield client
+
+
+class Pictures:
+    """Receives one picture topic of the node, and stops when the block ends."""
+
+    def __init__(self, client: RosClient, topic: str, kind: Any = Image) -> None:
+        self.received: list[Any] = []
+        self._client = client
+        name = f"{client.node_name}/{topic}"
+        self._subscription = client.node.create_subscription(kind, name, self.received.append, 10)
+
+    def __enter__(self) -> Pictures:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.node.destroy_subscription(self._subscription)
+
+    def of(self, message: Any) -> Any:
+        """Send a frame until its picture comes, and give that."""
+
+        def found() -> list[Any]:
+            return [p for p in self.received if p.header.stamp == message.header.stamp]
+
+        self._client.publish_until(message, lambda: bool(found()), "a picture")
+        assert found()[0].header == message.header
+        return found()[0]
+
+
+def test_colours_are_those_that_the_camera_saw(client: RosClient) -> None:
+    """A red, green and blue frame, in the encodings whose messages are easy to make by hand.
+
+    All the others are proven in-process, in test_encodings.py, through the same function.
+    """
+    picture = np.zeros((60, 90, 3), np.uint8)
+    picture[:, :30], picture[:, 30:60], picture[:, 60:] = RED, GREEN, BLUE
+    bgr = picture[..., ::-1]
+    frames = {
+        "rgb8": picture,
+        "bgr8": np.ascontiguousarray(bgr),
+        "rgba8": cv2.cvtColor(picture, cv2.COLOR_RGB2RGBA),
+        "bgra8": cv2.cvtColor(bgr, cv2.COLOR_BGR2BGRA),
+        "8UC3": np.ascontiguousarray(bgr),
+    }
+    client.set_parameters(threshold=1e9)  # no heat over the colours
+    with Pictures(client, "overlay") as overlays:
+        for encoding, array in frames.items():
+            message = client.stamp(image_message(np.asarray(array, np.uint8), encoding, padding=5))
+            overlay = rows_of(overlays.of(message))
+            # The overlay is BGR; its picture is enlarged.
+            height, width = overlay.shape[0] // 3, overlay.shape[1]
+            for column, color in ((1, RED), (3, GREEN), (5, BLUE)):
+                seen = overlay[height, width * column // 6]
+                assert int(np.argmax(seen)) == 2 - int(np.argmax(color)), encoding
+    client.set_parameters(threshold=float("nan"))
+
+
+def rows_of(message: Any) -> NDArray[np.uint8]:
+    decoded = decode_image(message)
+    assert decoded.order == "bgr"
+    return decoded.array
+
+
+def test_map_is_that_of_the_frame(client: RosClient) -> None:
+    picture = noise(5, 64, 64)
+    with Pictures(client, "anomaly_map") as maps:
+        message = maps.of(client.stamp(image_message(picture, "rgb8")))
+    assert (message.encoding, message.height, message.width, message.step) == ("32FC1", 64, 64, 256)
+    values = np.frombuffer(message.data, np.float32).reshape(64, 64)
+    expected = np.mean((picture.astype(np.float32) - 128) ** 2, axis=2)
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
+
+
+def test_overlay_is_shrunk_and_comes_as_jpeg_too(client: RosClient) -> None:
+    (result,) = client.set_parameters(overlay_max_side=320)
+    assert result.successful
+    big = client.stamp(image_message(noise(6, 480, 640), "rgb8"))
+    with Pictures(client, "overlay") as raw:
+        overlay = raw.of(big)
+    assert (overlay.encoding, overlay.width) == ("bgr8", 320)
+    again = client.stamp(image_message(noise(6, 480, 640), "rgb8"))
+    with Pictures(client, "overlay/compressed", CompressedImage) as compressed:
+        message = compressed.of(again)
+    assert "jpeg" in message.format
+    decoded = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)
+    assert decoded is not None
+    assert decoded.shape[1] == 320
+    client.set_parameters(overlay_max_side=960)
+
+
+def test_score_does_not_depend_on_who_watches(model: Path) -> None:
+    """A JPEG is decoded at a part of its size for the score, at full size for the overlay."""
+    topics = ("/jpeg/anomaly_detector", "/jpeg/image/compressed")
+    with (
+        running_node("-r", "__ns:=/jpeg", model=model, image_transport="compressed"),
+        ros_client(*topics, CompressedImage) as client,
+    ):
+        picture = noise(7, 512, 768)
+        unseen = read_detection(client.ask(client.stamp(jpeg_message(picture)))).score
+        with Pictures(client, "overlay") as overlays:
+            message = client.stamp(jpeg_message(picture))
+            assert overlays.of(message).width == 768
+            (answer, *_) = client.answers_to(message) or [client.ask(message)]
+        assert read_detection(answer).score == unseen
+
+
+def test_black_box_records_an_alarm(client: RosClient, tmp_path: Path) -> None:
+    folder = tmp_path / "box"
+    grey, black = np.full((64, 64, 3), 128, np.uint8), np.zeros((64, 64, 3), np.uint8)
+    results = client.set_parameters(
+        black_box_folder=str(folder),
+        black_box_format="jpeg",
+        black_box_seconds_after=0.0,
+        black_box_max_rate_hz=60.0,
+    )
+    assert all(result.successful for result in results), results
+    for picture in [grey] * 5 + [black] * 5 + [grey] * 12:
+        client.ask(client.stamp(image_message(picture, "rgb8")))
+    client.wait_for_diagnostics(lambda _, v: v.get("Black box events") == "1", "a recorded event")
+    (event,) = find_events(folder)
+    recorded = read_event(event)
+    assert len(recorded.anomalous_frames) >= 1
+    told = json.loads((event / "event.json").read_text())
+    assert told["model"] == "grey_difference"
+    (result,) = client.set_parameters(black_box_folder="")
+    assert result.successful
+
+
+def test_black_box_that_cannot_write_warns_and_the_node_goes_on(
+    client: RosClient, tmp_path: Path
+) -> None:
+    blocked = tmp_path / "a_file"
+    blocked.write_text("not a folder", encoding="utf-8")
+    client.set_parameters(
+        black_box_folder=str(blocked / "box"),
+        black_box_seconds_after=0.0,
+    )
+    grey, black = np.full((64, 64, 3), 128, np.uint8), np.zeros((64, 64, 3), np.uint8)
+    for picture in [black] * 3 + [grey] * 12:
+        client.ask(client.stamp(image_message(picture, "rgb8")))
+    status = client.wait_for_diagnostics(lambda s, v: "black box" in s.message, "a warning")
+    assert "a_file" in {item.key: item.value for item in status.values}["Black box error"]
+    client.ask(client.stamp(image_message(grey, "rgb8")))
+    client.set_parameters(black_box_folder="")

@@ -1,0 +1,174 @@
+"""Stamps and clocks: simulated time, bags that loop, stamps of zero and from the future."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from model_files import write_grey_difference_model
+from ros_harness import RosClient, image_message, ros_client, running_node
+from rosgraph_msgs.msg import Clock
+
+from anomaly_detector.ros.detection_message import read_detection
+from anomaly_detector.ros.event_message import read_event
+
+BLACK = np.zeros((64, 64, 3), np.uint8)  # score 16384
+GREY = np.full((64, 64, 3), 128, np.uint8)  # score 0
+START_S = 1_000
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_grey_difference_model(tmp_path_factory.mktemp("model") / "grey.onnx")
+
+
+def message_at(picture: Any, sec: int, nanosec: int = 0) -> Any:
+    message = image_message(picture, "rgb8")
+    message.header.frame_id = "camera"
+    message.header.stamp.sec = sec
+    message.header.stamp.nanosec = nanosec
+    return message
+
+
+class SimulatedRobot:
+    """A client that also publishes /clock."""
+
+    def __init__(self, client: RosClient) -> None:
+        self.client = client
+        self.clock = client.node.create_publisher(Clock, "/clock", 10)
+
+    def set_time(self, sec: int) -> None:
+        """Publish a time on /clock, seconds."""
+        message = Clock()
+        message.clock.sec = sec
+        self.clock.publish(message)
+
+
+@pytest.fixture(scope="module")
+def robot(model: Path) -> Iterator[SimulatedRobot]:
+    with (
+        running_node(
+            model=model, use_sim_time="true", diagnostics_period=0.2, alarm_immediate_level=1.0
+        ),
+        ros_client() as client,
+    ):
+        yield SimulatedRobot(client)
+
+
+def test_without_clock_frames_are_scored_and_the_silence_is_told(robot: SimulatedRobot) -> None:
+    answer = robot.client.ask(message_at(GREY, START_S))
+    assert read_detection(answer).score == 0.0
+    told: list[Any] = []
+
+    def warned() -> bool:
+        told[:] = [s for s in robot.client.diagnostics if "/clock" in s.message]
+        return bool(told)
+
+    robot.client.publish_until(message_at(GREY, START_S, 1), warned, "a warning about /clock")
+
+
+def test_clock_that_jumps_back_resets_the_decision(robot: SimulatedRobot) -> None:
+    client = robot.client
+    client.spin_until(lambda: client.node.count_subscribers("/clock") > 0, "the node")
+    robot.set_time(START_S + 10)
+    assert alarm_after_frames(client, START_S + 10)
+    client.events.clear()
+    client.logs.clear()
+    robot.set_time(START_S)
+    client.wait_for_log("time jumped back")
+    client.spin_until(lambda: "end" in kinds(client), "the end of the alarm")
+    # One anomalous frame proves nothing again: what was counted before is forgotten.
+    assert not read_detection(client.ask(message_at(BLACK, START_S))).alarm
+
+
+def kinds(client: RosClient) -> list[str]:
+    return [read_event(event).kind for event in client.events]
+
+
+def alarm_after_frames(client: RosClient, sec: int) -> bool:
+    """Send six anomalous frames, which raise the alarm; give whether it is on."""
+    for index in range(6):
+        answer = client.ask(message_at(BLACK, sec, 1_000_000 * (index + 1)))
+    return read_detection(answer).alarm
+
+
+def test_stamps_that_jump_back_reset_the_decision(robot: SimulatedRobot) -> None:
+    client = robot.client
+    assert alarm_after_frames(client, START_S + 100)
+    client.events.clear()
+    assert not read_detection(client.ask(message_at(BLACK, START_S + 50))).alarm
+    client.spin_until(lambda: "end" in kinds(client), "the end of the alarm")
+
+
+def test_event_carries_start_end_and_peak(robot: SimulatedRobot) -> None:
+    client = robot.client
+    for index in range(10):  # no alarm is on
+        client.ask(message_at(GREY, START_S + 199, 1_000_000 * (index + 1)))
+    client.events.clear()
+    assert alarm_after_frames(client, START_S + 200)
+    client.spin_until(lambda: len(client.events) == 1, "the start")
+    start = read_event(client.events[0])
+    assert start.kind == "start"
+    assert start.start_stamp == f"{START_S + 200}.006000000"
+    assert client.events[0].header.stamp.sec == START_S + 200
+    for index in range(10):
+        client.ask(message_at(GREY, START_S + 201, 1_000_000 * (index + 1)))
+    client.spin_until(lambda: len(client.events) == 2, "the end")
+    end = read_event(client.events[1])
+    assert (end.kind, end.number) == ("end", start.number)
+    assert end.start_stamp == start.start_stamp
+    assert end.end_stamp == f"{START_S + 201}.009000000"
+    assert end.frames == 10
+    assert end.peak_score == 16384.0
+    assert end.peak_stamp == start.start_stamp
+
+
+@pytest.fixture(scope="module")
+def client(model: Path) -> Iterator[RosClient]:
+    """A client of a node that lives in real time and decides in seconds."""
+    settings = {"diagnostics_period": 0.2, "alarm_mode": "seconds"}
+    with (
+        running_node("-r", "__ns:=/real", model=model, **settings),
+        ros_client("/real/anomaly_detector", "/real/image") as client,
+    ):
+        yield client
+
+
+def test_zero_stamp_is_scored_and_told(client: RosClient) -> None:
+    answer = client.ask(message_at(GREY, 0))
+    assert answer.header.stamp.sec == 0
+    client.wait_for_diagnostics(
+        lambda s, v: int(v["Frames without stamp"]) > 0 and "no time stamp" in s.message, "a hint"
+    )
+
+
+def test_stamp_from_the_future_is_scored_and_told(client: RosClient) -> None:
+    client.ask(message_at(GREY, int(time.time()) + 3600))
+    client.wait_for_diagnostics(
+        lambda s, v: int(v["Frames from the future"]) > 0 and "ahead of" in s.message, "a hint"
+    )
+
+
+def test_recent_stamps_tell_the_queueing_delay(client: RosClient) -> None:
+    now = time.time_ns()
+    client.ask(message_at(GREY, now // 10**9, now % 10**9))
+    status = client.wait_for_diagnostics(
+        lambda _, v: v["Queueing delay p50 (ms)"] != "unknown", "a delay"
+    )
+    delay = next(i.value for i in status.values if i.key == "Queueing delay p50 (ms)")
+    assert 0 <= float(delay) < 60_000
+
+
+@pytest.mark.parametrize(("sec", "nanosec"), [(-5, 0), (10, 1_000_000_000), (10, 4_294_967_295)])
+def test_stamp_that_is_no_time_is_refused(client: RosClient, sec: int, nanosec: int) -> None:
+    bad = message_at(GREY, sec, nanosec)
+    client.logs.clear()
+    client.publish_until(
+        bad, lambda: any("no time" in line for line in client.log_lines()), "an error"
+    )
+    client.ask(client.stamp(image_message(GREY, "rgb8")))
+    assert client.answers_to(bad) == []
