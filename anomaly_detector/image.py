@@ -285,8 +285,8 @@ def decode_encoded_bytes(
             are not changed by it.
         reduced: whether the picture is only wanted for
             :func:`~anomaly_detector.preprocessing.shrink`: a JPEG that is large enough is then
-            decoded at 1/2, 1/4 or 1/8 of its size, which costs less and averages its pixels
-            better than the shrink could. Its size on both sides must be a multiple of that.
+            decoded at 1/2, 1/4 or 1/8 of its size, which costs less and is as close to area
+            averaging. Its size on both sides must be a multiple of that.
 
     Returns:
         BGR pixels, uint8 [H, W, 3]; ``mono`` [H, W] for a 16-bit grey PNG with a scaling.
