@@ -58,13 +58,11 @@ setup(
             "onnxruntime>=1.17",
             "opencv-python-headless>=4.5",
             "rosbags>=0.10",
-            "rosbags-image>=0.10",
         ],
         "gpu": [
             "onnxruntime-gpu>=1.17",
             "opencv-python-headless>=4.5",
             "rosbags>=0.10",
-            "rosbags-image>=0.10",
         ],
         "training": [
             "jinja2>=3.1",
@@ -92,6 +90,7 @@ setup(
             "mypy>=1.13",
             "pytest>=8",
             "rich>=11",
+            "rosbags-image>=0.10",
             "ruff>=0.8",
             "selenium>=4.20",
         ],

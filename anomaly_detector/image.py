@@ -108,7 +108,8 @@ def decode_image(
         scaling: range of values for encodings of more than 8 bits; needed for 16UC1 and 32FC1
             (depth and infrared), optional for mono16, rgb16 and the like.
         convert: converts Bayer, YUV 4:2:2 and, without a ``scaling``, 16-bit encodings in place
-            of this package's own OpenCV calls; None for these. Sizes are checked before.
+            of this package's own OpenCV calls; these take over where it fails. None for these
+            alone. Sizes are checked before.
 
     Returns:
         A view of the message's data for rgb8, bgr8, rgba8, bgra8, mono8, 8UC1, 8UC3 and 8UC4; a
@@ -119,11 +120,8 @@ def decode_image(
             header says, an encoding that is no colour or grey image, depth without a scaling or
             without a finite value, or a failed conversion.
     """
-    name, height, width = (
-        str(message.encoding),
-        _integer(message, "height"),
-        _integer(message, "width"),
-    )
+    name = str(message.encoding)
+    height, width = _integer(message, "height"), _integer(message, "width")
     check_size(width, height, "image")
     encoding = ENCODINGS.get(name)
     if encoding is None:
@@ -157,7 +155,9 @@ def decode_image(
         view = np.ndarray((height, width, channels), np.uint8, buffer, 0, (step, channels, 1))
         return Pixels(view, encoding.order)
     if convert is not None and _is_convertible(encoding, scaling):
-        return _converted(convert, message, encoding, height, width)
+        converted = _converted(convert, message, encoding, height, width)
+        if converted is not None:
+            return converted
     return convert_rows(
         name,
         buffer.reshape(rows, step),
@@ -223,23 +223,15 @@ def _is_convertible(encoding: Encoding, scaling: ImageScaling | None) -> bool:
 
 def _converted(
     convert: Converter, message: ImageLike, encoding: Encoding, height: int, width: int
-) -> Pixels:
+) -> Pixels | None:
     target = "mono8" if encoding.order == "mono" else "bgr8"
     shape = (height, width) if target == "mono8" else (height, width, 3)
     try:
         array = np.asarray(convert(message, target))
-    except Exception as error:  # whatever the converter and its libraries raise
-        raise ImageError(
-            f"{width}x{height} {message.encoding} image cannot be converted to {target}: "
-            f"{shorten(error, 200) or type(error).__name__}",
-            reason="decode",
-        ) from error
+    except Exception:  # the cv_bridge of Humble knows fewer encodings than we do
+        return None
     if array.shape != shape or array.dtype != np.uint8:
-        raise ImageError(
-            f"{width}x{height} {message.encoding} image was converted to {array.dtype} "
-            f"{array.shape}, not uint8 {shape}: the converter does not know this encoding",
-            reason="decode",
-        )
+        return None
     return Pixels(np.ascontiguousarray(array), "mono" if target == "mono8" else "bgr")
 
 
@@ -293,8 +285,8 @@ def decode_encoded_bytes(
             are not changed by it.
         reduced: whether the picture is only wanted for
             :func:`~anomaly_detector.preprocessing.shrink`: a JPEG that is large enough is then
-            decoded at 1/2, 1/4 or 1/8 of its size, which costs less and averages its pixels
-            better than the shrink could. Its size on both sides must be a multiple of that.
+            decoded at 1/2, 1/4 or 1/8 of its size, which costs less and is as close to area
+            averaging. Its size on both sides must be a multiple of that.
 
     Returns:
         BGR pixels, uint8 [H, W, 3]; ``mono`` [H, W] for a 16-bit grey PNG with a scaling.
@@ -308,8 +300,9 @@ def decode_encoded_bytes(
     header = read_header(buffer, name)
     check_size(header.width, header.height, name)
     if scaling is not None and header.is_grey16:
-        values = _imdecode(buffer, cv2.IMREAD_UNCHANGED, name)
-        return scale_to_8_bits(values, "mono", scaling)
+        values = _imdecode(buffer, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION, name)
+        if values.ndim == 2 and values.dtype == np.uint16:  # no transparency added to it
+            return scale_to_8_bits(values, "mono", scaling)
     scale = _reduction(header) if reduced else 1
     # IGNORE_ORIENTATION: a robot's camera frame is used as it was recorded.
     array = _imdecode(buffer, _REDUCED_FLAGS[scale] | cv2.IMREAD_IGNORE_ORIENTATION, name)

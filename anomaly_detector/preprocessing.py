@@ -25,8 +25,7 @@ COMPATIBLE_RESIZE_METHODS = frozenset(
     {
         RESIZE_METHOD,
         # Bilinear to 256x256, then area averaging: on real frames both stay within 0.3 grey
-        # levels (mean) of true area averaging, less than the noise of any camera, so a model
-        # trained with it gives the same scores to within that noise.
+        # levels (mean) of true area averaging, and neither is nearer to it for all sizes.
         "linear256-area64/1",
     }
 )

@@ -231,7 +231,8 @@ def test_random_compressed_messages_give_a_result_or_an_image_error(
     picture = smooth_picture(96, 64)
     whole = [encoded(".jpg", picture, options) for options in JPEG_KINDS.values()]
     whole += [encoded(suffix, picture) for suffix in (".png", ".bmp", ".ppm", ".tiff", ".webp")]
-    kinds = ["jpeg", "png", "", "bgr8; jpeg compressed bgr8", "größe\n", "x" * 1000]
+    whole.append(encoded(".png", picture[..., 0].astype(np.uint16) * 9))
+    kinds = ["jpeg", "png", "", "16UC1; png", "bgr8; jpeg compressed bgr8", "größe\n", "x" * 1000]
     reasons = set()
     for _ in range(8000):
         data = bytearray(whole[rng.integers(len(whole))])
@@ -247,8 +248,10 @@ def test_random_compressed_messages_give_a_result_or_an_image_error(
             else:
                 data[position:position] = b"\xff" * int(rng.integers(1, 9))
         sent = SimpleNamespace(format=kinds[rng.integers(len(kinds))], data=bytes(data))
-        error = refusal(partial(decode_compressed, sent, reduced=bool(rng.integers(2))))
+        scaling = ImageScaling(0, 1000) if rng.random() < 0.5 else None
+        reduced = bool(rng.integers(2))
+        error = refusal(partial(decode_compressed, sent, scaling=scaling, reduced=reduced))
         if error is not None:
             reasons.add(error.reason)
-    assert {"decode", "size"} <= reasons
+    assert {"decode", "size", "depth"} <= reasons
     capfd.readouterr()  # what the decoders' C libraries print
