@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from conftest import make_drive
 from model_files import write_grey_difference_model
 from onnx import TensorProto, helper, numpy_helper
 
@@ -59,7 +60,7 @@ def test_variant_sees_as_much_and_says_what_it_is(
     assert entry["range_frames"] == (120 if kind == "int8" else 0)
     assert entry["stress"]["frames"] == 12
     areas = entry["mean_roc_auc"]
-    assert set(areas) == {"float32", kind}
+    assert set(areas) == set(entry["mean_recall"]) == {"float32", kind}
     assert areas["float32"] - areas[kind] <= precision.MAX_AUC_LOSS
     # Calibrated on its own scores: about one frame in a hundred of the same drive is flagged.
     images = np.stack([shrink(frame.pixels) for frame in open_source(normal_drive)])
@@ -117,6 +118,35 @@ def test_variant_that_sees_less_is_not_written(normal_drive: Path, tmp_path: Pat
     write(model)
     areas = read_metadata(out).provenance["precision"]["mean_roc_auc"]
     assert areas["int8"] == areas["float32"] > 0.51
+
+
+def test_int8_keeps_what_anomalies_stand_out_by(tmp_path: Path) -> None:
+    """Whatever the normal frames are like, strange ones score as high as in float32."""
+    float32 = Path(__file__).parents[1] / "models" / "corridor.onnx"
+    model = onnx.load(float32)
+    remove_normalized_score(model)
+    generator = np.random.default_rng(0)
+    normal = np.stack([shrink(Pixels(frame, "rgb")) for frame in make_drive(20)])
+    strange = np.stack(
+        [
+            np.full((64, 64, 3), 90, np.uint8),
+            np.full((64, 64, 3), [200, 20, 20], np.uint8),
+            generator.integers(0, 256, (64, 64, 3), np.uint8),
+            normal[3][::-1],
+        ]
+    )
+    expected, _ = score_pair(model, strange)
+    got, _ = score_pair(convert_precision(model, "int8", normal), strange)
+    np.testing.assert_array_equal(np.sign(got), np.sign(expected))
+    assert len(set(got.tolist())) == len(got)  # not all at one ceiling
+    np.testing.assert_allclose(got, expected, rtol=0.35)
+
+
+def score_pair(model: Any, images: np.ndarray[Any, Any]) -> Any:
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    return session.run(["score", "anomaly_map"], {"image": images})
 
 
 def remove_normalized_score(model: Any) -> None:

@@ -26,6 +26,7 @@ from training.datasets import open_frame_set
 from training.precision import (
     MAX_AUC_LOSS,
     MAX_RANGE_FRAMES,
+    MAX_RECALL_LOSS,
     PRECISIONS,
     STRESS_FRAMES,
     StressFrames,
@@ -64,8 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--threshold", type=float, help="a fixed threshold instead")
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="float32",
-        help="numbers of the network; int8 and fp16 take --data, and are not written when the mean "
-        f"ROC-AUC on the stress test falls by more than {MAX_AUC_LOSS:g} (default %(default)s)",
+        help="numbers of the network; int8 and fp16 take --data, and are not written when on the "
+        f"stress test the mean ROC-AUC falls by more than {MAX_AUC_LOSS:g} or the mean recall by "
+        f"more than {MAX_RECALL_LOSS:g} (default %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--range-data", nargs="+", default=[], metavar="SOURCE",
@@ -185,8 +187,10 @@ def _write_variant(
         )
     print(
         f"{arguments.out}: {metadata.architecture} + {metadata.scorer} in {arguments.precision}, "
-        f"threshold {threshold:.4g} ({calibration.method}), mean ROC-AUC on {result.faults} faults "
-        f"{result.variant:.4f}, float32 {result.float32:.4f}"
+        f"threshold {threshold:.4g} ({calibration.method}); stress test with "
+        f"{result.variant.faults} faults: mean ROC-AUC {result.variant.mean_roc_auc:.4f}, float32 "
+        f"{result.float32.mean_roc_auc:.4f}; mean recall {result.variant.mean_recall:.3f}, float32 "
+        f"{result.float32.mean_recall:.3f}"
     )
     return 0
 
