@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from lifecycle_msgs.msg import Transition
 from model_files import write_grey_difference_model
 from numpy.typing import NDArray
 from ros_harness import (
@@ -184,3 +186,20 @@ def test_black_box_that_cannot_write_warns_and_the_node_goes_on(
     assert "a_file" in {item.key: item.value for item in status.values}["Black box error"]
     client.ask(client.stamp(image_message(grey, "rgb8")))
     client.set_parameters(black_box_folder="")
+
+
+@pytest.mark.parametrize("end", ["signal", "deactivate"])
+def test_alarm_that_is_on_at_the_end_is_recorded(model: Path, tmp_path: Path, end: str) -> None:
+    folder = tmp_path / "box"
+    with (
+        running_node(model=model, black_box_folder=folder) as node,
+        ros_client() as client,
+    ):
+        client.ask(client.stamp(image_message(np.zeros((64, 64, 3), np.uint8), "rgb8")))
+        if end == "signal":
+            node.send_signal(signal.SIGINT)
+            assert node.wait() == 0
+        else:
+            assert client.change_state(Transition.TRANSITION_DEACTIVATE)
+        (event,) = find_events(folder)
+        assert len(read_event(event).anomalous_frames) == 1

@@ -139,15 +139,13 @@ class DetectorNode(LifecycleNode):
             topic, kind = self._images.topic_name, type_name(self._images.msg_type)
             self.get_logger().info(f"active, waiting for {kind} on {topic}")
 
-        return self._transition("activate", activate, "active", self._unsubscribe)
+        return self._transition("activate", activate, "active", self._stop)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop: no subscription, no work."""
 
         def deactivate() -> None:
-            self._unsubscribe()
-            if self._frames is not None:
-                self._frames.end_event()
+            self._stop()
             super(DetectorNode, self).on_deactivate(state)
             self.get_logger().info("deactivated")
 
@@ -362,6 +360,11 @@ class DetectorNode(LifecycleNode):
                 f"cannot subscribe to {self.resolve_topic_name(topic)}, see its qos_overrides "
                 f"parameters: {' '.join(str(error).split())}"
             ) from error
+
+    def _stop(self) -> None:
+        self._unsubscribe()
+        if self._frames is not None:
+            self._frames.stop()
 
     def _unsubscribe(self) -> None:
         images, self._images = self._images, None

@@ -56,9 +56,10 @@ class FrameProcessor:
         self, node: Any, detector: Detector, settings: Parameters, statistics: FrameStatistics
     ) -> None:
         self.detector = detector
-        self.black_box = _black_box(settings, detector)
+        self.black_box: BlackBox | None = None
         self.statistics = statistics
         self.alarms = 0
+        self._is_started = False
         self.is_alarm = False
         self.last_detection: Detection | None = None
         self.last_header: Any = None
@@ -73,8 +74,7 @@ class FrameProcessor:
 
     def destroy(self) -> None:
         """End what is open and take the topics out of the graph."""
-        self.end_event()
-        self.close_black_box()
+        self.stop()
         self._results.destroy()
 
     def apply(self, settings: Parameters) -> None:
@@ -83,9 +83,9 @@ class FrameProcessor:
         if settings.threshold != previous.threshold:
             self.detector.set_threshold(settings.threshold)
             self._map_scale = None
-        if settings.black_box != previous.black_box:
+        if settings.black_box != previous.black_box and self._is_started:
             self.close_black_box()
-            self.black_box = _black_box(settings, self.detector)
+            self._open_black_box()
         if settings.decision != previous.decision:
             self.end_event()
             self._decisions = DecisionFilter(settings.decision)
@@ -102,6 +102,15 @@ class FrameProcessor:
         self.end_event()
         self._gaps.clear()
         self.statistics.start()
+        self._is_started = True
+        if self.black_box is None:
+            self._open_black_box()
+
+    def stop(self) -> None:
+        """End what is open: no image comes for a while."""
+        self._is_started = False
+        self.end_event()
+        self.close_black_box()
 
     def end_event(self) -> None:
         """Forget what the decision remembers; an alarm that is on ends with its last frame."""
@@ -273,6 +282,10 @@ class FrameProcessor:
             )
         )
 
+    def _open_black_box(self) -> None:
+        if self._settings.black_box is not None:
+            self.black_box = BlackBox(self._settings.black_box, model=self.detector.metadata.name)
+
     def close_black_box(self) -> None:
         """Finish what the black box records."""
         black_box, self.black_box = self.black_box, None
@@ -283,12 +296,6 @@ class FrameProcessor:
         self._results.publish_event(
             write_event_end(header, self.alarms, event, self._node.get_name())
         )
-
-
-def _black_box(settings: Parameters, detector: Detector) -> BlackBox | None:
-    if settings.black_box is None:
-        return None
-    return BlackBox(settings.black_box, model=detector.metadata.name)
 
 
 def describe_error(error: Exception) -> str:
