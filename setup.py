@@ -64,6 +64,12 @@ setup(
             "opencv-python-headless>=4.5",
             "rosbags>=0.10",
         ],
+        "openvino": [
+            "onnxruntime-openvino>=1.17",
+            "opencv-python-headless>=4.5",
+            "rosbags>=0.10",
+            "rosbags-image>=0.10",
+        ],
         "training": [
             "jinja2>=3.1",
             "keras>=3.5",
