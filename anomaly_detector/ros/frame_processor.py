@@ -73,9 +73,10 @@ class FrameProcessor:
         self._results = ResultPublishers(node)
 
     def destroy(self) -> None:
-        """End what is open and take the topics out of the graph."""
+        """End what is open, take the topics out of the graph and free the model."""
         self.stop()
         self._results.destroy()
+        self.detector.close()
 
     def apply(self, settings: Parameters) -> None:
         """Put new values of the parameters into effect, from the next frame on."""
@@ -92,7 +93,8 @@ class FrameProcessor:
 
     def use(self, detector: Detector) -> None:
         """Score with another model from the next frame on."""
-        self.detector = detector
+        previous, self.detector = self.detector, detector
+        previous.close()
         self._map_scale = None
         if self.black_box is not None:
             self.black_box.model = detector.metadata.name
@@ -173,7 +175,7 @@ class FrameProcessor:
         Whether it works is found out beside the running node, from the first such image on; until
         then, and where it does not, OpenCV converts.
         """
-        if encoding in ENCODINGS and ENCODINGS[encoding].kind == "direct":
+        if encoding not in ENCODINGS or ENCODINGS[encoding].kind == "direct":
             return None
         if self._bridge is None:
             self._bridge = ThreadPoolExecutor(1, "cv_bridge").submit(self._probe_cv_bridge)
