@@ -419,6 +419,7 @@ def path_identity(path: Path) -> str:
     Raises:
         OSError: it is not there.
     """
+    path.stat()
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
     return f"{path.resolve()}|{stats}"

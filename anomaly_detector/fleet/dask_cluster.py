@@ -56,7 +56,7 @@ def run_on_dask(tasks: Sequence[ScoreTask], scheduler: str, retries: int) -> Ite
             client.submit(score_task, task, key=f"score-{job}-{task.name}", retries=retries): task
             for task in tasks
         }
-        for future in as_completed(list(futures)):
+        for future in as_completed(list(futures), loop=client.loop):
             task = futures.pop(future)
             if future.cancelled():
                 raise AnomalyDetectorError(

@@ -100,7 +100,7 @@ def score_fleet(options: FleetOptions) -> FleetResult:
         try:
             digest = task.digest()
         except OSError as error:
-            reason = f"{task.source} cannot be read: {error.strerror}"
+            reason = f"{task.source} cannot be read ({error.strerror}): check the path"
             results[task.name] = SourceResult(task.name, task.source, "failed", error=reason)
             continue
         finished = folder.finished(task, digest)
@@ -135,7 +135,7 @@ def _check(options: FleetOptions) -> None:
         raise SourceError("no recording given: name image folders, bags or videos")
     if options.output.exists() and not options.output.is_dir():
         raise AnomalyDetectorError(f"{options.output} is a file: name a folder for the results")
-    writable_parent(options.output / "summary.csv")
+    writable_parent(options.output)
 
 
 def _tasks(options: FleetOptions) -> list[ScoreTask]:
