@@ -54,7 +54,6 @@ setup(
             "onnxruntime>=1.17",
             "opencv-python-headless>=4.5",
             "rosbags>=0.10",
-            "rosbags-image>=0.10",
         ],
         # For 'python -m anomaly_detector score --scheduler' on a Dask cluster.
         "fleet": ["dask>=2024.1", "distributed>=2024.1"],
@@ -62,7 +61,6 @@ setup(
             "onnxruntime-gpu>=1.17",
             "opencv-python-headless>=4.5",
             "rosbags>=0.10",
-            "rosbags-image>=0.10",
         ],
         "training": [
             "jinja2>=3.1",
@@ -88,6 +86,7 @@ setup(
             "colcon-common-extensions",
             "mypy>=1.13",
             "pytest>=8",
+            "rosbags-image>=0.10",
             "ruff>=0.8",
             "selenium>=4.20",
         ],

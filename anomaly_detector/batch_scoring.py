@@ -129,7 +129,7 @@ def score_recording(
     def scored(frames: Sequence[ShrunkFrame]) -> tuple[Sequence[ShrunkFrame], BatchScores]:
         return frames, scorer.score([frame.image for frame in frames])
 
-    batches = _batched(source.mapped(shrunk_frame, workers), batch_size)
+    batches = _batched(source.mapped(shrunk_frame, workers, reduced=True), batch_size)
     # A GPU takes one batch after the other anyhow.
     threads = workers if list(detector.providers) == [_CPU] else 1
     index = 0

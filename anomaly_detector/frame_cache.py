@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.files import atomic_directory
+from anomaly_detector.image import DECODE_METHOD
 from anomaly_detector.preprocessing import INPUT_SIZE, RESIZE_METHOD, shrink
 from anomaly_detector.sources import Frame, FrameSource, UnreadableFrame, usable_cores
 
@@ -65,8 +66,8 @@ def cache_frames(
 ) -> CachedFrames:
     """Shrink all frames of a recording, or take them from the cache.
 
-    An entry is found again by the recording's files (names, sizes, times), topic and resize
-    method; a changed recording is read again.
+    An entry is found again by the recording's files (names, sizes, times), topic, decode and
+    resize method; a changed recording is read again.
 
     Args:
         source: the recording.
@@ -79,7 +80,8 @@ def cache_frames(
         SourceError: no frame is readable, or the cache entry is damaged.
         AnomalyDetectorError: the cache folder cannot be written.
     """
-    key = hashlib.sha256(f"{source.identity}|{RESIZE_METHOD}".encode()).hexdigest()[:32]
+    method = f"{DECODE_METHOD}|{RESIZE_METHOD}"
+    key = hashlib.sha256(f"{source.identity}|{method}".encode()).hexdigest()[:32]
     entry = (default_cache_folder() if folder is None else folder) / key
     if not (entry / "index.json").is_file():
         try:
@@ -100,7 +102,7 @@ def _build(source: FrameSource, entry: Path, workers: int, progress: bool) -> No
     with atomic_directory(entry) as folder:
         with (folder / "frames.u8").open("wb") as file:
             bar = tqdm(
-                source.mapped(shrunk_frame, workers),
+                source.mapped(shrunk_frame, workers, reduced=True),
                 f"reading {source.path.name}",
                 len(source),
                 unit="frame",

@@ -5,75 +5,76 @@ small protocols, so that live rclpy messages and messages read from a bag by ``r
 same path. Common encodings become views of the message's buffer: no pixel is copied before the
 frame has been shrunk, and the colour order is fixed on the small result
 (:func:`anomaly_detector.preprocessing.shrink`).
+
+Whatever a message holds, the only exception is :class:`ImageError`, whose ``reason`` is a short
+word for counters.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any, Literal, Protocol, cast
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.errors import ImageError
+from anomaly_detector.encodings import (
+    ENCODINGS,
+    Encoding,
+    ImageScaling,
+    convert_rows,
+    scale_to_8_bits,
+    shorten,
+)
+from anomaly_detector.errors import ImageError, ImageErrorReason
+from anomaly_detector.picture_header import PictureHeader, read_header
+from anomaly_detector.pixels import (
+    MAX_PIXELS,
+    ColorOrder,
+    Pixels,
+    RegionOfInterest,
+    check_size,
+    crop,
+    to_rgb,
+)
 
 __all__ = [
+    "DECODE_METHOD",
     "MAX_PIXELS",
     "ColorOrder",
     "CompressedImageLike",
+    "Converter",
     "ImageLike",
+    "ImageScaling",
     "Pixels",
+    "RegionOfInterest",
+    "crop",
     "decode_compressed",
     "decode_encoded_bytes",
     "decode_image",
     "to_rgb",
 ]
 
-ColorOrder = Literal["rgb", "bgr", "rgba", "bgra", "mono"]
+DECODE_METHOD = "reduced-jpeg/1"
+"""Name and version of how pictures are decoded; change the version when a pixel changes."""
 
-MAX_PIXELS = 64_000_000
-"""Larger frames are refused: no robot camera sends them, a damaged header does."""
+Converter = Callable[[Any, str], Any]
+"""Converts a message to uint8 [H, W, 3] in ``bgr8`` (or [H, W] in ``mono8``), as named by its
+second argument; ``cv_bridge``'s ``imgmsg_to_cv2`` is one."""
 
-_DIRECT_ENCODINGS: dict[str, tuple[ColorOrder, int]] = {
-    "rgb8": ("rgb", 3),
-    "bgr8": ("bgr", 3),
-    "rgba8": ("rgba", 4),
-    "bgra8": ("bgra", 4),
-    "mono8": ("mono", 1),
-    "8UC1": ("mono", 1),
-    # cv_bridge and most drivers that say 8UC3 mean OpenCV's own order.
-    "8UC3": ("bgr", 3),
+# A JPEG is decoded so small only where the shrink still averages several pixels into one.
+_LEAST_REDUCED_SIDE = 192
+_LEAST_REDUCED_EXACT = 128
+
+_REDUCED_FLAGS = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
 }
 
-# Bytes per pixel of the first plane, for encodings that rosbags-image converts.
-_CONVERTED_ENCODINGS: dict[str, int] = {
-    "mono16": 2,
-    "rgb16": 6,
-    "bgr16": 6,
-    "rgba16": 8,
-    "bgra16": 8,
-    "bayer_rggb8": 1,
-    "bayer_bggr8": 1,
-    "bayer_gbrg8": 1,
-    "bayer_grbg8": 1,
-    "bayer_rggb16": 2,
-    "bayer_bggr16": 2,
-    "bayer_gbrg16": 2,
-    "bayer_grbg16": 2,
-    "uyvy": 2,
-    "yuv422": 2,
-    "yuyv": 2,
-    "yuv422_yuy2": 2,
-}
-
-_TO_RGB = {
-    "bgr": cv2.COLOR_BGR2RGB,
-    "rgba": cv2.COLOR_RGBA2RGB,
-    "bgra": cv2.COLOR_BGRA2RGB,
-    "mono": cv2.COLOR_GRAY2RGB,
-}
+_DEPTH_FORMATS = ("16UC1", "32FC1")
 
 
 class ImageLike(Protocol):
@@ -94,145 +95,246 @@ class CompressedImageLike(Protocol):
     data: Any
 
 
-@dataclass(frozen=True)
-class Pixels:
-    """A decoded frame of any size.
-
-    Attributes:
-        array: uint8, [H, W, C], or [H, W] for ``mono``. May be a view of a message's buffer with
-            padded rows; do not write to it.
-        order: the meaning of the channels.
-    """
-
-    array: NDArray[np.uint8]
-    order: ColorOrder
-
-
-def decode_image(message: ImageLike) -> Pixels:
+def decode_image(
+    message: ImageLike,
+    *,
+    scaling: ImageScaling | None = None,
+    convert: Converter | None = None,
+) -> Pixels:
     """Give the pixels of a raw ``sensor_msgs/Image``.
 
     Args:
         message: an rclpy or rosbags message, or anything with the same fields.
+        scaling: range of values for encodings of more than 8 bits; needed for 16UC1 and 32FC1
+            (depth and infrared), optional for mono16, rgb16 and the like.
+        convert: converts Bayer, YUV 4:2:2 and, without a ``scaling``, 16-bit encodings in place
+            of this package's own OpenCV calls; these take over where it fails. None for these
+            alone. Sizes are checked before.
 
     Returns:
-        A view of the message's data for rgb8, bgr8, rgba8, bgra8, mono8, 8UC1 and 8UC3; a
-        converted copy for 16-bit, Bayer and YUV 4:2:2 encodings.
+        A view of the message's data for rgb8, bgr8, rgba8, bgra8, mono8, 8UC1, 8UC3 and 8UC4; a
+        converted copy for all others.
 
     Raises:
         ImageError: zero or giant size, step smaller than a row, data shorter or longer than the
-            header says, or an encoding that is no colour or grey image.
+            header says, an encoding that is no colour or grey image, depth without a scaling or
+            without a finite value, or a failed conversion.
     """
-    encoding, height, width = str(message.encoding), int(message.height), int(message.width)
-    if height <= 0 or width <= 0:
-        raise ImageError(f"image has size {width}x{height}: the camera driver sends empty frames")
-    if height * width > MAX_PIXELS:
+    name = str(message.encoding)
+    height, width = _integer(message, "height"), _integer(message, "width")
+    check_size(width, height, "image")
+    encoding = ENCODINGS.get(name)
+    if encoding is None:
         raise ImageError(
-            f"image has size {width}x{height}, more than {MAX_PIXELS} pixels: its header is damaged"
+            f"image encoding {shorten(name)!a} is not supported: "
+            f"have the camera driver send one of {', '.join(ENCODINGS)}",
+            reason="encoding",
         )
-    direct = _DIRECT_ENCODINGS.get(encoding)
-    if direct is not None:
-        pixel_bytes = direct[1]
-    elif encoding in _CONVERTED_ENCODINGS:
-        pixel_bytes = _CONVERTED_ENCODINGS[encoding]
-    else:
-        supported = ", ".join([*_DIRECT_ENCODINGS, *_CONVERTED_ENCODINGS])
+    if encoding.kind == "measured" and scaling is None:
         raise ImageError(
-            f"image encoding {encoding!r} is not supported: "
-            f"have the camera driver send one of {supported}"
+            f"image encoding {name} is depth or infrared, whose range is not known: set "
+            "image_scaling (minimum, maximum) to use it, or subscribe to the colour camera",
+            reason="depth",
         )
-    step = int(message.step)
-    row_bytes = width * pixel_bytes
+    step = _integer(message, "step")
+    row_bytes = width * encoding.pixel_bytes
     if step < row_bytes:
         raise ImageError(
-            f"image step is {step} bytes but a row of {width} {encoding} pixels has {row_bytes}: "
-            "the message is damaged"
+            f"image step is {step} bytes but a row of {width} {name} pixels has {row_bytes}: "
+            "the message is damaged",
+            reason="step",
         )
-    buffer = np.frombuffer(message.data, dtype=np.uint8)
-    if buffer.size != step * height:
-        raise ImageError(
-            f"image data has {buffer.size} bytes but step {step} x height {height} "
-            f"is {step * height}: the message is damaged or was cut short"
-        )
-    if direct is None:
-        rows = buffer.reshape(height, step)[:, :row_bytes]
-        return _convert(encoding, height, width, bool(message.is_bigendian), rows)
-    order, channels = direct
-    if channels == 1:
-        return Pixels(np.ndarray((height, width), np.uint8, buffer, 0, (step, 1)), order)
-    view = np.ndarray((height, width, channels), np.uint8, buffer, 0, (step, channels, 1))
-    return Pixels(view, order)
-
-
-def _convert(
-    encoding: str, height: int, width: int, is_bigendian: bool, rows: NDArray[np.uint8]
-) -> Pixels:
-    # Imported here: most robots send rgb8, bgr8 or JPEG and never need it.
-    from rosbags.image import ImageError as RosbagsImageError
-    from rosbags.image import image_to_cvimage
-
-    message = SimpleNamespace(
-        encoding=encoding,
-        height=height,
-        width=width,
-        is_bigendian=is_bigendian,
-        data=np.ascontiguousarray(rows),
+    buffer = _buffer(message.data, "image")
+    rows, height = _row_count(encoding, name, height, step, buffer.size)
+    if encoding.kind == "direct":
+        channels = encoding.pixel_bytes
+        if channels == 1:
+            return Pixels(
+                np.ndarray((height, width), np.uint8, buffer, 0, (step, 1)), encoding.order
+            )
+        view = np.ndarray((height, width, channels), np.uint8, buffer, 0, (step, channels, 1))
+        return Pixels(view, encoding.order)
+    if convert is not None and _is_convertible(encoding, scaling):
+        converted = _converted(convert, message, encoding, height, width)
+        if converted is not None:
+            return converted
+    return convert_rows(
+        name,
+        buffer.reshape(rows, step),
+        height,
+        width,
+        is_bigendian=_is_bigendian(message),
+        scaling=scaling,
     )
-    target = "mono8" if encoding == "mono16" else "bgr8"
+
+
+def _integer(message: ImageLike, field: str) -> int:
+    value = getattr(message, field)
     try:
-        array = image_to_cvimage(cast(Any, message), target)
-    except (RosbagsImageError, cv2.error, ValueError) as error:
+        return int(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        reason: ImageErrorReason = "step" if field == "step" else "size"
         raise ImageError(
-            f"{width}x{height} {encoding} image cannot be converted to {target}: {error}"
+            f"image {field} is {shorten(value)}, not a number: the message is damaged",
+            reason=reason,
         ) from error
-    return Pixels(
-        np.ascontiguousarray(array, dtype=np.uint8), "mono" if target == "mono8" else "bgr"
+
+
+def _is_bigendian(message: ImageLike) -> bool:
+    try:
+        return bool(message.is_bigendian)
+    except (TypeError, ValueError) as error:
+        raise ImageError(
+            f"image is_bigendian is {shorten(message.is_bigendian)}, not 0 or 1: "
+            "the message is damaged",
+            reason="data",
+        ) from error
+
+
+def _buffer(data: Any, name: str) -> NDArray[np.uint8]:
+    try:
+        return np.frombuffer(data, dtype=np.uint8)
+    except (TypeError, ValueError, BufferError) as error:
+        raise ImageError(
+            f"{name} data is {shorten(type(data).__name__)}, not bytes: the message is damaged",
+            reason="data",
+        ) from error
+
+
+def _row_count(encoding: Encoding, name: str, height: int, step: int, size: int) -> tuple[int, int]:
+    """Give the rows of all planes, and the picture's height."""
+    rows = height * encoding.rows_per_2 // 2
+    if size == rows * step:
+        return rows, height
+    if encoding.kind == "yuv420" and size == height * step and height % 3 == 0:
+        # OpenCV's way, which some drivers copied: the height counts the rows of both planes.
+        return height, height * 2 // 3
+    raise ImageError(
+        f"image data has {size} bytes but step {step} x {rows} rows of {name} "
+        f"is {rows * step}: the message is damaged or was cut short",
+        reason="data",
     )
 
 
-def decode_compressed(message: CompressedImageLike) -> Pixels:
-    """Give the pixels of a ``sensor_msgs/CompressedImage`` (JPEG, PNG and what OpenCV reads).
-
-    Raises:
-        ImageError: empty, truncated or unknown data, or a compressed depth image.
-    """
-    if "compressedDepth" in message.format:
-        raise ImageError(
-            f"compressed image has format {message.format!r}: depth is not a camera picture, "
-            "subscribe to the colour camera"
-        )
-    return decode_encoded_bytes(message.data, f"compressed image (format {message.format!r})")
+def _is_convertible(encoding: Encoding, scaling: ImageScaling | None) -> bool:
+    kinds = ("bayer", "yuv422", "deep")
+    return encoding.kind in kinds and (scaling is None or encoding.dtype == "u1")
 
 
-def decode_encoded_bytes(data: Any, name: str) -> Pixels:
-    """Decode the bytes of an image file.
+def _converted(
+    convert: Converter, message: ImageLike, encoding: Encoding, height: int, width: int
+) -> Pixels | None:
+    target = "mono8" if encoding.order == "mono" else "bgr8"
+    shape = (height, width) if target == "mono8" else (height, width, 3)
+    try:
+        array = np.asarray(convert(message, target))
+    except Exception:  # the cv_bridge of Humble knows fewer encodings than we do
+        return None
+    if array.shape != shape or array.dtype != np.uint8:
+        return None
+    return Pixels(np.ascontiguousarray(array), "mono" if target == "mono8" else "bgr")
+
+
+def decode_compressed(
+    message: CompressedImageLike,
+    *,
+    scaling: ImageScaling | None = None,
+    reduced: bool = False,
+) -> Pixels:
+    """Give the pixels of a ``sensor_msgs/CompressedImage``.
 
     Args:
-        data: bytes, bytearray, array or uint8 array with a whole JPEG, PNG, ... file.
-        name: what to call it in an error.
-
-    Returns:
-        BGR pixels, uint8 [H, W, 3].
+        message: an rclpy or rosbags message, or anything with the same fields.
+        scaling: range of values; needed for depth (16-bit PNG), optional for other 16-bit grey.
+        reduced: see :func:`decode_encoded_bytes`.
 
     Raises:
-        ImageError: OpenCV cannot decode it.
+        ImageError: empty, cut short, damaged or unknown data, a giant size, or depth without a
+            scaling.
     """
-    buffer = np.frombuffer(data, dtype=np.uint8)
+    kind = str(message.format)
+    short = ascii(shorten(kind))
+    if "compressedDepth" in kind:
+        raise ImageError(
+            f"compressed image has format {short}: depth is not a camera picture, "
+            "subscribe to the colour camera",
+            reason="depth",
+        )
+    if kind.startswith(_DEPTH_FORMATS) and scaling is None:
+        raise ImageError(
+            f"compressed image has format {short}, depth or infrared whose range is not known: "
+            "set image_scaling (minimum, maximum) to use it, or subscribe to the colour camera",
+            reason="depth",
+        )
+    name = f"compressed image (format {short})"
+    return decode_encoded_bytes(message.data, name, scaling=scaling, reduced=reduced)
+
+
+def decode_encoded_bytes(
+    data: Any, name: str, *, scaling: ImageScaling | None = None, reduced: bool = False
+) -> Pixels:
+    """Decode the bytes of an image file: JPEG, PNG, TIFF, BMP, PNM or WebP.
+
+    The size is read from the header first, so that a file that asks for a giant picture costs
+    nothing; a JPEG or PNG that is cut short is refused, a PNG with a wrong checksum as well.
+
+    Args:
+        data: bytes, bytearray, array or uint8 array with a whole file.
+        name: what to call it in an error.
+        scaling: range of values of a 16-bit grey PNG; None for the upper 8 of its bits. Others
+            are not changed by it.
+        reduced: whether the picture is only wanted for
+            :func:`~anomaly_detector.preprocessing.shrink`: a JPEG that is large enough is then
+            decoded at 1/2, 1/4 or 1/8 of its size, which costs less and is as close to area
+            averaging. Its size on both sides must be a multiple of that.
+
+    Returns:
+        BGR pixels, uint8 [H, W, 3]; ``mono`` [H, W] for a 16-bit grey PNG with a scaling.
+
+    Raises:
+        ImageError: it is empty, damaged, of another format or too large.
+    """
+    buffer = _buffer(data, name)
     if buffer.size == 0:
-        raise ImageError(f"{name} is empty: no picture in it")
+        raise ImageError(f"{name} is empty: no picture in it", reason="data")
+    header = read_header(buffer, name)
+    check_size(header.width, header.height, name)
+    if scaling is not None and header.is_grey16:
+        values = _imdecode(buffer, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION, name)
+        if values.ndim == 2 and values.dtype == np.uint16:  # no transparency added to it
+            return scale_to_8_bits(values, "mono", scaling)
+    scale = _reduction(header) if reduced else 1
+    # IGNORE_ORIENTATION: a robot's camera frame is used as it was recorded.
+    array = _imdecode(buffer, _REDUCED_FLAGS[scale] | cv2.IMREAD_IGNORE_ORIENTATION, name)
+    return Pixels(np.asarray(array, dtype=np.uint8), "bgr", scale)
+
+
+def _reduction(header: PictureHeader) -> int:
+    if header.format != "jpeg":
+        return 1
+    for scale in (8, 4, 2):
+        width, height = header.width // scale, header.height // scale
+        # Not a multiple: the last column would stand for fewer pixels and move all the others.
+        if (width * scale, height * scale) != (header.width, header.height):
+            continue
+        least = min(width, height)
+        if least >= _LEAST_REDUCED_SIDE:
+            return scale
+        if least >= _LEAST_REDUCED_EXACT and width % 64 == 0 and height % 64 == 0:
+            return scale
+    return 1
+
+
+def _imdecode(buffer: NDArray[np.uint8], flags: int, name: str) -> NDArray[Any]:
     try:
-        # IGNORE_ORIENTATION: a robot's camera frame is used as it was recorded.
-        array = cv2.imdecode(buffer, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        array = cv2.imdecode(buffer, flags)
     except cv2.error as error:
-        raise ImageError(f"{name} cannot be decoded: {str(error).strip()}") from error
+        raise ImageError(
+            f"{name} cannot be decoded: {shorten(error, 200)}", reason="decode"
+        ) from error
     if array is None:
         raise ImageError(
-            f"{name} with {buffer.size} bytes cannot be decoded: not a whole JPEG or PNG picture"
+            f"{name} with {buffer.size} bytes cannot be decoded: its pixels are damaged",
+            reason="decode",
         )
-    return Pixels(np.asarray(array, dtype=np.uint8), "bgr")
-
-
-def to_rgb(pixels: Pixels) -> NDArray[np.uint8]:
-    """Give a frame as uint8 RGB [H, W, 3], contiguous; its size is kept."""
-    if pixels.order == "rgb":
-        return np.ascontiguousarray(pixels.array)
-    return np.asarray(cv2.cvtColor(pixels.array, _TO_RGB[pixels.order]), dtype=np.uint8)
+    return np.asarray(array)

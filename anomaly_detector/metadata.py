@@ -15,7 +15,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 from anomaly_detector.errors import ModelError
-from anomaly_detector.preprocessing import INPUT_SIZE, RESIZE_METHOD
+from anomaly_detector.preprocessing import (
+    COMPATIBLE_RESIZE_METHODS,
+    INPUT_SIZE,
+    RESIZE_METHOD,
+)
 
 __all__ = ["FORMAT_VERSION", "METADATA_KEY", "Calibration", "ModelMetadata"]
 
@@ -144,12 +148,12 @@ class ModelMetadata:
             metrics=reader.mapping("metrics"),
             format_version=version,
         )
-        for name, got, wanted in (
-            ("input_size", metadata.input_size, INPUT_SIZE),
-            ("color_order", metadata.color_order, "rgb"),
-            ("resize_method", metadata.resize_method, RESIZE_METHOD),
+        for name, got, wanted, accepted in (
+            ("input_size", metadata.input_size, INPUT_SIZE, {INPUT_SIZE}),
+            ("color_order", metadata.color_order, "rgb", {"rgb"}),
+            ("resize_method", metadata.resize_method, RESIZE_METHOD, COMPATIBLE_RESIZE_METHODS),
         ):
-            if got != wanted:
+            if got not in accepted:
                 raise ModelError(
                     f"model {source}: {name} is {got!r}, this package prepares frames with "
                     f"{wanted!r}: train the model again with this version"

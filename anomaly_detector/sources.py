@@ -65,7 +65,7 @@ class Frame:
         name: file name, or the frame's number in a bag's topic or a video as six digits.
         stamp_ns: header stamp of a bag's message, or time since the start of a video, in
             nanoseconds; None for a folder of images.
-        pixels: the picture, full size.
+        pixels: the picture, full size unless a reduced one was asked for.
     """
 
     name: str
@@ -99,6 +99,8 @@ class FrameSource(abc.ABC):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.unreadable: list[UnreadableFrame] = []
+        # Whether the newest pass may decode JPEG at reduced scale.
+        self._reduced = False
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -151,23 +153,30 @@ class FrameSource(abc.ABC):
         Raises:
             SourceError: at the end, when not one frame was readable.
         """
-        return self._readable(self._frames())
+        return self._readable(self._frames(), reduced=False)
 
-    def mapped(self, function: Callable[[Frame], _T], workers: int = 1) -> Iterator[_T]:
+    def mapped(
+        self, function: Callable[[Frame], _T], workers: int = 1, *, reduced: bool = False
+    ) -> Iterator[_T]:
         """Yield ``function`` of the readable frames, in order.
 
         Args:
             function: called once for every readable frame; with several workers from any thread.
             workers: threads that decode and call ``function`` at the same time. A bag's messages
                 and a video's frames are read in one thread; of a video, that decodes them too.
+            reduced: whether the frames are only wanted for
+                :func:`~anomaly_detector.preprocessing.shrink`, so that JPEG may be decoded at
+                reduced scale (:func:`~anomaly_detector.image.decode_encoded_bytes`). The node
+                does so too.
 
         Raises:
             SourceError: at the end, when not one frame was readable.
         """
-        return self._readable(self._mapped(function, workers))
+        return self._readable(self._mapped(function, workers), reduced=reduced)
 
-    def _readable(self, items: Iterator[_T | UnreadableFrame]) -> Iterator[_T]:
+    def _readable(self, items: Iterator[_T | UnreadableFrame], *, reduced: bool) -> Iterator[_T]:
         self.unreadable = []
+        self._reduced = reduced
         count = 0
         for item in items:
             if isinstance(item, UnreadableFrame):
@@ -206,10 +215,10 @@ class ImageFilesSource(FrameSource):
         return f"{self.path.resolve()}|{lines}"
 
     def _frames(self) -> Iterator[Frame | UnreadableFrame]:
-        return map(_read_image_file, self.files)
+        return (_read_image_file(file, self._reduced) for file in self.files)
 
     def _pending(self) -> Iterator[_PendingFrame]:
-        return (partial(_read_image_file, file) for file in self.files)
+        return (partial(_read_image_file, file, self._reduced) for file in self.files)
 
 
 class ImageFolderSource(ImageFilesSource):
@@ -228,9 +237,9 @@ class ImageFolderSource(ImageFilesSource):
         super().__init__(path, files)
 
 
-def _read_image_file(file: Path) -> Frame | UnreadableFrame:
+def _read_image_file(file: Path, reduced: bool) -> Frame | UnreadableFrame:
     try:
-        pixels = decode_encoded_bytes(file.read_bytes(), file.name)
+        pixels = decode_encoded_bytes(file.read_bytes(), file.name, reduced=reduced)
     except (ImageError, OSError) as error:
         return UnreadableFrame(file.name, str(error))
     return Frame(file.name, None, pixels)
@@ -286,18 +295,22 @@ class BagSource(FrameSource):
                     reason = f"message cannot be deserialized: {error}"
                     yield partial(_same, UnreadableFrame(name, reason))
                     continue
-                yield partial(_decode_message, message, connection.msgtype, name)
+                yield partial(_decode_message, message, connection.msgtype, name, self._reduced)
 
 
 def _same(item: Frame | UnreadableFrame) -> Frame | UnreadableFrame:
     return item
 
 
-def _decode_message(message: Any, message_type: str, name: str) -> Frame | UnreadableFrame:
+def _decode_message(
+    message: Any, message_type: str, name: str, reduced: bool
+) -> Frame | UnreadableFrame:
     stamp = message.header.stamp
     try:
-        decode = decode_compressed if message_type == _IMAGE_TYPES[1] else decode_image
-        pixels = decode(message)
+        if message_type == _IMAGE_TYPES[1]:
+            pixels = decode_compressed(message, reduced=reduced)
+        else:
+            pixels = decode_image(message)
     except ImageError as error:
         return UnreadableFrame(name, str(error))
     return Frame(name, int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec), pixels)

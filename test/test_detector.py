@@ -139,3 +139,9 @@ def test_wrong_metadata_is_refused(field: str, value: object, reason: str) -> No
     raw = json.loads(METADATA.to_json()) | {field: value}
     with pytest.raises(ModelError, match=reason):
         ModelMetadata.from_json(json.dumps(raw), "m.onnx")
+
+
+def test_a_model_of_a_compatible_older_resize_method_is_loaded() -> None:
+    raw = json.loads(METADATA.to_json()) | {"resize_method": "linear256-area64/1"}
+    metadata = ModelMetadata.from_json(json.dumps(raw), "m.onnx")
+    assert metadata.resize_method == "linear256-area64/1"

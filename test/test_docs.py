@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from anomaly_detector.encodings import ENCODINGS
+from anomaly_detector.errors import IMAGE_ERROR_REASONS
 from anomaly_detector.ros.parameters import PARAMETERS
 from training.cli import main
 
@@ -42,3 +44,12 @@ def test_readme_names_only_verbs_that_exist() -> None:
             with pytest.raises(SystemExit) as end:
                 run([verb, "--help"])
             assert end.value.code == 0, f"python -m {command} {verb}"
+
+
+def test_cameras_lists_the_encodings_and_the_reasons() -> None:
+    text = (ROOT / "docs" / "cameras.md").read_text()
+    rows = table_between(text, "<!-- encodings", "<!-- /encodings -->")
+    listed = {name for row in rows for name in re.findall(r"`(\w+)`", row[0])}
+    assert listed == set(ENCODINGS)
+    reasons = [row[0].strip("`") for row in table_between(text, "## Dropped frames", "\0")]
+    assert reasons == list(IMAGE_ERROR_REASONS)

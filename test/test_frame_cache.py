@@ -135,11 +135,30 @@ def test_a_changed_recording_is_read_again(
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
-def test_another_resize_method_makes_another_entry(
-    drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("workers", [1, 2])
+def test_large_jpeg_is_decoded_at_reduced_scale_as_in_scoring(workers: int, tmp_path: Path) -> None:
+    folder = tmp_path / "drive"
+    folder.mkdir()
+    generator = np.random.default_rng(6)
+    for index in range(3):
+        coarse = generator.integers(0, 256, (12, 16, 3), np.uint8)
+        picture = cv2.resize(coarse, (640, 480), interpolation=cv2.INTER_CUBIC)
+        write_frame(folder / f"{index}.jpg", np.asarray(picture, np.uint8))
+    frames = cached(folder, tmp_path / "cache", workers)
+    source = open_source(folder)
+    # Whoever wants the picture itself gets all of it.
+    assert [frame.pixels.array.shape for frame in source] == [(480, 640, 3)] * 3
+    reduced = list(source.mapped(lambda frame: frame.pixels, reduced=True))
+    assert [pixels.array.shape for pixels in reduced] == [(240, 320, 3)] * 3
+    np.testing.assert_array_equal(frames.images, [shrink(pixels) for pixels in reduced])
+
+
+@pytest.mark.parametrize("method", ["RESIZE_METHOD", "DECODE_METHOD"])
+def test_another_method_makes_another_entry(
+    method: str, drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cached(drive, tmp_path / "cache")
-    monkeypatch.setattr(frame_cache, "RESIZE_METHOD", "other/2")
+    monkeypatch.setattr(frame_cache, method, "other/2")
     cached(drive, tmp_path / "cache")
     assert len(list((tmp_path / "cache").iterdir())) == 2
 

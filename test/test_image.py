@@ -89,7 +89,7 @@ def test_yuv422_keeps_grey() -> None:
     [
         ({"encoding": "theora"}, "encoding 'theora' is not supported"),
         ({"encoding": ""}, "encoding '' is not supported"),
-        ({"encoding": "32FC1"}, "encoding '32FC1' is not supported"),
+        ({"encoding": "32FC1"}, "32FC1 is depth or infrared, .* set image_scaling"),
         ({"step": WIDTH * 3 - 1}, "step is 23 bytes but a row of 8 rgb8 pixels has 24"),
         ({"step": 0}, "step is 0 bytes"),
         ({"height": HEIGHT + 1}, "was cut short"),
@@ -120,9 +120,10 @@ def test_compressed_images_keep_their_colors(suffix: str) -> None:
     ("kind", "data", "reason"),
     [
         ("jpeg", b"", "is empty"),
-        ("jpeg", b"no picture", "not a whole JPEG or PNG"),
+        ("jpeg", b"no picture", "not a JPEG, PNG"),
         ("png", b"\x89PNG\r\n\x1a\n", "cannot be decoded"),
         ("16UC1; compressedDepth png", b"x", "depth is not a camera picture"),
+        ("16UC1; png compressed ", b"x", "depth or infrared"),
     ],
 )
 def test_damaged_compressed_images_are_refused(kind: str, data: bytes, reason: str) -> None:

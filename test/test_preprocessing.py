@@ -18,7 +18,12 @@ def smooth_picture(height: int, width: int) -> NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize(
-    "size", [(480, 640), (512, 512), (720, 1280), (1080, 1920), (640, 480), (120, 160), (65, 63)]
+    "size",
+    [
+        *[(480, 640), (512, 512), (720, 1280), (1080, 1920), (640, 480), (120, 160), (65, 63)],
+        *[(240, 320), (480, 848), (768, 1024), (1280, 720), (1920, 1080), (1079, 1917), (333, 517)],
+        *[(400, 150), (1201, 701), (2160, 3840)],
+    ],
 )
 def test_shrink_is_close_to_area_averaging(size: tuple[int, int]) -> None:
     picture = smooth_picture(*size)
@@ -39,9 +44,29 @@ def test_tiny_frames_give_an_input_too(size: tuple[int, int]) -> None:
     np.testing.assert_array_equal(shrink(Pixels(picture, "rgb")), 50)
 
 
+def test_noise_is_averaged_away() -> None:
+    noise = np.random.default_rng(0).integers(96, 160, (480, 640, 3), np.uint8)
+    area = cv2.resize(noise, (64, 64), interpolation=cv2.INTER_AREA).astype(int)
+    sampled = cv2.resize(noise, (64, 64), interpolation=cv2.INTER_LINEAR).astype(int)
+    assert np.abs(sampled - area).mean() > 7  # what a resize without averaging gives
+    assert np.abs(shrink(Pixels(noise, "rgb")).astype(int) - area).mean() < 3.5
+
+
+@pytest.mark.parametrize("size", [(720, 1280), (480, 640), (600, 1024), (1079, 1917), (240, 320)])
+def test_shrink_does_not_move_the_picture(size: tuple[int, int]) -> None:
+    ramp = np.linspace(20, 220, size[0])[:, None, None] + np.zeros((1, size[1], 3))
+    picture = ramp.round().astype(np.uint8)
+    for picked in (picture, picture[::-1]):
+        area = cv2.resize(picked.astype(np.float32), (64, 64), interpolation=cv2.INTER_AREA)
+        shifted = shrink(Pixels(np.ascontiguousarray(picked), "rgb")) - area
+        # One output row is three grey levels: a tenth of a row would be 0.3.
+        assert np.abs(shifted[1:-1].mean()) < 0.15
+
+
+@pytest.mark.parametrize("size", [(300, 400), (720, 1280), (480, 848), (1079, 1917), (120, 160)])
 @pytest.mark.parametrize("order", ["bgr", "rgba", "bgra", "mono"])
-def test_channel_order_is_fixed(order: ColorOrder) -> None:
-    rgb = smooth_picture(300, 400)
+def test_channel_order_is_fixed(order: ColorOrder, size: tuple[int, int]) -> None:
+    rgb = smooth_picture(*size)
     array = {
         "bgr": rgb[..., ::-1],
         "rgba": np.dstack([rgb, rgb[..., 0]]),

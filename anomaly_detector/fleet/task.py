@@ -15,6 +15,7 @@ from anomaly_detector.batch_scoring import BATCH_SIZE
 from anomaly_detector.decision import DecisionSettings
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
+from anomaly_detector.image import DECODE_METHOD
 from anomaly_detector.preprocessing import RESIZE_METHOD
 from anomaly_detector.scoring import ScoreSummary, write_scores
 from anomaly_detector.sources import is_bag, open_source, path_identity
@@ -61,7 +62,7 @@ class ScoreTask:
         parts = [
             *(path_identity(Path(self.source)), self.model_sha256, self.topic, self.fps),
             *(self.threshold, self.providers, asdict(self.decision)),
-            *(anomaly_detector.__version__, RESIZE_METHOD),
+            *(anomaly_detector.__version__, DECODE_METHOD, RESIZE_METHOD),
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

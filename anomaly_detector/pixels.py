@@ -1,0 +1,147 @@
+"""Decoded frames: their channel order, their limits, and a region of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from anomaly_detector.errors import AnomalyDetectorError, ImageError
+
+__all__ = [
+    "MAX_PIXELS",
+    "MAX_SIDE",
+    "ColorOrder",
+    "Pixels",
+    "RegionOfInterest",
+    "check_size",
+    "crop",
+    "to_rgb",
+]
+
+ColorOrder = Literal["rgb", "bgr", "rgba", "bgra", "mono"]
+
+MAX_PIXELS = 40_000_000
+"""Larger frames are refused: 8K video has 33 million; what has more is damaged or an attack."""
+
+MAX_SIDE = 65_535
+"""Longer sides are refused; JPEG cannot say more either."""
+
+_TO_RGB = {
+    "bgr": cv2.COLOR_BGR2RGB,
+    "rgba": cv2.COLOR_RGBA2RGB,
+    "bgra": cv2.COLOR_BGRA2RGB,
+    "mono": cv2.COLOR_GRAY2RGB,
+}
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """A decoded frame of any size.
+
+    Attributes:
+        array: uint8, [H, W, C], or [H, W] for ``mono``. May be a view of a message's buffer with
+            padded rows; do not write to it.
+        order: the meaning of the channels.
+        scale: how many times smaller than the camera's frame it is on each side: 1, or 2, 4 or 8
+            for a JPEG that was decoded at reduced scale.
+        invalid: number of pixels that held no value (NaN or infinite) and are 0 now.
+    """
+
+    array: NDArray[np.uint8]
+    order: ColorOrder
+    scale: int = 1
+    invalid: int = 0
+
+
+@dataclass(frozen=True)
+class RegionOfInterest:
+    """The part of a frame that is looked at, in pixels of the camera's frame.
+
+    Attributes:
+        x: first column.
+        y: first row.
+        width: number of columns; 0 for all up to the right edge.
+        height: number of rows; 0 for all down to the lower edge.
+
+    Raises:
+        AnomalyDetectorError: a negative value.
+    """
+
+    x: int = 0
+    y: int = 0
+    width: int = 0
+    height: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("x", "y", "width", "height"):
+            if getattr(self, name) < 0:
+                raise AnomalyDetectorError(
+                    f"region of interest has {name} {getattr(self, name)}: "
+                    "give 0 or more; width and height 0 reach to the frame's edge"
+                )
+
+    @property
+    def is_whole_frame(self) -> bool:
+        """Tell whether nothing is cut off, whatever the frame's size."""
+        return self == RegionOfInterest()
+
+
+def crop(pixels: Pixels, roi: RegionOfInterest) -> Pixels:
+    """Cut a region out of a frame, as a view: no pixel is copied.
+
+    Raises:
+        ImageError: the region does not lie inside the frame, or the frame was decoded at reduced
+            scale, where the region's edges may lie between pixels.
+    """
+    if roi.is_whole_frame:
+        return pixels
+    height, width = pixels.array.shape[:2]
+    if pixels.scale != 1:
+        raise ImageError(
+            f"region of interest {_text(roi)} cannot be cut from a JPEG decoded at 1/{pixels.scale}"
+            " of its size: decode it at full size",
+            reason="roi",
+        )
+    right = roi.x + roi.width if roi.width else width
+    bottom = roi.y + roi.height if roi.height else height
+    if roi.x >= width or roi.y >= height or right > width or bottom > height:
+        raise ImageError(
+            f"region of interest {_text(roi)} is not inside the frame of {width}x{height}: "
+            "give one that fits the camera",
+            reason="roi",
+        )
+    return Pixels(pixels.array[roi.y : bottom, roi.x : right], pixels.order, invalid=pixels.invalid)
+
+
+def _text(roi: RegionOfInterest) -> str:
+    return f"x {roi.x}, y {roi.y}, width {roi.width}, height {roi.height}"
+
+
+def check_size(width: int, height: int, name: str) -> None:
+    """Refuse sizes that no camera has, before anything is allocated.
+
+    Raises:
+        ImageError: zero, negative or giant.
+    """
+    if height <= 0 or width <= 0:
+        raise ImageError(
+            f"{name} has size {width}x{height}: the camera driver sends empty frames",
+            reason="size",
+        )
+    if width > MAX_SIDE or height > MAX_SIDE or height * width > MAX_PIXELS:
+        raise ImageError(
+            f"{name} has size {width:.4g}x{height:.4g}, more than {MAX_PIXELS} pixels or "
+            f"{MAX_SIDE} on a side: its header is damaged",
+            reason="size",
+        )
+
+
+def to_rgb(pixels: Pixels) -> NDArray[np.uint8]:
+    """Give a frame as uint8 RGB [H, W, 3], contiguous; its size is kept."""
+    if pixels.order == "rgb":
+        return np.ascontiguousarray(pixels.array)
+    return np.asarray(cv2.cvtColor(pixels.array, _TO_RGB[pixels.order]), dtype=np.uint8)
