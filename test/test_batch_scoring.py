@@ -37,12 +37,18 @@ def make_source(kind: str, folder: Path) -> Path:
         path = write_images(folder / "drive", FRAMES)
         (path / "frame_20.png").write_bytes(b"broken")
         return path
+    if kind == "large":  # large enough for decoding at reduced scale
+        path = folder / "drive"
+        path.mkdir()
+        for index, frame in enumerate(FRAMES):
+            cv2.imwrite(str(path / f"{index}.jpg"), cv2.resize(frame, (512, 512)))
+        return path
     if kind == "video":
         return write_video(folder / "drive.avi", FRAMES)
     return write_bag(folder / "drive", FRAMES, compressed=kind == "compressed", storage="mcap")
 
 
-@pytest.mark.parametrize("kind", ["folder", "bag", "compressed", "video"])
+@pytest.mark.parametrize("kind", ["folder", "large", "bag", "compressed", "video"])
 def test_workers_and_batches_change_no_byte(kind: str, tmp_path: Path, trained_model: Path) -> None:
     path = make_source(kind, tmp_path)
     detector = Detector(trained_model)
