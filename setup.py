@@ -59,6 +59,8 @@ setup(
             "opencv-python-headless>=4.5",
             "rosbags>=0.10",
         ],
+        # For 'python -m anomaly_detector score --scheduler' on a Dask cluster.
+        "fleet": ["dask>=2024.1", "distributed>=2024.1"],
         "gpu": [
             "onnxruntime-gpu>=1.17",
             "opencv-python-headless>=4.5",

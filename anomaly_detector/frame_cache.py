@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +22,9 @@ from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.files import atomic_directory, user_cache_folder
 from anomaly_detector.image import DECODE_METHOD
 from anomaly_detector.preprocessing import INPUT_SIZE, RESIZE_METHOD, shrink
-from anomaly_detector.sources import Frame, FrameSource, UnreadableFrame
+from anomaly_detector.sources import Frame, FrameSource, UnreadableFrame, usable_cores
 
-__all__ = ["CachedFrames", "cache_frames", "default_cache_folder"]
+__all__ = ["CachedFrames", "ShrunkFrame", "cache_frames", "default_cache_folder", "shrunk_frame"]
 
 _FRAME_BYTES = INPUT_SIZE * INPUT_SIZE * 3
 
@@ -70,8 +71,8 @@ def cache_frames(
     Args:
         source: the recording.
         folder: where the cache lies; None for :func:`default_cache_folder`.
-        workers: frames decoded at the same time, where the recording allows it; None for one
-            per processor. The cache's bytes do not depend on it.
+        workers: frames decoded at the same time; None for one per processor core. The cache's
+            bytes do not depend on it.
         progress: show a progress bar on stderr.
 
     Raises:
@@ -83,7 +84,7 @@ def cache_frames(
     entry = (default_cache_folder() if folder is None else folder) / key
     if not (entry / "index.json").is_file():
         try:
-            _build(source, entry, workers or os.cpu_count() or 1, progress)
+            _build(source, entry, workers or usable_cores(), progress)
         except OSError as error:
             # Another process may have finished the same entry first: theirs is as good.
             if not (entry / "index.json").is_file():
@@ -100,7 +101,7 @@ def _build(source: FrameSource, entry: Path, workers: int, progress: bool) -> No
     with atomic_directory(entry) as folder:
         with (folder / "frames.u8").open("wb") as file:
             bar = tqdm(
-                source.mapped(_shrunk, workers, reduced=True),
+                source.mapped(shrunk_frame, workers, reduced=True),
                 f"reading {source.path.name}",
                 len(source),
                 unit="frame",
@@ -118,8 +119,23 @@ def _build(source: FrameSource, entry: Path, workers: int, progress: bool) -> No
         (folder / "index.json").write_text(json.dumps(index))
 
 
-def _shrunk(frame: Frame) -> tuple[str, int | None, NDArray[np.uint8]]:
-    return frame.name, frame.stamp_ns, shrink(frame.pixels)
+class ShrunkFrame(NamedTuple):
+    """One frame of a recording at the model's input size.
+
+    Attributes:
+        name: see :class:`anomaly_detector.sources.Frame`.
+        stamp_ns: likewise.
+        image: uint8 [64, 64, 3] RGB.
+    """
+
+    name: str
+    stamp_ns: int | None
+    image: NDArray[np.uint8]
+
+
+def shrunk_frame(frame: Frame) -> ShrunkFrame:
+    """Shrink a frame of a recording."""
+    return ShrunkFrame(frame.name, frame.stamp_ns, shrink(frame.pixels))
 
 
 def _load(path: Path, entry: Path) -> CachedFrames:

@@ -1,16 +1,21 @@
-"""``python -m anomaly_detector score``: a recording in, CSV files of scores and alarms out."""
+"""``python -m anomaly_detector score``: recordings in, CSV files of scores and alarms out."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+import time
 from pathlib import Path
 
-from anomaly_detector.decision import add_decision_arguments, decision_settings
+from anomaly_detector.batch_scoring import BATCH_SIZE
+from anomaly_detector.decision import DecisionSettings, add_decision_arguments, decision_settings
 from anomaly_detector.detector import Detector
+from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.fleet.job import FleetOptions, score_fleet
+from anomaly_detector.fleet.summary import summary_table
 from anomaly_detector.resources import resolve_model
 from anomaly_detector.scoring import write_scores
-from anomaly_detector.sources import open_source
+from anomaly_detector.sources import expand_sources, open_source
 
 __all__ = ["add_arguments", "run"]
 
@@ -21,28 +26,71 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     parser.add_argument("--model", required=True, help="model file, or name of a shipped model")
     parser.add_argument(
-        "--input", required=True, metavar="SOURCE", help="image folder, bag or video to score"
+        "--input", nargs="+", required=True, metavar="SOURCE",
+        help="image folders, bags or videos to score, or quoted patterns such as 'runs/*'",
+    )  # fmt: skip
+    output = parser.add_mutually_exclusive_group(required=True)
+    output.add_argument("--output", type=Path, help="CSV file to write, of one recording")
+    output.add_argument(
+        "--output-dir", type=Path, metavar="DIR",
+        help="folder for the tables of many recordings, a summary and a report; run again after "
+        "a break, it goes on where it stopped",
+    )  # fmt: skip
+    parser.add_argument(
+        "--events", type=Path, help="with --output: CSV file for the alarms, one row each"
     )
-    parser.add_argument("--output", type=Path, required=True, help="CSV file to write")
-    parser.add_argument("--events", type=Path, help="CSV file for the alarms, one row each")
     parser.add_argument("--topic", help="image topic, for a bag with more than one")
     parser.add_argument(
         "--fps", type=float, help="frames a second of an image folder, which has no time stamps"
     )
     parser.add_argument("--threshold", type=float, help="instead of the model's own")
     parser.add_argument("--providers", nargs="+", help="ONNX Runtime execution providers, in order")
+    parser.add_argument(
+        "--workers", type=int,
+        help="processor cores to use (default: all); with --scheduler, threads for each recording "
+        "(default: 1). The tables do not depend on it",
+    )  # fmt: skip
+    parser.add_argument(
+        "--batch-size", type=int, default=BATCH_SIZE,
+        help="frames a run of the network (default %(default)s); the tables do not depend on it",
+    )  # fmt: skip
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS",
+        help="with --output-dir: score on a Dask cluster, such as tcp://10.0.0.5:8786",
+    )  # fmt: skip
+    parser.add_argument(
+        "--retries", type=int, default=1,
+        help="with --output-dir: times that a recording is tried again after an error "
+        "(default %(default)s)",
+    )  # fmt: skip
     add_decision_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command line; gives the exit code."""
+    """Run the command line; gives the exit code: 1 when a recording could not be scored."""
     decision = decision_settings(arguments)
-    source = open_source(arguments.input, arguments.topic)
-    detector = Detector(
-        resolve_model(arguments.model),
-        providers=arguments.providers,
-        threshold=arguments.threshold,
-    )
+    sources = expand_sources(arguments.input)
+    model = resolve_model(arguments.model)
+    if arguments.output_dir is not None:
+        return _score_many(arguments, model, sources, decision)
+    if len(sources) > 1:
+        raise AnomalyDetectorError(
+            f"--output {arguments.output} is for one recording, --input gives {len(sources)}: "
+            "give --output-dir DIR"
+        )
+    if arguments.scheduler is not None:
+        raise AnomalyDetectorError(
+            f"--scheduler {arguments.scheduler} works with --output-dir DIR, not with --output"
+        )
+    return _score_one(arguments, model, sources[0], decision)
+
+
+def _score_one(
+    arguments: argparse.Namespace, model: Path, path: str, decision: DecisionSettings
+) -> int:
+    source = open_source(path, arguments.topic)
+    detector = Detector(model, providers=arguments.providers, threshold=arguments.threshold)
+    start = time.perf_counter()
     summary = write_scores(
         detector,
         source,
@@ -50,7 +98,10 @@ def run(arguments: argparse.Namespace) -> int:
         decision=decision,
         events=arguments.events,
         fps=arguments.fps,
+        workers=arguments.workers,
+        batch_size=arguments.batch_size,
     )
+    rate = summary.scored / (time.perf_counter() - start)
     for item in source.unreadable[:_MAX_NAMED]:
         print(f"warning: {item.name} skipped: {item.reason}", file=sys.stderr)
     if summary.unreadable > _MAX_NAMED:
@@ -58,6 +109,46 @@ def run(arguments: argparse.Namespace) -> int:
     print(
         f"{arguments.output}: {summary.scored} frames scored, {summary.flagged} anomalous at "
         f"threshold {detector.threshold:.6g}, {summary.alarms} alarms, "
-        f"{summary.unreadable} unreadable"
+        f"{summary.unreadable} unreadable, {rate:.0f} frames/s"
     )
+    return 0
+
+
+def _score_many(
+    arguments: argparse.Namespace, model: Path, sources: list[str], decision: DecisionSettings
+) -> int:
+    if arguments.events is not None:
+        raise AnomalyDetectorError(
+            f"--events {arguments.events} goes with --output: --output-dir has a table of alarms "
+            "for each recording"
+        )
+    start = time.perf_counter()
+    job = score_fleet(
+        FleetOptions(
+            sources,
+            model,
+            arguments.output_dir,
+            workers=arguments.workers,
+            scheduler=arguments.scheduler,
+            retries=arguments.retries,
+            topic=arguments.topic,
+            fps=arguments.fps,
+            threshold=arguments.threshold,
+            providers=arguments.providers,
+            decision=decision,
+            batch_size=arguments.batch_size,
+        )
+    )
+    print(summary_table(job.results))
+    print(
+        f"{arguments.output_dir}: threshold {job.threshold:.6g}, {job.kept} recordings kept from "
+        f"an earlier run, {time.perf_counter() - start:.1f} s"
+    )
+    if job.failed:
+        for result in job.failed[:_MAX_NAMED]:
+            print(f"warning: {result.name} failed: {result.error}", file=sys.stderr)
+        raise AnomalyDetectorError(
+            f"{len(job.failed)} of {len(job.results)} recordings could not be scored, see "
+            f"{arguments.output_dir / 'summary.csv'}: run the same command again to try just these"
+        )
     return 0

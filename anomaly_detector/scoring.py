@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from anomaly_detector.batch_scoring import BATCH_SIZE, check_fps, score_recording, stamp_at
 from anomaly_detector.decision import AlarmEvent, DecisionFilter, DecisionSettings
 from anomaly_detector.detector import Detection, Detector
 from anomaly_detector.errors import AnomalyDetectorError
@@ -45,18 +46,34 @@ EVENT_COLUMNS = (
 
 @dataclass(frozen=True)
 class ScoreSummary:
-    """What :func:`write_scores` did: frames scored, flagged and skipped, and alarms."""
+    """What :func:`write_scores` did.
+
+    Attributes:
+        scored: frames scored.
+        flagged: of these at or above the threshold.
+        unreadable: frames skipped.
+        alarms: raised by the decision over time.
+        peak_score: highest score.
+        first_stamp_ns: of the first frame scored; None without stamps.
+        last_stamp_ns: of the last one; likewise.
+    """
 
     scored: int
     flagged: int
     unreadable: int
     alarms: int
+    peak_score: float
+    first_stamp_ns: int | None
+    last_stamp_ns: int | None
 
 
 def score_frames(
     detector: Detector, source: FrameSource, *, fps: float | None = None
 ) -> Iterator[tuple[Frame, Detection]]:
-    """Score a recording frame by frame, exactly as the node does.
+    """Score a recording frame by frame, exactly as the node does, with pictures and maps.
+
+    Where only scores are wanted, :func:`anomaly_detector.batch_scoring.score_recording` gives the
+    same ones faster.
 
     Args:
         detector: the model.
@@ -69,13 +86,11 @@ def score_frames(
         ModelError: the model fails.
         AnomalyDetectorError: ``fps`` is not positive.
     """
-    if fps is not None and not (fps > 0.0 and math.isfinite(fps)):
-        raise AnomalyDetectorError(f"frame rate is {fps}: give a positive number, such as 20")
+    check_fps(fps)
     # As the node does, which decodes large JPEG at reduced scale.
     for index, frame in enumerate(source.mapped(_itself, reduced=True)):
-        if fps is not None and frame.stamp_ns is None:
-            frame = replace(frame, stamp_ns=round(index * 1e9 / fps))
-        yield frame, detector.detect(frame.pixels)
+        stamped = replace(frame, stamp_ns=stamp_at(frame.stamp_ns, index, fps))
+        yield stamped, detector.detect(frame.pixels)
 
 
 def _itself(frame: Frame) -> Frame:
@@ -90,13 +105,15 @@ def write_scores(
     decision: DecisionSettings | None = None,
     events: Path | None = None,
     fps: float | None = None,
+    workers: int | None = None,
+    batch_size: int = BATCH_SIZE,
     progress: bool = True,
 ) -> ScoreSummary:
     """Score a recording into a CSV file with the columns of :data:`SCORE_COLUMNS`.
 
     The stamp is in seconds with nine decimals, empty for a folder of images without ``fps``;
     is_anomaly (the single frame) and alarm (the decision over time) are 0 or 1. The files appear
-    when all frames are scored.
+    when all frames are scored. Their bytes depend neither on ``workers`` nor on ``batch_size``.
 
     Args:
         detector: the model.
@@ -105,6 +122,8 @@ def write_scores(
         decision: when an alarm is raised and cleared; None for the defaults.
         events: CSV file for the alarms, with the columns of :data:`EVENT_COLUMNS`; None for none.
         fps: as for :func:`score_frames`.
+        workers: as for :func:`anomaly_detector.batch_scoring.score_recording`.
+        batch_size: likewise.
         progress: show a progress bar on stderr.
 
     Raises:
@@ -117,6 +136,9 @@ def write_scores(
         raise AnomalyDetectorError(f"{output} is given for scores and events: name two files")
     decisions = DecisionFilter(DecisionSettings() if decision is None else decision)
     scored = flagged = 0
+    peak = -math.inf
+    first_stamp: int | None = None
+    last_stamp: int | None = None
     alarms: list[AlarmEvent] = []
     with ExitStack() as stack:
         file = stack.enter_context(
@@ -124,14 +146,12 @@ def write_scores(
         )
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(SCORE_COLUMNS)
-        results = score_frames(detector, source, fps=fps)
-        for frame, detection in tqdm(
-            results, "scoring", len(source), unit="frame", disable=not progress
-        ):
+        results = score_recording(detector, source, fps=fps, workers=workers, batch_size=batch_size)
+        for frame in tqdm(results, "scoring", len(source), unit="frame", disable=not progress):
             state = decisions.update(
-                detection.score,
-                detection.normalized_score,
-                detection.is_anomaly,
+                frame.score,
+                frame.normalized_score,
+                frame.is_anomaly,
                 stamp_ns=frame.stamp_ns,
                 name=frame.name,
             )
@@ -141,20 +161,25 @@ def write_scores(
                 [
                     frame.name,
                     _stamp_text(frame.stamp_ns),
-                    format_score(detection.score),
-                    int(detection.is_anomaly),
-                    format_score(detection.normalized_score),
+                    format_score(frame.score),
+                    int(frame.is_anomaly),
+                    format_score(frame.normalized_score),
                     int(state.is_alarm),
                 ]
             )
             scored += 1
-            flagged += detection.is_anomaly
+            flagged += frame.is_anomaly
+            peak = max(peak, frame.score)
+            first_stamp = frame.stamp_ns if scored == 1 else first_stamp
+            last_stamp = frame.stamp_ns
         last = decisions.finish()
         if last is not None:
             alarms.append(last)
         if events is not None:
             _write_events(alarms, stack.enter_context(atomic_path(events)))
-    return ScoreSummary(scored, flagged, len(source.unreadable), len(alarms))
+    return ScoreSummary(
+        scored, flagged, len(source.unreadable), len(alarms), peak, first_stamp, last_stamp
+    )
 
 
 def _write_events(alarms: list[AlarmEvent], path: Path) -> None:

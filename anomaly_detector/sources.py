@@ -8,6 +8,7 @@ source that yields nothing at all is an error.
 from __future__ import annotations
 
 import abc
+import glob
 import os
 import re
 from collections import deque
@@ -15,8 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import cv2
 import numpy as np
@@ -34,12 +36,15 @@ __all__ = [
     "ImageFolderSource",
     "UnreadableFrame",
     "VideoSource",
+    "expand_sources",
     "find_image_topic",
     "is_bag",
     "list_image_topics",
     "natural_key",
     "open_bag",
     "open_source",
+    "path_identity",
+    "usable_cores",
 ]
 
 IMAGE_SUFFIXES = frozenset(
@@ -76,6 +81,13 @@ class UnreadableFrame:
     reason: str
 
 
+_PendingFrame: TypeAlias = Callable[[], "Frame | UnreadableFrame"]
+"""Decodes one frame whose bytes are at hand or in a file of their own; from any thread."""
+
+_WAITING_PER_WORKER = 4
+"""Frames begun or waiting for their turn, a worker: they bound the memory."""
+
+
 class FrameSource(abc.ABC):
     """A recording that can be read from start to end, any number of times.
 
@@ -98,19 +110,42 @@ class FrameSource(abc.ABC):
     def _frames(self) -> Iterator[Frame | UnreadableFrame]:
         """Yield every frame in order."""
 
+    def _pending(self) -> Iterator[_PendingFrame]:
+        """Yield what decodes each frame, in order; whole frames unless a subclass can do better."""
+        for item in self._frames():
+            yield partial(_same, item)
+
     def _mapped(
         self, function: Callable[[Frame], _T], workers: int
     ) -> Iterator[_T | UnreadableFrame]:
-        """Yield ``function`` of every frame in order; serial unless a subclass can do better."""
-        for item in self._frames():
-            yield item if isinstance(item, UnreadableFrame) else function(item)
+        """Yield ``function`` of every frame in order."""
+
+        def decode(pending: _PendingFrame) -> _T | UnreadableFrame:
+            item = pending()
+            return item if isinstance(item, UnreadableFrame) else function(item)
+
+        if workers <= 1:
+            yield from map(decode, self._pending())
+            return
+        # Threads, not processes: OpenCV decodes and resizes without the interpreter's lock.
+        # The queue keeps the order and bounds the results that wait for a slow first one.
+        with ThreadPoolExecutor(workers) as pool:
+            waiting: deque[Future[_T | UnreadableFrame]] = deque()
+            try:
+                for pending in self._pending():
+                    waiting.append(pool.submit(decode, pending))
+                    if len(waiting) >= _WAITING_PER_WORKER * workers:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
 
     @property
     def identity(self) -> str:
         """A text that tells this recording from others; changes when the files change."""
-        files = sorted(self.path.iterdir()) if self.path.is_dir() else [self.path]
-        stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
-        return f"{self.path.resolve()}|{stats}"
+        return path_identity(self.path)
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the readable frames in order.
@@ -127,8 +162,8 @@ class FrameSource(abc.ABC):
 
         Args:
             function: called once for every readable frame; with several workers from any thread.
-            workers: threads that read and call ``function`` at the same time. Only recordings
-                whose frames are files of their own can be read so; others are read in one thread.
+            workers: threads that decode and call ``function`` at the same time. A bag's messages
+                and a video's frames are read in one thread; of a video, that decodes them too.
             reduced: whether the frames are only wanted for
                 :func:`~anomaly_detector.preprocessing.shrink`, so that JPEG may be decoded at
                 reduced scale (:func:`~anomaly_detector.image.decode_encoded_bytes`). The node
@@ -182,31 +217,8 @@ class ImageFilesSource(FrameSource):
     def _frames(self) -> Iterator[Frame | UnreadableFrame]:
         return (_read_image_file(file, self._reduced) for file in self.files)
 
-    def _mapped(
-        self, function: Callable[[Frame], _T], workers: int
-    ) -> Iterator[_T | UnreadableFrame]:
-        if workers <= 1:
-            yield from super()._mapped(function, workers)
-            return
-
-        def read(file: Path) -> _T | UnreadableFrame:
-            item = _read_image_file(file, self._reduced)
-            return item if isinstance(item, UnreadableFrame) else function(item)
-
-        # Threads, not processes: OpenCV decodes and resizes without the interpreter's lock.
-        # The queue keeps the order and bounds the results that wait for a slow first one.
-        with ThreadPoolExecutor(workers) as pool:
-            waiting: deque[Future[_T | UnreadableFrame]] = deque()
-            try:
-                for file in self.files:
-                    waiting.append(pool.submit(read, file))
-                    if len(waiting) >= 8 * workers:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                for future in waiting:
-                    future.cancel()
+    def _pending(self) -> Iterator[_PendingFrame]:
+        return (partial(_read_image_file, file, self._reduced) for file in self.files)
 
 
 class ImageFolderSource(ImageFilesSource):
@@ -257,6 +269,9 @@ class BagSource(FrameSource):
         return f"{super().identity}|{self.topic}"
 
     def _frames(self) -> Iterator[Frame | UnreadableFrame]:
+        return (pending() for pending in self._pending())
+
+    def _pending(self) -> Iterator[_PendingFrame]:
         with open_bag(self.path) as reader:
             connections = [c for c in reader.connections if c.topic == self.topic]
             messages = reader.messages(connections=connections)
@@ -266,24 +281,33 @@ class BagSource(FrameSource):
                     connection, _, data = next(messages)
                 except StopIteration:
                     missing = self._count - index
-                    yield UnreadableFrame(name, f"the bag ends {missing} messages early")
+                    reason = f"the bag ends {missing} messages early"
+                    yield partial(_same, UnreadableFrame(name, reason))
                     return
                 except Exception as error:  # storage errors: sqlite, mcap, zstd, struct, ...
-                    yield UnreadableFrame(name, f"the bag is damaged from here on: {error}")
+                    reason = f"the bag is damaged from here on: {error}"
+                    yield partial(_same, UnreadableFrame(name, reason))
                     return
-                yield _decode_message(reader, connection, data, name, self._reduced)
+                try:
+                    # Here, not by the worker: a reader that is closed knows no types.
+                    message = reader.deserialize(data, connection.msgtype)
+                except Exception as error:  # whatever a damaged CDR payload runs into
+                    reason = f"message cannot be deserialized: {error}"
+                    yield partial(_same, UnreadableFrame(name, reason))
+                    continue
+                yield partial(_decode_message, message, connection.msgtype, name, self._reduced)
+
+
+def _same(item: Frame | UnreadableFrame) -> Frame | UnreadableFrame:
+    return item
 
 
 def _decode_message(
-    reader: Any, connection: Any, data: Any, name: str, reduced: bool
+    message: Any, message_type: str, name: str, reduced: bool
 ) -> Frame | UnreadableFrame:
-    try:
-        message = reader.deserialize(data, connection.msgtype)
-    except Exception as error:  # whatever a damaged CDR payload runs into
-        return UnreadableFrame(name, f"message cannot be deserialized: {error}")
     stamp = message.header.stamp
     try:
-        if connection.msgtype == _IMAGE_TYPES[1]:
+        if message_type == _IMAGE_TYPES[1]:
             pixels = decode_compressed(message, reduced=reduced)
         else:
             pixels = decode_image(message)
@@ -363,6 +387,63 @@ def open_source(path: str | Path, topic: str | None = None) -> FrameSource:
             f"({', '.join(sorted(VIDEO_SUFFIXES))}): give one of these or an image folder"
         )
     return source
+
+
+def expand_sources(texts: Sequence[str]) -> list[str]:
+    """Give the recordings that a command line names, each once.
+
+    Args:
+        texts: recordings, or shell patterns for them (``runs/2026-*``), which are expanded here
+            so that they can be quoted. Of a pattern's matches, files that are neither a bag nor a
+            video are left out.
+
+    Returns:
+        In the order given, a pattern's matches in natural order. What is no pattern stays as it
+        is, there or not.
+
+    Raises:
+        SourceError: a pattern matches no recording.
+    """
+    found: list[str] = []
+    for text in texts:
+        if Path(text).exists() or not re.search(r"[*?[]", text):
+            found.append(text)
+            continue
+        matches = [match for match in glob.glob(text, recursive=True) if _may_be_source(match)]
+        if not matches:
+            raise SourceError(
+                f"pattern {text} matches no folder, bag or video: check it with 'ls -d {text}'"
+            )
+        found += sorted(matches, key=natural_key)
+    unique: dict[Path, str] = {}
+    for text in found:
+        unique.setdefault(Path(text).resolve(), text)
+    return list(unique.values())
+
+
+def _may_be_source(text: str) -> bool:
+    path = Path(text)
+    return path.is_dir() or path.suffix.lower() in _BAG_SUFFIXES | VIDEO_SUFFIXES
+
+
+def path_identity(path: Path) -> str:
+    """Give a text that changes when a recording's files change (names, sizes, times).
+
+    Raises:
+        OSError: it is not there.
+    """
+    path.stat()
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
+    return f"{path.resolve()}|{stats}"
+
+
+def usable_cores() -> int:
+    """Give the number of processor cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        return os.cpu_count() or 1
 
 
 def is_bag(path: Path) -> bool:

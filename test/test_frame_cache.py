@@ -43,7 +43,7 @@ def forbid_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(frame: Frame) -> None:
         raise AssertionError(f"{frame.name} was read again")
 
-    monkeypatch.setattr(frame_cache, "_shrunk", fail)
+    monkeypatch.setattr(frame_cache, "shrunk_frame", fail)
 
 
 def test_frames_are_shrunk_in_natural_order(drive: Path, tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_an_interrupted_build_leaves_nothing_behind(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(frame_cache, "_shrunk", interrupt)
+        patch.setattr(frame_cache, "shrunk_frame", interrupt)
         with pytest.raises(KeyboardInterrupt):
             cached(drive, tmp_path / "cache", 2)
     assert list((tmp_path / "cache").iterdir()) == []
@@ -216,16 +216,16 @@ def test_a_damaged_entry_is_named_with_the_remedy(damage: str, drive: Path, tmp_
 def test_the_slower_of_two_builds_takes_the_entry_of_the_faster(
     drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shrunk = frame_cache._shrunk
+    shrunk = frame_cache.shrunk_frame
     others: list[CachedFrames] = []
 
     def overtaken(frame: Frame) -> tuple[str, int | None, NDArray[np.uint8]]:
         if frame.name == "39.png":
-            monkeypatch.setattr(frame_cache, "_shrunk", shrunk)
+            monkeypatch.setattr(frame_cache, "shrunk_frame", shrunk)
             others.append(cached(drive, tmp_path / "cache"))
         return shrunk(frame)
 
-    monkeypatch.setattr(frame_cache, "_shrunk", overtaken)
+    monkeypatch.setattr(frame_cache, "shrunk_frame", overtaken)
     frames = cached(drive, tmp_path / "cache")
     np.testing.assert_array_equal(frames.images, others[0].images)
     assert len(list((tmp_path / "cache").iterdir())) == 1
@@ -243,7 +243,7 @@ def test_a_full_disk_is_told_in_one_line(
     def full(frame: Frame) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(frame_cache, "_shrunk", full)
+    monkeypatch.setattr(frame_cache, "shrunk_frame", full)
     with pytest.raises(AnomalyDetectorError, match=r"No space left on device\): make room"):
         cached(drive, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []

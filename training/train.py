@@ -17,6 +17,7 @@ from anomaly_detector.calibration import (
 )
 from anomaly_detector.metadata import Calibration, ModelMetadata
 from anomaly_detector.preprocessing import INPUT_SIZE
+from anomaly_detector.sources import expand_sources
 from training.backend import import_keras
 from training.datasets import FrameSet, open_anomaly_set, open_frame_set, split_blocks
 from training.device import select_device
@@ -101,8 +102,12 @@ def prepare(options: TrainOptions) -> Job:
         frames = FrameSet([])
         lengths, anomalous_lengths = codes.normal_lengths, codes.anomalous_lengths
     else:
-        architecture = resolve_architecture(options.scorer, options.architecture)
-        options = replace(options, architecture=architecture)
+        options = replace(
+            options,
+            architecture=resolve_architecture(options.scorer, options.architecture),
+            data=expand_sources(options.data),
+            anomalies=expand_sources(options.anomalies),
+        )
         frames = _open(options, options.data)
         anomalies = (
             _open(options, options.anomalies, open_anomaly_set) if options.anomalies else None

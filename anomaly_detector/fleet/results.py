@@ -1,0 +1,166 @@
+"""The output folder of a job: three files a recording, and what tells that they are finished."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from anomaly_detector.files import atomic_path
+from anomaly_detector.fleet.task import ScoreOutcome, ScoreTask
+
+__all__ = ["ResultFolder", "SourceResult", "unique_names"]
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class SourceResult:
+    """One row of a job's summary.
+
+    Attributes:
+        name: of the result's files.
+        source: path of the recording.
+        status: ``scored`` or ``failed``.
+        frames: frames scored.
+        flagged: of these at or above the threshold.
+        alarms: raised by the decision over time.
+        unreadable: frames skipped.
+        duration_s: from the first stamp to the last, seconds; None without stamps.
+        peak_score: highest score; None when failed.
+        error: why it failed.
+    """
+
+    name: str
+    source: str
+    status: str
+    frames: int = 0
+    flagged: int = 0
+    alarms: int = 0
+    unreadable: int = 0
+    duration_s: float | None = None
+    peak_score: float | None = None
+    error: str = ""
+
+
+class ResultFolder:
+    """Writes and finds the results of recordings.
+
+    A recording's ``NAME.result.json`` is written after its tables and names their hashes and that
+    of all they depend on, so it is there only when they are whole and of this job.
+
+    Args:
+        path: the folder; made when the first result is written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def scores(self, name: str) -> Path:
+        """Give the path of a recording's table of scores."""
+        return self.path / f"{name}.scores.csv"
+
+    def events(self, name: str) -> Path:
+        """Give the path of a recording's table of alarms."""
+        return self.path / f"{name}.events.csv"
+
+    def _record(self, name: str) -> Path:
+        return self.path / f"{name}.result.json"
+
+    def finished(self, task: ScoreTask, digest: str) -> SourceResult | None:
+        """Give an earlier result, if it is whole and of the same recording, model and options."""
+        record = self._read(task.name)
+        try:
+            if record["format"] != _FORMAT or record["depends_on"] != digest:
+                return None
+            tables = (self.scores(task.name), self.events(task.name))
+            if record["tables"] != [_sha256(path.read_bytes()) for path in tables]:
+                return None
+            return SourceResult(**record["result"])
+        except (OSError, KeyError, TypeError):
+            return None
+
+    def _read(self, name: str) -> dict[str, Any]:
+        try:
+            record = json.loads(self._record(name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return record if isinstance(record, dict) else {}
+
+    def write(self, task: ScoreTask, digest: str, outcome: ScoreOutcome) -> SourceResult:
+        """Write the tables of a recording, then the record that makes them count.
+
+        Raises:
+            AnomalyDetectorError: the folder cannot be written to.
+        """
+        summary = outcome.summary
+        stamps = (summary.first_stamp_ns, summary.last_stamp_ns)
+        result = SourceResult(
+            task.name,
+            task.source,
+            "scored",
+            summary.scored,
+            summary.flagged,
+            summary.alarms,
+            summary.unreadable,
+            None if None in stamps else (stamps[1] - stamps[0]) / 1e9,  # type: ignore[operator]
+            summary.peak_score,
+        )
+        record = {
+            "format": _FORMAT,
+            "depends_on": digest,
+            "tables": [_sha256(outcome.scores), _sha256(outcome.events)],
+            "result": asdict(result),
+            "threshold": outcome.threshold,
+            "seconds": round(outcome.seconds, 3),
+        }
+        for path, data in (
+            (self.scores(task.name), outcome.scores),
+            (self.events(task.name), outcome.events),
+            (self._record(task.name), json.dumps(record, indent=1).encode()),
+        ):
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(data)
+        return result
+
+    def discard(self, name: str) -> None:
+        """Remove the files of a recording."""
+        for path in (self._record(name), self.scores(name), self.events(name)):
+            path.unlink(missing_ok=True)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def unique_names(sources: Sequence[str]) -> list[str]:
+    """Give every recording a name for its files: that of its path, with folders where needed.
+
+    Args:
+        sources: paths, all different.
+    """
+    parts = [Path(source).resolve().parts[1:] or ("root",) for source in sources]
+    depths = [1] * len(parts)
+    while True:
+        names = [
+            "_".join(part[-depth:]).replace(" ", "_")
+            for part, depth in zip(parts, depths, strict=True)
+        ]
+        shared = {name for name in names if names.count(name) > 1}
+        deepen = [
+            index
+            for index, name in enumerate(names)
+            if name in shared and depths[index] < len(parts[index])
+        ]
+        if not deepen:
+            break
+        for index in deepen:
+            depths[index] += 1
+    # Left are the odd cases, such as a/b and a_b.
+    return [
+        name if name not in shared else f"{name}_{names[:index].count(name) + 1}"
+        for index, name in enumerate(names)
+    ]

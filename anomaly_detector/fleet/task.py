@@ -1,0 +1,153 @@
+"""One recording's share of a job: what a worker gets, does and gives back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import anomaly_detector
+from anomaly_detector.batch_scoring import BATCH_SIZE
+from anomaly_detector.decision import DecisionSettings
+from anomaly_detector.detector import Detector
+from anomaly_detector.errors import AnomalyDetectorError, ModelError
+from anomaly_detector.image import DECODE_METHOD
+from anomaly_detector.preprocessing import RESIZE_METHOD
+from anomaly_detector.scoring import ScoreSummary, write_scores
+from anomaly_detector.sources import is_bag, open_source, path_identity
+
+__all__ = ["ScoreOutcome", "ScoreTask", "file_sha256", "score_task"]
+
+
+@dataclass(frozen=True)
+class ScoreTask:
+    """A recording to score, and how; goes to other processes and machines.
+
+    Attributes:
+        name: of its result, unique in the job.
+        source: path of the recording, the same for every worker.
+        model: path of the model file, likewise.
+        model_sha256: of that file's bytes.
+        topic: image topic, for bags with more than one; other recordings leave it aside.
+        fps: frames a second of recordings without stamps.
+        threshold: instead of the model's own.
+        providers: ONNX Runtime execution providers; None for the default.
+        decision: when an alarm is raised and cleared.
+        workers: threads, see :func:`anomaly_detector.batch_scoring.score_recording`.
+        batch_size: likewise.
+    """
+
+    name: str
+    source: str
+    model: str
+    model_sha256: str
+    topic: str | None = None
+    fps: float | None = None
+    threshold: float | None = None
+    providers: tuple[str, ...] | None = None
+    decision: DecisionSettings = DecisionSettings()  # noqa: RUF009
+    workers: int = 1
+    batch_size: int = BATCH_SIZE
+
+    def digest(self) -> str:
+        """Give a hash of all that the result depends on: recording, model, options, software.
+
+        Raises:
+            OSError: the recording is not there.
+        """
+        parts = [
+            *(path_identity(Path(self.source)), self.model_sha256, self.topic, self.fps),
+            *(self.threshold, self.providers, asdict(self.decision)),
+            *(anomaly_detector.__version__, DECODE_METHOD, RESIZE_METHOD),
+        ]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class ScoreOutcome:
+    """What a worker gives back.
+
+    Attributes:
+        summary: counts.
+        scores: bytes of the table of scores.
+        events: bytes of the table of alarms.
+        threshold: that was used.
+        seconds: that it took.
+    """
+
+    summary: ScoreSummary
+    scores: bytes
+    events: bytes
+    threshold: float
+    seconds: float
+
+
+def score_task(task: ScoreTask) -> ScoreOutcome:
+    """Score one recording in this process.
+
+    Raises:
+        AnomalyDetectorError: the recording or the model is at fault.
+    """
+    start = time.perf_counter()
+    path = Path(task.source)
+    detector = _detector(task)
+    source = open_source(path, task.topic if is_bag(path) else None)
+    with tempfile.TemporaryDirectory(prefix="anomaly_detector.") as folder:
+        scores, events = Path(folder, "scores.csv"), Path(folder, "events.csv")
+        summary = write_scores(
+            detector,
+            source,
+            scores,
+            decision=task.decision,
+            events=events,
+            fps=task.fps,
+            workers=task.workers,
+            batch_size=task.batch_size,
+            progress=False,
+        )
+        tables = scores.read_bytes(), events.read_bytes()
+    return ScoreOutcome(summary, *tables, detector.threshold, time.perf_counter() - start)
+
+
+class _Loaded(threading.local):
+    """The model that this thread used last: one model is not run from two threads on a GPU."""
+
+    key: tuple[object, ...] | None = None
+    detector: Detector | None = None
+
+
+_loaded = _Loaded()
+
+
+def _detector(task: ScoreTask) -> Detector:
+    """Load a model once for all recordings that a worker's thread gets."""
+    key = (task.model, task.model_sha256, task.threshold, task.providers)
+    if _loaded.key != key or _loaded.detector is None:
+        path = Path(task.model)
+        found = file_sha256(path)
+        if found != task.model_sha256:
+            raise ModelError(
+                f"model {path} has other bytes here than where the job was started (SHA-256 "
+                f"{found[:12]} and {task.model_sha256[:12]}): give all workers the same file"
+            )
+        detector = Detector(path, providers=task.providers, threshold=task.threshold)
+        _loaded.key, _loaded.detector = key, detector
+    return _loaded.detector
+
+
+def file_sha256(path: Path) -> str:
+    """Give the SHA-256 of a file as hexadecimal digits.
+
+    Raises:
+        AnomalyDetectorError: it cannot be read.
+    """
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise AnomalyDetectorError(
+            f"{path} cannot be read ({error.strerror}): check the path"
+        ) from error

@@ -1,0 +1,173 @@
+"""Scoring with threads and batches: the same bytes as frame by frame, in order, memory bounded."""
+
+from __future__ import annotations
+
+import threading
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import make_drive, write_bag, write_images
+from model_files import write_grey_difference_model
+from numpy.typing import NDArray
+
+from anomaly_detector.batch_scoring import BatchScorer, score_recording
+from anomaly_detector.cli import main
+from anomaly_detector.detector import BatchScores, Detector
+from anomaly_detector.errors import AnomalyDetectorError, SourceError
+from anomaly_detector.scoring import score_frames, write_scores
+from anomaly_detector.sources import Frame, expand_sources, open_source
+
+FRAMES = make_drive(37)
+
+
+def write_video(path: Path, frames: list[NDArray[np.uint8]]) -> Path:
+    height, width = frames[0].shape[:2]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 20.0, (width, height))
+    for frame in frames:
+        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    writer.release()
+    return path
+
+
+def make_source(kind: str, folder: Path) -> Path:
+    if kind == "folder":
+        path = write_images(folder / "drive", FRAMES)
+        (path / "frame_20.png").write_bytes(b"broken")
+        return path
+    if kind == "large":  # large enough for decoding at reduced scale
+        path = folder / "drive"
+        path.mkdir()
+        for index, frame in enumerate(FRAMES):
+            cv2.imwrite(str(path / f"{index}.jpg"), cv2.resize(frame, (512, 512)))
+        return path
+    if kind == "video":
+        return write_video(folder / "drive.avi", FRAMES)
+    return write_bag(folder / "drive", FRAMES, compressed=kind == "compressed", storage="mcap")
+
+
+@pytest.mark.parametrize("kind", ["folder", "large", "bag", "compressed", "video"])
+def test_workers_and_batches_change_no_byte(kind: str, tmp_path: Path, trained_model: Path) -> None:
+    path = make_source(kind, tmp_path)
+    detector = Detector(trained_model)
+    one_by_one = list(score_frames(detector, open_source(path), fps=20.0))
+    tables = []
+    for workers, batch_size in ((1, 1), (1, 16), (3, 1), (2, 5), (4, 64)):
+        source = open_source(path)
+        output = tmp_path / f"{workers}_{batch_size}.csv"
+        summary = write_scores(
+            detector, source, output, fps=20.0, workers=workers, batch_size=batch_size,
+            progress=False,
+        )  # fmt: skip
+        assert summary.scored == len(one_by_one)
+        assert [item.name for item in source.unreadable] == (
+            ["frame_20.png"] if kind == "folder" else []
+        )
+        tables.append(output.read_bytes())
+    assert len(set(tables)) == 1
+    results = list(score_recording(detector, open_source(path), fps=20.0, workers=2, batch_size=5))
+    for result, (frame, detection) in zip(results, one_by_one, strict=True):
+        assert (result.name, result.stamp_ns) == (frame.name, frame.stamp_ns)
+        assert result.score == detection.score
+        assert result.normalized_score == detection.normalized_score
+        assert result.is_anomaly == detection.is_anomaly
+
+
+class InexactBatches(Detector):
+    """A detector whose batches differ from single frames in the last bit, as kernels may."""
+
+    def run(self, images: NDArray[np.uint8]) -> BatchScores:
+        """Score, a batch a little too high."""
+        result = super().run(images)
+        if len(images) == 1:
+            return result
+        return result._replace(score=np.nextafter(result.score, np.float32(np.inf)))
+
+
+def test_inexact_batches_are_found_out_and_given_up(tmp_path: Path) -> None:
+    model = write_grey_difference_model(tmp_path / "grey.onnx")
+    folder = write_images(tmp_path / "drive", FRAMES)
+    expected = [result.score for _, result in score_frames(Detector(model), open_source(folder))]
+    results = score_recording(InexactBatches(model), open_source(folder), workers=2, batch_size=4)
+    assert [result.score for result in results] == expected
+    images = list(np.zeros((4, 64, 64, 3), np.uint8))
+    scorer = BatchScorer(InexactBatches(model), 4)
+    scorer.score(images)
+    assert scorer.is_batched is False
+    exact = BatchScorer(Detector(model), 4)
+    for count, is_batched in ((3, None), (4, True), (3, True)):
+        assert len(exact.score(images[:count]).score) == count
+        assert exact.is_batched is is_batched
+
+
+@pytest.mark.parametrize("kind", ["bag", "video"])
+def test_frames_are_not_read_far_ahead(kind: str, tmp_path: Path) -> None:
+    path = make_source(kind, tmp_path)
+    begun: list[str] = []
+    lock = threading.Lock()
+
+    def note(frame: Frame) -> str:
+        with lock:
+            begun.append(frame.name)
+        return frame.name
+
+    names = open_source(path).mapped(note, workers=2)
+    assert next(names) == "000000"
+    assert len(begun) <= 8
+    assert [*islice(names, 3)] == ["000001", "000002", "000003"]
+    assert len(begun) <= 11
+
+
+def test_frames_are_decoded_in_several_threads_at_a_time(tmp_path: Path) -> None:
+    meeting = threading.Barrier(2, timeout=20)
+
+    def meet(frame: Frame) -> str:
+        meeting.wait()
+        return frame.name
+
+    bag = write_bag(tmp_path / "bag", FRAMES[:10], compressed=True)
+    assert len(list(open_source(bag).mapped(meet, workers=2))) == 10
+
+
+def test_a_failing_model_is_an_error_from_any_thread(tmp_path: Path) -> None:
+    class Failing(Detector):
+        def run(self, images: NDArray[np.uint8]) -> BatchScores:
+            raise AnomalyDetectorError("the model fails")
+
+    model = Failing(write_grey_difference_model(tmp_path / "grey.onnx"))
+    source = open_source(write_images(tmp_path / "drive", FRAMES))
+    with pytest.raises(AnomalyDetectorError, match="the model fails"):
+        list(score_recording(model, source, workers=2))
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [(["--workers", "0"], "workers is 0"), (["--batch-size", "-1"], "batch size is -1")],
+)
+def test_wrong_numbers_leave_no_output(
+    tmp_path: Path, options: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = write_grey_difference_model(tmp_path / "grey.onnx")
+    folder = write_images(tmp_path / "drive", FRAMES[:3])
+    for output in (["--output", "scores.csv"], ["--output-dir", "out"]):
+        output[1] = str(tmp_path / output[1])
+        arguments = ["--model", str(model), "--input", str(folder), *output]
+        assert main(["score", *arguments, *options]) == 1
+        assert reason in capsys.readouterr().err
+        assert not Path(output[1]).exists()
+
+
+def test_patterns_are_expanded_in_order_and_once(tmp_path: Path) -> None:
+    for name in ("run_10", "run_2", "other"):
+        write_images(tmp_path / name, FRAMES[:1])
+    (tmp_path / "run_notes.txt").write_text("")
+    pattern = str(tmp_path / "run_*")
+    expected = [str(tmp_path / name) for name in ("run_10", "run_2", "other")]
+    texts = [expected[0], pattern, str(tmp_path / "*"), "not/there", "set#test:normal"]
+    assert expand_sources(texts) == [*expected, "not/there", "set#test:normal"]
+    odd = write_images(tmp_path / "odd[1]", FRAMES[:1])
+    assert expand_sources([str(odd)]) == [str(odd)]
+    with pytest.raises(SourceError, match="matches no folder, bag or video"):
+        expand_sources([str(tmp_path / "nothing_*")])

@@ -1,0 +1,378 @@
+"""Scoring many recordings as one job: processes, a Dask cluster, breaks, and what is left then."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from conftest import make_drive, write_bag, write_images
+from model_files import write_grey_difference_model
+
+from anomaly_detector.cli import main
+from anomaly_detector.fleet import dask_cluster
+from anomaly_detector.fleet.job import FleetOptions, score_fleet
+from anomaly_detector.fleet.results import unique_names
+
+ROOT = Path(__file__).parents[1]
+DEADLINE_S = 60.0
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_grey_difference_model(tmp_path / "grey.onnx", threshold=5000.0)
+
+
+@pytest.fixture
+def drives(tmp_path: Path) -> list[Path]:
+    """Three bags and a folder of images, of 5 to 8 frames."""
+    folder = tmp_path / "drives"
+    folder.mkdir()
+    bags = [
+        write_bag(folder / f"bag_{index}", make_drive(5 + index, index), compressed=index == 1)
+        for index in range(3)
+    ]
+    return [*bags, write_images(folder / "images", make_drive(8, 3))]
+
+
+def arguments(model: Path, sources: list[Path], output: Path, *options: str) -> list[str]:
+    inputs = [str(source) for source in sources]
+    return [
+        *("score", "--model", str(model), "--input", *inputs, "--output-dir", str(output)),
+        *("--fps", "20", *options),
+    ]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Give what a job wrote, without the time that it took."""
+    found = {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {
+        name: re.sub(rb'"seconds": [0-9.]+', b"", data) if name.endswith(".json") else data
+        for name, data in found.items()
+    }
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_many_give_the_same_tables_as_each_alone(
+    tmp_path: Path, model: Path, drives: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    pattern = Path(str(tmp_path / "drives" / "*"))
+    assert main(arguments(model, [pattern], out, "--workers", "1")) == 0
+    printed = capsys.readouterr().out
+    rows = rows_of(out / "summary.csv")
+    assert [row["name"] for row in rows] == ["bag_0", "bag_1", "bag_2", "images"]
+    assert {row["status"] for row in rows} == {"scored"}
+    assert [row["duration_s"] for row in rows] == ["0.2", "0.25", "0.3", "0.35"]
+    for drive, row in zip(drives, rows, strict=True):
+        alone, events = tmp_path / "alone.csv", tmp_path / "alone_events.csv"
+        single = ["score", "--model", str(model), "--input", str(drive), "--fps", "20"]
+        assert main([*single, "--output", str(alone), "--events", str(events)]) == 0
+        assert (out / f"{drive.name}.scores.csv").read_bytes() == alone.read_bytes()
+        assert (out / f"{drive.name}.events.csv").read_bytes() == events.read_bytes()
+        scored = rows_of(alone)
+        assert int(row["frames"]) == len(scored)
+        assert int(row["flagged"]) == sum(item["is_anomaly"] == "1" for item in scored)
+        assert float(row["peak_score"]) == max(np.float32(item["score"]) for item in scored)
+        assert drive.name in printed
+    totals = json.loads((out / "summary.json").read_text())["totals"]
+    assert totals["frames"] == sum(int(row["frames"]) for row in rows) == 26
+    assert "4 recordings" in printed
+    page = (out / "report.html").read_text()
+    assert page.count("<polyline") == 4
+    assert "src=" not in page
+
+
+def test_processes_give_the_same_as_one(tmp_path: Path, model: Path, drives: list[Path]) -> None:
+    outputs = [tmp_path / "one", tmp_path / "two"]
+    for workers, out in zip(("1", "2"), outputs, strict=True):
+        assert main(arguments(model, drives, out, "--workers", workers)) == 0
+    assert contents(outputs[0]) == contents(outputs[1])
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.result.json")}
+
+
+def test_only_what_changed_is_scored_again(
+    tmp_path: Path, model: Path, drives: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    command = arguments(model, drives, out, "--workers", "1")
+    assert main(command) == 0
+    first, tables = stamps(out), contents(out)
+    assert main(command) == 0
+    assert stamps(out) == first
+    assert contents(out) == tables
+    assert "4 recordings kept" in capsys.readouterr().out
+
+    (drives[3] / "frame_7.png").unlink()
+    (out / "bag_1.scores.csv").write_text("cut off")
+    assert main(command) == 0
+    second = stamps(out)
+    assert {name for name in first if second[name] != first[name]} == {
+        "images.result.json",
+        "bag_1.result.json",
+    }
+    assert (out / "bag_1.scores.csv").read_bytes() == tables["bag_1.scores.csv"]
+    assert len(rows_of(out / "images.scores.csv")) == 7
+
+    assert main([*command, "--threshold", "1"]) == 0
+    third = stamps(out)
+    assert all(third[name] != second[name] for name in first)
+    write_grey_difference_model(model, threshold=1.0)
+    assert main(command) == 0
+    assert all(stamps(out)[name] != third[name] for name in first)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_bad_recording_stops_no_other_and_is_told(
+    workers: str,
+    tmp_path: Path,
+    model: Path,
+    drives: list[Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    storage = next(drives[1].glob("*.db3"))
+    whole = storage.read_bytes()
+    storage.write_bytes(b"no database" * 100)
+    sources = [tmp_path / "missing", *drives]
+    command = arguments(model, sources, out, "--workers", workers)
+    assert main(command) == 1
+    captured = capsys.readouterr()
+    errors = [line for line in captured.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "2 of 5 recordings could not be scored" in errors[0]
+    assert "warning: bag_1 failed: bag " in captured.err
+    rows = {row["name"]: row for row in rows_of(out / "summary.csv")}
+    assert [row["status"] for row in rows.values()] == [
+        "failed", "scored", "failed", "scored", "scored",
+    ]  # fmt: skip
+    assert "cannot be opened" in rows["bag_1"]["error"]
+    assert "missing cannot be read" in rows["missing"]["error"]
+    assert not list(out.glob("bag_1.*"))
+
+    storage.write_bytes(whole)
+    before = stamps(out)
+    assert main(arguments(model, drives, out, "--workers", workers)) == 0
+    after = stamps(out)
+    assert {name for name in after if after[name] != before.get(name)} == {"bag_1.result.json"}
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--output", "{out}.csv"], "--output-dir DIR"),
+        (["--output-dir", "{out}", "--events", "e.csv"], "--events e.csv goes with --output"),
+        (["--output-dir", "{out}", "--retries", "-1"], "retries is -1"),
+        (["--output-dir", "{out}", "--fps", "0"], "frame rate is 0"),
+        (["--output-dir", "{out}", "--providers", "X"], "providers"),
+        (["--output-dir", "{model}"], "is a file"),
+    ],
+)
+def test_wrong_options_are_the_jobs_error(
+    tmp_path: Path,
+    model: Path,
+    drives: list[Path],
+    options: list[str],
+    reason: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    options = [option.format(out=out, model=model) for option in options]
+    inputs = [str(drive) for drive in drives]
+    assert main(["score", "--model", str(model), "--input", *inputs, *options]) == 1
+    assert reason in capsys.readouterr().err
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_names_of_results_are_unique() -> None:
+    sources = ["/a/run/bag", "/b/run/bag", "/b/other", "/c_d", "/c/d", "/x/c/d"]
+    names = unique_names(sources)
+    assert len(set(names)) == len(sources)
+    assert names[:3] == ["a_run_bag", "b_run_bag", "other"]
+
+
+@dataclass(frozen=True)
+class SlowJob:
+    """Eight folders of large frames, so that a job lasts long enough to be hit midway.
+
+    Attributes:
+        model: model file.
+        drives: the folders.
+        expected: what one process writes.
+    """
+
+    model: Path
+    drives: list[Path]
+    expected: dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> SlowJob:
+    root = tmp_path_factory.mktemp("slow")
+    model = write_grey_difference_model(root / "grey.onnx", threshold=5000.0)
+    enlarged = np.asarray(cv2.resize(make_drive(1)[0], (1280, 720)), np.uint8)
+    frame = write_images(root / "frame", [enlarged]) / "frame_0.png"
+    drives = []
+    for index in range(8):
+        folder = root / f"run_{index}"
+        folder.mkdir()
+        for number in range(8 + index):
+            os.link(frame, folder / f"{number}.png")
+        drives.append(folder)
+    assert main(arguments(model, drives, root / "whole", "--workers", "1")) == 0
+    return SlowJob(model, drives, contents(root / "whole"))
+
+
+def wait_for(condition: Callable[[], Any], what: str) -> Any:
+    """Wait until a condition is true and give its value."""
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.005)
+    raise AssertionError(f"{what} did not happen in {DEADLINE_S:.0f} s")
+
+
+def start_job(command: list[str]) -> subprocess.Popen[bytes]:
+    """Start a command line in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "anomaly_detector", *command],
+        cwd=ROOT,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def worker_processes(job: subprocess.Popen[bytes]) -> list[int]:
+    # The kernel lists a child under the thread that started it.
+    threads = Path(f"/proc/{job.pid}/task").glob("*/children")
+    return [
+        int(child)
+        for children in threads
+        for child in children.read_text().split()
+        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
+
+
+def group_is_gone(job: subprocess.Popen[bytes]) -> bool:
+    try:
+        os.killpg(job.pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_a_killed_job_leaves_no_process_and_goes_on(tmp_path: Path, slow: SlowJob) -> None:
+    out = tmp_path / "out"
+    job = start_job(arguments(slow.model, slow.drives, out, "--workers", "2"))
+    try:
+        finished = wait_for(lambda: stamps(out), "the first result")
+        job.kill()
+        job.wait(DEADLINE_S)
+        wait_for(lambda: group_is_gone(job), "the end of the job's processes")
+    finally:
+        job.kill()
+    finished = stamps(out)
+    assert 0 < len(finished) < len(slow.drives)
+    assert not (out / "summary.csv").exists()
+    # A file that was being written when the job was killed.
+    for left_over in out.glob(".*"):
+        left_over.unlink()
+    assert main(arguments(slow.model, slow.drives, out, "--workers", "1")) == 0
+    assert {name: stamp for name, stamp in stamps(out).items() if name in finished} == finished
+    assert contents(out) == slow.expected
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux' /proc")
+def test_a_killed_process_loses_nothing(tmp_path: Path, slow: SlowJob) -> None:
+    out = tmp_path / "out"
+    job = start_job(arguments(slow.model, slow.drives, out, "--workers", "2"))
+    try:
+        wait_for(lambda: stamps(out), "the first result")
+        workers = worker_processes(job)
+        assert len(workers) == 2
+        os.kill(workers[0], signal.SIGKILL)
+        assert job.wait(DEADLINE_S) == 0
+    finally:
+        job.kill()
+    assert contents(out) == slow.expected
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A Dask cluster of two worker processes."""
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=False
+    ) as cluster:
+        yield cluster
+
+
+def test_dask_loses_a_worker_but_no_result(tmp_path: Path, slow: SlowJob, cluster: Any) -> None:
+    from distributed import Client
+
+    out = tmp_path / "out"
+    options = FleetOptions(
+        [str(drive) for drive in slow.drives], slow.model, out, fps=20.0,
+        scheduler=cluster.scheduler_address, progress=False,
+    )  # fmt: skip
+    with Client(cluster, set_as_default=False) as client:
+        workers = list(client.run(os.getpid).values())
+    assert len(workers) == 2
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(score_fleet, options)
+        wait_for(lambda: job.done() or stamps(out), "the first result")
+        os.kill(workers[0], signal.SIGKILL)
+        assert not job.done()
+        result = job.result(DEADLINE_S)
+    assert [row.name for row in result.results] == [drive.name for drive in slow.drives]
+    assert not result.failed
+    assert contents(out) == slow.expected
+
+
+def test_dask_tells_what_failed(
+    tmp_path: Path, model: Path, drives: list[Path], cluster: Any
+) -> None:
+    out = tmp_path / "out"
+    next(drives[1].glob("*.db3")).write_bytes(b"no database" * 100)
+    assert main(arguments(model, drives, out, "--scheduler", cluster.scheduler_address)) == 1
+    rows = rows_of(out / "summary.csv")
+    assert [row["status"] for row in rows] == ["scored", "failed", "scored", "scored"]
+    assert "cannot be opened" in rows[1]["error"]
+
+
+def test_a_scheduler_that_is_not_there_is_an_error(
+    tmp_path: Path,
+    model: Path,
+    drives: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(dask_cluster, "_CONNECT_S", 0.5)
+    out = tmp_path / "out"
+    assert main(arguments(model, drives, out, "--scheduler", "tcp://127.0.0.1:9")) == 1
+    assert "scheduler tcp://127.0.0.1:9 cannot be reached" in capsys.readouterr().err
+    assert not out.exists()
