@@ -199,8 +199,11 @@ def test_batch_follows_from_its_generator(exposure: Any) -> None:
     assert (batches[0]["image"] != batches[2]["image"]).any()
 
 
-def test_recorded_anomalies_take_half_of_the_picture_faults(exposure: Any) -> None:
-    red = np.zeros((3, 64, 64, 3), np.uint8)
+@pytest.mark.parametrize(("count", "least", "most"), [(1, 1, 12), (190, 35, 60)])
+def test_recorded_anomalies_take_the_place_of_picture_faults(
+    exposure: Any, count: int, least: int, most: int
+) -> None:
+    red = np.zeros((count, 64, 64, 3), np.uint8)
     red[..., 0] = 200
     grey = np.full((400, 64, 64, 3), 120, np.uint8)
     # A grey pool: nothing else makes such a red.
@@ -209,7 +212,8 @@ def test_recorded_anomalies_take_half_of_the_picture_faults(exposure: Any) -> No
     is_red = (means[:, 0] > 150) & (means[:, 1:] < 30).all(axis=1)
     kind = np.arange(400) % 4
     assert not is_red[kind != 3].any()
-    assert 35 <= is_red[kind == 3].sum() <= 65
+    # Of 100: one anomaly a twentieth, many nearly half.
+    assert least <= is_red[kind == 3].sum() <= most
     assert (batch["frame"][is_red] == 1).all()
 
 

@@ -45,6 +45,9 @@ _KINDS = ("normal", "normal", "pasted", "whole")
 _TURNED_SHARE = 0.4
 _MOVED_SHARE = 0.08
 
+_FEW_ANOMALIES = 10
+"""So many recorded anomalies take the place of a quarter of the whole-picture faults."""
+
 _MASK_SHARE = 0.3
 """A map cell counts as anomalous when this share of it is covered."""
 
@@ -72,13 +75,13 @@ def build_exposure_network(*, place: bool = True) -> Any:
     half = layers.Conv2D(16, 3, strides=2, padding="same", use_bias=False)(image / 64.0 - 2.0)
     if place:
         half = Place(INPUT_SIZE)(half)
-    half = _convolution(_normalized(half), 16)
+    half = _convolution(_normalized(half), 32)
     quarter = _convolution(_convolution(half, 48, 2), 48)
     eighth = _convolution(_convolution(quarter, 96, 2), 96)
     sixteenth = _convolution(eighth, 128, 2)
     up_eighth = _merge(sixteenth, eighth, 64)
     up_quarter = _merge(up_eighth, quarter, 48)
-    up_half = _merge(up_quarter, half, 16)
+    up_half = _merge(up_quarter, half, 32)
     # Few cells are anomalous: starting near their share spares the first steps.
     rare = keras.initializers.Constant(-3.0)
     log_odds = layers.Conv2D(1, 3, padding="same", bias_initializer=rare)(up_half)
@@ -171,8 +174,8 @@ def make_batch(
         generator: source of chance.
         images: uint8 [N, 64, 64, 3], normal frames.
         pool: uint8 [M, 64, 64, 3], normal frames to take textures from.
-        anomalies: uint8 [K, 64, 64, 3], recorded anomalies; they take the place of half of the
-            whole-picture faults.
+        anomalies: uint8 [K, 64, 64, 3], recorded anomalies, 1 or more; the more there are, the
+            more they take the place of whole-picture faults, up to half of them.
         pasted: paste things in; else these frames get a fault of the whole picture too.
         whole: faults of the whole picture; else these frames get something pasted in too.
 
@@ -215,6 +218,14 @@ def make_batch(
     return batch
 
 
+def _recorded_share(count: int) -> float:
+    """Give the share of whole-picture faults that recorded anomalies replace.
+
+    A handful of frames must not push the variety of the made-up faults aside; many may take half.
+    """
+    return 0.5 * count / (count + _FEW_ANOMALIES)
+
+
 def _whole_fault(
     picture: NDArray[np.float32],
     generator: np.random.Generator,
@@ -222,7 +233,7 @@ def _whole_fault(
     anomalies: NDArray[np.uint8] | None,
 ) -> tuple[NDArray[np.float32], float | None]:
     """Give a frame with a fault of the whole picture, and its turn where that is known."""
-    if anomalies is not None and generator.random() < 0.5:
+    if anomalies is not None and generator.random() < _recorded_share(len(anomalies)):
         recorded = anomalies[int(generator.integers(len(anomalies)))]
         return vary_normal(recorded.astype(np.float32), generator), None
     kind = generator.random()
