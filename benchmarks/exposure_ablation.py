@@ -1,6 +1,6 @@
 """What each part of the default scorer is good for: the ablation of docs/detection-quality.md.
 
-Trains the scorer without one part at a time, and puts the evidence of the thesis beside it. Each row
+Trains the scorer without one part at a time, and puts the evidence of the thesis beside it. A row
 is measured on a clean test drive, as it is and with each fault of the stress test:
 
     python -m benchmarks.exposure_ablation --data bags/donkeycar_lap1_compressed_db3 \
