@@ -470,7 +470,7 @@ def _covered(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) ->
 
 
 PICTURE_FAULTS: Sequence[tuple[Callable[..., Picture], float]] = (
-    (_unsharp, 1.5),
+    (_unsharp, 2.2),
     (_smeared, 1.0),
     (_darkened, 1.0),
     (_brightened, 1.0),
