@@ -93,10 +93,17 @@ class _Test:
 def _answers(network: Any) -> Callable[[NDArray[np.uint8]], tuple[Scores, Scores]]:
     """Give the function from frames to the log-odds of the frame and of its four hottest cells."""
 
+    # Several rows look at the same frames, which live as long as the test: by their identity.
+    known: dict[int, tuple[Scores, Scores]] = {}
+
     def answers(images: NDArray[np.uint8]) -> tuple[Scores, Scores]:
+        if id(images) in known:
+            return known[id(images)]
         given = network.predict(images.astype(np.float32), batch_size=_BATCH, verbose=0)
         cells = np.sort(given["map"].reshape(len(images), -1), axis=1)[:, -_HIGHEST_CELLS:]
-        return given["frame"][:, 0].astype(float), cells.mean(axis=1).astype(float)
+        result = given["frame"][:, 0].astype(float), cells.mean(axis=1).astype(float)
+        known[id(images)] = result
+        return result
 
     return answers
 
@@ -107,10 +114,15 @@ def _both(network: Any) -> Score:
 
 
 def _keras_score(scorer: Any) -> Score:
+    known: dict[int, Scores] = {}
+
     def score(images: NDArray[np.uint8]) -> Scores:
+        if id(images) in known:
+            return known[id(images)]
         starts = range(0, len(images), _BATCH)
         parts = [np.asarray(scorer(images[i : i + _BATCH])["score"]) for i in starts]
-        return np.concatenate(parts).astype(float)
+        known[id(images)] = np.concatenate(parts).astype(float)
+        return known[id(images)]
 
     return score
 
@@ -153,6 +165,7 @@ def ablate(arguments: argparse.Namespace, report: Callable[[str, dict[str, Any]]
                     topic=arguments.topic,
                     scorer=scorer,
                     exposure_epochs=arguments.epochs,
+                    exposure_steps=arguments.steps,
                     epochs=arguments.autoencoder_epochs,
                     seed=arguments.seed,
                     progress=False,
@@ -203,6 +216,7 @@ def main() -> int:
     parser.add_argument(
         "--epochs", type=int, default=7, help="of each network; the default scorer gets more"
     )
+    parser.add_argument("--steps", type=int, default=100, help="of each epoch")
     parser.add_argument("--autoencoder-epochs", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="JSON file to write")
