@@ -92,7 +92,6 @@ class _Test:
 
 def _answers(network: Any) -> Callable[[NDArray[np.uint8]], tuple[Scores, Scores]]:
     """Give the function from frames to the log-odds of the frame and of its four hottest cells."""
-
     # Several rows look at the same frames, which live as long as the test: by their identity.
     known: dict[int, tuple[Scores, Scores]] = {}
 
