@@ -234,6 +234,7 @@ def test_onnx_agrees_with_keras_and_with_the_formula(exposure: Any) -> None:
     # Nothing that only one runtime knows, and nothing left to fold: every step of normalising, and
     # where a cell is, has become part of a convolution or a constant.
     assert {node.domain for node in model.graph.node} == {""}
+    assert [(item.domain, item.version) for item in model.opset_import] == [("", 17)]
     kinds = [node.op_type for node in model.graph.node]
     assert "BatchNormalization" not in kinds
     assert "Tile" not in kinds

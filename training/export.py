@@ -73,6 +73,7 @@ def convert(scorer: Scorer) -> Any:
         )
     model.ir_version = _IR_VERSION
     _modernize_resize(model.graph)
+    _forget_unused_domains(model)
     _hide_output(model.graph, _CODE)
     for output in model.graph.output:
         # The batch dimension is free; tf2onnx names it after a node.
@@ -92,6 +93,14 @@ def _modernize_resize(graph: Any) -> None:
         for attribute in node.attribute if node.op_type == "Resize" else ():
             if attribute.s == b"tf_half_pixel_for_nn":
                 attribute.s = b"asymmetric"
+
+
+def _forget_unused_domains(model: Any) -> None:
+    """Leave out operator sets that no node needs: tf2onnx names one that some runtimes lack."""
+    used = {node.domain for node in model.graph.node}
+    kept = [item for item in model.opset_import if item.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
 
 
 def _hide_output(graph: Any, name: str) -> None:
