@@ -72,6 +72,8 @@ def convert(scorer: Scorer) -> Any:
             function, input_signature=[signature], opset=_OPSET
         )
     model.ir_version = _IR_VERSION
+    _modernize_resize(model.graph)
+    _forget_unused_domains(model)
     _hide_output(model.graph, _CODE)
     for output in model.graph.output:
         # The batch dimension is free; tf2onnx names it after a node.
@@ -79,6 +81,26 @@ def convert(scorer: Scorer) -> Any:
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _modernize_resize(graph: Any) -> None:
+    """Write the enlarging of feature maps with attributes that ONNX still has.
+
+    TensorFlow's rule of the nearest neighbour, ``tf_half_pixel_for_nn``, was taken out of ONNX. For
+    whole factors, and no others are used here, ``asymmetric`` and ``floor`` choose the same pixels.
+    """
+    for node in graph.node:
+        for attribute in node.attribute if node.op_type == "Resize" else ():
+            if attribute.s == b"tf_half_pixel_for_nn":
+                attribute.s = b"asymmetric"
+
+
+def _forget_unused_domains(model: Any) -> None:
+    """Leave out operator sets that no node needs: tf2onnx names one that some runtimes lack."""
+    used = {node.domain for node in model.graph.node}
+    kept = [item for item in model.opset_import if item.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
 
 
 def _hide_output(graph: Any, name: str) -> None:

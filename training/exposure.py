@@ -16,12 +16,37 @@ from keras import layers, ops
 from numpy.typing import NDArray
 
 from anomaly_detector.preprocessing import INPUT_SIZE
-from training.outliers import paste_outlier, picture_fault, vary_normal
+from training.layers import BatchNormalization, Place
+from training.outliers import (
+    move_camera,
+    paste_outlier,
+    picture_fault,
+    turn_camera,
+    vary_normal,
+)
 
-__all__ = ["MAP_SIZE", "build_exposure_network", "loss_model", "make_batch"]
+__all__ = ["MAP_SIZE", "TURN_UNIT", "build_exposure_network", "loss_model", "make_batch"]
 
 MAP_SIZE = INPUT_SIZE // 2
 """Height and width of the network's map."""
+
+TURN_UNIT = 10.0
+"""Degrees."""
+
+_MOST_TURN = 2.0
+"""Units; farther than this is only far."""
+
+_TURN_WEIGHT = 4.0
+"""Of turned frames: not to be turned is the rule, and must not be all there is to learn."""
+
+_KINDS = ("normal", "normal", "pasted", "whole")
+
+# Of the faults of the whole picture. A slight turn is the hardest of all to learn.
+_TURNED_SHARE = 0.4
+_MOVED_SHARE = 0.08
+
+_FEW_ANOMALIES = 10
+"""So many recorded anomalies take the place of a quarter of the whole-picture faults."""
 
 _MASK_SHARE = 0.3
 """A map cell counts as anomalous when this share of it is covered."""
@@ -30,62 +55,81 @@ _MIN_VISIBLE = 2
 """Pixels at 64x64 that must visibly differ for a frame to count as anomalous."""
 
 
-def build_exposure_network() -> Any:
+def build_exposure_network(*, place: bool = True) -> Any:
     """Build the network: float32 [N, 64, 64, 3] in 0..255 to a dict of log-odds.
 
-    ``map`` is [N, 32, 32], ``frame`` [N, 1]. An encoder of stride-2 and stride-1 3x3 convolutions
-    down to 4x4, a decoder with skip connections up to 32x32, and a head that sees the whole frame.
-    Two channels tell every pixel where it is, since what is normal depends on the place in the
-    picture.
+    ``map`` is [N, 32, 32] and ``frame`` [N, 1], log-odds; ``turn`` [N, 8, 8] is each cell's guess
+    of how far the camera has rolled, in units of :data:`TURN_UNIT` degrees. It is there for
+    training: an angle that has to be measured, and everywhere in the picture, teaches the features
+    more than "turned or not" does.
+
+    An encoder of stride-2 and stride-1 3x3 convolutions down to 4x4, a decoder up to 32x32 that
+    adds the encoder's features, and a head that sees the whole frame. The widths are multiples of
+    16, which ONNX Runtime's convolutions are fastest with on a CPU.
+
+    Args:
+        place: tell every cell where it is, since what is normal depends on the place in the
+            picture (:class:`training.layers.Place`); without it for comparison.
     """
     image = keras.Input((INPUT_SIZE, INPUT_SIZE, 3), name="image")
-    axis = np.linspace(-1, 1, INPUT_SIZE, dtype=np.float32)
-    place = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1)[np.newaxis]
-    pixels = image / 64.0 - 2.0
-    places = ops.zeros_like(pixels[..., :2]) + place
-    half = _convolution(_convolution(ops.concatenate([pixels, places], -1), 24, 2), 24)
+    half = layers.Conv2D(16, 3, strides=2, padding="same", use_bias=False)(image / 64.0 - 2.0)
+    if place:
+        half = Place(INPUT_SIZE)(half)
+    half = _convolution(_normalized(half), 32)
     quarter = _convolution(_convolution(half, 48, 2), 48)
     eighth = _convolution(_convolution(quarter, 96, 2), 96)
     sixteenth = _convolution(eighth, 128, 2)
     up_eighth = _merge(sixteenth, eighth, 64)
     up_quarter = _merge(up_eighth, quarter, 48)
-    up_half = _merge(up_quarter, half, 24)
+    up_half = _merge(up_quarter, half, 32)
     # Few cells are anomalous: starting near their share spares the first steps.
     rare = keras.initializers.Constant(-3.0)
     log_odds = layers.Conv2D(1, 3, padding="same", bias_initializer=rare)(up_half)
+    turn = layers.Conv2D(1, 1)(up_eighth)
     whole = layers.Dropout(0.3)(layers.Flatten()(sixteenth))
     whole = layers.Dense(96, activation="relu")(whole)
     evidence = layers.Concatenate()(
         [
             whole,
+            layers.GlobalAveragePooling2D()(turn),
+            layers.GlobalAveragePooling2D()(up_eighth),
             layers.GlobalMaxPooling2D()(up_quarter),
             layers.GlobalAveragePooling2D()(up_half),
         ]
     )
     frame = layers.Dense(1, name="frame")(layers.Dense(64, activation="relu")(evidence))
-    cells = layers.Reshape((MAP_SIZE, MAP_SIZE), name="map")(log_odds)
-    return keras.Model(image, {"map": cells, "frame": frame}, name="exposure")
+    answers = {
+        "map": layers.Reshape((MAP_SIZE, MAP_SIZE), name="map")(log_odds),
+        "frame": frame,
+        "turn": layers.Reshape(turn.shape[1:3], name="turn")(turn),
+    }
+    return keras.Model(image, answers, name="exposure")
 
 
-def _convolution(tensor: Any, filters: int, stride: int = 1, size: int = 3) -> Any:
-    tensor = layers.Conv2D(filters, size, strides=stride, padding="same", use_bias=False)(tensor)
-    tensor = layers.BatchNormalization(momentum=0.97)(tensor)
-    return layers.Activation("relu")(tensor)
+def _convolution(tensor: Any, filters: int, stride: int = 1) -> Any:
+    return _normalized(
+        layers.Conv2D(filters, 3, strides=stride, padding="same", use_bias=False)(tensor)
+    )
+
+
+def _normalized(tensor: Any) -> Any:
+    return layers.Activation("relu")(BatchNormalization(momentum=0.97)(tensor))
 
 
 def _merge(coarse: Any, fine: Any, filters: int) -> Any:
     """Enlarge a coarse feature map and join it with a fine one."""
-    coarse = _convolution(coarse, filters, size=1)
-    # Not UpSampling2D: its ONNX form uses an attribute that ONNX has given up.
-    coarse = ops.repeat(ops.repeat(coarse, 2, axis=1), 2, axis=2)
-    return _convolution(layers.Concatenate()([coarse, fine]), filters)
+    height, width, channels = fine.shape[1:]
+    coarse = layers.Conv2D(channels, 1, use_bias=False)(coarse)
+    # Not UpSampling2D: it repeats rows and columns, which costs several times as much in ONNX.
+    coarse = ops.image.resize(coarse, (height, width), interpolation="nearest")
+    return _convolution(layers.Add()([coarse, fine]), filters)
 
 
 def loss_model(network: Any) -> Any:
     """Give the Keras model that is trained: from :func:`make_batch`'s arrays to each frame's loss.
 
-    Both answers are trained by binary cross-entropy. Anomalous cells weigh five times as much,
-    since they are few.
+    Map and frame are trained by binary cross-entropy. Anomalous cells weigh five times as much,
+    since they are few. The angle is trained by its squared error.
 
     Returns:
         A model with output float32 [N]. It shares its weights with the network.
@@ -95,12 +139,16 @@ def loss_model(network: Any) -> Any:
         "map": keras.Input((MAP_SIZE, MAP_SIZE), name="map"),
         "map_weight": keras.Input((), name="map_weight"),
         "frame": keras.Input((), name="frame"),
+        "turn": keras.Input((), name="turn"),
+        "turn_weight": keras.Input((), name="turn_weight"),
     }
     answers = network(inputs["image"])
     cells = _cross_entropy(inputs["map"], answers["map"]) * (1 + 4 * inputs["map"])
     map_loss = 4 * ops.mean(cells, axis=(1, 2)) * inputs["map_weight"]
     frame_loss = _cross_entropy(inputs["frame"], answers["frame"][:, 0])
-    return keras.Model(inputs, map_loss + frame_loss, name="exposure_loss")
+    turn_error = ops.square(answers["turn"] - ops.reshape(inputs["turn"], (-1, 1, 1)))
+    turn_loss = ops.mean(turn_error, axis=(1, 2)) * inputs["turn_weight"]
+    return keras.Model(inputs, map_loss + frame_loss + turn_loss, name="exposure_loss")
 
 
 def _cross_entropy(target: Any, log_odds: Any) -> Any:
@@ -113,22 +161,28 @@ def make_batch(
     images: NDArray[np.uint8],
     pool: NDArray[np.uint8],
     anomalies: NDArray[np.uint8] | None = None,
+    *,
+    pasted: bool = True,
+    whole: bool = True,
 ) -> dict[str, NDArray[np.float32]]:
     """Turn normal frames into a batch for training.
 
     Of every four frames two stay normal, the third gets something pasted in, and the fourth a fault
-    of the whole picture.
+    of the whole picture, in many cases that of a camera that has been turned or moved.
 
     Args:
         generator: source of chance.
         images: uint8 [N, 64, 64, 3], normal frames.
         pool: uint8 [M, 64, 64, 3], normal frames to take textures from.
-        anomalies: uint8 [K, 64, 64, 3], recorded anomalies; they take the place of half of the
-            whole-picture faults.
+        anomalies: uint8 [K, 64, 64, 3], recorded anomalies, 1 or more; the more there are, the
+            more they take the place of whole-picture faults, up to half of them.
+        pasted: paste things in; else these frames get a fault of the whole picture too.
+        whole: faults of the whole picture; else these frames get something pasted in too.
 
     Returns:
         ``image`` float32 [N, 64, 64, 3], whole grey levels; ``map`` [N, 32, 32] and ``frame`` [N],
-        1 where anomalous; ``map_weight`` [N], 0 where nothing is known of the place.
+        1 where anomalous; ``map_weight`` [N], 0 where nothing is known of the place; ``turn`` [N],
+        in units of :data:`TURN_UNIT` degrees, and ``turn_weight`` [N], 0 where it is not known.
     """
     count = len(images)
     batch = {
@@ -136,25 +190,56 @@ def make_batch(
         "map": np.zeros((count, MAP_SIZE, MAP_SIZE), np.float32),
         "map_weight": np.ones(count, np.float32),
         "frame": np.zeros(count, np.float32),
+        "turn": np.zeros(count, np.float32),
+        "turn_weight": np.ones(count, np.float32),
     }
     for index in range(count):
         picture = images[index].astype(np.float32)
-        kind = index % 4
-        if kind == 3 and anomalies is not None and generator.random() < 0.5:
-            recorded = anomalies[int(generator.integers(len(anomalies)))]
-            picture = vary_normal(recorded.astype(np.float32), generator)
+        kind = _KINDS[index % 4]
+        if kind == "pasted" and not pasted:
+            kind = "whole"
+        elif kind == "whole" and not whole:
+            kind = "pasted"
+        if kind == "whole":
+            picture, turn = _whole_fault(picture, generator, pool, anomalies)
+            batch["frame"][index] = 1
+            batch["map_weight"][index] = 0
+            batch["turn"][index] = turn or 0
+            batch["turn_weight"][index] = 0 if turn is None else _TURN_WEIGHT
         else:
             picture = vary_normal(picture, generator)
-            if kind == 3:
-                picture = picture_fault(picture, generator, pool)
-        if kind == 2:
+        if kind == "pasted":
             picture, mask = paste_outlier(picture, generator, pool)
             cells = cv2.resize(mask, (MAP_SIZE, MAP_SIZE), interpolation=cv2.INTER_AREA)
             batch["map"][index] = cells > _MASK_SHARE
             batch["frame"][index] = mask.sum() > _MIN_VISIBLE
-        elif kind == 3:
-            batch["frame"][index] = 1
-            batch["map_weight"][index] = 0
         # A camera gives whole grey levels between 0 and 255, whatever was done to them.
         batch["image"][index] = np.rint(np.clip(picture, 0, 255))
     return batch
+
+
+def _recorded_share(count: int) -> float:
+    """Give the share of whole-picture faults that recorded anomalies replace.
+
+    A handful of frames must not push the variety of the made-up faults aside; many may take half.
+    """
+    return 0.5 * count / (count + _FEW_ANOMALIES)
+
+
+def _whole_fault(
+    picture: NDArray[np.float32],
+    generator: np.random.Generator,
+    pool: NDArray[np.uint8],
+    anomalies: NDArray[np.uint8] | None,
+) -> tuple[NDArray[np.float32], float | None]:
+    """Give a frame with a fault of the whole picture, and its turn where that is known."""
+    if anomalies is not None and generator.random() < _recorded_share(len(anomalies)):
+        recorded = anomalies[int(generator.integers(len(anomalies)))]
+        return vary_normal(recorded.astype(np.float32), generator), None
+    kind = generator.random()
+    if kind < _TURNED_SHARE:
+        picture, degrees = turn_camera(picture, generator)
+        return picture, float(np.clip(degrees / TURN_UNIT, -_MOST_TURN, _MOST_TURN))
+    if kind < _TURNED_SHARE + _MOVED_SHARE:
+        return move_camera(picture, generator), None
+    return picture_fault(vary_normal(picture, generator), generator, pool), None

@@ -1,4 +1,4 @@
-"""Keras layers of our own; all of them use ``keras.ops`` alone and run on every Keras backend.
+"""Keras layers of our own; all of them run on every Keras backend.
 
 Import :mod:`training.backend` and call ``import_keras`` before this module: its own import of Keras
 is not a quiet one.
@@ -9,11 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from training.augmentation import compiled_augment
+from training.backend import import_tensorflow
 
-__all__ = ["Augment", "CodeTable", "Standardize"]
+__all__ = ["Augment", "BatchNormalization", "CodeTable", "Place", "Standardize"]
 
 _LEAST_DEVIATION = 1.0
 
@@ -72,6 +74,61 @@ class Standardize(keras.layers.Layer):
         centred = image - ops.mean(image, axis=(1, 2), keepdims=True)
         variance = ops.mean(ops.square(centred), axis=(1, 2), keepdims=True)
         return centred / ops.maximum(ops.sqrt(variance), _LEAST_DEVIATION)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Give the shape for a batch."""
+        return input_shape
+
+
+class BatchNormalization(keras.layers.BatchNormalization):
+    """Keras' layer with TensorFlow's fused kernel in training, for channels last.
+
+    Keras writes the formula out, which on a CPU takes a dozen passes over the feature maps: half of
+    the training time of a small network. Weights and results are the same, but for the moving
+    variance, which the kernel takes with Bessel's correction.
+    """
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """From float32 [N, H, W, channels] to the same."""
+        if not training or keras.backend.backend() != "tensorflow":
+            return super().call(inputs, training=training, mask=mask)
+        tensorflow = import_tensorflow()
+        # Empty moments: the kernel computes the batch's own.
+        empty = tensorflow.zeros((0,), inputs.dtype)
+        result, mean, variance, *_ = tensorflow.raw_ops.FusedBatchNormV3(
+            x=inputs, scale=self.gamma, offset=self.beta, mean=empty, variance=empty,
+            epsilon=self.epsilon, is_training=True,
+        )  # fmt: skip
+        for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + value * (1.0 - self.momentum))
+        return result
+
+
+class Place(keras.layers.Layer):
+    """Tells a feature map of half the picture's size where in the picture every cell is.
+
+    Adds what a 3x3 convolution of stride 2 makes of two further channels that hold row and column,
+    -1 to 1 (Liu et al. 2018, CoordConv). Since they are the same for every frame, so is what is
+    added: in the exported graph it is a constant.
+
+    Args:
+        size: height and width of the picture.
+    """
+
+    def __init__(self, size: int, **options: Any) -> None:
+        super().__init__(**options)
+        axis = np.linspace(-1, 1, size, dtype=np.float32)
+        self._place = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1)[np.newaxis]
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make the convolution's weights."""
+        self.kernel = self.add_weight(
+            name="kernel", shape=(3, 3, 2, input_shape[-1]), initializer="glorot_uniform"
+        )
+
+    def call(self, features: Any) -> Any:
+        """From float32 [N, H, W, channels] to the same."""
+        return features + ops.conv(self._place, self.kernel, strides=2, padding="same")
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Give the shape for a batch."""

@@ -144,7 +144,7 @@ class TrainOptions:
     epochs: int = _option(100, "most epochs to train the autoencoder")
     mlp_epochs: int = _option(100, "most epochs to train the mlp")
     realnvp_epochs: int = _option(500, "most epochs to train the flow of realnvp")
-    exposure_epochs: int = _option(16, "epochs to train the unet of outlier-exposure")
+    exposure_epochs: int = _option(18, "epochs to train the unet of outlier-exposure")
     exposure_steps: int = _option(100, "steps of each of these epochs, of 48 frames a step")
     time_limit: float = _option(0.0, "most seconds to train each network, 0 for no limit")
     batch_size: int = _option(32, "frames a step")

@@ -21,7 +21,15 @@ from numpy.typing import NDArray
 
 from anomaly_detector.preprocessing import INPUT_SIZE
 
-__all__ = ["PICTURE_FAULTS", "TEXTURES", "paste_outlier", "picture_fault", "vary_normal"]
+__all__ = [
+    "PICTURE_FAULTS",
+    "TEXTURES",
+    "move_camera",
+    "paste_outlier",
+    "picture_fault",
+    "turn_camera",
+    "vary_normal",
+]
 
 Picture: TypeAlias = NDArray[Any]
 Generator: TypeAlias = np.random.Generator
@@ -49,10 +57,87 @@ def vary_normal(picture: Picture, generator: Generator) -> Picture:
         generator: source of chance.
     """
     if generator.random() < 0.8:
-        angle, scale = generator.uniform(-1, 1), 1 + generator.uniform(-0.04, 0.04)
-        motion = np.asarray(cv2.getRotationMatrix2D(_CENTER, angle, scale), np.float64)
-        motion[:, 2] += generator.uniform(-2, 2, 2)
-        picture = _warp(picture, motion, cv2.BORDER_REFLECT)
+        picture = _warp(picture, _pose(generator), cv2.BORDER_REFLECT, generator)
+    return _vary_light(picture, generator)
+
+
+def turn_camera(picture: Picture, generator: Generator) -> tuple[Picture, float]:
+    """Show a normal frame as a camera sees it that has rolled about its axis.
+
+    Varied as a normal frame otherwise, and with a single interpolation as those have: a second one
+    would make turned frames less sharp than normal ones, and the network would learn to tell that.
+
+    Args:
+        picture: float32 [64, 64, 3].
+        generator: source of chance.
+
+    Returns:
+        The picture, and by how many degrees it was turned, counterclockwise.
+    """
+    angle = float(np.exp(generator.uniform(np.log(3), np.log(25))) * generator.choice([-1, 1]))
+    # The camera's pixels are square, those of the squeezed 64x64 frame are not.
+    aspect = generator.uniform(1, 1.8)
+    cosine, sine = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    # Corners zoomed away, or in view and mirrored, stretched or black.
+    zoom = (
+        (cosine + aspect * abs(sine)) * generator.uniform(0.97, 1.1)
+        if generator.random() < 0.6
+        else generator.uniform(0.95, 1.2)
+    )
+    turn = np.array([[cosine, sine / aspect], [-sine * aspect, cosine]]) * zoom
+    motion = _then(_pose(generator), turn)
+    borders = (cv2.BORDER_REFLECT, cv2.BORDER_REPLICATE, cv2.BORDER_CONSTANT)
+    border = int(generator.choice(borders, p=(0.6, 0.2, 0.2)))
+    return _vary_light(_warp(picture, motion, border, generator), generator), angle
+
+
+def move_camera(picture: Picture, generator: Generator) -> Picture:
+    """Show a normal frame as no drive shows it: from elsewhere, mirrored or upside down.
+
+    Args:
+        picture: float32 [64, 64, 3].
+        generator: source of chance.
+    """
+    kind = int(generator.integers(5))
+    stretch, offset = np.eye(2), np.zeros(2)
+    if kind == 0:
+        scale = float(np.exp(generator.uniform(np.log(1.25), np.log(2.2))))
+        stretch = stretch * (scale if generator.random() < 0.6 else 1 / scale)
+    elif kind == 1:
+        direction = generator.uniform(0, 2 * np.pi)
+        reach = generator.uniform(9, 26)
+        offset = reach * np.array([np.cos(direction), np.sin(direction)])
+    elif kind == 2:
+        stretch[0, 1] = generator.uniform(0.15, 0.6) * generator.choice([-1, 1])
+        if generator.random() < 0.5:
+            stretch = stretch.T
+    else:
+        stretch[kind - 3, kind - 3] = -1
+        if kind == 4 and generator.random() < 0.6:
+            stretch[0, 0] = -1
+    motion = _then(_pose(generator), stretch)
+    motion[:, 2] += offset
+    border = int(generator.choice((cv2.BORDER_REFLECT, cv2.BORDER_REPLICATE)))
+    return _vary_light(_warp(picture, motion, border, generator), generator)
+
+
+def _pose(generator: Generator) -> Picture:
+    """Give the motion, float64 [2, 3], of a slightly different way through the scene."""
+    angle, scale = generator.uniform(-1, 1), 1 + generator.uniform(-0.04, 0.04)
+    motion = np.asarray(cv2.getRotationMatrix2D(_CENTER, angle, scale), np.float64)
+    motion[:, 2] += generator.uniform(-2, 2, 2)
+    return motion
+
+
+def _then(motion: Picture, stretch: Picture) -> Picture:
+    """Give one motion [2, 3] for another one and then a linear map about the middle."""
+    center = np.array(_CENTER)
+    joined = stretch @ motion
+    joined[:, 2] += center - stretch @ center
+    return np.asarray(joined)
+
+
+def _vary_light(picture: Picture, generator: Generator) -> Picture:
     gain = (1 + generator.uniform(-0.15, 0.15)) * (1 + generator.uniform(-0.04, 0.04, 3))
     picture = picture * gain.astype(np.float32) + np.float32(generator.uniform(-8, 8))
     if generator.random() < 0.3:
@@ -299,18 +384,53 @@ def _tinted(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> 
     if np.abs(gains - 1).max() < 0.18:
         gains[generator.integers(3)] *= generator.choice([0.6, 1.5])
     picture = picture * gains.astype(np.float32)
-    if generator.random() < 0.3:
+    kind = generator.random()
+    if kind < 0.3:
         picture = np.repeat(picture.mean(axis=2, keepdims=True), 3, axis=2)
+    elif kind < 0.45:
+        picture = picture[..., np.roll(np.arange(3), int(generator.integers(1, 3)))]
     return picture
 
 
-def _turned(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
-    """Rolled camera; the corners are mirrored, stretched, black or zoomed away."""
-    angle = float(np.exp(generator.uniform(np.log(3.5), np.log(35))))
-    zoom = 1 / max(0.55, 1 - angle / 60) if generator.random() < 0.5 else 1.0
-    motion = cv2.getRotationMatrix2D(_CENTER, angle * generator.choice([-1, 1]), zoom)
-    borders = (cv2.BORDER_REFLECT, cv2.BORDER_REPLICATE, cv2.BORDER_CONSTANT)
-    return _warp(picture, motion, int(generator.choice(borders, p=(0.6, 0.2, 0.2))))
+def _veiled(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+    """Fog, glare or shade that comes from one side or spreads from a point."""
+    angle = generator.uniform(0, 2 * np.pi)
+    if generator.random() < 0.5:
+        distance = _COLUMNS * np.cos(angle) + _ROWS * np.sin(angle)
+    else:
+        x, y = generator.uniform(0, _SIZE, 2)
+        distance = np.hypot(_COLUMNS - x, _ROWS - y)
+    share = (distance.max() - distance) / np.ptp(distance)
+    share = share ** generator.uniform(0.5, 3)
+    weight = (share * generator.uniform(0.5, 1)).astype(np.float32)[:, :, np.newaxis]
+    level = generator.uniform(0, 40) if generator.random() < 0.35 else generator.uniform(140, 255)
+    veil = np.full(3, level, np.float32) + generator.normal(0, 10, 3).astype(np.float32)
+    return _blend(picture, veil, weight)
+
+
+def _flattened(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+    """Too little or too much contrast, or another gamma."""
+    if generator.random() < 0.5:
+        contrast = float(generator.choice([generator.uniform(0.1, 0.6), generator.uniform(1.8, 3)]))
+        mean = picture.mean()
+        return np.asarray((picture - mean) * np.float32(contrast) + mean, np.float32)
+    gamma = float(generator.choice([generator.uniform(0.25, 0.55), generator.uniform(1.9, 4)]))
+    return np.asarray(255 * (np.clip(picture, 0, 255) / 255) ** np.float32(gamma), np.float32)
+
+
+def _lined(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+    """Rows or columns dead, glaring or in a rhythm."""
+    lines = np.zeros((_SIZE, 1, 1), np.float32)
+    if generator.random() < 0.5:
+        period, phase = generator.uniform(2, 20), generator.uniform(0, 2 * np.pi)
+        wave = np.sin(np.arange(_SIZE) * (2 * np.pi / period) + phase)
+        lines[:, 0, 0] = wave * generator.uniform(15, 60)
+    else:
+        hit = generator.random(_SIZE) < generator.uniform(0.04, 0.3)
+        lines[hit, 0, 0] = generator.normal(0, 90, int(hit.sum()))
+    if generator.random() < 0.5:
+        lines = lines.transpose(1, 0, 2)
+    return np.asarray(picture + lines, np.float32)
 
 
 def _torn(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
@@ -350,16 +470,18 @@ def _covered(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) ->
 
 
 PICTURE_FAULTS: Sequence[tuple[Callable[..., Picture], float]] = (
-    (_unsharp, 1.0),
+    (_unsharp, 2.2),
     (_smeared, 1.0),
     (_darkened, 1.0),
     (_brightened, 1.0),
     (_noisy, 1.0),
     (_dead_pixels, 0.7),
     (_tinted, 1.2),
-    # The hardest ones to learn get the most examples.
-    (_turned, 7.0),
+    # One of the hardest to learn.
     (_torn, 2.2),
+    (_veiled, 1.0),
+    (_flattened, 0.8),
+    (_lined, 0.8),
     (_blocky, 0.7),
     (_compressed, 1.0),
     (_covered, 1.3),
@@ -374,10 +496,10 @@ _FAULT_SHARES = _FAULT_SHARES / _FAULT_SHARES.sum()
 # --- shared steps ---------------------------------------------------------------------------------
 
 
-def _warp(picture: Picture, motion: Any, border: int) -> Picture:
-    warped = cv2.warpAffine(
-        picture, motion, (_SIZE, _SIZE), flags=cv2.INTER_LINEAR, borderMode=border
-    )
+def _warp(picture: Picture, motion: Any, border: int, generator: Generator) -> Picture:
+    # Either way of interpolating, so that sharpness says nothing about the motion.
+    flags = cv2.INTER_LINEAR if generator.random() < 0.5 else cv2.INTER_CUBIC
+    warped = cv2.warpAffine(picture, motion, (_SIZE, _SIZE), flags=flags, borderMode=border)
     return np.asarray(warped, np.float32)
 
 

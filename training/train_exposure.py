@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,13 @@ from numpy.typing import NDArray
 from training.backend import seed_everything
 from training.datasets import FrameSet
 from training.exposure import build_exposure_network, loss_model, make_batch
-from training.fit import FitSettings, fit
+from training.fit import FitResult, FitSettings, fit
 from training.job import Job, Trained
 from training.provenance import fit_summary
 from training.scorers import exposure_scorer
 from training.train_autoencoder import mean_output
 
-__all__ = ["EXPOSURE_BATCH", "train_exposure"]
+__all__ = ["EXPOSURE_BATCH", "ExposureParts", "fit_exposure", "train_exposure"]
 
 EXPOSURE_BATCH = 48
 """Frames a step; every fourth gets something pasted in, every fourth a whole-picture fault."""
@@ -25,15 +26,53 @@ _VALIDATION_FRAMES = 384
 _POOL_FRAMES = 2000
 
 
+@dataclass(frozen=True)
+class ExposureParts:
+    """What the training consists of; parts are left out to see what they are good for.
+
+    Attributes:
+        place: the network knows where in the picture every cell is.
+        turn: it learns to tell by how much the camera has rolled.
+        pasted: outliers with things pasted in.
+        whole: outliers with a fault of the whole picture.
+    """
+
+    place: bool = True
+    turn: bool = True
+    pasted: bool = True
+    whole: bool = True
+
+
 def train_exposure(job: Job) -> Trained:
     """Train the network of a job.
 
     Raises:
         AnomalyDetectorError: training gave nothing.
     """
+    network, result = fit_exposure(job)
+    job.folder.trained(result)
+    return Trained(
+        None,
+        exposure_scorer(network),
+        networks={"exposure": network},
+        metrics={"validation_loss": result.best_loss},
+        histories={"exposure": result.history},
+        provenance={"exposure": fit_summary(result)},
+    )
+
+
+def fit_exposure(job: Job, parts: ExposureParts = ExposureParts()) -> tuple[Any, FitResult]:
+    """Build and fit the network of a job.
+
+    Returns:
+        The network of :func:`training.exposure.build_exposure_network`, and how it went.
+
+    Raises:
+        AnomalyDetectorError: training gave nothing.
+    """
     options, split = job.options, job.split
     seed_everything(options.seed)
-    network = build_exposure_network()
+    network = build_exposure_network(place=parts.place)
     generator = np.random.default_rng(options.seed)
     pool = _sample(job.frames, split.train, generator)
     anomalies = (
@@ -49,17 +88,22 @@ def train_exposure(job: Job) -> Trained:
     held_out = np.zeros(len(job.frames), bool)
     held_out[split.held_out] = True
 
+    def made(own: np.random.Generator, images: Any, textures: Any) -> dict[str, Any]:
+        batch = make_batch(own, images, textures, anomalies, pasted=parts.pasted, whole=parts.whole)
+        batch["turn_weight"] *= parts.turn
+        return batch
+
     def take(indices: NDArray[np.int64]) -> tuple[Any, NDArray[np.float32]]:
         batch: Any = job.frames.take(indices)
         if held_out[indices[0]]:
             # The same outliers in every epoch, so that validation losses can be compared; made
             # from held-out frames alone.
             own = np.random.default_rng((options.seed, *indices[:4].tolist()))
-            batch = make_batch(own, batch, batch, anomalies)
+            batch = made(own, batch, batch)
         return batch, np.zeros(len(indices), np.float32)
 
     def draw(own: np.random.Generator, images: Any) -> dict[str, NDArray[np.float32]]:
-        return make_batch(own, images[own.permutation(len(images))], pool, anomalies)
+        return made(own, images[own.permutation(len(images))], pool)
 
     result = fit(
         loss_model(network),
@@ -87,15 +131,7 @@ def train_exposure(job: Job) -> Trained:
         tensorboard=None if options.tensorboard is None else options.tensorboard / "exposure",
         **job.folder.checkpoint("exposure"),
     )
-    job.folder.trained(result)
-    return Trained(
-        None,
-        exposure_scorer(network),
-        networks={"exposure": network},
-        metrics={"validation_loss": result.best_loss},
-        histories={"exposure": result.history},
-        provenance={"exposure": fit_summary(result)},
-    )
+    return network, result
 
 
 def _sample(

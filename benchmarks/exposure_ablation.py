@@ -1,0 +1,246 @@
+"""What each part of the default scorer is good for: the ablation of docs/detection-quality.md.
+
+Trains the scorer without one part at a time, and puts the evidence of the thesis beside it. A row
+is measured on a clean test drive, as it is and with each fault of the stress test:
+
+    python -m benchmarks.exposure_ablation --data bags/donkeycar_lap1_compressed_db3 \
+        --test bags/donkeycar_lap2_compressed_mcap --exclude 324-369 --epochs 7 --out ablation.json
+
+Evidence of different kinds is joined on one scale: the distance from the median of the held-out
+normal frames, in units of the way from there to their 99th percentile; the highest one counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.files import atomic_path
+from anomaly_detector.preprocessing import shrink
+from anomaly_detector.sources import open_source
+from training.backend import import_keras
+from training.metrics import area_under_roc
+from training.options import TrainOptions
+from training.stress import fault_generator, inject, numbered_frames, parse_exclusion
+from training.stress_faults import FAULT_SETS, Fault
+from training.train import prepare
+
+_HIGHEST_CELLS = 4
+_BATCH = 256
+_WORKERS = 2
+
+Scores = NDArray[np.float64]
+Score = Callable[[NDArray[np.uint8]], Scores]
+
+_GROUPS: Mapping[str, tuple[str, ...]] = {
+    "things": ("object_", "thin_lines", "cable_loop", "lost_blocks"),
+    "lens": ("lens_", "cover_"),
+    "smooth": ("blur_", "defocus_", "motion_", "dark", "black"),
+    "tilt_5": ("tilt_5",),
+}
+
+
+class _Test:
+    """A drive of clean frames, each also with every fault.
+
+    Attributes:
+        clean: uint8 [N, 64, 64, 3].
+        faulted: name of a fault to the same frames with it.
+    """
+
+    def __init__(self, path: str, topic: str | None, exclude: Sequence[str], seed: int) -> None:
+        faults = [fault for fault in FAULT_SETS["full"] if fault.per_frame]
+        frames = list(
+            numbered_frames(open_source(path, topic), [parse_exclusion(text) for text in exclude])
+        )
+        self.clean = np.stack([shrink(frame.pixels) for _, frame in frames])
+
+        def faulted(fault: Fault) -> NDArray[np.uint8]:
+            made = [inject(fault, f, fault_generator(seed, fault, n))[0] for n, f in frames]
+            return np.stack(made)
+
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            names = [fault.name for fault in faults]
+            self.faulted = dict(zip(names, pool.map(faulted, faults), strict=True))
+
+    def row(self, score: Score) -> dict[str, Any]:
+        """Give the figures of a score: ROC-AUCs."""
+        clean = score(self.clean)
+        areas = {}
+        for name, images in self.faulted.items():
+            labels = np.repeat([False, True], [len(clean), len(images)])
+            areas[name] = area_under_roc(np.concatenate([clean, score(images)]), labels)
+        worst = min(areas, key=lambda name: areas[name])
+        row: dict[str, Any] = {"mean": float(np.mean(list(areas.values())))}
+        for group, prefixes in _GROUPS.items():
+            members = [area for name, area in areas.items() if name.startswith(prefixes)]
+            row[group] = float(np.mean(members))
+        return row | {"minimum": areas[worst], "worst": worst, "faults": areas}
+
+
+def _answers(network: Any) -> Callable[[NDArray[np.uint8]], tuple[Scores, Scores]]:
+    """Give the function from frames to the log-odds of the frame and of its four hottest cells."""
+    # Several rows look at the same frames, which live as long as the test: by their identity.
+    known: dict[int, tuple[Scores, Scores]] = {}
+
+    def answers(images: NDArray[np.uint8]) -> tuple[Scores, Scores]:
+        if id(images) in known:
+            return known[id(images)]
+        given = network.predict(images.astype(np.float32), batch_size=_BATCH, verbose=0)
+        cells = np.sort(given["map"].reshape(len(images), -1), axis=1)[:, -_HIGHEST_CELLS:]
+        result = given["frame"][:, 0].astype(float), cells.mean(axis=1).astype(float)
+        known[id(images)] = result
+        return result
+
+    return answers
+
+
+def _both(network: Any) -> Score:
+    answers = _answers(network)
+    return lambda images: np.asarray(np.logaddexp(*answers(images)))
+
+
+def _keras_score(scorer: Any) -> Score:
+    known: dict[int, Scores] = {}
+
+    def score(images: NDArray[np.uint8]) -> Scores:
+        if id(images) in known:
+            return known[id(images)]
+        starts = range(0, len(images), _BATCH)
+        parts = [np.asarray(scorer(images[i : i + _BATCH])["score"]) for i in starts]
+        known[id(images)] = np.concatenate(parts).astype(float)
+        return known[id(images)]
+
+    return score
+
+
+def _on_scale(score: Score, held_out: NDArray[np.uint8], two_sided: bool = False) -> Score:
+    """Put a score on the common scale: 0 at the median normal frame, 1 at the 99th percentile."""
+    normal = score(held_out)
+    middle = np.median(normal)
+
+    def distance(values: Scores) -> Scores:
+        return np.abs(values - middle) if two_sided else values - middle
+
+    unit = np.quantile(distance(normal), 0.99)
+    return lambda images: distance(score(images)) / unit
+
+
+def _highest(first: Score, second: Score) -> Score:
+    return lambda images: np.maximum(first(images), second(images))
+
+
+def ablate(arguments: argparse.Namespace, report: Callable[[str, dict[str, Any]], None]) -> None:
+    """Train every variant and report each row as it is done.
+
+    Raises:
+        AnomalyDetectorError: a recording or an option is at fault.
+    """
+    test = _Test(arguments.test, arguments.topic, arguments.exclude, arguments.seed)
+    import_keras()
+    from training.train_autoencoder import train_autoencoder
+    from training.train_exposure import ExposureParts, fit_exposure
+    from training.train_realnvp import train_realnvp
+
+    with tempfile.TemporaryDirectory() as folder:
+
+        def job(name: str, scorer: str = "outlier-exposure") -> Any:
+            return prepare(
+                TrainOptions(
+                    data=[arguments.data],
+                    out=Path(folder) / f"{name}.onnx",
+                    topic=arguments.topic,
+                    scorer=scorer,
+                    exposure_epochs=arguments.epochs,
+                    exposure_steps=arguments.steps,
+                    epochs=arguments.autoencoder_epochs,
+                    seed=arguments.seed,
+                    progress=False,
+                )
+            )
+
+        whole = job("whole")
+        held_out = whole.frames.take(whole.split.held_out)
+        network, _ = fit_exposure(whole)
+        answers = _answers(network)
+        both = _both(network)
+        report("frame and cells: the default", test.row(both))
+        report("frame alone", test.row(lambda images: answers(images)[0]))
+        report("cells alone", test.row(lambda images: answers(images)[1]))
+        for name, parts in (
+            ("without the turn to learn", ExposureParts(turn=False)),
+            ("without place", ExposureParts(place=False)),
+            ("without faults of the whole picture", ExposureParts(whole=False)),
+            ("without pasted things", ExposureParts(pasted=False)),
+        ):
+            reduced, _ = fit_exposure(job(name.replace(" ", "_"), "outlier-exposure"), parts)
+            report(name, test.row(_both(reduced)))
+        flow_job = job("realnvp", "realnvp")
+        base = train_autoencoder(flow_job)
+        reconstruction = _keras_score(base.scorer)
+        density = _keras_score(train_realnvp(flow_job, base).scorer)
+        default = _on_scale(both, held_out)
+        report("reconstruction error alone", test.row(reconstruction))
+        report("latent density alone", test.row(density))
+        for name, other in (
+            ("default or reconstruction error", _on_scale(reconstruction, held_out)),
+            (
+                "default or reconstruction error, two-sided",
+                _on_scale(reconstruction, held_out, two_sided=True),
+            ),
+            ("default or latent density", _on_scale(density, held_out)),
+        ):
+            report(name, test.row(_highest(default, other)))
+
+
+def main() -> int:
+    """Run the command line; gives the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--data", required=True, metavar="SOURCE", help="normal drive to train on")
+    parser.add_argument("--test", required=True, metavar="SOURCE", help="clean drive to test on")
+    parser.add_argument("--topic", help="image topic, for bags with several")
+    parser.add_argument("--exclude", nargs="+", default=[], metavar="A-B", help="of the test drive")
+    parser.add_argument(
+        "--epochs", type=int, default=7, help="of each network; the default scorer gets more"
+    )
+    parser.add_argument("--steps", type=int, default=100, help="of each epoch")
+    parser.add_argument("--autoencoder-epochs", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    arguments = parser.parse_args()
+    rows: dict[str, dict[str, Any]] = {}
+    start = time.perf_counter()
+
+    def report(name: str, row: dict[str, Any]) -> None:
+        rows[name] = row
+        cells = [f"{row[key]:.3f}" for key in ("mean", *_GROUPS, "minimum")]
+        print(f"| {name} | {' | '.join(cells)} ({row['worst']}) |", flush=True)
+
+    print(f"| variant | mean | {' | '.join(_GROUPS)} | minimum |")
+    print("|---|---:|" + "---:|" * len(_GROUPS) + "---:|")
+    try:
+        ablate(arguments, report)
+        if arguments.out is not None:
+            with atomic_path(arguments.out) as temporary:
+                temporary.write_text(json.dumps(rows, indent=2) + "\n", "utf-8")
+    except AnomalyDetectorError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{time.perf_counter() - start:.0f} s, load {os.getloadavg()[0]:.1f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
