@@ -81,6 +81,8 @@ def calibrate(options: CalibrateOptions) -> ModelMetadata:
     sources = [open_source(path, options.topic) for path in options.data]
     detector = Detector(options.model)
     old = detector.metadata
+    for source in sources:
+        source.region = old.region
     parts = [_scores(detector, source, options.progress) for source in sources]
     scores = np.concatenate(parts)
     used = _without(scores, options.exclude, options.data)

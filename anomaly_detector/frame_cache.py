@@ -64,8 +64,8 @@ def cache_frames(
 ) -> CachedFrames:
     """Shrink all frames of a recording, or take them from the cache.
 
-    An entry is found again by the recording's files (names, sizes, times), topic, decode and
-    resize method; a changed recording is read again.
+    An entry is found again by the recording's files (names, sizes, times), topic and region, decode
+    and resize method; a changed recording is read again.
 
     Args:
         source: the recording.
@@ -79,6 +79,8 @@ def cache_frames(
         AnomalyDetectorError: the cache folder cannot be written.
     """
     method = f"{DECODE_METHOD}|{RESIZE_METHOD}"
+    if not source.region.is_whole_frame:
+        method += f"|{source.region}"
     key = hashlib.sha256(f"{source.identity}|{method}".encode()).hexdigest()[:32]
     entry = (default_cache_folder() if folder is None else folder) / key
     if not (entry / "index.json").is_file():

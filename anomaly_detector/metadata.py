@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
-from anomaly_detector.errors import ModelError
+from anomaly_detector.errors import AnomalyDetectorError, ModelError
+from anomaly_detector.pixels import RegionOfInterest
 from anomaly_detector.preprocessing import (
     COMPATIBLE_RESIZE_METHODS,
     INPUT_SIZE,
@@ -66,6 +67,8 @@ class ModelMetadata:
         input_size: height and width of the input image, pixels.
         color_order: always ``rgb``.
         resize_method: name and version of the shrink the model was trained with.
+        region_of_interest: x, y, width and height of the part of the camera's frame that the model
+            was trained on, pixels; a width or height of 0 reaches to the edge.
         provenance: data, seed, options and versions that made the model.
         metrics: figures from training, for example ``validation_mse``.
         format_version: of this JSON entry.
@@ -80,9 +83,15 @@ class ModelMetadata:
     input_size: int = INPUT_SIZE
     color_order: str = "rgb"
     resize_method: str = RESIZE_METHOD
+    region_of_interest: tuple[int, int, int, int] = (0, 0, 0, 0)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+
+    @property
+    def region(self) -> RegionOfInterest:
+        """The region as what cuts it out."""
+        return RegionOfInterest(*self.region_of_interest)
 
     def to_json(self) -> str:
         """Give the JSON text for the ONNX metadata entry.
@@ -144,6 +153,10 @@ class ModelMetadata:
             input_size=reader.integer("input_size"),
             color_order=reader.text("color_order"),
             resize_method=reader.text("resize_method"),
+            # Models from before regions look at the whole frame.
+            region_of_interest=reader.region("region_of_interest")
+            if "region_of_interest" in raw
+            else (0, 0, 0, 0),
             provenance=reader.mapping("provenance"),
             metrics=reader.mapping("metrics"),
             format_version=version,
@@ -207,6 +220,18 @@ class _FieldReader:
                 "not a list of two numbers: export the model again with 'python -m training train'"
             )
         return ends.number("0"), ends.number("1")
+
+    def region(self, key: str) -> tuple[int, int, int, int]:
+        value = self._get(key, "a list of four integers", (list,))
+        try:
+            x, y, width, height = value
+            region = RegionOfInterest(x, y, width, height)
+        except (AnomalyDetectorError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"model {self.source}: metadata field {self.prefix + key!r} is {value!r}, not x, "
+                "y, width and height: export the model again with 'python -m training train'"
+            ) from error
+        return region.x, region.y, region.width, region.height
 
     def optional(self, key: str, read: Callable[[str], _T]) -> _T | None:
         """Read a field that may be null, but not missing."""

@@ -19,6 +19,7 @@ __all__ = [
     "RegionOfInterest",
     "check_size",
     "crop",
+    "parse_region",
     "to_rgb",
 ]
 
@@ -88,6 +89,21 @@ class RegionOfInterest:
     def is_whole_frame(self) -> bool:
         """Tell whether nothing is cut off, whatever the frame's size."""
         return self == RegionOfInterest()
+
+
+def parse_region(text: str) -> RegionOfInterest:
+    """Read a region from ``X,Y,WIDTH,HEIGHT``.
+
+    Raises:
+        AnomalyDetectorError: not four integers, or a negative one.
+    """
+    try:
+        x, y, width, height = (int(part) for part in text.split(","))
+    except ValueError:
+        raise AnomalyDetectorError(
+            f"region {text!r} is not X,Y,WIDTH,HEIGHT: give four integers, such as 0,120,640,360"
+        ) from None
+    return RegionOfInterest(x, y, width, height)
 
 
 def crop(pixels: Pixels, roi: RegionOfInterest) -> Pixels:

@@ -90,6 +90,7 @@ def _score_one(
 ) -> int:
     source = open_source(path, arguments.topic)
     detector = Detector(model, providers=arguments.providers, threshold=arguments.threshold)
+    source.region = detector.metadata.region
     start = time.perf_counter()
     summary = write_scores(
         detector,

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -25,6 +25,7 @@ import numpy as np
 
 from anomaly_detector.errors import ImageError, SourceError
 from anomaly_detector.image import Pixels, decode_compressed, decode_encoded_bytes, decode_image
+from anomaly_detector.pixels import RegionOfInterest, crop
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -93,11 +94,14 @@ class FrameSource(abc.ABC):
 
     Attributes:
         path: where it is.
+        region: the part of each frame that is given; may be set before a pass. A frame that it
+            does not fit into counts as unreadable.
         unreadable: the frames skipped by the newest pass, in order.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.region = RegionOfInterest()
         self.unreadable: list[UnreadableFrame] = []
         # Whether the newest pass may decode JPEG at reduced scale.
         self._reduced = False
@@ -121,7 +125,7 @@ class FrameSource(abc.ABC):
         """Yield ``function`` of every frame in order."""
 
         def decode(pending: _PendingFrame) -> _T | UnreadableFrame:
-            item = pending()
+            item = self._cropped(pending())
             return item if isinstance(item, UnreadableFrame) else function(item)
 
         if workers <= 1:
@@ -153,7 +157,15 @@ class FrameSource(abc.ABC):
         Raises:
             SourceError: at the end, when not one frame was readable.
         """
-        return self._readable(self._frames(), reduced=False)
+        return self._readable(map(self._cropped, self._frames()), reduced=False)
+
+    def _cropped(self, item: Frame | UnreadableFrame) -> Frame | UnreadableFrame:
+        if isinstance(item, UnreadableFrame) or self.region.is_whole_frame:
+            return item
+        try:
+            return replace(item, pixels=crop(item.pixels, self.region))
+        except ImageError as error:
+            return UnreadableFrame(item.name, str(error))
 
     def mapped(
         self, function: Callable[[Frame], _T], workers: int = 1, *, reduced: bool = False
@@ -176,7 +188,8 @@ class FrameSource(abc.ABC):
 
     def _readable(self, items: Iterator[_T | UnreadableFrame], *, reduced: bool) -> Iterator[_T]:
         self.unreadable = []
-        self._reduced = reduced
+        # A region's edges may lie between the pixels of a reduced picture.
+        self._reduced = reduced and self.region.is_whole_frame
         count = 0
         for item in items:
             if isinstance(item, UnreadableFrame):

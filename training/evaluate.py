@@ -466,8 +466,11 @@ def run(args: argparse.Namespace) -> int:
             f"{args.out} is there and not empty: give a new folder or remove it"
         )
     recordings = _recordings(args)
+    detector = Detector(args.model)
+    for recording in recordings:
+        recording.source.region = detector.metadata.region
     evaluation = evaluate(
-        Detector(args.model),
+        detector,
         recordings,
         bootstrap=args.bootstrap,
         block=args.block,

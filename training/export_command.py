@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import writable_parent
 from anomaly_detector.metadata import Calibration, ModelMetadata
+from anomaly_detector.pixels import RegionOfInterest
 from anomaly_detector.preprocessing import INPUT_SIZE
 from training.architectures import ARCHITECTURES, Autoencoder, NetworkSettings, build_autoencoder
 from training.backend import import_keras
@@ -90,7 +91,12 @@ def run(arguments: argparse.Namespace) -> int:
     _check_precision(arguments)
     writable_parent(arguments.out)
     frames = (
-        open_frame_set(arguments.data, arguments.topic, cache=arguments.cache)
+        open_frame_set(
+            arguments.data,
+            arguments.topic,
+            region=_region(arguments.weights),
+            cache=arguments.cache,
+        )
         if arguments.data
         else None
     )
@@ -152,6 +158,13 @@ def _check_precision(arguments: argparse.Namespace) -> None:
         raise AnomalyDetectorError(f"--stress-frames is {arguments.stress_frames}: give 1 or more")
 
 
+def _region(weights: Path) -> RegionOfInterest:
+    """Give the region that a training looked at; a lone file of weights says none."""
+    from training.run_folder import RunFolder
+
+    return RunFolder(weights).metadata().region if weights.is_dir() else RegionOfInterest()
+
+
 def _write_variant(
     arguments: argparse.Namespace,
     model: Any,
@@ -166,13 +179,17 @@ def _write_variant(
 
     ranges = images
     if arguments.range_data:
-        frames = open_frame_set(arguments.range_data, arguments.topic, cache=arguments.cache)
+        frames = open_frame_set(
+            arguments.range_data, arguments.topic, region=metadata.region, cache=arguments.cache
+        )
         ranges = frames.take(np.arange(len(frames)))
     variant = convert_precision(model, arguments.precision, ranges)
     threshold, calibration = choose_threshold(
         score_images(variant, images), arguments.threshold, arguments.false_alarm_rate
     )
     sources = [open_recording(source, arguments.topic) for source in arguments.data]
+    for source in sources:
+        source.region = metadata.region
     with tempfile.TemporaryDirectory() as folder:
         float32 = Path(folder) / "float32.onnx"
         write_detector(model, metadata, float32, scorer=scorer, images=parity_images(images))

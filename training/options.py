@@ -117,6 +117,11 @@ class TrainOptions:
     )
     out: Path = _option(MISSING, "model file to write (.onnx)", metavar="FILE")  # noqa: RUF009
     topic: str | None = _option(None, "image topic, for a bag with more than one")
+    region: str | None = _option(
+        None,
+        "part of the frame to look at, X,Y,WIDTH,HEIGHT in pixels, 0 to the edge; the model "
+        "remembers it",
+    )
     architecture: str = _option(
         AUTO_ARCHITECTURE,
         "autoencoder; auto takes v5, and the scorer's own network for outlier-exposure",
@@ -333,6 +338,7 @@ _NOT_WITH_CODES: Mapping[str, str] = {
     "data": "leave one of them out",
     "anomalies": "give --anomaly-codes FILE",
     "topic": "leave it out",
+    "region": "leave it out",
     "folds": "leave it out, the encoder is trained already",
     "thesis_folds": "leave it out, the encoder is trained already",
     "augmentation": "leave it out, the encoder is trained already",

@@ -464,8 +464,10 @@ def run(args: argparse.Namespace) -> int:
             f"--exclude {' '.join(args.exclude)} leaves none of the {len(source)} frames of "
             f"{source.path}: leave out fewer"
         )
+    detector = Detector(args.model)
+    source.region = detector.metadata.region
     result = run_stress(
-        Detector(args.model),
+        detector,
         numbered_frames(source, exclude),
         faults,
         args.seed,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from anomaly_detector.calibration import (
     score_quantiles,
 )
 from anomaly_detector.metadata import Calibration, ModelMetadata
+from anomaly_detector.pixels import RegionOfInterest, parse_region
 from anomaly_detector.preprocessing import INPUT_SIZE
 from anomaly_detector.sources import expand_sources
 from training.backend import import_keras
@@ -134,7 +135,17 @@ def _open(
     sources: Sequence[str],
     open_set: Callable[..., FrameSet] = open_frame_set,
 ) -> FrameSet:
-    return open_set(sources, options.topic, cache=options.cache, progress=options.progress)
+    return open_set(
+        sources,
+        options.topic,
+        region=_region(options),
+        cache=options.cache,
+        progress=options.progress,
+    )
+
+
+def _region(options: TrainOptions) -> RegionOfInterest:
+    return RegionOfInterest() if options.region is None else parse_region(options.region)
 
 
 def export_trained(job: Job, trained: Trained) -> ModelMetadata:
@@ -166,6 +177,7 @@ def export_trained(job: Job, trained: Trained) -> ModelMetadata:
         score_units=score_units(options.scorer, options.architecture),
         threshold=threshold,
         calibration=calibration,
+        region_of_interest=astuple(_region(options)),
         provenance=provenance(job) | trained.provenance,
         metrics=trained.metrics,
     )

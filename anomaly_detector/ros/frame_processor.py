@@ -14,7 +14,7 @@ from anomaly_detector.errors import AnomalyDetectorError, ImageError
 from anomaly_detector.frame_statistics import FrameStatistics, SequenceGaps
 from anomaly_detector.image import Converter, decode_compressed, decode_image
 from anomaly_detector.overlay import MapScale, map_scale, render_overlay
-from anomaly_detector.pixels import Pixels, crop
+from anomaly_detector.pixels import Pixels, RegionOfInterest, crop
 from anomaly_detector.ros.cv_bridge_probe import cv_bridge_converter, probe_cv_bridge
 from anomaly_detector.ros.detection_message import stamp_to_ns
 from anomaly_detector.ros.event_message import write_event_end, write_event_start
@@ -136,7 +136,7 @@ class FrameProcessor:
         gap_s = self.statistics.receive(time.monotonic(), self._missing(info, publishers))
         try:
             stamp_ns, queueing_s = self._read_stamp(message.header)
-            region = self._settings.region
+            region = self._region
             pixels = self._decode(message, reduced=region.is_whole_frame)
             detection = self.detector.detect(crop(pixels, region))
         except AnomalyDetectorError as error:
@@ -156,6 +156,12 @@ class FrameProcessor:
         number = info.get("publication_sequence_number")
         publisher = (info.get("publisher_gid") or {}).get("data", b"")
         return self._gaps.missing(publisher, None if publishers > 1 and not publisher else number)
+
+    @property
+    def _region(self) -> RegionOfInterest:
+        """The parameter's, or else the model's."""
+        region = self._settings.region
+        return self.detector.metadata.region if region.is_whole_frame else region
 
     def _decode(self, message: Any, *, reduced: bool) -> Pixels:
         """Give the pixels of an image.
@@ -256,7 +262,7 @@ class FrameProcessor:
         if self._map_scale is None:
             self._map_scale = map_scale(self.detector.metadata, self.detector.threshold)
         return render_overlay(
-            crop(pixels, self._settings.region),
+            crop(pixels, self._region),
             detection,
             is_alarm=self.is_alarm,
             scale=self._map_scale,

@@ -146,7 +146,8 @@ PARAMETERS: tuple[ParameterDefinition, ...] = (
         "integer_array",
         [0, 0, 0, 0],
         "Part of the frame that is looked at: x, y, width, height in pixels; a width or height of "
-        "0 goes to the edge. Train on the same region.",
+        "0 goes to the edge. All 0 takes the region that the model was trained on "
+        "(training train --region).",
     ),
     ParameterDefinition(
         "image_scaling",
