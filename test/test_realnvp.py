@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import signal
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from anomaly_detector.errors import AnomalyDetectorError
 from training.backend import import_keras
@@ -224,7 +226,13 @@ def test_ctrl_c_keeps_the_best_flow_so_far(monkeypatch: pytest.MonkeyPatch) -> N
     # tqdm else waits a tenth of a second between two texts.
     monkeypatch.setenv("TQDM_MININTERVAL", "0")
     settings = RealNVPSettings(epochs=100_000, couplings=1)
-    flow, result = fit_realnvp(codes[:80], codes[80:], settings=settings)
+    try:
+        flow, result = fit_realnvp(codes[:80], codes[80:], settings=settings)
+    finally:
+        # tqdm leaves its lock taken when a signal comes while it draws; bars in other threads of
+        # this process would wait for it forever.
+        with contextlib.suppress(AssertionError, RuntimeError):
+            tqdm.get_lock().release()
     assert result.stopped_by == "interrupt"
     assert "Interrupted: keeping the best flow so far, epoch" in stderr.getvalue()
     nll = np.asarray(flow.nll(codes[80:])).mean()
