@@ -305,6 +305,22 @@ def test_a_killed_job_leaves_no_process_and_goes_on(tmp_path: Path, slow: SlowJo
     assert contents(out) == slow.expected
 
 
+def test_ctrl_c_ends_all_processes_and_keeps_what_is_finished(
+    tmp_path: Path, slow: SlowJob
+) -> None:
+    out = tmp_path / "out"
+    job = start_job(arguments(slow.model, slow.drives, out, "--workers", "2"))
+    try:
+        wait_for(lambda: stamps(out), "the first result")
+        os.killpg(job.pid, signal.SIGINT)
+        assert job.wait(DEADLINE_S) == 130
+        wait_for(lambda: group_is_gone(job), "the end of the job's processes")
+    finally:
+        job.kill()
+    assert 0 < len(stamps(out)) < len(slow.drives)
+    assert not list(out.glob(".*"))
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux' /proc")
 def test_a_killed_process_loses_nothing(tmp_path: Path, slow: SlowJob) -> None:
     out = tmp_path / "out"
