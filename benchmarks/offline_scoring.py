@@ -38,13 +38,13 @@ THESIS_FRAMES = 56_100
 _FPS = 20.0
 
 
-def write_frames(folder: Path, frames: int, distinct: int, size: int) -> None:
+def write_frames(folder: Path, frames: int, distinct: int, size: int, quality: int = 95) -> None:
     """Write JPEG frames of a corridor, rendering ``distinct`` of them and no two files alike."""
     drive = CorridorDrive(distinct, seed=0, width=size, height=size, fps=_FPS)
     encoded = []
     for frame in render_frames(drive, workers=1):
         picture = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
-        done, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        done, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
         assert done
         encoded.append(data.tobytes())
     folder.mkdir()
@@ -110,6 +110,7 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=5000, help="default %(default)s")
     parser.add_argument("--distinct", type=int, default=100, help="frames rendered (%(default)s)")
     parser.add_argument("--size", type=int, default=512, help="in pixels (%(default)s)")
+    parser.add_argument("--quality", type=int, default=95, help="of the JPEG files (%(default)s)")
     parser.add_argument("--workers", type=int, nargs="+", help="default: 1 and one per core")
     parser.add_argument("--batch-size", type=int, nargs="+", default=[1, BATCH_SIZE])
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -118,10 +119,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="offline_scoring_") as name:
         folder = Path(name)
         frames = folder / "frames"
-        write_frames(frames, arguments.frames, arguments.distinct, arguments.size)
+        details = arguments.distinct, arguments.size, arguments.quality
+        write_frames(frames, arguments.frames, *details)
         if arguments.model == "v5":
             few = folder / "few"
-            write_frames(few, arguments.distinct, arguments.distinct, arguments.size)
+            write_frames(few, arguments.distinct, *details)
             model = train_v5(few, folder)
         else:
             model = resolve_model(arguments.model)

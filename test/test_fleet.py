@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from model_files import write_grey_difference_model
 from anomaly_detector.cli import main
 from anomaly_detector.fleet import dask_cluster
 from anomaly_detector.fleet.job import FleetOptions, score_fleet
-from anomaly_detector.fleet.results import unique_names
+from anomaly_detector.fleet.results import SourceResult, unique_names
 
 ROOT = Path(__file__).parents[1]
 DEADLINE_S = 60.0
@@ -202,6 +202,15 @@ def test_wrong_options_are_the_jobs_error(
     assert main(["score", "--model", str(model), "--input", *inputs, *options]) == 1
     assert reason in capsys.readouterr().err
     assert not list(tmp_path.glob("out*"))
+
+
+def test_the_page_names_the_columns_of_the_summary() -> None:
+    page = (ROOT / "docs" / "fleet.md").read_text()
+    line = next(line for line in page.splitlines() if line.startswith("| `summary.csv`"))
+    columns = [item.name for item in fields(SourceResult)]
+    assert re.findall(r"`(\w+)`", line.split("--input`: ")[1]) == [
+        *columns[:3], "scored", "failed", *columns[3:],
+    ]  # fmt: skip
 
 
 def test_names_of_results_are_unique() -> None:
@@ -391,4 +400,21 @@ def test_a_scheduler_that_is_not_there_is_an_error(
     out = tmp_path / "out"
     assert main(arguments(model, drives, out, "--scheduler", "tcp://127.0.0.1:9")) == 1
     assert "scheduler tcp://127.0.0.1:9 cannot be reached" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_scheduler_without_workers_is_an_error(
+    tmp_path: Path,
+    model: Path,
+    drives: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(dask_cluster, "_WORKERS_S", 0.5)
+    out = tmp_path / "out"
+    with distributed.LocalCluster(n_workers=0, dashboard_address=":0") as empty:
+        command = arguments(model, drives, out, "--scheduler", empty.scheduler_address)
+        assert main(command) == 1
+    assert "has no worker: start 'dask worker" in capsys.readouterr().err
     assert not out.exists()
