@@ -23,8 +23,9 @@ from pathlib import Path
 
 import cv2
 
-from anomaly_detector.batch_scoring import BATCH_SIZE
+from anomaly_detector.batch_scoring import BATCH_SIZE, BatchScorer
 from anomaly_detector.detector import Detector
+from anomaly_detector.frame_cache import shrunk_frame
 from anomaly_detector.resources import resolve_model
 from anomaly_detector.scoring import score_frames, write_scores
 from anomaly_detector.sources import open_source, usable_cores
@@ -92,6 +93,14 @@ def measure(
     }
 
 
+def batches_are_exact(model: Path, frames: Path) -> bool:
+    """Tell whether the model gives a batch of real frames the bits of single ones, here."""
+    scorer = BatchScorer(Detector(model))
+    shrunk = open_source(frames).mapped(shrunk_frame, reduced=True)
+    scorer.score([frame.image for frame in islice(shrunk, BATCH_SIZE)])
+    return bool(scorer.is_batched)
+
+
 def one_by_one(model: Path, frames: Path, count: int) -> float:
     """Give the frames a second of scoring as the node does: one frame after the other."""
     results = score_frames(Detector(model), open_source(frames))
@@ -128,7 +137,10 @@ def main() -> int:
         else:
             model = resolve_model(arguments.model)
         rate = one_by_one(model, frames, min(1000, arguments.frames))
-        rows: list[dict[str, float | int | str]] = [{"one_by_one_frames_per_s": round(rate)}]
+        exact = batches_are_exact(model, frames)
+        rows: list[dict[str, float | int | str]] = [
+            {"one_by_one_frames_per_s": round(rate), "batches_exact": exact}
+        ]
         for count in workers:
             for batch_size in arguments.batch_size:
                 rows.append(measure(model, frames, folder, count, batch_size))
