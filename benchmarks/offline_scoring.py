@@ -23,8 +23,9 @@ from pathlib import Path
 
 import cv2
 
-from anomaly_detector.batch_scoring import BATCH_SIZE
+from anomaly_detector.batch_scoring import BATCH_SIZE, BatchScorer
 from anomaly_detector.detector import Detector
+from anomaly_detector.frame_cache import shrunk_frame
 from anomaly_detector.resources import resolve_model
 from anomaly_detector.scoring import score_frames, write_scores
 from anomaly_detector.sources import open_source, usable_cores
@@ -38,13 +39,13 @@ THESIS_FRAMES = 56_100
 _FPS = 20.0
 
 
-def write_frames(folder: Path, frames: int, distinct: int, size: int) -> None:
+def write_frames(folder: Path, frames: int, distinct: int, size: int, quality: int = 95) -> None:
     """Write JPEG frames of a corridor, rendering ``distinct`` of them and no two files alike."""
     drive = CorridorDrive(distinct, seed=0, width=size, height=size, fps=_FPS)
     encoded = []
     for frame in render_frames(drive, workers=1):
         picture = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
-        done, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        done, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
         assert done
         encoded.append(data.tobytes())
     folder.mkdir()
@@ -92,6 +93,14 @@ def measure(
     }
 
 
+def batches_are_exact(model: Path, frames: Path) -> bool:
+    """Tell whether the model gives a batch of real frames the bits of single ones, here."""
+    scorer = BatchScorer(Detector(model))
+    shrunk = open_source(frames).mapped(shrunk_frame, reduced=True)
+    scorer.score([frame.image for frame in islice(shrunk, BATCH_SIZE)])
+    return bool(scorer.is_batched)
+
+
 def one_by_one(model: Path, frames: Path, count: int) -> float:
     """Give the frames a second of scoring as the node does: one frame after the other."""
     results = score_frames(Detector(model), open_source(frames))
@@ -110,6 +119,7 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=5000, help="default %(default)s")
     parser.add_argument("--distinct", type=int, default=100, help="frames rendered (%(default)s)")
     parser.add_argument("--size", type=int, default=512, help="in pixels (%(default)s)")
+    parser.add_argument("--quality", type=int, default=95, help="of the JPEG files (%(default)s)")
     parser.add_argument("--workers", type=int, nargs="+", help="default: 1 and one per core")
     parser.add_argument("--batch-size", type=int, nargs="+", default=[1, BATCH_SIZE])
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -118,15 +128,19 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="offline_scoring_") as name:
         folder = Path(name)
         frames = folder / "frames"
-        write_frames(frames, arguments.frames, arguments.distinct, arguments.size)
+        details = arguments.distinct, arguments.size, arguments.quality
+        write_frames(frames, arguments.frames, *details)
         if arguments.model == "v5":
             few = folder / "few"
-            write_frames(few, arguments.distinct, arguments.distinct, arguments.size)
+            write_frames(few, arguments.distinct, *details)
             model = train_v5(few, folder)
         else:
             model = resolve_model(arguments.model)
         rate = one_by_one(model, frames, min(1000, arguments.frames))
-        rows: list[dict[str, float | int | str]] = [{"one_by_one_frames_per_s": round(rate)}]
+        exact = batches_are_exact(model, frames)
+        rows: list[dict[str, float | int | str]] = [
+            {"one_by_one_frames_per_s": round(rate), "batches_exact": exact}
+        ]
         for count in workers:
             for batch_size in arguments.batch_size:
                 rows.append(measure(model, frames, folder, count, batch_size))

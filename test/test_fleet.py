@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from model_files import write_grey_difference_model
 from anomaly_detector.cli import main
 from anomaly_detector.fleet import dask_cluster
 from anomaly_detector.fleet.job import FleetOptions, score_fleet
-from anomaly_detector.fleet.results import unique_names
+from anomaly_detector.fleet.results import SourceResult, unique_names
 
 ROOT = Path(__file__).parents[1]
 DEADLINE_S = 60.0
@@ -204,6 +204,15 @@ def test_wrong_options_are_the_jobs_error(
     assert not list(tmp_path.glob("out*"))
 
 
+def test_the_page_names_the_columns_of_the_summary() -> None:
+    page = (ROOT / "docs" / "fleet.md").read_text()
+    line = next(line for line in page.splitlines() if line.startswith("| `summary.csv`"))
+    columns = [item.name for item in fields(SourceResult)]
+    assert re.findall(r"`(\w+)`", line.split("--input`: ")[1]) == [
+        *columns[:3], "scored", "failed", *columns[3:],
+    ]  # fmt: skip
+
+
 def test_names_of_results_are_unique() -> None:
     sources = ["/a/run/bag", "/b/run/bag", "/b/other", "/c_d", "/c/d", "/x/c/d"]
     names = unique_names(sources)
@@ -305,6 +314,22 @@ def test_a_killed_job_leaves_no_process_and_goes_on(tmp_path: Path, slow: SlowJo
     assert contents(out) == slow.expected
 
 
+def test_ctrl_c_ends_all_processes_and_keeps_what_is_finished(
+    tmp_path: Path, slow: SlowJob
+) -> None:
+    out = tmp_path / "out"
+    job = start_job(arguments(slow.model, slow.drives, out, "--workers", "2"))
+    try:
+        wait_for(lambda: stamps(out), "the first result")
+        os.killpg(job.pid, signal.SIGINT)
+        assert job.wait(DEADLINE_S) == 130
+        wait_for(lambda: group_is_gone(job), "the end of the job's processes")
+    finally:
+        job.kill()
+    assert 0 < len(stamps(out)) < len(slow.drives)
+    assert not list(out.glob(".*"))
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux' /proc")
 def test_a_killed_process_loses_nothing(tmp_path: Path, slow: SlowJob) -> None:
     out = tmp_path / "out"
@@ -375,4 +400,21 @@ def test_a_scheduler_that_is_not_there_is_an_error(
     out = tmp_path / "out"
     assert main(arguments(model, drives, out, "--scheduler", "tcp://127.0.0.1:9")) == 1
     assert "scheduler tcp://127.0.0.1:9 cannot be reached" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_scheduler_without_workers_is_an_error(
+    tmp_path: Path,
+    model: Path,
+    drives: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(dask_cluster, "_WORKERS_S", 0.5)
+    out = tmp_path / "out"
+    with distributed.LocalCluster(n_workers=0, dashboard_address=":0") as empty:
+        command = arguments(model, drives, out, "--scheduler", empty.scheduler_address)
+        assert main(command) == 1
+    assert "has no worker: start 'dask worker" in capsys.readouterr().err
     assert not out.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Iterator, Sequence
 
@@ -13,6 +14,9 @@ __all__ = ["run_on_dask"]
 
 _CONNECT_S = 30.0
 _WORKERS_S = 60.0
+
+# Python 3.10 has two.
+_TIMEOUTS = (TimeoutError, asyncio.TimeoutError)
 
 
 def run_on_dask(tasks: Sequence[ScoreTask], scheduler: str, retries: int) -> Iterator[Finished]:
@@ -38,7 +42,7 @@ def run_on_dask(tasks: Sequence[ScoreTask], scheduler: str, retries: int) -> Ite
         ) from error
     try:
         client = Client(scheduler, timeout=_CONNECT_S, set_as_default=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, *_TIMEOUTS) as error:
         raise AnomalyDetectorError(
             f"scheduler {scheduler} cannot be reached ({error}): start 'dask scheduler' there or "
             "give its address, such as tcp://10.0.0.5:8786"
@@ -46,7 +50,7 @@ def run_on_dask(tasks: Sequence[ScoreTask], scheduler: str, retries: int) -> Ite
     with client:
         try:
             client.wait_for_workers(1, timeout=_WORKERS_S)
-        except (OSError, TimeoutError) as error:
+        except (OSError, *_TIMEOUTS) as error:
             raise AnomalyDetectorError(
                 f"scheduler {scheduler} has no worker: start 'dask worker {scheduler}'"
             ) from error

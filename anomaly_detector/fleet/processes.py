@@ -11,10 +11,15 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from multiprocessing.connection import Connection
 from typing import TypeAlias
 
+from tqdm import tqdm
+
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.fleet.task import ScoreOutcome, ScoreTask, score_task
 
 __all__ = ["Finished", "run_here", "run_in_processes"]
+
+_IDLE_END_S = 1.0
+"""An idle process takes milliseconds to end by itself."""
 
 Finished: TypeAlias = tuple[ScoreTask, "ScoreOutcome | Exception"]
 """A task with what came of it."""
@@ -101,6 +106,7 @@ class _Worker:
         # Spawned, not forked: OpenCV and ONNX Runtime have threads, which a fork would lose.
         context = multiprocessing.get_context("spawn")
         self._connection, its_end = context.Pipe()
+        self._is_busy = False
         self._process = context.Process(target=_serve, args=(its_end,), daemon=True)
         self._process.start()
         # Only the process itself may hold its end, or its death would go unnoticed.
@@ -113,16 +119,24 @@ class _Worker:
             EOFError: the process died.
             OSError: likewise.
         """
+        self._is_busy = True
         self._connection.send(task)
         result: ScoreOutcome | Exception = self._connection.recv()
+        self._is_busy = False
         return result
 
     def stop(self) -> None:
+        """End the process: at once when it has work, which nobody waits for any more."""
+        if not self._is_busy:
+            self._connection.close()
+            self._process.join(_IDLE_END_S)
         self._process.terminate()
         self._process.join()
 
 
 def _serve(connection: Connection) -> None:
+    # tqdm's own lock is a semaphore of the system, which a process that is killed leaves behind.
+    tqdm.set_lock(threading.RLock())
     # Ctrl-C reaches every process of the terminal: the one that started this one ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -9,6 +9,7 @@ from dataclasses import asdict, fields
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from anomaly_detector.files import atomic_path
 from anomaly_detector.fleet.results import ResultFolder, SourceResult
@@ -119,7 +120,7 @@ def _row(folder: ResultFolder, result: SourceResult) -> str:
     cells = [escape(cell) for cell in _cells(result)]
     if result.status == "scored":
         table = folder.scores(result.name)
-        cells[0] = f'<a href="{escape(table.name)}">{cells[0]}</a>'
+        cells[0] = f'<a href="{quote(table.name)}">{cells[0]}</a>'
         detail = _curve(table)
     else:
         detail = escape(result.error)
