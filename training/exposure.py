@@ -72,7 +72,7 @@ def build_exposure_network(*, place: bool = True) -> Any:
             picture (:class:`training.layers.Place`); without it for comparison.
     """
     image = keras.Input((INPUT_SIZE, INPUT_SIZE, 3), name="image")
-    half = layers.Conv2D(16, 3, strides=2, padding="same", use_bias=False)(image / 64.0 - 2.0)
+    half = layers.Conv2D(32, 3, strides=2, padding="same", use_bias=False)(image / 64.0 - 2.0)
     if place:
         half = Place(INPUT_SIZE)(half)
     half = _convolution(_normalized(half), 32)

@@ -227,7 +227,8 @@ def _curve(canvas: Any, center: Any, radius: float, generator: Generator) -> Any
     steps = generator.normal(0, radius * 1.2 + 8, (int(generator.integers(2, 5)), 2))
     points = (np.cumsum(steps, 0) + center).astype(np.int32)
     closed = bool(generator.random() < 0.2)
-    return cv2.polylines(canvas, [points], closed, (1.0,), int(generator.integers(2, 7)))
+    thickness = int(np.exp(generator.uniform(0, np.log(7))))
+    return cv2.polylines(canvas, [points], closed, (1.0,), thickness)
 
 
 def _box(canvas: Any, center: Any, radius: float, generator: Generator) -> Any:
@@ -245,7 +246,8 @@ def _blob(canvas: Any, center: Any, radius: float, generator: Generator) -> Any:
     return (field - distance / (1.5 * radius**2) > -0.5).astype(np.float32)
 
 
-_SHAPES: Sequence[Callable[..., Any]] = (_polygon, _ellipse, _curve, _box, _blob)
+# Thin things are the hardest to see.
+_SHAPES: Sequence[Callable[..., Any]] = (_polygon, _ellipse, _curve, _curve, _box, _blob)
 
 
 def _filling(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
