@@ -97,6 +97,8 @@ setup(
             "mcap>=1.1",
             "mypy>=1.13",
             "pytest>=8",
+            "pytest-timeout>=2.3",
+            "pytest-xdist>=3.5",
             "rich>=11",
             "rosbags-image>=0.10",
             "ruff>=0.8",
