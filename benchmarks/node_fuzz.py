@@ -308,6 +308,10 @@ class Client:
                 raise SystemExit(f"not in {DEADLINE_S:g} s: {what}")
             self._executor.spin_once(timeout_sec=0.05)
 
+    def wait_for_answer(self, stamp: int) -> None:
+        """Receive until the frame with this stamp has been answered."""
+        self.wait(lambda: stamp in self.answers, "the answer to a good frame")
+
     def close(self) -> None:
         """Leave the graph."""
         self._executor.shutdown()
@@ -365,7 +369,7 @@ def fuzz(transport: str, bad: int, good: int, model: Path, seed: int, progress: 
                     pixels = decode_compressed(message, scaling=SCALING, reduced=True)
                 wanted[stamp] = detector.detect(pixels).score
                 client.publisher.publish(message)
-                client.wait(lambda s=stamp: s in client.answers, "the answer to a good frame")
+                client.wait_for_answer(stamp)
                 bar.update()
                 if index == good // 10:
                     first_mb = process_usage(node.pid)[1]
