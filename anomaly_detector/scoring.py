@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from anomaly_detector.batch_scoring import BATCH_SIZE, check_fps, score_recording, stamp_at
+from anomaly_detector.batch_scoring import check_fps, score_recording, stamp_at
 from anomaly_detector.decision import AlarmEvent, DecisionFilter, DecisionSettings
 from anomaly_detector.detector import Detection, Detector
 from anomaly_detector.errors import AnomalyDetectorError
@@ -106,14 +106,14 @@ def write_scores(
     events: Path | None = None,
     fps: float | None = None,
     workers: int | None = None,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int = 1,
     progress: bool = True,
 ) -> ScoreSummary:
     """Score a recording into a CSV file with the columns of :data:`SCORE_COLUMNS`.
 
     The stamp is in seconds with nine decimals, empty for a folder of images without ``fps``;
     is_anomaly (the single frame) and alarm (the decision over time) are 0 or 1. The files appear
-    when all frames are scored. Their bytes depend neither on ``workers`` nor on ``batch_size``.
+    when all frames are scored. Their bytes do not depend on ``workers``.
 
     Args:
         detector: the model.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from itertools import islice
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from conftest import make_drive, write_bag, write_images
 from model_files import write_grey_difference_model
 from numpy.typing import NDArray
 
-from anomaly_detector.batch_scoring import BatchScorer, score_recording
+from anomaly_detector.batch_scoring import score_recording
 from anomaly_detector.cli import main
 from anomaly_detector.detector import BatchScores, Detector
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
@@ -49,25 +50,22 @@ def make_source(kind: str, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["folder", "large", "bag", "compressed", "video"])
-def test_workers_and_batches_change_no_byte(kind: str, tmp_path: Path, trained_model: Path) -> None:
+def test_workers_change_no_byte(kind: str, tmp_path: Path, trained_model: Path) -> None:
     path = make_source(kind, tmp_path)
     detector = Detector(trained_model)
     one_by_one = list(score_frames(detector, open_source(path), fps=20.0))
     tables = []
-    for workers, batch_size in ((1, 1), (1, 16), (3, 1), (2, 5), (4, 64)):
+    for workers in (1, 2, 5):
         source = open_source(path)
-        output = tmp_path / f"{workers}_{batch_size}.csv"
-        summary = write_scores(
-            detector, source, output, fps=20.0, workers=workers, batch_size=batch_size,
-            progress=False,
-        )  # fmt: skip
+        output = tmp_path / f"{workers}.csv"
+        summary = write_scores(detector, source, output, fps=20.0, workers=workers, progress=False)
         assert summary.scored == len(one_by_one)
         assert [item.name for item in source.unreadable] == (
             ["frame_20.png"] if kind == "folder" else []
         )
         tables.append(output.read_bytes())
     assert len(set(tables)) == 1
-    results = list(score_recording(detector, open_source(path), fps=20.0, workers=2, batch_size=5))
+    results = list(score_recording(detector, open_source(path), fps=20.0, workers=2))
     for result, (frame, detection) in zip(results, one_by_one, strict=True):
         assert (result.name, result.stamp_ns) == (frame.name, frame.stamp_ns)
         assert result.score == detection.score
@@ -75,31 +73,28 @@ def test_workers_and_batches_change_no_byte(kind: str, tmp_path: Path, trained_m
         assert result.is_anomaly == detection.is_anomaly
 
 
-class InexactBatches(Detector):
-    """A detector whose batches differ from single frames in the last bit, as kernels may."""
+class NotedBatches(Detector):
+    """A detector that remembers the sizes of its batches."""
+
+    sizes: ClassVar[list[int]] = []
 
     def run(self, images: NDArray[np.uint8]) -> BatchScores:
-        """Score, a batch a little too high."""
-        result = super().run(images)
-        if len(images) == 1:
-            return result
-        return result._replace(score=np.nextafter(result.score, np.float32(np.inf)))
+        """Score and note."""
+        self.sizes.append(len(images))
+        return super().run(images)
 
 
-def test_inexact_batches_are_found_out_and_given_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("batch_size", "runs"), [(1, 37), (5, 8), (64, 1)])
+def test_all_batches_have_the_size_asked_for(tmp_path: Path, batch_size: int, runs: int) -> None:
+    """Frames alone are the node's; a batch that is filled up gives each frame the same shape."""
     model = write_grey_difference_model(tmp_path / "grey.onnx")
     folder = write_images(tmp_path / "drive", FRAMES)
     expected = [result.score for _, result in score_frames(Detector(model), open_source(folder))]
-    results = score_recording(InexactBatches(model), open_source(folder), workers=2, batch_size=4)
-    assert [result.score for result in results] == expected
-    images = list(np.zeros((4, 64, 64, 3), np.uint8))
-    scorer = BatchScorer(InexactBatches(model), 4)
-    scorer.score(images)
-    assert scorer.is_batched is False
-    exact = BatchScorer(Detector(model), 4)
-    for count, is_batched in ((3, None), (4, True), (3, True)):
-        assert len(exact.score(images[:count]).score) == count
-        assert exact.is_batched is is_batched
+    detector = NotedBatches(model)
+    detector.sizes.clear()
+    results = score_recording(detector, open_source(folder), workers=2, batch_size=batch_size)
+    assert [result.score for result in results] == pytest.approx(expected, rel=1e-6)
+    assert detector.sizes == [batch_size] * runs
 
 
 @pytest.mark.parametrize("kind", ["bag", "video"])

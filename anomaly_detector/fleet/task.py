@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import anomaly_detector
-from anomaly_detector.batch_scoring import BATCH_SIZE
 from anomaly_detector.decision import DecisionSettings
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
@@ -51,7 +50,7 @@ class ScoreTask:
     providers: tuple[str, ...] | None = None
     decision: DecisionSettings = DecisionSettings()  # noqa: RUF009
     workers: int = 1
-    batch_size: int = BATCH_SIZE
+    batch_size: int = 1
 
     def digest(self) -> str:
         """Give a hash of all that the result depends on: recording, model, options, software.
@@ -61,7 +60,7 @@ class ScoreTask:
         """
         parts = [
             *(path_identity(Path(self.source)), self.model_sha256, self.topic, self.fps),
-            *(self.threshold, self.providers, asdict(self.decision)),
+            *(self.threshold, self.providers, self.batch_size, asdict(self.decision)),
             *(anomaly_detector.__version__, DECODE_METHOD, RESIZE_METHOD),
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
