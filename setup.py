@@ -94,6 +94,7 @@ setup(
         ],
         "test": [
             "colcon-common-extensions",
+            "markdown-it-py>=2.2",
             "mcap>=1.1",
             "mypy>=1.13",
             "pytest>=8",

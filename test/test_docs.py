@@ -7,18 +7,33 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from doc_pages import Page
 
+import anomaly_detector.cli
+import training.cli
 from anomaly_detector.encodings import ENCODINGS
 from anomaly_detector.errors import IMAGE_ERROR_REASONS
 from anomaly_detector.frame_statistics import FrameStatistics
 from anomaly_detector.ros.diagnostics import frame_values, model_values, result_values
 from anomaly_detector.ros.parameters import PARAMETERS
 from anomaly_detector.ros.result_publishers import TOPICS
-from training.cli import main
+from training.options import SCORERS
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+PAGES = [
+    Page(path)
+    for path in (
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *sorted((ROOT / "docs").glob("*.md")),
+    )
+]
+BENCHMARKS = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"__init__"}
+COMMAND_LINES = {"anomaly_detector": anomaly_detector.cli.main, "training": training.cli.main}
+ROBOT_VERBS, TRAINING_VERBS = anomaly_detector.cli._VERBS, training.cli._VERBS
 NODE = (ROOT / "docs" / "node.md").read_text()
+
+by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path.name)
 
 
 def table_between(text: str, start: str, end: str) -> list[list[str]]:
@@ -69,21 +84,77 @@ def test_diagnostic_keys_are_documented() -> None:
     assert listed - boxed == {key.replace("(encoding)", "(REASON)") for key in keys}
 
 
-def test_links_and_pictures_of_the_readme_exist() -> None:
-    targets = re.findall(r"\]\(([^)#]+)\)", README)
-    assert len(targets) >= 3
-    missing = [t for t in targets if not t.startswith("http") and not (ROOT / t).is_file()]
-    assert missing == []
+def test_a_broken_link_is_found(tmp_path: Path) -> None:
+    (tmp_path / "there.md").write_text("# One `two`: three\n\n## Again\n\n## Again\n")
+    good = ["there.md", "there.md#one-two-three", "there.md#again-1", "#here", "https://a.b/c.md"]
+    bad = ["gone.md", "gone.png", "there.md#four", "there.md#again-2", "#gone", "../gone.md#x"]
+    links = "\n".join(f"[x]({target})" for target in good + bad if target != "gone.png")
+    page = tmp_path / "page.md"
+    page.write_text(f"# Here\n\n{links}\n\n![a picture](gone.png)\n\n`[code](gone.md)`\n")
+    assert sorted(Page(page).broken_links()) == sorted(bad)
 
 
-def test_readme_names_only_verbs_that_exist() -> None:
-    from anomaly_detector.cli import main as robot_main
+@by_page
+def test_links_and_pictures_exist(page: Page) -> None:
+    assert page.broken_links() == []
 
-    for command, run in (("training", main), ("anomaly_detector", robot_main)):
-        for verb in set(re.findall(rf"python -m {command} ([a-z][a-z-]*)", README)):
-            with pytest.raises(SystemExit) as end:
-                run([verb, "--help"])
-            assert end.value.code == 0, f"python -m {command} {verb}"
+
+@by_page
+def test_files_named_in_the_text_exist(page: Page) -> None:
+    folders = "anomaly_detector|benchmarks|config|docs|docker|launch|models|test|training"
+    names = [span for span in page.spans if re.fullmatch(rf"({folders})/[\w./-]*", span)]
+    assert [name for name in names if not (ROOT / name).exists()] == []
+
+
+def test_pages_that_name_files_are_looked_into() -> None:
+    assert sum(len(page.links) for page in PAGES) > 20
+    assert any("training/architectures.py" in page.spans for page in PAGES)
+
+
+@by_page
+def test_verbs_and_their_options_exist(page: Page, capsys: pytest.CaptureFixture[str]) -> None:
+    for line in page.command_lines:
+        found = re.search(r"python -m (anomaly_detector|training) ([a-z][\w-]*)(.*)", line)
+        if found is None:
+            continue
+        program, verb, rest = found.groups()
+        with pytest.raises(SystemExit) as end:
+            COMMAND_LINES[program]([verb, "--help"])
+        shown = capsys.readouterr()
+        assert end.value.code == 0, f"{line}: {shown.err}"
+        for option in re.findall(r"(?<=\s)--[a-z][\w-]*", rest):
+            assert re.search(rf"{option}(?![\w-])", shown.out), f"{line}: no option {option}"
+
+
+def test_every_verb_is_in_a_page() -> None:
+    lines = " ".join(line for page in PAGES for line in page.command_lines)
+    for program, verbs in (("anomaly_detector", ROBOT_VERBS), ("training", TRAINING_VERBS)):
+        assert [
+            v for v in verbs if not re.search(rf"python -m {program} {v}(?![\w-])", lines)
+        ] == []
+
+
+@by_page
+def test_make_targets_exist(page: Page) -> None:
+    targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    pattern = r"(?:^|[\s;&])make(?:\s+[A-Z]+=\S+)*\s+([a-z][\w-]*)"
+    named = {name for line in page.command_lines for name in re.findall(pattern, line)}
+    assert named <= targets
+
+
+@by_page
+def test_benchmarks_exist(page: Page) -> None:
+    assert named_benchmarks(page) <= BENCHMARKS
+
+
+def test_every_benchmark_is_in_a_page() -> None:
+    assert set().union(*(named_benchmarks(page) for page in PAGES)) == BENCHMARKS
+
+
+def named_benchmarks(page: Page) -> set[str]:
+    """Give the benchmarks that a page tells to run."""
+    lines = "\n".join(page.command_lines)
+    return set(re.findall(r"python (?:-m benchmarks\.|benchmarks/)(\w+)", lines))
 
 
 def test_cameras_lists_the_encodings_and_the_reasons() -> None:
@@ -93,3 +164,9 @@ def test_cameras_lists_the_encodings_and_the_reasons() -> None:
     assert listed == set(ENCODINGS)
     reasons = [row[0].strip("`") for row in table_between(text, "## Dropped frames", "\0")]
     assert reasons == list(IMAGE_ERROR_REASONS)
+
+
+def test_training_guide_lists_the_scorers() -> None:
+    text = (ROOT / "docs" / "training.md").read_text()
+    rows = table_between(text, "## Scorers", "## Architectures")
+    assert [name for row in rows for name in re.findall(r"`([\w-]+)`", row[0])] == list(SCORERS)

@@ -16,6 +16,7 @@ from training.architectures import Autoencoder, build_autoencoder
 from training.backend import import_keras, seed_everything
 from training.export import MAX_RELATIVE_DIFFERENCE, convert, parity
 from training.job import Trained
+from training.options import SCORERS
 from training.scorer_table import SCORER_TABLE
 from training.scorers import (
     RECONSTRUCTION_SCORERS,
@@ -151,6 +152,10 @@ def test_realnvp_score_and_map(
     np.testing.assert_allclose(got["score"], nll, rtol=1e-5)
     scale = expected.max(axis=(1, 2), keepdims=True)
     np.testing.assert_allclose(got["anomaly_map"] / scale, expected / scale, atol=1e-3)
+
+
+def test_every_scorer_is_in_all_tables() -> None:
+    assert set(SCORERS) == set(SCORER_TABLE) == set(SCORE_UNITS)
 
 
 def test_units_are_those_of_the_reconstructed_image() -> None:
