@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -252,8 +253,8 @@ class DetectorNode(LifecycleNode):
             self._building = ""
             kept = "" if event.folder is None else f", kept in {event.folder}"
             self.get_logger().info(f"TensorRT engine {event.state} in {event.seconds:.1f} s{kept}")
-        if self._state_label != "active":
-            self._diagnose()  # the executor's thread is busy loading
+        if threading.current_thread() is threading.main_thread():
+            self._diagnose()  # the executor's thread is busy loading, and its timer waits
 
     def _tell_model(self, what: str, detector: Detector) -> None:
         self.get_logger().info(
