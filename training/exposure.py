@@ -59,9 +59,8 @@ def build_exposure_network(*, place: bool = True) -> Any:
     """Build the network: float32 [N, 64, 64, 3] in 0..255 to a dict of log-odds.
 
     ``map`` is [N, 32, 32] and ``frame`` [N, 1], log-odds; ``turn`` [N, 8, 8] is each cell's guess
-    of how far the camera has rolled, in units of :data:`TURN_UNIT` degrees. It is there for
-    training: an angle that has to be measured, and everywhere in the picture, teaches the features
-    more than "turned or not" does.
+    of how far the camera has rolled, in units of :data:`TURN_UNIT` degrees. Its mean is one of the
+    frame's pieces of evidence; scores do not use it otherwise.
 
     An encoder of stride-2 and stride-1 3x3 convolutions down to 4x4, a decoder up to 32x32 that
     adds the encoder's features, and a head that sees the whole frame. The widths are multiples of
