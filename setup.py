@@ -86,6 +86,16 @@ setup(
             "ros-sensor-msgs",
             "ros-std-msgs",
         ],
+        # The same for another distro, with the numpy that its apt packages are built for.
+        "jazzy": [
+            "numpy<2",
+            "ros-jazzy-diagnostic-msgs",
+            "ros-jazzy-lifecycle-msgs",
+            "ros-jazzy-rclpy",
+            "ros-jazzy-rmw-fastrtps-cpp",
+            "ros-jazzy-sensor-msgs",
+            "ros-jazzy-std-msgs",
+        ],
         "test": [
             "colcon-common-extensions",
             # Reads config/cyclonedds_large_images.xml; it has no wheel for 3.14 yet.
@@ -96,6 +106,7 @@ setup(
             "rich>=11",
             "ruff>=0.8",
             "selenium>=4.20",
+            "vermin>=1.6",
         ],
     },
     entry_points={
