@@ -100,6 +100,8 @@ setup(
             "colcon-common-extensions",
             # Reads config/cyclonedds_large_images.xml; it has no wheel for 3.14 yet.
             "cyclonedds>=0.10; python_version < '3.14'",
+            # Docker's own parser of Dockerfiles.
+            "dockerfile>=3.3; sys_platform == 'linux' and platform_machine == 'x86_64'",
             "mcap>=1.1",
             "mypy>=1.13",
             "pytest>=8",
