@@ -7,11 +7,16 @@ RUN = $(VENV)/bin/python
 # A clean environment: a sourced ROS workspace would put other versions in front of the .venv's.
 unexport PYTHONPATH
 
-.PHONY: help demo test lint model colcon clean
+# The robot side's tests; those of training need TensorFlow, which pins a numpy of its own.
+JAZZY_VENV ?= .venv-jazzy
+JAZZY_TESTS = $(shell grep -LE '^ *(from|import) training' test/test_*.py) \
+	test/test_calibrate_command.py test/test_overlay.py test/test_sources.py
+
+.PHONY: help demo test test-jazzy lint check-aarch64 model colcon clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 24
 
 $(VENV)/.ready: setup.py
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ..." if sys.version_info < (3, 10) else 0)'
@@ -25,10 +30,22 @@ demo: $(VENV)/.ready ## train, run the real node on a replayed drive, draw the r
 test: lint ## ruff, mypy --strict, pytest
 	$(RUN) -m pytest
 
-lint: $(VENV)/.ready ## ruff and mypy --strict alone
+test-jazzy: $(JAZZY_VENV)/.ready ## the robot side's tests again, on ROS 2 Jazzy with numpy 1.26
+	$(JAZZY_VENV)/bin/python -m pytest $(JAZZY_TESTS)
+
+$(JAZZY_VENV)/.ready: setup.py
+	$(PYTHON) -m venv $(JAZZY_VENV)
+	$(JAZZY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[cpu,calibrate,replay,watch,jazzy,test]'
+	touch $@
+
+lint: $(VENV)/.ready ## ruff, mypy --strict and vermin alone
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(VENV)/bin/vermin --quiet --no-tips --violations --target=3.10- anomaly_detector training launch test benchmarks setup.py .ci
+
+check-aarch64: $(VENV)/.ready ## every requirement of the robot side has a wheel for 64-bit ARM
+	$(RUN) .ci/check_aarch64.py
 
 model: $(VENV)/.ready ## train the model that models/ ships, on the synthetic corridor
 	rm -rf build/corridor

@@ -92,9 +92,23 @@ setup(
             "ros-sensor-msgs",
             "ros-std-msgs",
         ],
+        # The same for another distro, with the numpy that its apt packages are built for.
+        "jazzy": [
+            "numpy<2",
+            "ros-jazzy-diagnostic-msgs",
+            "ros-jazzy-lifecycle-msgs",
+            "ros-jazzy-rclpy",
+            "ros-jazzy-rmw-fastrtps-cpp",
+            "ros-jazzy-sensor-msgs",
+            "ros-jazzy-std-msgs",
+        ],
         "test": [
             "colcon-common-extensions",
             "markdown-it-py>=2.2",
+            # Reads config/cyclonedds_large_images.xml; it has no wheel for 3.14 yet.
+            "cyclonedds>=0.10; python_version < '3.14'",
+            # Docker's own parser of Dockerfiles.
+            "dockerfile>=3.3; sys_platform == 'linux' and platform_machine == 'x86_64'",
             "mcap>=1.1",
             "mypy>=1.13",
             "pytest>=8",
@@ -104,6 +118,7 @@ setup(
             "rosbags-image>=0.10",
             "ruff>=0.8",
             "selenium>=4.20",
+            "vermin>=1.6",
         ],
     },
     entry_points={

@@ -1,16 +1,21 @@
-"""The Fast DDS profile: loaded by the real middleware, and never against the user's will."""
+"""The profiles for large images: loaded by the real middleware, and never against one's will."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
 import ros_harness
 
-from anomaly_detector.ros.dds import PROFILE_VARIABLES, large_image_environment
+from anomaly_detector.ros.dds import (
+    CYCLONE_VARIABLE,
+    PROFILE_VARIABLES,
+    large_image_environment,
+)
 
 CURRENT, OLDER = PROFILE_VARIABLES
 
@@ -46,6 +51,70 @@ def test_variable_is_the_one_that_the_distro_reads(distro: str, variable: str) -
 def test_profile_of_the_user_is_kept(variable: str) -> None:
     base = {"ROS_DISTRO": "jazzy", variable: "/etc/robot/dds.xml"}
     assert large_image_environment(base) == base
+
+
+def test_cyclone_dds_gets_its_own() -> None:
+    base = {"ROS_DISTRO": "jazzy", "RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"}
+    environment = large_image_environment(base)
+    assert set(environment) - set(base) == {CYCLONE_VARIABLE}
+    file = Path(environment[CYCLONE_VARIABLE].removeprefix("file://"))
+    space = "{https://cdds.io/config}"
+    domain = ElementTree.parse(file).getroot().find(f"{space}Domain")
+    assert domain is not None
+    buffer = domain.find(f"{space}Internal/{space}SocketReceiveBufferSize")
+    assert buffer is not None
+    # A min would keep every node from starting where the kernel allows less.
+    assert set(buffer.attrib) == {"max"}
+
+
+PRINT_CONFIGURATION = """
+from cyclonedds.domain import DomainParticipant
+DomainParticipant()
+"""
+
+TRACE = (
+    "<CycloneDDS><Domain><Tracing><Verbosity>config</Verbosity><OutputFile>stdout</OutputFile>"
+    "</Tracing></Domain></CycloneDDS>"
+)
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_cyclone_dds_takes_the_profile(is_whole: bool, tmp_path: Path) -> None:
+    # PyPI has no rmw_cyclonedds_cpp, but Cyclone DDS itself.
+    pytest.importorskip("cyclonedds", reason="cyclonedds is not installed")
+    uri = large_image_environment({"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"})[CYCLONE_VARIABLE]
+    if not is_whole:  # what it does not know, it refuses
+        text = Path(uri.removeprefix("file://")).read_text(encoding="utf-8")
+        wrong = tmp_path / "wrong.xml"
+        wrong.write_text(text.replace("SocketReceiveBufferSize", "SocketBuffer"), encoding="utf-8")
+        uri = f"file://{wrong}"
+    result = subprocess.run(
+        [sys.executable, "-c", PRINT_CONFIGURATION],
+        env={**os.environ, CYCLONE_VARIABLE: f"{uri},{TRACE}"},
+        capture_output=True,
+        text=True,
+        timeout=ros_harness.DEADLINE_S,
+    )
+    assert (result.returncode == 0) == is_whole, result.stderr
+    if is_whole:
+        for line in (
+            "SocketReceiveBufferSize[@max]: 32 MiB",
+            "MaxMessageSize/#text: 65500 B",
+            "FragmentSize/#text: 16000 B",
+        ):
+            assert line in result.stdout
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp", CYCLONE_VARIABLE: "file:///etc/robot/dds.xml"},
+        {"RMW_IMPLEMENTATION": "rmw_zenoh_cpp"},
+        {"RMW_IMPLEMENTATION": "rmw_connextdds"},
+    ],
+)
+def test_other_middleware_is_left_alone(own: dict[str, str]) -> None:
+    assert large_image_environment(own) == own
 
 
 def test_installed_fast_dds_makes_the_large_segment() -> None:

@@ -391,10 +391,10 @@ def test_trainer_and_stress_test_have_no_function_in_common() -> None:
     assert len(stress) > 40
     assert not trainer & stress
     # The comparison does see a copy with other names.
-    copy = _file("training.outliers").read_text(encoding="utf-8")
+    renamed = _file("training.outliers").read_text(encoding="utf-8")
     for name in ("picture", "generator", "sigma", "mask"):
-        copy = copy.replace(name, f"other_{name}")
-    assert len(set(_functions(copy)) & trainer) > 15
+        renamed = renamed.replace(name, f"other_{name}")
+    assert len(set(_functions(renamed)) & trainer) > 15
 
 
 def test_trainer_and_stress_test_have_no_object_in_common(exposure: Any) -> None:

@@ -1,75 +1,51 @@
-"""The launch file, run by the real launch system as a process of its own."""
+"""The launch files, run by the real launch system as a process of its own."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
+import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 pytest.importorskip("launch_ros", reason="needs launch_ros, which comes with ROS 2 and not by pip")
 
+from launch_harness import launch_environment, launched, load
+from lifecycle_msgs.msg import Transition
 from model_files import write_grey_difference_model
 from ros_harness import (
     ROOT,
     Process,
+    RosClient,
     image_message,
     jpeg_message,
     noise,
     ros_client,
-    running,
 )
 from sensor_msgs.msg import CompressedImage
 
 from anomaly_detector.ros.detection_message import read_detection
+from anomaly_detector.ros.launch_arguments import (
+    DETECTOR_ARGUMENTS,
+    MULTI_CAMERA_ARGUMENTS,
+    REPLAY_ARGUMENTS,
+    LaunchArgument,
+)
 
-RUN = """
-import sys
-from launch import LaunchDescription, LaunchService
-from launch.actions import IncludeLaunchDescription
-from launch.launch_description_sources import AnyLaunchDescriptionSource
-path, *arguments = sys.argv[1:]
-service = LaunchService()
-pairs = [tuple(argument.split(":=", 1)) for argument in arguments]
-source = AnyLaunchDescriptionSource(path)
-include = IncludeLaunchDescription(source, launch_arguments=pairs)
-service.include_launch_description(LaunchDescription([include]))
-sys.exit(service.run())
-"""
-
-EXECUTABLE = f"""#!{sys.executable}
-import sys
-from anomaly_detector.ros.detector_node import main
-sys.exit(main())
-"""
+FILES = {
+    "detector.launch.py": DETECTOR_ARGUMENTS,
+    "multi_camera.launch.py": MULTI_CAMERA_ARGUMENTS,
+    "replay.launch.py": REPLAY_ARGUMENTS,
+}
+ACTIVE = "active, waiting for"
 
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An environment in which the checkout is an installed ROS package."""
-    prefix = tmp_path_factory.mktemp("prefix")
-    index = prefix / "share" / "ament_index" / "resource_index" / "packages"
-    index.mkdir(parents=True)
-    (index / "anomaly_detector").touch()
-    executable = prefix / "lib" / "anomaly_detector" / "detector_node"
-    executable.parent.mkdir(parents=True)
-    executable.write_text(EXECUTABLE, encoding="utf-8")
-    executable.chmod(0o755)
-
-    def with_first(first: Path, name: str) -> str:
-        return os.pathsep.join(part for part in (str(first), os.environ.get(name, "")) if part)
-
-    return {
-        **os.environ,
-        "AMENT_PREFIX_PATH": with_first(prefix, "AMENT_PREFIX_PATH"),
-        "PYTHONPATH": with_first(ROOT, "PYTHONPATH"),
-        "ROS_LOG_DIR": str(tmp_path_factory.mktemp("log")),
-    }
+    return launch_environment(tmp_path_factory.mktemp("launch"))
 
 
 @pytest.fixture(scope="module")
@@ -77,51 +53,65 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_grey_difference_model(tmp_path_factory.mktemp("model") / "grey.onnx")
 
 
-@contextmanager
-def launched(environment: dict[str, str], **arguments: object) -> Iterator[Process]:
-    pairs = [f"{name}:={value}" for name, value in arguments.items()]
-    file = ROOT / "launch" / "detector.launch.py"
-    with running([sys.executable, "-c", RUN, str(file), *pairs], environment) as process:
-        try:
-            yield process
-        finally:
-            if process.is_running:
-                # Ctrl-C: on SIGTERM, launch goes away without its processes.
-                process.send_signal(signal.SIGINT)
-                process.wait()
+def test_every_launch_file_is_tested() -> None:
+    assert {file.name for file in (ROOT / "launch").iterdir() if file.is_file()} == set(FILES)
 
 
-def test_arguments_are_described_and_have_defaults() -> None:
+@pytest.mark.parametrize(("file", "arguments"), FILES.items())
+def test_arguments_are_declared_as_they_are_defined(
+    file: str, arguments: tuple[LaunchArgument, ...]
+) -> None:
     from launch.launch_context import LaunchContext
-    from launch.launch_description_sources import AnyLaunchDescriptionSource
 
-    source = AnyLaunchDescriptionSource(str(ROOT / "launch" / "detector.launch.py"))
-    description = source.try_get_launch_description_without_context()
-    arguments = {argument.name: argument for argument in description.get_launch_arguments()}
-    assert list(arguments) == [
-        "model",
-        "image_topic",
-        "image_transport",
-        "params_file",
-        "namespace",
-        "use_sim_time",
-        "log_level",
-    ]
-    for argument in arguments.values():
-        assert argument.default_value is not None
-        assert len(argument.description) > 10
-    params_file = arguments["params_file"].default_value
-    path = "".join(part.perform(LaunchContext()) for part in params_file)
-    assert Path(path).is_file()
+    declared = load(file).get_launch_arguments()
+    assert [argument.name for argument in declared] == [argument.name for argument in arguments]
+    for action, argument in zip(declared, arguments, strict=True):
+        assert action.description.startswith(argument.description)
+        assert tuple(action.choices or ()) == argument.choices
+        default = action.default_value
+        text = None if default is None else "".join(p.perform(LaunchContext()) for p in default)
+        assert text == argument.default_value
+        assert not argument.in_share or Path(str(text)).is_file()
 
 
-def test_namespace_and_topic(environment: dict[str, str], model: Path) -> None:
-    arguments = {"model": model, "namespace": "front", "image_topic": "camera/image_raw"}
+@pytest.mark.parametrize("file", FILES)
+def test_ros2_launch_shows_the_arguments(file: str, environment: dict[str, str]) -> None:
+    if importlib.util.find_spec("ros2launch") is None:
+        pytest.skip("needs ros2launch, which comes with ROS 2")
+    code = "import sys; from ros2cli.cli import main; sys.exit(main())"
+    result = subprocess.run(
+        [sys.executable, "-c", code, "launch", str(ROOT / "launch" / file), "--show-args"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stderr
+    for argument in FILES[file]:
+        assert f"'{argument.name}':" in result.stdout
+        assert argument.description in result.stdout
+
+
+def wait_until_unconfigured(client: RosClient) -> None:
+    """Wait for a node that waits. By a topic: an answer of a service just found may get lost."""
+    client.wait_for_diagnostics(lambda _, v: v["State"] == "unconfigured", "unconfigured")
+
+
+def test_namespace_name_and_topic(environment: dict[str, str], model: Path) -> None:
+    arguments = {
+        "model": model,
+        "namespace": "front",
+        "node_name": "watchman",
+        "image_topic": "camera/image_raw",
+        "providers": "cuda,cpu",
+    }
     with (
         launched(environment, **arguments) as process,
-        ros_client("/front/anomaly_detector", "/front/camera/image_raw") as client,
+        ros_client("/front/watchman", "/front/camera/image_raw") as client,
     ):
         client.ask(client.stamp(image_message(noise(1), "rgb8")))
+        assert client.get_parameter("providers") == ["cuda", "cpu"]
+        assert client.get_parameter("use_sim_time") is False
         process.send_signal(signal.SIGINT)
         assert process.wait() == 0
         assert "process has finished cleanly" in process.output
@@ -141,44 +131,155 @@ def test_params_file_counts_where_no_argument_is_given(
 ) -> None:
     params = tmp_path / "params.yaml"
     params.write_text(
-        f"/**:\n  ros__parameters:\n    model: {model}\n    threshold: 2.5\n", encoding="utf-8"
+        f"/**:\n  ros__parameters:\n    model: {model}\n    threshold: 2.5\n    autostart: false\n",
+        encoding="utf-8",
     )
     with launched(environment, params_file=params), ros_client() as client:
+        wait_until_unconfigured(client)
+        assert client.change_state(Transition.TRANSITION_CONFIGURE)
+        assert client.change_state(Transition.TRANSITION_ACTIVATE)
         answer = client.ask(client.stamp(image_message(noise(3), "rgb8")))
         assert read_detection(answer).threshold == 2.5
+
+
+def test_without_autostart_it_waits_for_a_manager(environment: dict[str, str], model: Path) -> None:
+    with launched(environment, model=model, autostart="false"), ros_client() as client:
+        wait_until_unconfigured(client)
+
+
+def node_process_id(process: Process) -> int:
+    """Give the process id of the node that was started last, from launch's own words."""
+    started = [line for line in process.lines if "process started with pid [" in line]
+    return int(started[-1].split("pid [")[1].split("]")[0])
+
+
+def test_respawned_node_comes_back_active(environment: dict[str, str], model: Path) -> None:
+    arguments: dict[str, object] = {"model": model, "respawn": "true", "respawn_delay": 0.1}
+    with launched(environment, **arguments) as process, ros_client() as client:
+        client.ask(client.stamp(image_message(noise(4), "rgb8")))
+        first = node_process_id(process)
+        os.kill(first, signal.SIGKILL)
+        client.spin_until(lambda: process.output.count(ACTIVE) == 2, "the node is active again")
+        assert node_process_id(process) != first
+        client.ask(client.stamp(image_message(noise(5), "rgb8")))
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 0
+        assert process.output.count("process started with pid") == 2
 
 
 def test_wrong_model_is_reported(environment: dict[str, str]) -> None:
     # Digits only: the argument must stay a text.
     with launched(environment, model="2024") as process:
-        process.wait()
-        assert "model '2024' is neither a file nor a model" in process.output
-        assert "exit code 1" in process.output
+        line = process.wait_for_line("model '2024' is neither a file nor a model")
+        assert "ros2 lifecycle set /anomaly_detector configure" in line
         assert "Traceback" not in process.output
 
 
-def test_wrong_transport_is_refused(environment: dict[str, str], model: Path) -> None:
-    with launched(environment, model=model, image_transport="theora") as process:
-        assert process.wait() != 0
-        assert "Valid options are" in process.output
-
-
-@pytest.mark.parametrize("own", [None, "/etc/robot/dds.xml"])
-def test_profile_is_set_unless_the_user_has_one(
-    environment: dict[str, str], own: str | None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"image_transport": "theora"}, "Valid options are"),
+        ({"dds_profile": "small_images"}, "Valid options are"),
+        ({"respawn_delay": "soon"}, "respawn_delay is 'soon': give a positive number"),
+    ],
+)
+def test_wrong_argument_is_refused(
+    environment: dict[str, str], arguments: dict[str, str], message: str
 ) -> None:
-    from launch.actions import SetEnvironmentVariable
-    from launch.launch_description_sources import AnyLaunchDescriptionSource
+    with launched(environment, **arguments) as process:
+        assert process.wait() != 0
+        assert message in process.output
+        assert "process started" not in process.output
 
-    from anomaly_detector.ros.dds import PROFILE_VARIABLES
 
-    for name in PROFILE_VARIABLES:
+@pytest.mark.parametrize(
+    ("middleware", "own", "choice", "variables"),
+    [
+        ("rmw_fastrtps_cpp", {}, "large_images", 1),
+        ("rmw_cyclonedds_cpp", {}, "large_images", 1),
+        ("rmw_zenoh_cpp", {}, "large_images", 0),
+        ("rmw_fastrtps_cpp", {}, "none", 0),
+        (
+            "rmw_fastrtps_cpp",
+            {"FASTRTPS_DEFAULT_PROFILES_FILE": "/etc/robot/dds.xml"},
+            "large_images",
+            0,
+        ),
+    ],
+)
+def test_profile_is_set_unless_the_user_has_one(
+    middleware: str,
+    own: dict[str, str],
+    choice: str,
+    variables: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from launch.launch_context import LaunchContext
+
+    from anomaly_detector.ros.dds import CYCLONE_VARIABLE, PROFILE_VARIABLES
+    from anomaly_detector.ros.launch_actions import dds_profile
+
+    for name in (CYCLONE_VARIABLE, *PROFILE_VARIABLES):
         monkeypatch.delenv(name, raising=False)
-    if own is not None:
-        monkeypatch.setenv(PROFILE_VARIABLES[0], own)
-    source = AnyLaunchDescriptionSource(str(ROOT / "launch" / "detector.launch.py"))
-    description = source.try_get_launch_description_without_context()
-    actions: list[Any] = [
-        entity for entity in description.entities if isinstance(entity, SetEnvironmentVariable)
-    ]
-    assert len(actions) == (1 if own is None else 0)
+    for name, value in {"RMW_IMPLEMENTATION": middleware, **own}.items():
+        monkeypatch.setenv(name, value)
+    context = LaunchContext()
+    context.launch_configurations["dds_profile"] = choice
+    before = dict(os.environ)
+    actions = dds_profile().execute(context)
+    assert dict(os.environ) == before
+    assert len(actions or []) == variables
+    for action in actions or []:
+        action.execute(context)
+    changed = {name for name in os.environ if os.environ[name] != before.get(name)}
+    for name in changed:  # set by launch itself
+        value = os.environ[name].removeprefix("file://")
+        monkeypatch.delenv(name)
+        assert Path(value).is_file()
+    assert len(changed) == variables
+
+
+def test_cameras_have_nodes_of_their_own(
+    environment: dict[str, str], model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "rear.yaml").write_text(
+        "/**:\n  ros__parameters:\n    threshold: 2.5\n    expected_rate: 3.0\n",
+        encoding="utf-8",
+    )
+    cameras = tmp_path / "cameras.yaml"
+    cameras.write_text(
+        f"""cameras:
+  - name: front
+    image_topic: /front_camera/image
+    model: {model}
+  - name: robot/rear
+    image_topic: camera/image
+    image_transport: compressed
+    model: {model}
+    params_file: rear.yaml
+    parameters: {{expected_rate: 15.0}}
+""",
+        encoding="utf-8",
+    )
+    rear_name = "/robot/rear/anomaly_detector"
+    with (
+        launched(environment, "multi_camera.launch.py", cameras_file=cameras) as process,
+        ros_client("/front/anomaly_detector", "/front_camera/image") as front,
+        ros_client(rear_name, "/robot/rear/camera/image/compressed", CompressedImage) as rear,
+    ):
+        front.ask(front.stamp(image_message(noise(6), "rgb8")))
+        answer = rear.ask(rear.stamp(jpeg_message(noise(7))))
+        assert read_detection(answer).threshold == 2.5
+        assert rear.get_parameter("expected_rate") == 15.0
+        assert front.get_parameter("expected_rate") == 0.0
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 0
+
+
+def test_wrong_camera_list_starts_nothing(environment: dict[str, str], tmp_path: Path) -> None:
+    cameras = tmp_path / "cameras.yaml"
+    cameras.write_text("cameras: [{name: front, topic: /image}]\n", encoding="utf-8")
+    with launched(environment, "multi_camera.launch.py", cameras_file=cameras) as process:
+        assert process.wait() != 0
+        assert "camera 1 has the unknown key 'topic'" in process.output
+        assert "process started" not in process.output

@@ -72,9 +72,28 @@ def test_package_xml_names_what_the_code_imports() -> None:
     package = ElementTree.parse(ROOT / "package.xml").getroot()
     declared = {element.text for element in package.iter("exec_depend")}
     imported = set().union(*(imported_modules(path) for path in robot_files()))
-    needed = {name for name in imported if name in ROS_MODULES or name.endswith("_msgs")}
+    needed = {
+        name for name in imported if name in ROS_MODULES or name.endswith(("_msgs", "_interfaces"))
+    }
     assert needed - {"rosbag2_py"} <= declared
     assert {"python3-numpy", "python3-opencv", "launch", "launch_ros"} <= declared
+    # What replay.launch.py runs.
+    assert {"ros2bag", "rosbag2_storage_default_plugins"} <= declared
+
+
+def test_package_xml_is_complete_for_bloom() -> None:
+    """Read by the parser that bloom, colcon and rosdep have in common, which warns of gaps."""
+    catkin_pkg = pytest.importorskip("catkin_pkg.package", reason="catkin_pkg is not installed")
+    warnings: list[str] = []
+    package = catkin_pkg.parse_package(str(ROOT), warnings=warnings)
+    package.validate(warnings=warnings)
+    assert warnings == []
+    assert package.get_build_type() == "ament_python"
+    assert [license.file for license in package.licenses] == ["LICENSE"]
+    assert (ROOT / "LICENSE").is_file()
+    declared = {d.name for d in [*package.exec_depends, *package.test_depends]}
+    tested = set().union(*(imported_modules(path) for path in (ROOT / "test").glob("*.py")))
+    assert {name for name in tested if name.endswith(("_msgs", "_interfaces"))} <= declared
 
 
 def test_no_machine_path_in_the_project() -> None:

@@ -1,9 +1,14 @@
-"""Keeping large images alive on Fast DDS, the default middleware of ROS 2.
+"""Keeping large images alive on the middlewares of ROS 2.
 
-A 640x480 rgb8 image has 0.92 MB, but Fast DDS' shared-memory segment 0.5 MB, so such images travel
-as fragmented UDP, of which a best-effort subscription receives next to nothing. The profile
-``config/fastdds_large_images.xml`` makes the segment large enough. It has to be loaded by the
-process that *publishes* the images; ``benchmarks/frame_loss.py`` shows the difference.
+**Fast DDS**, the default: a 640x480 rgb8 image has 0.92 MB, but the shared-memory segment 0.5 MB,
+so such images travel as fragmented UDP, of which a best-effort subscription receives next to
+nothing. The profile ``config/fastdds_large_images.xml`` makes the segment large enough. It has to
+be loaded by the process that *publishes* the images; ``benchmarks/frame_loss.py`` shows the
+difference.
+
+**Cyclone DDS** has no shared memory of its own: images travel as UDP, and what overflows the
+subscriber's socket buffer is lost. ``config/cyclonedds_large_images.xml`` asks for a larger buffer;
+it has to be loaded by the process that *subscribes*, and the kernel has to allow it.
 """
 
 from __future__ import annotations
@@ -13,11 +18,17 @@ from importlib.metadata import PackageNotFoundError, version
 
 from anomaly_detector.resources import share_path
 
-__all__ = ["PROFILE_VARIABLES", "large_image_environment"]
+__all__ = ["CYCLONE_VARIABLE", "PROFILE_VARIABLES", "large_image_environment"]
 
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 """What Fast DDS 3 (Kilted and later) and Fast DDS 2 (Jazzy and earlier) read."""
 
+CYCLONE_VARIABLE = "CYCLONEDDS_URI"
+"""What Cyclone DDS reads."""
+
+_MIDDLEWARE_VARIABLE = "RMW_IMPLEMENTATION"
+_FAST_DDS = frozenset({"rmw_fastrtps_cpp", "rmw_fastrtps_dynamic_cpp"})
+_CYCLONE = "rmw_cyclonedds_cpp"
 _FAST_DDS_2_DISTROS = frozenset({"foxy", "galactic", "humble", "iron", "jazzy"})
 
 
@@ -25,17 +36,27 @@ def large_image_environment(base: Mapping[str, str]) -> dict[str, str]:
     """Give an environment in which a process loads the profile for large images.
 
     Args:
-        base: the environment to start from, for example ``os.environ``; not changed. Fast DDS reads
-            the variable when the process makes its first participant.
+        base: the environment to start from, for example ``os.environ``; not changed. Its
+            ``RMW_IMPLEMENTATION`` tells the middleware, Fast DDS when it is not set. The
+            middleware reads its variable when the process makes its first participant.
 
     Returns:
-        A copy of ``base``, with the variable that the distro's Fast DDS reads; unchanged when
-        the user has set a profile of their own.
+        A copy of ``base``, with the variable that the middleware reads; unchanged when the user
+        has set a profile of their own, and for a middleware that this package has none for.
 
     Raises:
         AnomalyDetectorError: the package's share folder is missing.
     """
     environment = dict(base)
+    middleware = environment.get(_MIDDLEWARE_VARIABLE)
+    if middleware == _CYCLONE:
+        if not environment.get(CYCLONE_VARIABLE):
+            profile = share_path("config", "cyclonedds_large_images.xml")
+            # Not as_uri(): Cyclone DDS takes what follows file:// as it is.
+            environment[CYCLONE_VARIABLE] = f"file://{profile}"
+        return environment
+    if middleware and middleware not in _FAST_DDS:
+        return environment
     if any(environment.get(name) for name in PROFILE_VARIABLES):
         return environment
     current, older = PROFILE_VARIABLES

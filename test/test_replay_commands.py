@@ -1,0 +1,75 @@
+"""The command lines of a replay, as 'ros2 bag' is given them."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from anomaly_detector.ros.replay_commands import (
+    play_command,
+    record_command,
+    recorded_topics,
+    report_command,
+    score_command,
+)
+from anomaly_detector.ros.result_publishers import TOPICS
+
+ROOT = Path(__file__).parents[1]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def test_player_gets_clock_rate_and_one_topic() -> None:
+    command = play_command(Path("drive"), "/camera/image", rate=2.0, delay_s=1.5)
+    assert command[:4] == ["ros2", "bag", "play", "drive"]
+    options = dict(itertools.pairwise(command))
+    assert options["--clock"] == "100"
+    assert options["--rate"] == "2"
+    assert options["--delay"] == "1.5"
+    assert command[-2:] == ["--topics", "/camera/image"]
+    assert "--delay" not in play_command(Path("drive"), "/image", rate=1.0, delay_s=0.0)
+
+
+def test_recorder_takes_every_answer_and_nothing_else() -> None:
+    topics = recorded_topics("/front/anomaly_detector", "/camera/image", images=True)
+    command = record_command(Path("out"), topics, storage="mcap")
+    assert command[command.index("--storage") + 1] == "mcap"
+    pattern = re.compile(command[command.index("--regex") + 1])
+    for topic in TOPICS:
+        name = topic.name.replace("~", "/front/anomaly_detector")
+        is_raw_picture = topic.name in {"~/overlay", "~/anomaly_map"}
+        assert bool(pattern.search(name)) != is_raw_picture, name
+    assert pattern.search("/camera/image")
+    assert pattern.search("/diagnostics")
+    for other in ("/camera/image/compressed", "/rear/anomaly_detector/score", "/diagnostics_agg"):
+        assert not pattern.search(other)
+
+
+def test_recorder_leaves_pictures_and_storage_out_on_request() -> None:
+    topics = recorded_topics("/anomaly_detector", "/camera/image", images=False)
+    assert "/camera/image" not in topics
+    assert not [topic for topic in topics if "overlay" in topic]
+    assert "--storage" not in record_command(Path("out"), topics)
+
+
+@pytest.mark.parametrize(
+    ("command", "verb"),
+    [
+        (score_command(Path("drive"), "/image", Path("m.onnx"), Path("out")), "score"),
+        (report_command(Path("drive"), "/image", Path("m.onnx"), Path("out"), rate=2.0), "replay"),
+    ],
+)
+def test_our_own_verbs_take_their_commands(command: list[str], verb: str, tmp_path: Path) -> None:
+    assert command[:4] == [sys.executable, "-m", "anomaly_detector", verb]
+    if verb not in subprocess.check_output([*command[:3], "--help"], cwd=ROOT, text=True):
+        pytest.skip(f"no verb {verb} yet")
+    result = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    # Read and understood: it stops at the bag or the model that is not there.
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ")
+    assert "usage:" not in result.stderr
