@@ -10,19 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from anomaly_detector.resources import share_path
 
-__all__ = ["PROFILE_VARIABLES", "large_image_environment", "plain_environment", "profile_variable"]
+__all__ = ["PROFILE_VARIABLES", "large_image_environment"]
 
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 """What Fast DDS 3 (Kilted and later) and Fast DDS 2 (Jazzy and earlier) read."""
-
-_NO_PROFILE = """<profiles xmlns="http://www.eprosima.com/XMLSchemas/fastRTPS_Profiles">
-  <participant profile_name="none"><rtps><name>none</name></rtps></participant>
-</profiles>
-"""
 
 _FAST_DDS_2_DISTROS = frozenset({"foxy", "galactic", "humble", "iron", "jazzy"})
 
@@ -44,35 +38,11 @@ def large_image_environment(base: Mapping[str, str]) -> dict[str, str]:
     environment = dict(base)
     if any(environment.get(name) for name in PROFILE_VARIABLES):
         return environment
-    profile = share_path("config", "fastdds_large_images.xml")
-    environment[profile_variable(environment.get("ROS_DISTRO"))] = str(profile)
-    return environment
-
-
-def plain_environment(base: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """Give an environment in which Fast DDS is as it comes, to measure or test what that does.
-
-    Args:
-        base: the environment to start from; not changed.
-        folder: to write a profile that sets nothing into, which keeps our programs from loading
-            the one for large images.
-    """
-    environment = {name: value for name, value in base.items() if name not in PROFILE_VARIABLES}
-    profile = folder / "plain_fastdds.xml"
-    profile.write_text(_NO_PROFILE, encoding="utf-8")
-    environment[profile_variable(environment.get("ROS_DISTRO"))] = str(profile)
-    return environment
-
-
-def profile_variable(distro: str | None) -> str:
-    """Give the one of :data:`PROFILE_VARIABLES` to set.
-
-    Args:
-        distro: of ROS 2; None to go by the installed rclpy.
-    """
     current, older = PROFILE_VARIABLES
     # One only: Fast DDS 3 reads the older name too, but complains about it.
-    return older if _has_fast_dds_2(distro) else current
+    variable = older if _has_fast_dds_2(environment.get("ROS_DISTRO")) else current
+    environment[variable] = str(share_path("config", "fastdds_large_images.xml"))
+    return environment
 
 
 def _has_fast_dds_2(distro: str | None) -> bool:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ import numpy as np
 
 from anomaly_detector.camera_picture import CameraFrame, camera_frame, parse_size
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.ros.dds import large_image_environment, plain_environment
+from anomaly_detector.ros.dds import PROFILE_VARIABLES, large_image_environment
 
 __all__ = [
     "NODE_COMMAND",
@@ -33,6 +33,7 @@ __all__ = [
     "Sample",
     "domain_id",
     "measure_live",
+    "plain_environment",
     "process_usage",
     "ros_message",
     "running_node",
@@ -48,6 +49,11 @@ SETTLE_S = 1.0
 """Time between the discovery of camera, node and listener and the first frame."""
 
 _PICTURES = 8
+
+_NO_PROFILE = """<profiles xmlns="http://www.eprosima.com/XMLSchemas/fastRTPS_Profiles">
+  <participant profile_name="none"><rtps><name>none</name></rtps></participant>
+</profiles>
+"""
 
 
 @dataclass(frozen=True)
@@ -129,6 +135,21 @@ class LiveResult:
 def domain_id() -> int:
     """Give a ROS_DOMAIN_ID that nobody else is likely to use."""
     return 1 + os.getpid() % 100
+
+
+def plain_environment(base: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Give an environment in which Fast DDS is as it comes.
+
+    Args:
+        base: the environment to start from; not changed.
+        folder: to write a profile that sets nothing into, which keeps our own programs from
+            loading the one for large images.
+    """
+    environment = {name: value for name, value in base.items() if name not in PROFILE_VARIABLES}
+    (variable,) = set(large_image_environment(environment)) - set(environment)
+    profile = folder / "plain_fastdds.xml"
+    profile.write_text(_NO_PROFILE, encoding="utf-8")
+    return environment | {variable: str(profile)}
 
 
 def process_usage(pid: int) -> tuple[float, float]:
