@@ -90,6 +90,8 @@ setup(
             "colcon-common-extensions",
             "mcap>=1.1",
             "mypy>=1.13",
+            # For benchmarks/thesis_way.py.
+            "pillow>=9",
             "pytest>=8",
             "rich>=11",
             "ruff>=0.8",
