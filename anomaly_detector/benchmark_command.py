@@ -13,7 +13,7 @@ import platform
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import onnxruntime
@@ -31,10 +31,7 @@ from anomaly_detector.frame_benchmark import (
     measure_frame_cost,
 )
 from anomaly_detector.resources import resolve_model
-from anomaly_detector.ros.live_benchmark import process_usage
-
-if TYPE_CHECKING:
-    from anomaly_detector.ros.live_benchmark import LiveResult
+from anomaly_detector.ros.live_benchmark import LiveResult, measure_live, process_usage
 
 __all__ = ["add_arguments", "run"]
 
@@ -147,16 +144,21 @@ def _processor() -> str:
 def _measure_node(
     model: Path, arguments: argparse.Namespace, frame: dict[str, Any]
 ) -> dict[str, Any]:
-    from anomaly_detector.ros.live_benchmark import measure_live
     from anomaly_detector.ros.node_benchmark import measure_node_cost, measure_start_up
 
-    return {
-        "cost": measure_node_cost(model, frames=arguments.frames, **frame),
-        "start_up": measure_start_up(model),
-        "live": measure_live(
-            model, hz=arguments.hz, seconds=arguments.seconds, progress=True, **frame
-        ),
-    }
+    try:
+        return {
+            "cost": measure_node_cost(model, frames=arguments.frames, **frame),
+            "start_up": measure_start_up(model),
+            "live": measure_live(
+                model, hz=arguments.hz, seconds=arguments.seconds, progress=True, **frame
+            ),
+        }
+    except ImportError as error:
+        raise AnomalyDetectorError(
+            f"'benchmark --ros' needs ROS 2 ({error}): source its setup.bash, or "
+            "pip install 'anomaly_detector[ros]'"
+        ) from error
 
 
 def _follow(model: Path, frame: dict[str, Any]) -> LiveResult | None:
@@ -224,8 +226,6 @@ def _print_node(node: dict[str, Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    from anomaly_detector.ros.live_benchmark import LiveResult
-
     if not isinstance(value, LiveResult):
         return None if value is None else asdict(value)
     return value.summary()
