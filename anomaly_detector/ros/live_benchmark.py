@@ -86,8 +86,8 @@ class LiveResult:
         lost: the rest.
         dropped: frames that the node says it did not receive.
         duplicates: frames that were answered twice.
-        latency_ms: from the camera's stamp to the score's arrival in another process, one value an
-            answered frame, in the order of sending.
+        latency_ms: from the camera's stamp to the arrival of ``~/score`` in another process, one
+            value an answered frame, in the order of sending.
         sent_at_s: time at which each of these frames was sent, since the first.
         samples: the node's process, about once a second.
         diagnostics: the newest values on /diagnostics, key to text.
@@ -290,7 +290,7 @@ def _compare(
 ) -> LiveResult:
     arrivals: dict[int, int] = {}
     duplicates = 0
-    for stamp, arrival in listener.arrivals:
+    for stamp, arrival in listener.answers():
         duplicates += stamp in arrivals
         arrivals.setdefault(stamp, arrival)
     answered = [stamp for stamp in sent if stamp in arrivals]
@@ -314,18 +314,18 @@ def _compare(
 
 
 class LiveListener:
-    """Receives ``~/detection`` in this process, with the wall-clock time of each arrival.
-
-    It comes just after ``~/score``, and carries the frame's stamp, which the score does not.
+    """Receives ``~/score`` and ``~/detection`` in this process, with the time of each arrival.
 
     Attributes:
         node: an ``rclpy`` node, spun in a thread.
-        arrivals: stamp of the frame and time of arrival, nanoseconds.
+        arrivals: of ``~/detection``: stamp of the frame and time of arrival, nanoseconds.
+        score_arrivals: of ``~/score``: time of arrival by the wall clock, nanoseconds.
         diagnostics: the newest values on /diagnostics, key to text.
     """
 
     def __init__(self) -> None:
         self.arrivals: list[tuple[int, int]] = []
+        self.score_arrivals: list[int] = []
         self.diagnostics: dict[str, str] = {}
 
     def __enter__(self) -> LiveListener:
@@ -336,6 +336,7 @@ class LiveListener:
         from rclpy.context import Context
         from rclpy.executors import SingleThreadedExecutor
         from rclpy.qos import QoSProfile
+        from std_msgs.msg import Float32
 
         self._context = Context()
         rclpy.init(args=[], context=self._context)
@@ -349,6 +350,7 @@ class LiveListener:
             self._on_detection,
             QoSProfile(depth=1000),
         )
+        subscribe(Float32, "/anomaly_detector/score", self._on_score, QoSProfile(depth=1000))
         subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
@@ -364,11 +366,17 @@ class LiveListener:
         self.node.destroy_node()
         self._context.shutdown()
 
-    def subscribe_scores(self) -> None:
-        """Receive ``~/score`` too, as most users do."""
-        from std_msgs.msg import Float32
+    def answers(self) -> list[tuple[int, int]]:
+        """Give the stamp of each answered frame and the time at which its score arrived.
 
-        self.node.create_subscription(Float32, "/anomaly_detector/score", lambda _: None, 10)
+        A score carries no stamp, but both topics are reliable and keep their order, so that the
+        n-th score is that of the n-th detection. Should one of them be missing all the same, the
+        detection's own arrival, a little later, stands for the score's.
+        """
+        if len(self.score_arrivals) != len(self.arrivals):
+            return list(self.arrivals)
+        stamps = (stamp for stamp, _ in self.arrivals)
+        return list(zip(stamps, self.score_arrivals, strict=True))
 
     def _spin(self) -> None:
         while not self._stop.is_set():
@@ -377,6 +385,9 @@ class LiveListener:
     def _on_detection(self, message: Any) -> None:
         stamp = message.header.stamp
         self.arrivals.append((stamp.sec * 10**9 + stamp.nanosec, time.time_ns()))
+
+    def _on_score(self, _: Any) -> None:
+        self.score_arrivals.append(time.time_ns())
 
     def _on_diagnostics(self, message: Any) -> None:
         for status in message.status:

@@ -89,8 +89,7 @@ def measure_node_cost(
         AnomalyDetectorError: no ROS, or the process fails.
     """
     os.environ["ROS_DOMAIN_ID"] = str(domain_id())
-    with tempfile.TemporaryDirectory() as folder, LiveListener() as listener:
-        listener.subscribe_scores()
+    with tempfile.TemporaryDirectory() as folder, LiveListener():
         out = Path(folder, "cost.json")
         command = [
             *(sys.executable, "-m", "anomaly_detector.ros.node_benchmark", str(model)),
