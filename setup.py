@@ -111,6 +111,8 @@ setup(
             "dockerfile>=3.3; sys_platform == 'linux' and platform_machine == 'x86_64'",
             "mcap>=1.1",
             "mypy>=1.13",
+            # For benchmarks/thesis_way.py.
+            "pillow>=9",
             "pytest>=8",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.5",

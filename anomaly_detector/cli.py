@@ -21,6 +21,10 @@ _VERBS = {
         "anomaly_detector.prepare_command",
         "load a model, score a frame, and build what the GPU needs, ahead of the first start",
     ),
+    "benchmark": (
+        "anomaly_detector.benchmark_command",
+        "measure what a frame costs on this machine, step by step, beside the floor",
+    ),
     "play": (
         "anomaly_detector.ros.player",
         "play a bag's camera topic over ROS 2, for hosts without 'ros2 bag play'",
@@ -40,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
     return run_verbs(
         "python -m anomaly_detector",
-        "Visual anomaly detection on the robot; needs no ROS graph except for 'play' and 'watch'.",
+        "Visual anomaly detection on the robot; needs no ROS graph except for 'play', 'watch'"
+        " and 'benchmark --ros'.",
         _VERBS,
         argv,
     )

@@ -258,7 +258,7 @@ def test_silence_is_explained(model: Path) -> None:
         client.node.create_publisher(CompressedImage, "/wrong_type/image", 1)
         best_effort = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
         client.node.create_publisher(Image, "/incompatible/image", best_effort)
-        check_silence(alone, "/alone/image", "it has no publisher", "/some_camera/image_raw")
+        check_silence(alone, "/alone/image", "/some_camera/image_raw", "it has no publisher")
         check_silence(
             wrong_type,
             "/wrong_type/image",

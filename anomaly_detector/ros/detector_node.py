@@ -8,6 +8,7 @@ two frames; only loading another model while active has a thread of its own.
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 import threading
@@ -29,6 +30,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy
 from rclpy.qos_overriding_options import InvalidQosOverridesError, QoSOverridingOptions
+from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CompressedImage, Image
 
 from anomaly_detector.detector import Detector
@@ -46,6 +48,7 @@ from anomaly_detector.ros.diagnostics import (
     write_diagnostics,
 )
 from anomaly_detector.ros.frame_processor import FrameProcessor, describe_error
+from anomaly_detector.ros.image_loss import explain_loss
 from anomaly_detector.ros.model_loader import ModelLoader
 from anomaly_detector.ros.parameters import (
     SESSION_PARAMETERS,
@@ -62,6 +65,9 @@ __all__ = ["NODE_NAME", "DetectorNode", "main", "spin"]
 NODE_NAME = "anomaly_detector"
 
 NO_IMAGE_WARNING_PERIOD_S = 5.0
+
+LOSS_CHECK_S = 10.0
+"""From the first image on; later losses are told in diagnostics."""
 
 
 class DetectorNode(LifecycleNode):
@@ -89,6 +95,8 @@ class DetectorNode(LifecycleNode):
         self._images: Any = None
         self._active_since = 0.0
         self._silence_told_at: float | None = None
+        self._checks_loss = False
+        self._images_since: float | None = None
         self._has_other_qos = False
         self._last_error = ""
         self._building = ""
@@ -346,6 +354,7 @@ class DetectorNode(LifecycleNode):
         self._frames.start()
         self._active_since = time.monotonic()
         self._silence_told_at = None
+        self._checks_loss, self._images_since = True, None
         try:
             self._images = self.create_subscription(
                 message_type,
@@ -408,6 +417,7 @@ class DetectorNode(LifecycleNode):
         frames = self._frames
         if self._images is not None:
             self._check_silence(report, now)
+            self._check_loss(report, now)
             if self._has_other_qos:
                 self._has_other_qos = False
                 self.get_logger().warning(explain_incompatible_qos(self, self._images))
@@ -482,6 +492,23 @@ class DetectorNode(LifecycleNode):
             f"{explain_silence(self, self._images)}"
         )
 
+    def _check_loss(self, report: StatisticsReport, now: float) -> None:
+        """Warn once when images get lost on their way from the start."""
+        if not self._checks_loss or not report.recent_received:
+            return
+        if self._images_since is None:
+            self._images_since = now
+        loss = explain_loss(
+            report,
+            self._settings.limits.expected_rate,
+            self._images.topic_name,
+            0 if self._frames is None else self._frames.last_bytes,
+            get_rmw_implementation_identifier(),
+        )
+        if loss is not None:
+            self.get_logger().warning(loss)
+        self._checks_loss = loss is None and now - self._images_since < LOSS_CHECK_S
+
 
 def _init_ros(args: Sequence[str] | None) -> None:
     try:
@@ -517,6 +544,7 @@ def main(args: Sequence[str] | None = None) -> int:
         executor = SingleThreadedExecutor()
         node = DetectorNode()
         node.start()
+        _spare_garbage_collection()
         executor.add_node(node)
         spin(executor, node)
     except ExternalShutdownException:
@@ -538,6 +566,16 @@ def main(args: Sequence[str] | None = None) -> int:
         # Nor may a late one kill the interpreter while it ends.
         _handle_signals_with(signal.SIG_IGN)
     return 0
+
+
+def _spare_garbage_collection() -> None:
+    """Keep the garbage collector off what start-up has made, which lives as long as the process.
+
+    A full collection looked at 46,000 objects for 13 to 53 ms, once in the first 3,000 frames: more
+    than a frame's period at 30 Hz. Without them it takes less than 1 ms.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def spin(executor: Any, node: Node) -> None:

@@ -49,6 +49,7 @@ class FrameProcessor:
         is_alarm: whether the alarm is on.
         last_detection: result of the newest scored frame; None before it.
         last_header: header of that frame.
+        last_bytes: size of the newest image's data.
         last_error: what was wrong with the newest frame that failed.
     """
 
@@ -63,6 +64,7 @@ class FrameProcessor:
         self.is_alarm = False
         self.last_detection: Detection | None = None
         self.last_header: Any = None
+        self.last_bytes = 0
         self.last_error = ""
         self._node = node
         self._settings = settings
@@ -134,6 +136,7 @@ class FrameProcessor:
         """
         start = time.perf_counter()
         gap_s = self.statistics.receive(time.monotonic(), self._missing(info, publishers))
+        self.last_bytes = len(message.data)
         try:
             stamp_ns, queueing_s = self._read_stamp(message.header)
             region = self._region

@@ -14,8 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,10 +22,25 @@ from typing import Any
 
 import numpy as np
 
+from anomaly_detector.camera_picture import CameraFrame, camera_frame, parse_size
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.ros.dds import large_image_environment
+from anomaly_detector.ros.dds import PROFILE_VARIABLES, large_image_environment
 
-__all__ = ["LiveResult", "Sample", "domain_id", "measure_live", "process_usage", "running_node"]
+__all__ = [
+    "NODE_COMMAND",
+    "LiveListener",
+    "LiveResult",
+    "Sample",
+    "domain_id",
+    "measure_live",
+    "plain_environment",
+    "process_usage",
+    "ros_message",
+    "running_node",
+]
+
+NODE_COMMAND = (sys.executable, "-m", "anomaly_detector.ros.detector_node", "--ros-args")
+"""Runs a detector node; parameters follow."""
 
 START_S = 30.0
 """Enough for a node to start on a busy machine."""
@@ -35,6 +49,11 @@ SETTLE_S = 1.0
 """Time between the discovery of camera, node and listener and the first frame."""
 
 _PICTURES = 8
+
+_NO_PROFILE = """<profiles xmlns="http://www.eprosima.com/XMLSchemas/fastRTPS_Profiles">
+  <participant profile_name="none"><rtps><name>none</name></rtps></participant>
+</profiles>
+"""
 
 
 @dataclass(frozen=True)
@@ -67,8 +86,8 @@ class LiveResult:
         lost: the rest.
         dropped: frames that the node says it did not receive.
         duplicates: frames that were answered twice.
-        latency_ms: from the camera's stamp to the score's arrival in another process, one value an
-            answered frame, in the order of sending.
+        latency_ms: from the camera's stamp to the arrival of ``~/score`` in another process, one
+            value an answered frame, in the order of sending.
         sent_at_s: time at which each of these frames was sent, since the first.
         samples: the node's process, about once a second.
         diagnostics: the newest values on /diagnostics, key to text.
@@ -101,10 +120,36 @@ class LiveResult:
         first, last = self.samples[0], self.samples[-1]
         return (last.cpu_s - first.cpu_s) / (last.time_s - first.time_s)
 
+    def summary(self) -> dict[str, Any]:
+        """Give the figures for a JSON file: percentiles in the place of single frames."""
+        lists = ("latency_ms", "sent_at_s", "samples", "diagnostics")
+        return {
+            **{name: value for name, value in vars(self).items() if name not in lists},
+            **{f"latency_p{p}_ms": self.latency_percentile(p) for p in (50, 95, 99)},
+            "latency_max_ms": self.latency_percentile(100),
+            "cpu_percent": 100 * self.cpu_share,
+            "resident_mb": self.samples[-1].resident_mb if self.samples else None,
+        }
+
 
 def domain_id() -> int:
     """Give a ROS_DOMAIN_ID that nobody else is likely to use."""
     return 1 + os.getpid() % 100
+
+
+def plain_environment(base: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Give an environment in which Fast DDS is as it comes.
+
+    Args:
+        base: the environment to start from; not changed.
+        folder: to write a profile that sets nothing into, which keeps our own programs from
+            loading the one for large images.
+    """
+    environment = {name: value for name, value in base.items() if name not in PROFILE_VARIABLES}
+    (variable,) = set(large_image_environment(environment)) - set(environment)
+    profile = folder / "plain_fastdds.xml"
+    profile.write_text(_NO_PROFILE, encoding="utf-8")
+    return environment | {variable: str(profile)}
 
 
 def process_usage(pid: int) -> tuple[float, float]:
@@ -132,8 +177,7 @@ def running_node(
         arguments: after ``--ros-args``.
         environment: None for this process' own.
     """
-    command = [sys.executable, "-m", "anomaly_detector.ros.detector_node", "--ros-args"]
-    process = subprocess.Popen([*command, *arguments], env=environment)
+    process = subprocess.Popen([*NODE_COMMAND, *arguments], env=environment)
     try:
         yield process
     finally:
@@ -153,7 +197,9 @@ def measure_live(
     hz: float = 30.0,
     seconds: float = 10.0,
     transport: str = "raw",
+    encoding: str = "rgb8",
     profile: bool = True,
+    reliability: str = "reliable",
     parameters: Sequence[str] = (),
     progress: bool = False,
 ) -> LiveResult:
@@ -165,8 +211,10 @@ def measure_live(
         height: of the frames, pixels.
         hz: frames a second.
         seconds: length of the run.
-        transport: ``raw`` (rgb8) or ``compressed`` (JPEG).
-        profile: the camera loads the Fast DDS profile for large images.
+        transport: ``raw`` or ``compressed`` (JPEG).
+        encoding: of raw frames.
+        profile: the camera loads the Fast DDS profile for large images; else one that sets nothing.
+        reliability: of the camera's publisher, ``reliable`` or ``best_effort``.
         parameters: more parameters of the node, ``name:=value``.
         progress: show a bar on stderr when it is a terminal.
 
@@ -175,22 +223,27 @@ def measure_live(
     """
     environment = os.environ | {"ROS_DOMAIN_ID": str(domain_id())}
     os.environ["ROS_DOMAIN_ID"] = environment["ROS_DOMAIN_ID"]
-    camera_environment = large_image_environment(environment) if profile else dict(environment)
     settings = [f"model:={model}", f"image_transport:={transport}", *parameters]
     arguments = [part for setting in settings for part in ("-p", setting)]
     with (
         tempfile.TemporaryDirectory() as folder,
         running_node([*arguments, "--log-level", "warn"], environment) as node,
-        _Listener() as listener,
+        LiveListener() as listener,
     ):
         listener.wait_for_node(node)
         sent_file = Path(folder, "sent.json")
+        camera_environment = (
+            large_image_environment(environment)
+            if profile
+            else plain_environment(environment, Path(folder))
+        )
         camera = subprocess.Popen(
             [
                 *(sys.executable, "-m", "anomaly_detector.ros.live_benchmark"),
                 *("--size", f"{width}x{height}", "--hz", str(hz)),
                 *("--frames", str(max(2, round(hz * seconds)))),
-                *("--transport", transport, "--out", str(sent_file)),
+                *("--transport", transport, "--encoding", encoding),
+                *("--reliability", reliability, "--out", str(sent_file)),
             ],
             env=camera_environment,
         )
@@ -229,7 +282,7 @@ def _watch(
 
 def _compare(
     sent: list[int],
-    listener: _Listener,
+    listener: LiveListener,
     samples: list[Sample],
     size: tuple[int, int],
     hz: float,
@@ -237,7 +290,7 @@ def _compare(
 ) -> LiveResult:
     arrivals: dict[int, int] = {}
     duplicates = 0
-    for stamp, arrival in listener.arrivals:
+    for stamp, arrival in listener.answers():
         duplicates += stamp in arrivals
         arrivals.setdefault(stamp, arrival)
     answered = [stamp for stamp in sent if stamp in arrivals]
@@ -260,14 +313,22 @@ def _compare(
     )
 
 
-class _Listener:
-    """Receives ``~/detection`` in this process, with the wall-clock time of each arrival."""
+class LiveListener:
+    """Receives ``~/score`` and ``~/detection`` in this process, with the time of each arrival.
+
+    Attributes:
+        node: an ``rclpy`` node, spun in a thread.
+        arrivals: of ``~/detection``: stamp of the frame and time of arrival, nanoseconds.
+        score_arrivals: of ``~/score``: time of arrival by the wall clock, nanoseconds.
+        diagnostics: the newest values on /diagnostics, key to text.
+    """
 
     def __init__(self) -> None:
         self.arrivals: list[tuple[int, int]] = []
+        self.score_arrivals: list[int] = []
         self.diagnostics: dict[str, str] = {}
 
-    def __enter__(self) -> _Listener:
+    def __enter__(self) -> LiveListener:
         import threading
 
         import rclpy
@@ -275,6 +336,7 @@ class _Listener:
         from rclpy.context import Context
         from rclpy.executors import SingleThreadedExecutor
         from rclpy.qos import QoSProfile
+        from std_msgs.msg import Float32
 
         self._context = Context()
         rclpy.init(args=[], context=self._context)
@@ -288,6 +350,7 @@ class _Listener:
             self._on_detection,
             QoSProfile(depth=1000),
         )
+        subscribe(Float32, "/anomaly_detector/score", self._on_score, QoSProfile(depth=1000))
         subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
@@ -303,6 +366,18 @@ class _Listener:
         self.node.destroy_node()
         self._context.shutdown()
 
+    def answers(self) -> list[tuple[int, int]]:
+        """Give the stamp of each answered frame and the time at which its score arrived.
+
+        A score carries no stamp, but both topics are reliable and keep their order, so that the
+        n-th score is that of the n-th detection. Should one of them be missing all the same, the
+        detection's own arrival, a little later, stands for the score's.
+        """
+        if len(self.score_arrivals) != len(self.arrivals):
+            return list(self.arrivals)
+        stamps = (stamp for stamp, _ in self.arrivals)
+        return list(zip(stamps, self.score_arrivals, strict=True))
+
     def _spin(self) -> None:
         while not self._stop.is_set():
             self._executor.spin_once(timeout_sec=0.1)
@@ -310,6 +385,9 @@ class _Listener:
     def _on_detection(self, message: Any) -> None:
         stamp = message.header.stamp
         self.arrivals.append((stamp.sec * 10**9 + stamp.nanosec, time.time_ns()))
+
+    def _on_score(self, _: Any) -> None:
+        self.score_arrivals.append(time.time_ns())
 
     def _on_diagnostics(self, message: Any) -> None:
         for status in message.status:
@@ -337,7 +415,15 @@ class _Listener:
 
 
 def run_camera(
-    *, width: int, height: int, hz: float, frames: int, transport: str, topic: str = "/image"
+    *,
+    width: int,
+    height: int,
+    hz: float,
+    frames: int,
+    transport: str,
+    encoding: str = "rgb8",
+    reliability: str = "reliable",
+    topic: str = "/image",
 ) -> list[int]:
     """Publish noise as a camera does; give the stamps of the frames, nanoseconds.
 
@@ -347,18 +433,17 @@ def run_camera(
         AnomalyDetectorError: nobody subscribes.
     """
     import rclpy
-    from rclpy.qos import QoSProfile
-    from sensor_msgs.msg import CompressedImage, Image
+    from rclpy.qos import QoSProfile, QoSReliabilityPolicy
 
     rclpy.init(args=[])
     node = rclpy.create_node("live_camera", use_global_arguments=False)
-    if transport == "compressed":
-        publisher = node.create_publisher(
-            CompressedImage, f"{topic}/compressed", QoSProfile(depth=10)
-        )
-    else:
-        publisher = node.create_publisher(Image, topic, QoSProfile(depth=10))
-    messages = [_picture(index, width, height, transport) for index in range(_PICTURES)]
+    frames_to_show = [
+        camera_frame(index, width, height, transport, encoding) for index in range(_PICTURES)
+    ]
+    messages = [ros_message(frame) for frame in frames_to_show]
+    qos = QoSProfile(depth=10, reliability=QoSReliabilityPolicy[reliability.upper()])
+    suffix = "/compressed" if transport == "compressed" else ""
+    publisher = node.create_publisher(type(messages[0]), f"{topic}{suffix}", qos)
     deadline = time.monotonic() + START_S
     while not publisher.get_subscription_count():
         if time.monotonic() > deadline:
@@ -382,21 +467,17 @@ def run_camera(
     return stamps
 
 
-def _picture(seed: int, width: int, height: int, transport: str) -> Any:
-    """Make the message of a smooth picture with noise, as compressible as a camera's."""
-    import cv2
+def ros_message(frame: CameraFrame) -> Any:
+    """Make the ``sensor_msgs`` message of a frame."""
     from sensor_msgs.msg import CompressedImage, Image
 
-    random = np.random.default_rng(seed)
-    coarse = random.integers(40, 216, (12, 16, 3), dtype=np.uint8)
-    smooth = np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC))
-    picture = cv2.add(smooth, random.integers(0, 12, smooth.shape, dtype=np.uint8))
-    if transport == "compressed":
-        data = array("B", cv2.imencode(".jpg", picture)[1].tobytes())
-        message = CompressedImage(format="rgb8; jpeg compressed bgr8", data=data)
+    if frame.format:
+        message = CompressedImage(format=frame.format, data=frame.data)
     else:
-        message = Image(width=width, height=height, encoding="rgb8", step=width * 3)
-        message.data = array("B", picture.tobytes())
+        message = Image(
+            width=frame.width, height=frame.height, encoding=frame.encoding, step=frame.step
+        )
+        message.data = frame.data
     message.header.frame_id = "camera"
     return message
 
@@ -408,15 +489,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--hz", type=float, default=30.0)
     parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--transport", choices=("raw", "compressed"), default="raw")
+    parser.add_argument("--encoding", default="rgb8")
+    parser.add_argument("--reliability", default="reliable")
     parser.add_argument("--out", type=Path, required=True, help="JSON file for the stamps")
     arguments = parser.parse_args(argv)
-    width, height = (int(number) for number in arguments.size.split("x"))
+    width, height = parse_size(arguments.size)
     stamps = run_camera(
         width=width,
         height=height,
         hz=arguments.hz,
         frames=arguments.frames,
         transport=arguments.transport,
+        encoding=arguments.encoding,
+        reliability=arguments.reliability,
     )
     arguments.out.write_text(json.dumps(stamps), encoding="utf-8")
     return 0

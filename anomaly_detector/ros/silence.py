@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from rclpy.qos import QoSCompatibility, qos_check_compatible
+from rclpy.utilities import get_rmw_implementation_identifier
+
+from anomaly_detector.ros.image_loss import large_image_remedy
 
 __all__ = ["explain_incompatible_qos", "explain_silence", "type_name"]
 
@@ -46,8 +49,8 @@ def explain_silence(node: Any, subscription: Any) -> str:
             f"with the parameters qos_overrides.{topic}.subscription.*"
         )
     return (
-        f"{count} but nothing arrives; is the camera running? Images over 0.5 MB are lost "
-        "unless its process loads config/fastdds_large_images.xml"
+        f"{count} but nothing arrives; is the camera running? "
+        f"{large_image_remedy(get_rmw_implementation_identifier())}"
     )
 
 

@@ -1,0 +1,145 @@
+"""Run the node for a long time and look for lost frames, growing memory and rising latency.
+
+Camera, node and listener run in processes of their own::
+
+    python -m benchmarks.node_soak
+    python -m benchmarks.node_soak --minutes 2
+
+Prints a line a minute. The exit code is 1 when a bar is missed: 0 frames lost, resident memory
+grown by less than 5 MB after the first minute, and a 99th percentile of the latency that does not
+drift: the median of the last quarter's minutes is at most 1.5 times that of the first quarter's, or
+1 ms more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from anomaly_detector.benchmark_command import machine
+from anomaly_detector.camera_picture import parse_size
+from anomaly_detector.files import atomic_path
+from anomaly_detector.resources import resolve_model
+from anomaly_detector.ros.live_benchmark import LiveResult, measure_live
+
+MAX_GROWTH_MB = 5.0
+MAX_DRIFT = 1.5
+DRIFT_MS = 1.0
+"""Less than this is no drift, however small the latency was to begin with."""
+
+
+def per_minute(result: LiveResult, minute_s: float = 60.0) -> list[dict[str, float]]:
+    """Give what each minute looked like.
+
+    Args:
+        result: of the run.
+        minute_s: length of a "minute", seconds.
+    """
+    latencies: dict[int, list[float]] = defaultdict(list)
+    for sent_at, latency in zip(result.sent_at_s, result.latency_ms, strict=True):
+        latencies[int(sent_at // minute_s)].append(latency)
+    rows = []
+    for minute, values in sorted(latencies.items()):
+        inside = [
+            s for s in result.samples if minute * minute_s <= s.time_s < (minute + 1) * minute_s
+        ]
+        p50, p99 = np.percentile(values, [50, 99])
+        rows.append(
+            {
+                "minute": minute + 1,
+                "answered": len(values),
+                "latency_p50_ms": float(p50),
+                "latency_p99_ms": float(p99),
+                "cpu_percent": _cpu_percent(inside),
+                "resident_mb": inside[-1].resident_mb if inside else float("nan"),
+            }
+        )
+    return rows
+
+
+def _cpu_percent(samples: list[Any]) -> float:
+    if len(samples) < 2:
+        return float("nan")
+    first, last = samples[0], samples[-1]
+    return 100 * float((last.cpu_s - first.cpu_s) / (last.time_s - first.time_s))
+
+
+def growth_mb(result: LiveResult, minute_s: float = 60.0) -> float:
+    """Give how much resident memory has grown since the end of the first minute, 10^6 bytes."""
+    later = [sample.resident_mb for sample in result.samples if sample.time_s >= minute_s]
+    return later[-1] - later[0] if later else float("nan")
+
+
+def drift(rows: list[dict[str, float]]) -> tuple[float, float]:
+    """Give the median p99 of the first and the last quarter of the minutes, milliseconds."""
+    quarter = max(1, len(rows) // 4)
+    values = [row["latency_p99_ms"] for row in rows]
+    return median(values[:quarter]), median(values[-quarter:])
+
+
+def main() -> int:
+    """Run the benchmark; gives the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="corridor", help="name or path (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=20.0, help="(default: %(default)s)")
+    parser.add_argument("--hz", type=float, default=30.0, help="(default: %(default)s)")
+    parser.add_argument("--size", default="640x480", metavar="WIDTHxHEIGHT")
+    parser.add_argument("--transport", choices=("raw", "compressed"), default="raw")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
+    arguments = parser.parse_args()
+    width, height = parse_size(arguments.size)
+    # A short run is cut into as many parts, so that it shows the same.
+    minute_s = min(60.0, arguments.minutes * 60.0 / 4)
+    where = machine()
+    result = measure_live(
+        resolve_model(arguments.model),
+        width=width,
+        height=height,
+        hz=arguments.hz,
+        seconds=60.0 * arguments.minutes,
+        transport=arguments.transport,
+        progress=True,
+    )
+    rows = per_minute(result, minute_s)
+    print(f"part of {minute_s:g} s  answered   p50 ms   p99 ms    CPU %  resident MB")
+    for row in rows:
+        print(
+            f"{row['minute']:12.0f} {row['answered']:9.0f} {row['latency_p50_ms']:8.2f} "
+            f"{row['latency_p99_ms']:8.2f} {row['cpu_percent']:8.1f} {row['resident_mb']:12.1f}"
+        )
+    growth, (early, late) = growth_mb(result, minute_s), drift(rows)
+    bars = {
+        f"{result.lost} of {result.sent} frames lost": result.lost == 0,
+        f"resident memory grew by {growth:.2f} MB after the first part": growth < MAX_GROWTH_MB,
+        f"p99 of the first quarter {early:.2f} ms, of the last {late:.2f} ms": (
+            late <= max(MAX_DRIFT * early, early + DRIFT_MS)
+        ),
+    }
+    for text, is_met in bars.items():
+        print(f"{'ok    ' if is_met else 'MISSED'} {text}")
+    if arguments.json is not None:
+        report = {
+            "machine": where,
+            "result": result.summary(),
+            "part_s": minute_s,
+            "parts": rows,
+            "growth_mb": growth,
+            "p99_first_quarter_ms": early,
+            "p99_last_quarter_ms": late,
+        }
+        with atomic_path(arguments.json) as temporary:
+            temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return 0 if all(bars.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

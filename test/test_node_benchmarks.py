@@ -1,0 +1,73 @@
+"""The soak and overload benchmarks judge what was measured as their bars say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anomaly_detector.detector import Detector
+from anomaly_detector.ros.live_benchmark import LiveResult, Sample
+from benchmarks.node_overload import answered_per_second, write_slow_model
+from benchmarks.node_soak import drift, growth_mb, per_minute
+
+
+def result(latencies_of_minutes: list[float], resident_mb: list[float]) -> LiveResult:
+    """Give what a run at 1 Hz measured, whose latency and memory change from minute to minute."""
+    seconds = 60 * len(latencies_of_minutes)
+    return LiveResult(
+        width=64,
+        height=48,
+        hz=1.0,
+        transport="raw",
+        sent=seconds,
+        sent_hz=1.0,
+        answered=seconds,
+        lost=0,
+        dropped=0,
+        duplicates=0,
+        latency_ms=[latencies_of_minutes[second // 60] for second in range(seconds)],
+        sent_at_s=[float(second) for second in range(seconds)],
+        samples=[Sample(s, 0.1 * s, resident_mb[s // 60]) for s in range(seconds)],
+        diagnostics={},
+    )
+
+
+def test_soak_gives_each_minute_its_own_figures() -> None:
+    rows = per_minute(result([2.0, 3.0], [100.0, 101.0]))
+    assert [row["latency_p99_ms"] for row in rows] == [2.0, 3.0]
+    assert [row["answered"] for row in rows] == [60, 60]
+    assert [row["resident_mb"] for row in rows] == [100.0, 101.0]
+    assert [row["cpu_percent"] for row in rows] == pytest.approx([10.0, 10.0])
+
+
+def test_soak_sees_growth_after_the_first_minute_only() -> None:
+    assert growth_mb(result([2.0] * 3, [50.0, 100.0, 106.0])) == 6.0
+    assert growth_mb(result([2.0] * 3, [50.0, 100.0, 100.0])) == 0.0
+
+
+def test_soak_compares_the_last_quarter_with_the_first() -> None:
+    rows = per_minute(result([2.0, 2.0, 9.0, 2.0, 2.0, 2.0, 4.0, 4.0], [100.0] * 8))
+    assert drift(rows) == (2.0, 4.0)
+
+
+def test_summary_holds_percentiles_in_the_place_of_frames() -> None:
+    summary = result([2.0, 4.0], [100.0, 101.0]).summary()
+    assert summary["latency_p50_ms"] == 3.0
+    assert summary["latency_max_ms"] == 4.0
+    assert summary["cpu_percent"] == pytest.approx(10.0)
+    assert summary["resident_mb"] == 101.0
+    assert not {"latency_ms", "samples"} & set(summary)
+
+
+def test_overload_knows_the_rate_of_the_answers() -> None:
+    assert answered_per_second(result([2.0], [100.0])) == 1.0
+
+
+def test_slow_model_is_a_detector(tmp_path: Path) -> None:
+    with Detector(write_slow_model(tmp_path / "slow.onnx", 2)) as detector:
+        black = detector.detect_shrunk(np.zeros((64, 64, 3), np.uint8))
+        white = detector.detect_shrunk(np.full((64, 64, 3), 255, np.uint8))
+    assert black.score == 0.0
+    assert white.score > 0.0
