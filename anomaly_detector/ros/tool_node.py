@@ -32,12 +32,13 @@ def signals_set(event: threading.Event) -> Iterator[None]:
 
 
 @contextmanager
-def tool_node(name: str, doing: str) -> Iterator[Any]:
+def tool_node(name: str, doing: str, domain_id: int | None = None) -> Iterator[Any]:
     """Make an ``rclpy`` node with a context of its own.
 
     Args:
         name: of the node.
         doing: what it is for, first word of the message when ROS 2 is missing.
+        domain_id: None for that of the environment.
 
     Raises:
         AnomalyDetectorError: ROS 2, or a message package that the block imports, is missing, or
@@ -49,7 +50,7 @@ def tool_node(name: str, doing: str) -> Iterator[Any]:
 
         context = Context()
         try:
-            rclpy.init(args=[], context=context)
+            rclpy.init(args=[], context=context, domain_id=domain_id)
         except RuntimeError as error:  # rclpy's RCLError: no middleware, a bad ROS_DOMAIN_ID, ...
             raise AnomalyDetectorError(
                 f"ROS 2 does not start: {' '.join(str(error).split())}"
