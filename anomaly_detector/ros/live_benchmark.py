@@ -25,6 +25,7 @@ import numpy as np
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.ros.dds import large_image_environment
+from anomaly_detector.ros.tool_node import domain_id
 
 __all__ = ["LiveResult", "Sample", "domain_id", "measure_live", "process_usage", "running_node"]
 
@@ -100,11 +101,6 @@ class LiveResult:
             return float("nan")
         first, last = self.samples[0], self.samples[-1]
         return (last.cpu_s - first.cpu_s) / (last.time_s - first.time_s)
-
-
-def domain_id() -> int:
-    """Give a ROS_DOMAIN_ID that nobody else is likely to use."""
-    return 1 + os.getpid() % 100
 
 
 def process_usage(pid: int) -> tuple[float, float]:

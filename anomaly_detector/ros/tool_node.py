@@ -5,6 +5,7 @@ rclpy is imported when the node is made: the command lines can be built without 
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -13,7 +14,12 @@ from typing import Any
 
 from anomaly_detector.errors import AnomalyDetectorError
 
-__all__ = ["signals_set", "tool_node"]
+__all__ = ["domain_id", "signals_set", "tool_node"]
+
+
+def domain_id() -> int:
+    """Give a ROS_DOMAIN_ID that nobody else is likely to use."""
+    return 1 + os.getpid() % 100
 
 
 @contextmanager
