@@ -72,10 +72,17 @@ def run(arguments: argparse.Namespace) -> int:
     with signals_set(stop):
         result = replay_into(options, arguments.out, stop)
     print("\n".join(summary_lines(result, arguments.out)))
-    if result.is_equal and (result.is_complete or arguments.allow_missing):
-        return 0
-    print("error: the node did not answer every frame as offline scoring does", file=sys.stderr)
-    return 1
+    if not result.is_equal:
+        print("error: the node and offline scoring differ", file=sys.stderr)
+        return 1
+    if not result.is_complete and not arguments.allow_missing:
+        print(
+            f"error: {len(result.comparison.missing)} frames without an answer: play slower "
+            "(--rate), or accept it with --allow-missing",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
 
 
 def replay_into(

@@ -38,6 +38,7 @@ FRAME_TOPICS = tuple(topic for topic in TOPICS if topic.name not in _PICTURES_LE
 """What is recorded of the node's own topics."""
 
 _DEPTH = 1000
+_QUIET_REPORTS = 4
 
 
 class ResultRecorder:
@@ -79,7 +80,7 @@ class ResultRecorder:
         self._sent_at: dict[int, float] = {}
         self._anchor: tuple[int, float] | None = None
         self._error: Exception | None = None
-        self._changes = 0
+        self._quiet = 0
         self._image = None if image is None else self._connect(image[0], image[1])
         for topic in FRAME_TOPICS:
             if image is not None or topic.name != "~/overlay/compressed":
@@ -107,7 +108,8 @@ class ResultRecorder:
     def _take(self, topic: str, connection: Any, data: bytes) -> None:
         arrived = time.monotonic()
         with self._changed:
-            self._changes += topic not in ("/diagnostics", "/rosout")
+            if topic.startswith("~"):
+                self._quiet = 0
             self.counts[topic] += 1
             try:
                 if topic == "/diagnostics":
@@ -132,6 +134,7 @@ class ResultRecorder:
         for status in message.status:
             if status.name == f"{self._name.lstrip('/')}: detector":
                 self._status = {item.key: item.value for item in status.values}
+                self._quiet += 1
 
     def _answered(self, message: Any, arrived: float) -> None:
         answer = read_detection(message)
@@ -143,6 +146,7 @@ class ResultRecorder:
     def on_frame(self, frame: PlayedFrame) -> None:
         """Record a frame that is about to be published."""
         with self._changed:
+            self._quiet = 0
             published = time.monotonic()
             self._anchor = (frame.recorded_ns, published)
             self._sent_at[_header_stamp(frame.cdr)] = published
@@ -173,10 +177,13 @@ class ResultRecorder:
     def wait_for_answers(self, expected: int, is_running: Any, patience_s: float) -> None:
         """Wait for the node's results of all frames, for as long as some come.
 
+        A node that reports its health again and again, and nothing else, has no more to tell: it
+        does both in one thread.
+
         Args:
             expected: number of frames that are to be answered.
             is_running: tells whether the node's process has not ended.
-            patience_s: longest time without any, seconds.
+            patience_s: longest time without a word of the node, seconds.
 
         Raises:
             AnomalyDetectorError: what came could not be read or written.
@@ -184,11 +191,17 @@ class ResultRecorder:
         topics = [topic.name for topic in FRAME_TOPICS if topic.name != "~/event"]
         if not self._has_pictures:
             topics.remove("~/overlay/compressed")
+        deadline = time.monotonic() + patience_s
         with self._changed:
-            while any(self.counts[topic] < expected for topic in topics) and is_running():
-                before = self._changes
-                if not self._changed.wait_for(lambda: self._changes != before, patience_s):  # noqa: B023
-                    break
+            while (
+                any(self.counts[topic] < expected for topic in topics)
+                and self._quiet < _QUIET_REPORTS
+                and is_running()
+                and time.monotonic() < deadline
+            ):
+                self._changed.wait(0.2)
+                if self._quiet == 0:
+                    deadline = time.monotonic() + patience_s
             if self._error is not None:
                 raise AnomalyDetectorError(
                     f"results cannot be recorded: {self._error}"
