@@ -20,7 +20,12 @@ from anomaly_detector.timeline import (
     top_frames,
 )
 
-__all__ = ["draw_replay", "start_ns"]
+__all__ = ["bag_name", "draw_replay", "start_ns"]
+
+
+def bag_name(result: ReplayResult) -> str:
+    """Give the bag's name with that of the folder it lies in: many bags are named ``bag``."""
+    return "/".join(result.source.path.absolute().parts[-2:])
 
 
 def start_ns(result: ReplayResult) -> int:
@@ -68,7 +73,7 @@ def draw_replay(path: Path, result: ReplayResult, truth: Sequence[TruthEvent] = 
         truth,
         thumbnails,
         alarms=flag_intervals(seconds, np.array([answer.alarm for answer in answered])),
-        title=f"Replay of {result.source.path.name}: what the node said",
+        title=f"Replay of {bag_name(result)}: what the node said",
         score_label=textwrap.fill(f"Anomaly score ({result.detector.metadata.score_units})", 38),
         thumbnail_stamps_s=thumbnail_seconds,
     )

@@ -12,7 +12,7 @@ import anomaly_detector
 from anomaly_detector import html_page as html
 from anomaly_detector.files import atomic_path
 from anomaly_detector.overlay import state_word
-from anomaly_detector.ros.replay.picture import start_ns
+from anomaly_detector.ros.replay.picture import bag_name, start_ns
 from anomaly_detector.ros.replay.session import NODE_NAME, ReplayResult
 from anomaly_detector.scoring import format_score, parse_stamp
 from anomaly_detector.sources import open_bag
@@ -68,7 +68,7 @@ def write_replay_report(path: Path, result: ReplayResult, folder: Path) -> None:
         *_frames_apart(result),
         _how(result),
     ]
-    title = f"Replay of {result.source.path.name}"
+    title = f"Replay of {bag_name(result)}"
     subtitle = (
         f"What the detector node said of {result.source.topic}, with the model {metadata.name} "
         f"({metadata.architecture}, {metadata.scorer}) at threshold {result.detector.threshold:.6g}"
