@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -19,7 +20,7 @@ from mcap.reader import make_reader
 from model_files import write_grey_difference_model
 from numpy.typing import NDArray
 from rclpy.serialization import deserialize_message
-from ros_harness import ROOT, noise
+from ros_harness import ROOT, noise, running
 from rosbags.highlevel import AnyReader
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Bool, Float32
@@ -31,6 +32,7 @@ from anomaly_detector.ros.replay.comparison import OfflineFrame, compare
 GREY = np.full((48, 64, 3), 128, np.uint8)  # score 0
 BLACK = np.zeros((48, 64, 3), np.uint8)  # score 16384: an alarm at once
 NODE = "/anomaly_detector"
+COMMAND = [sys.executable, "-m", "anomaly_detector", "replay"]
 
 
 def pictures() -> list[NDArray[np.uint8]]:
@@ -43,29 +45,34 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_grey_difference_model(tmp_path_factory.mktemp("model") / "grey.onnx")
 
 
+DECISIONS = {"raw": [], "compressed": ["--decision", "seconds", "--immediate-level", "1.0"]}
+"""In seconds, the alarm depends on the stamps; three black frames last for 0.1 s of the 0.2 s."""
+
+
 @dataclass
 class Replayed:
-    """A bag, what its replay printed, and the folder that it wrote."""
+    """A bag, what its replay printed, the folder that it wrote, and how it decided."""
 
     bag: Path
     output: str
     folder: Path
+    decision: list[str]
 
 
-@pytest.fixture(scope="module", params=["raw", "compressed"])
+@pytest.fixture(scope="module", params=list(DECISIONS))
 def replayed(request: Any, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Replayed:
     """A replay as a user starts it, at real-time rate."""
     folder = tmp_path_factory.mktemp(request.param)
     bag = write_bag(
         folder / "drive", pictures(), compressed=request.param == "compressed", storage="mcap"
     )
-    command = [sys.executable, "-m", "anomaly_detector", "replay", str(bag)]
-    options = ["--model", str(model), "--out", str(folder / "out")]
+    decision = DECISIONS[request.param]
+    options = ["--model", str(model), "--out", str(folder / "out"), *decision]
     result = subprocess.run(
-        [*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [*COMMAND, str(bag), *options], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    return Replayed(bag, result.stdout, folder / "out")
+    return Replayed(bag, result.stdout, folder / "out", decision)
 
 
 def messages(folder: Path) -> dict[str, list[bytes]]:
@@ -91,7 +98,7 @@ def test_node_and_offline_scoring_agree_to_the_bit(
         f"same score {count}, same flag {count}, same alarm {count} of {count} frames; same events"
         in replayed.output
     )
-    source = ["--model", str(model), "--input", str(replayed.bag)]
+    source = ["--model", str(model), "--input", str(replayed.bag), *replayed.decision]
     scores, events = tmp_path / "scores.csv", tmp_path / "events.csv"
     assert main(["score", *source, "--output", str(scores), "--events", str(events)]) == 0
     assert (replayed.folder / "scores.csv").read_bytes() == scores.read_bytes()
@@ -160,6 +167,17 @@ def test_frames_left_out_are_named_and_an_error(
     assert f"{NODE}/overlay/compressed" not in found
 
 
+def test_signal_ends_it_in_order_and_leaves_nothing(model: Path, tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "drive", [GREY] * 3)
+    options = ["--model", str(model), "--out", str(tmp_path / "out"), "--rate", "0.0001"]
+    with running([*COMMAND, str(bag), *options]) as process:
+        process.wait_for_line("active, waiting for")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 1
+        assert "error: stopped after" in process.output
+    assert [path.name for path in tmp_path.iterdir()] == ["drive"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
@@ -169,6 +187,8 @@ def test_frames_left_out_are_named_and_an_error(
         (["bag", "--model", "nowhere"], "model 'nowhere' is neither"),
         (["bag", "--raise-frames", "0"], "raise_frames is 0"),
         (["bag", "--out", "full"], "is there and not empty"),
+        (["bag", "--rate", "0"], "rate is 0"),
+        (["bag", "--domain-id", "233"], "ROS_DOMAIN_ID is 233"),
     ],
 )
 def test_what_cannot_be_replayed_is_an_error_and_leaves_nothing(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +23,6 @@ from anomaly_detector.ros.replay.command import replay_into
 from anomaly_detector.ros.replay.comparison import Comparison
 from anomaly_detector.ros.replay.picture import draw_replay
 from anomaly_detector.ros.replay.session import ReplayOptions, ReplayResult
-from anomaly_detector.ros.tool_node import signals_set
 from anomaly_detector.scoring import score_frames
 from anomaly_detector.sources import BagSource, is_bag, open_source
 from anomaly_detector.timeline import TruthEvent
@@ -129,9 +127,7 @@ def run(arguments: argparse.Namespace) -> int:
     # That of an earlier demo; nothing else in a folder of ours has such a report in it.
     if (out / _REPLAY / "report.html").is_file():
         shutil.rmtree(out / _REPLAY)
-    stop = threading.Event()
-    with signals_set(stop):
-        result = replay_into(ReplayOptions(source.path, model, source.topic), out / _REPLAY, stop)
+    result = replay_into(ReplayOptions(source.path, model, source.topic), out / _REPLAY)
 
     print("\n[4/4] Results")
     _report(result, drives.labels, out)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from anomaly_detector.resources import resolve_model
 from anomaly_detector.ros.replay.picture import draw_replay
 from anomaly_detector.ros.replay.report import write_replay_report
 from anomaly_detector.ros.replay.session import ReplayOptions, ReplayResult, replay
-from anomaly_detector.ros.tool_node import signals_set
 from anomaly_detector.timeline import import_matplotlib
 
 __all__ = ["add_arguments", "replay_into", "run", "summary_lines"]
@@ -68,9 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         pictures=not arguments.no_pictures,
         domain=arguments.domain_id,
     )
-    stop = threading.Event()
-    with signals_set(stop):
-        result = replay_into(options, arguments.out, stop)
+    result = replay_into(options, arguments.out)
     print("\n".join(summary_lines(result, arguments.out)))
     if not result.is_equal:
         print("error: the node and offline scoring differ", file=sys.stderr)
@@ -85,15 +81,12 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def replay_into(
-    options: ReplayOptions, out: Path, stop: threading.Event | None = None
-) -> ReplayResult:
+def replay_into(options: ReplayOptions, out: Path) -> ReplayResult:
     """Replay a bag into a new folder, with timeline and report; it appears when it is whole.
 
     Args:
         options: what and how.
         out: the folder.
-        stop: ends it early when set, with an error.
 
     Raises:
         AnomalyDetectorError: as for :func:`~anomaly_detector.ros.replay.session.replay`, the
@@ -101,7 +94,7 @@ def replay_into(
     """
     import_matplotlib()
     with atomic_directory(out) as folder:
-        result = replay(options, folder, stop)
+        result = replay(options, folder)
         draw_replay(folder / "timeline.png", result)
         write_replay_report(folder / "report.html", result, folder)
     return result

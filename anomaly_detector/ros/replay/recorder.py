@@ -9,7 +9,7 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -153,28 +153,31 @@ class ResultRecorder:
             if self._image is not None:
                 self._bag.write(self._image, frame.recorded_ns, frame.cdr)
 
-    def wait_until_active(self, is_running: Any, timeout_s: float) -> None:
+    def wait_until_active(self, goes_on: Callable[[], bool], timeout_s: float) -> None:
         """Wait until the node is active and has found all of these subscriptions.
 
         Args:
-            is_running: tells whether the node's process has not ended.
+            goes_on: tells whether there is anything to wait for.
             timeout_s: seconds.
 
         Raises:
-            AnomalyDetectorError: it cannot become active, has ended, or does not in time.
+            AnomalyDetectorError: it cannot become active, or does not in time.
         """
         deadline = time.monotonic() + timeout_s
         with self._changed:
-            while self._status.get("State") != "active":
+            while self._status.get("State") != "active" and goes_on():
                 if error := self._status.get("Last error"):
                     raise AnomalyDetectorError(f"the detector node {error}")
-                if not is_running() or time.monotonic() > deadline:
+                if time.monotonic() > deadline:
                     raise AnomalyDetectorError(
-                        "the detector node did not come up: its own message is above"
+                        f"the detector node did not come up in {timeout_s:g} s: its own message "
+                        "is above"
                     )
                 self._changed.wait(0.2)
 
-    def wait_for_answers(self, expected: int, is_running: Any, patience_s: float) -> None:
+    def wait_for_answers(
+        self, expected: int, goes_on: Callable[[], bool], patience_s: float
+    ) -> None:
         """Wait for the node's results of all frames, for as long as some come.
 
         A node that reports its health again and again, and nothing else, has no more to tell: it
@@ -182,7 +185,7 @@ class ResultRecorder:
 
         Args:
             expected: number of frames that are to be answered.
-            is_running: tells whether the node's process has not ended.
+            goes_on: tells whether there is anything to wait for.
             patience_s: longest time without a word of the node, seconds.
 
         Raises:
@@ -196,7 +199,7 @@ class ResultRecorder:
             while (
                 any(self.counts[topic] < expected for topic in topics)
                 and self._quiet < _QUIET_REPORTS
-                and is_running()
+                and goes_on()
                 and time.monotonic() < deadline
             ):
                 self._changed.wait(0.2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.ros.dds import large_image_environment
 from anomaly_detector.ros.player import play
 from anomaly_detector.ros.replay.comparison import Comparison, compare, read_scores
-from anomaly_detector.ros.tool_node import domain_id, tool_node
+from anomaly_detector.ros.tool_node import domain_id, signals_set, tool_node
 from anomaly_detector.scoring import write_scores
 from anomaly_detector.sources import BagSource, list_image_topics, open_source
 
@@ -37,6 +38,7 @@ _QUEUE_FRAMES = 100
 _READY_S = 60.0
 _PATIENCE_S = 30.0
 _EXIT_S = 10.0
+_MAX_DOMAIN = 232
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,9 @@ class ReplayOptions:
         pictures: record the camera's pictures and the overlays.
         domain: ROS_DOMAIN_ID; None takes one that nobody else is likely to use.
         progress: show progress bars.
+
+    Raises:
+        AnomalyDetectorError: a bad rate or domain.
     """
 
     bag: Path
@@ -69,6 +74,14 @@ class ReplayOptions:
     pictures: bool = True
     domain: int | None = None
     progress: bool = True
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.rate) and self.rate > 0):
+            raise AnomalyDetectorError(f"rate is {self.rate:g}: give a number above 0")
+        if self.domain is not None and not 0 <= self.domain <= _MAX_DOMAIN:
+            raise AnomalyDetectorError(
+                f"ROS_DOMAIN_ID is {self.domain}: give a number from 0 to {_MAX_DOMAIN}"
+            )
 
 
 @dataclass(frozen=True)
@@ -116,23 +129,22 @@ class ReplayResult:
         return not self.is_complete or (self.same_events and not comparison.other_alarms)
 
 
-def replay(
-    options: ReplayOptions, folder: Path, stop: threading.Event | None = None
-) -> ReplayResult:
+def replay(options: ReplayOptions, folder: Path) -> ReplayResult:
     """Score a bag offline, then play it to the node at the recorded pace and record what it says.
+
+    To be called from the main thread: while the node runs, SIGINT and SIGTERM are taken over to end
+    it in order.
 
     Args:
         options: what and how.
         folder: an existing folder; gets ``scores.csv``, ``events.csv`` and the bag ``results``.
-        stop: ends it early when set, with an error.
 
     Raises:
         SourceError: no bag of ROS 2, no such image topic, or no readable frame in it.
         ModelError: the model cannot be used.
         AnomalyDetectorError: ROS 2 is missing, the node does not come up or ends badly, or
-            ``stop`` was set.
+            a signal came.
     """
-    stop = threading.Event() if stop is None else stop
     source = open_source(options.bag, options.topic)
     if not isinstance(source, BagSource):
         raise AnomalyDetectorError(f"{options.bag} is not a bag: only a rosbag2 can be replayed")
@@ -155,30 +167,38 @@ def replay(
     message_type = list_image_topics(source.path)[source.topic][0]
     domain = domain_id() if options.domain is None else options.domain
     os.environ.update(large_image_environment(os.environ))
-    with tool_node("anomaly_replay", "a replay", domain) as ros_node:
+    stop = threading.Event()
+    with signals_set(stop), tool_node("anomaly_replay", "a replay", domain) as ros_node:
         from anomaly_detector.ros.replay.recorder import recording
 
         image = (source.topic, message_type) if options.pictures else None
         command = _node_command(options, source.topic, message_type)
         with (
             recording(ros_node, folder / "results", NODE_NAME, image, options.rate) as recorder,
-            _process(command, {**os.environ, "ROS_DOMAIN_ID": str(domain)}) as is_running,
+            _process(command, {**os.environ, "ROS_DOMAIN_ID": str(domain)}) as node,
         ):
-            recorder.wait_until_active(is_running, _READY_S)
-            played = play(
-                source.path,
-                topic=source.topic,
-                rate=options.rate,
-                clock_hz=_CLOCK_HZ,
-                progress=options.progress,
-                stop=stop,
-                on_frame=recorder.on_frame,
-                domain_id=domain,
-            )
+
+            def goes_on() -> bool:
+                return node.poll() is None and not stop.is_set()
+
+            recorder.wait_until_active(goes_on, _READY_S)
+            sent, duration_s = 0, 0.0
+            if goes_on():
+                played = play(
+                    source.path,
+                    topic=source.topic,
+                    rate=options.rate,
+                    clock_hz=_CLOCK_HZ,
+                    progress=options.progress,
+                    stop=stop,
+                    on_frame=recorder.on_frame,
+                    domain_id=domain,
+                )
+                sent, duration_s = played.sent, played.duration_s
+                recorder.wait_for_answers(len(frames), goes_on, _PATIENCE_S)
             if stop.is_set():
-                raise AnomalyDetectorError(f"stopped after {played.sent} frames: nothing is kept")
-            recorder.wait_for_answers(len(frames), is_running, _PATIENCE_S)
-            if not is_running():
+                raise AnomalyDetectorError(f"stopped after {sent} frames: nothing is kept")
+            if not goes_on():
                 raise AnomalyDetectorError(
                     f"the detector node ended after {len(recorder.detections)} answers: its own "
                     "message is above"
@@ -188,8 +208,8 @@ def replay(
         options,
         source,
         detector,
-        played.sent,
-        played.duration_s,
+        sent,
+        duration_s,
         unreadable,
         compare(frames, recorder.detections),
         recorder.events,
@@ -228,14 +248,13 @@ def _node_command(options: ReplayOptions, topic: str, message_type: str) -> list
 
 
 @contextmanager
-def _process(command: Sequence[str], environment: dict[str, str]) -> Iterator[Any]:
-    """Run a process, end it as Ctrl-C would, and insist that it ends well.
-
-    Gives a function that tells whether it runs.
-    """
+def _process(
+    command: Sequence[str], environment: dict[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a process, end it as Ctrl-C would, and insist that it ends well."""
     process = subprocess.Popen(command, env=environment)
     try:
-        yield lambda: process.poll() is None
+        yield process
     finally:
         process.send_signal(signal.SIGINT)
         try:
