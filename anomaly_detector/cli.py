@@ -29,6 +29,10 @@ _VERBS = {
         "anomaly_detector.ros.player",
         "play a bag's camera topic over ROS 2, for hosts without 'ros2 bag play'",
     ),
+    "replay": (
+        "anomaly_detector.ros.replay.command",
+        "play a bag to the real node, record what it says, and write timeline and report",
+    ),
     "watch": (
         "anomaly_detector.ros.watch",
         "show a running detector node in the terminal: score, state, rates, provider",
@@ -44,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
     return run_verbs(
         "python -m anomaly_detector",
-        "Visual anomaly detection on the robot; needs no ROS graph except for 'play', 'watch'"
-        " and 'benchmark --ros'.",
+        "Visual anomaly detection on the robot; needs no ROS graph except for 'play', 'replay', "
+        "'watch' and 'benchmark --ros'.",
         _VERBS,
         argv,
     )

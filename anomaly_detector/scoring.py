@@ -25,6 +25,7 @@ __all__ = [
     "ScoreSummary",
     "format_score",
     "format_stamp",
+    "parse_stamp",
     "score_frames",
     "write_scores",
 ]
@@ -207,3 +208,9 @@ def format_score(score: float) -> str:
 def format_stamp(stamp_ns: int) -> str:
     """Give nanoseconds as seconds with nine decimals, without going through a float."""
     return f"{stamp_ns // 1_000_000_000}.{stamp_ns % 1_000_000_000:09d}"
+
+
+def parse_stamp(text: str) -> int:
+    """Give the nanoseconds of what :func:`format_stamp` wrote."""
+    seconds, _, fraction = text.partition(".")
+    return int(seconds) * 1_000_000_000 + int(fraction)

@@ -236,6 +236,7 @@ def test_signal_ends_the_player_quietly(bag: Path, number: signal.Signals) -> No
         ({"rate": 0.0}, "rate is 0: give a number above 0"),
         ({"hz": -1.0}, "hz is -1"),
         ({"hz": float("nan")}, "hz is nan"),
+        ({"clock_hz": 0.0}, "clock is 0"),
         ({"output_topic": "/no good"}, "topic '/no good' cannot be used"),
         ({"topic": "/other"}, "has no image topic '/other', it has /camera/image_raw"),
     ],

@@ -25,6 +25,7 @@ import numpy as np
 from anomaly_detector.camera_picture import CameraFrame, camera_frame, parse_size
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.ros.dds import PROFILE_VARIABLES, large_image_environment
+from anomaly_detector.ros.tool_node import domain_id
 
 __all__ = [
     "NODE_COMMAND",
@@ -130,11 +131,6 @@ class LiveResult:
             "cpu_percent": 100 * self.cpu_share,
             "resident_mb": self.samples[-1].resident_mb if self.samples else None,
         }
-
-
-def domain_id() -> int:
-    """Give a ROS_DOMAIN_ID that nobody else is likely to use."""
-    return 1 + os.getpid() % 100
 
 
 def plain_environment(base: Mapping[str, str], folder: Path) -> dict[str, str]:

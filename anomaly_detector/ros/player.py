@@ -13,7 +13,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from anomaly_detector.ros.dds import large_image_environment
 from anomaly_detector.ros.tool_node import signals_set, tool_node
 from anomaly_detector.sources import find_image_topic, open_bag
 
-__all__ = ["PlayResult", "add_arguments", "play", "run"]
+__all__ = ["PlayResult", "PlayedFrame", "add_arguments", "play", "run"]
 
 LOOKAHEAD_FRAMES = 16
 """Frames read ahead, so that a slow disk does not disturb the pace."""
@@ -70,10 +70,17 @@ class PlayResult:
 
 
 @dataclass(frozen=True)
-class _Frame:
-    """One recorded message: seconds since the first one, and its bytes."""
+class PlayedFrame:
+    """One recorded message.
+
+    Attributes:
+        time_s: seconds since the first one; goes on when the bag starts again.
+        recorded_ns: time at which it was recorded, nanoseconds.
+        cdr: its bytes.
+    """
 
     time_s: float
+    recorded_ns: int
     cdr: bytes
 
 
@@ -89,6 +96,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--hz", type=float, help="constant frame rate, in place of the recorded times"
     )
     parser.add_argument("--loop", action="store_true", help="start again at the end")
+    parser.add_argument(
+        "--clock",
+        type=float,
+        metavar="HZ",
+        help="publish the bag's time on /clock this often, for nodes with use_sim_time",
+    )
     parser.add_argument(
         "--reliability",
         choices=("reliable", "best_effort"),
@@ -126,6 +139,7 @@ def run(args: argparse.Namespace) -> int:
             rate=args.rate,
             hz=args.hz,
             loop=args.loop,
+            clock_hz=args.clock,
             reliable=args.reliability == "reliable",
             wait_for_subscribers_s=args.wait_for_subscribers,
             progress=True,
@@ -147,10 +161,13 @@ def play(
     rate: float = 1.0,
     hz: float | None = None,
     loop: bool = False,
+    clock_hz: float | None = None,
     reliable: bool = True,
     wait_for_subscribers_s: float = 10.0,
     progress: bool = False,
     stop: threading.Event | None = None,
+    on_frame: Callable[[PlayedFrame], None] | None = None,
+    domain_id: int | None = None,
 ) -> PlayResult:
     """Publish the images of a bag, at the pace at which they were recorded.
 
@@ -164,17 +181,22 @@ def play(
         rate: 2.0 plays twice as fast; ignored with ``hz``.
         hz: constant frame rate in place of the recorded times; None for these.
         loop: start again at the end, until ``stop`` is set.
+        clock_hz: publish the time of the bag on ``/clock`` at this rate, and with each frame; None
+            publishes none. It starts before the first frame, and jumps back when the bag starts
+            again.
         reliable: offer reliable QoS, which serves best-effort subscriptions too.
         wait_for_subscribers_s: time for the first subscription to appear, seconds; 0 plays at once.
         progress: show a bar on stderr when it is a terminal.
         stop: ends it early when set.
+        on_frame: called with each frame just before it is published.
+        domain_id: None for that of the environment.
 
     Raises:
         SourceError: no bag of ROS 2, or no such image topic in it.
         AnomalyDetectorError: a bad rate or topic name, nobody subscribed in time, or no rclpy.
     """
-    for name, value in (("rate", rate), ("hz", 1.0 if hz is None else hz)):
-        if not (math.isfinite(value) and value > 0):
+    for name, value in (("rate", rate), ("hz", hz), ("clock", clock_hz)):
+        if value is not None and not (math.isfinite(value) and value > 0):
             raise AnomalyDetectorError(f"{name} is {value:g}: give a number above 0")
     stop = threading.Event() if stop is None else stop
     bag = Path(bag)
@@ -187,39 +209,93 @@ def play(
         message_type = reader.topics[topic].msgtype
     output_topic = topic if output_topic is None else output_topic
     with (
-        _publisher(message_type, output_topic, reliable) as publisher,
+        _publishers(message_type, output_topic, reliable, clock_hz, domain_id) as (
+            publisher,
+            clock,
+        ),
         closing(_read_ahead(bag, topic, loop)) as frames,
         tqdm(
             total=None if loop else count, unit=" frames", disable=None if progress else True
         ) as bar,
     ):
         _wait_for_subscription(publisher, wait_for_subscribers_s, stop)
-        sent, max_late, first_sent, start = 0, 0.0, None, 0.0
+        settle_s = SETTLE_S if wait_for_subscribers_s > 0 else 0.0
+        sent, max_late, first_sent, start = 0, 0.0, 0.0, 0.0
         for frame in frames:
             time_s = frame.time_s / rate if hz is None else sent / hz
-            if first_sent is None:
-                first_sent = start = time.monotonic()
-            if stop.wait(max(0.0, start + time_s - time.monotonic())):
+            if not sent:
+                first_sent = start = time.monotonic() + settle_s
+            if clock.wait(start + time_s, frame.recorded_ns, stop):
                 break
             late = time.monotonic() - (start + time_s)
             max_late = max(max_late, late)
             if late > TOLERATED_LATE_S:
                 start += late
+            if on_frame is not None:
+                on_frame(frame)
             publisher.publish(frame.cdr)
             sent += 1
             bar.update()
-        duration = 0.0 if first_sent is None else time.monotonic() - first_sent
+        duration = time.monotonic() - first_sent if sent else 0.0
         if sent:
             _wait_for_acknowledgement(publisher)
             time.sleep(LINGER_S)
     return PlayResult(output_topic, sent, duration, max_late)
 
 
+class _Clock:
+    """Waits for the time of each frame, and tells the time of the bag meanwhile.
+
+    Between two frames the time runs evenly, however fast the bag is played, and never passes that
+    of the next frame: it goes back when the bag starts again, and not else.
+
+    Args:
+        tell: takes a time, nanoseconds; None where nobody wants to know.
+        period_s: time between two tellings.
+    """
+
+    def __init__(self, tell: Callable[[int], None] | None, period_s: float) -> None:
+        self._tell = tell
+        self._period_s = period_s
+        self._last_ns: int | None = None
+
+    def wait(self, due: float, frame_ns: int, stop: threading.Event) -> bool:
+        """Wait until a frame is due.
+
+        Args:
+            due: ``time.monotonic()`` of the frame, seconds.
+            frame_ns: the bag's time of it, nanoseconds.
+            stop: ends the wait.
+
+        Returns:
+            Whether ``stop`` is set.
+        """
+        begin = time.monotonic()
+        while self._tell is not None and (left := due - time.monotonic()) > 0:
+            self._tell(self._time_at(frame_ns, due - begin, left))
+            if stop.wait(min(left, self._period_s)):
+                return True
+        if stop.wait(max(0.0, due - time.monotonic())):
+            return True
+        if self._tell is not None:
+            self._tell(frame_ns)
+        self._last_ns = frame_ns
+        return False
+
+    def _time_at(self, frame_ns: int, whole_s: float, left_s: float) -> int:
+        """Give the bag's time when ``left_s`` of the ``whole_s`` before a frame are left."""
+        last_ns = self._last_ns
+        if last_ns is not None and frame_ns >= last_ns:
+            return frame_ns - round((frame_ns - last_ns) * min(1.0, left_s / whole_s))
+        if last_ns is not None and left_s > whole_s / 2:
+            # Time jumps back in the middle between the last frame and the first, far from both.
+            return last_ns + round((whole_s - left_s) * 1e9)
+        return max(0, frame_ns - round(left_s * 1e9))
+
+
 def _wait_for_subscription(publisher: Any, timeout_s: float, stop: threading.Event) -> None:
-    if timeout_s <= 0:
-        return
     deadline = time.monotonic() + timeout_s
-    while not publisher.get_subscription_count():
+    while timeout_s > 0 and not publisher.get_subscription_count():
         if time.monotonic() >= deadline:
             raise AnomalyDetectorError(
                 f"nobody subscribed to {publisher.topic_name} in {timeout_s:g} s: start the node "
@@ -227,7 +303,6 @@ def _wait_for_subscription(publisher: Any, timeout_s: float, stop: threading.Eve
             )
         if stop.wait(0.02):
             return
-    stop.wait(SETTLE_S)
 
 
 def _wait_for_acknowledgement(publisher: Any) -> None:
@@ -237,11 +312,13 @@ def _wait_for_acknowledgement(publisher: Any) -> None:
 
 
 @contextmanager
-def _publisher(message_type: str, topic: str, reliable: bool) -> Iterator[Any]:
-    """Make a publisher with a context and node of its own."""
+def _publishers(
+    message_type: str, topic: str, reliable: bool, clock_hz: float | None, domain_id: int | None
+) -> Iterator[tuple[Any, _Clock]]:
+    """Make a publisher of images, and of time where that is asked for, with a node of its own."""
     # Fast DDS reads it when the first participant is made.
     os.environ.update(large_image_environment(os.environ))
-    with tool_node("anomaly_player", "playing") as node:
+    with tool_node("anomaly_player", "playing", domain_id) as node:
         from rclpy.exceptions import NameValidationException
         from rclpy.qos import QoSProfile, QoSReliabilityPolicy
         from sensor_msgs.msg import CompressedImage, Image
@@ -255,15 +332,27 @@ def _publisher(message_type: str, topic: str, reliable: bool) -> Iterator[Any]:
         except NameValidationException as error:
             reason = " ".join(str(error).split())
             raise AnomalyDetectorError(f"topic {topic!r} cannot be used: {reason}") from error
-        yield publisher
+        if clock_hz is None:
+            yield publisher, _Clock(None, 0.0)
+            return
+        from rosgraph_msgs.msg import Clock
+
+        clock = node.create_publisher(Clock, "/clock", 10)
+
+        def tell(time_ns: int) -> None:
+            message = Clock()
+            message.clock.sec, message.clock.nanosec = divmod(time_ns, 1_000_000_000)
+            clock.publish(message)
+
+        yield publisher, _Clock(tell, 1.0 / clock_hz)
 
 
-def _read_ahead(bag: Path, topic: str, loop: bool) -> Generator[_Frame, None, None]:
+def _read_ahead(bag: Path, topic: str, loop: bool) -> Generator[PlayedFrame, None, None]:
     """Yield what :func:`_read` does, read in a thread."""
-    frames: queue.Queue[_Frame | Exception | None] = queue.Queue(LOOKAHEAD_FRAMES)
+    frames: queue.Queue[PlayedFrame | Exception | None] = queue.Queue(LOOKAHEAD_FRAMES)
     unwanted = threading.Event()
 
-    def put(item: _Frame | Exception | None) -> None:
+    def put(item: PlayedFrame | Exception | None) -> None:
         while not unwanted.is_set():
             try:
                 frames.put(item, timeout=0.1)
@@ -293,7 +382,7 @@ def _read_ahead(bag: Path, topic: str, loop: bool) -> Generator[_Frame, None, No
         thread.join()
 
 
-def _read(bag: Path, topic: str, loop: bool) -> Iterator[_Frame]:
+def _read(bag: Path, topic: str, loop: bool) -> Iterator[PlayedFrame]:
     with open_bag(bag) as reader:
         connections = [c for c in reader.connections if c.topic == topic]
         start_s = 0.0
@@ -304,7 +393,7 @@ def _read(bag: Path, topic: str, loop: bool) -> Iterator[_Frame]:
                     first_ns = recorded_ns if first_ns is None else first_ns
                     time_s = (recorded_ns - first_ns) / 1e9
                     count += 1
-                    yield _Frame(start_s + time_s, bytes(data))
+                    yield PlayedFrame(start_s + time_s, recorded_ns, bytes(data))
             except Exception as error:  # storage errors: sqlite, mcap, zstd, struct, ...
                 raise SourceError(
                     f"bag {bag} is damaged after {count} frames ({error}): copy it again"

@@ -5,6 +5,7 @@ rclpy is imported when the node is made: the command lines can be built without 
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -13,7 +14,12 @@ from typing import Any
 
 from anomaly_detector.errors import AnomalyDetectorError
 
-__all__ = ["signals_set", "tool_node"]
+__all__ = ["domain_id", "signals_set", "tool_node"]
+
+
+def domain_id() -> int:
+    """Give a ROS_DOMAIN_ID that nobody else is likely to use."""
+    return 1 + os.getpid() % 100
 
 
 @contextmanager
@@ -32,12 +38,13 @@ def signals_set(event: threading.Event) -> Iterator[None]:
 
 
 @contextmanager
-def tool_node(name: str, doing: str) -> Iterator[Any]:
+def tool_node(name: str, doing: str, domain_id: int | None = None) -> Iterator[Any]:
     """Make an ``rclpy`` node with a context of its own.
 
     Args:
         name: of the node.
         doing: what it is for, first word of the message when ROS 2 is missing.
+        domain_id: None for that of the environment.
 
     Raises:
         AnomalyDetectorError: ROS 2, or a message package that the block imports, is missing, or
@@ -49,7 +56,7 @@ def tool_node(name: str, doing: str) -> Iterator[Any]:
 
         context = Context()
         try:
-            rclpy.init(args=[], context=context)
+            rclpy.init(args=[], context=context, domain_id=domain_id)
         except RuntimeError as error:  # rclpy's RCLError: no middleware, a bad ROS_DOMAIN_ID, ...
             raise AnomalyDetectorError(
                 f"ROS 2 does not start: {' '.join(str(error).split())}"

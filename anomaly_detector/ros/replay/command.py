@@ -1,0 +1,137 @@
+"""``python -m anomaly_detector replay``: a bag through the real node, on a host without ROS tools.
+
+rclpy is imported when the replay starts: the command line can be built without ROS.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from anomaly_detector.decision import add_decision_arguments, decision_settings
+from anomaly_detector.files import atomic_directory
+from anomaly_detector.resources import resolve_model
+from anomaly_detector.ros.replay.picture import draw_replay
+from anomaly_detector.ros.replay.report import write_replay_report
+from anomaly_detector.ros.replay.session import ReplayOptions, ReplayResult, replay
+from anomaly_detector.timeline import import_matplotlib
+
+__all__ = ["add_arguments", "replay_into", "run", "summary_lines"]
+
+_MAX_NAMED = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument("bag", type=Path, help="rosbag2 folder, .mcap or .db3 file")
+    parser.add_argument("--model", required=True, help="model file, or name of a shipped model")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write; must be new")
+    parser.add_argument("--topic", help="image topic in the bag; needed when it has more than one")
+    parser.add_argument(
+        "--rate", type=float, default=1.0, help="speed, as a factor (default: %(default)s)"
+    )
+    parser.add_argument("--threshold", type=float, help="instead of the model's own")
+    parser.add_argument("--providers", nargs="+", help="ONNX Runtime execution providers, in order")
+    parser.add_argument(
+        "--newest-only", action="store_true",
+        help="subscribe as on a robot, where the newest frame wins and a slow machine leaves "
+        "frames out, instead of letting frames wait in line",
+    )  # fmt: skip
+    parser.add_argument(
+        "--allow-missing", action="store_true", help="frames without an answer are no error"
+    )
+    parser.add_argument(
+        "--no-pictures", action="store_true", help="record no camera pictures and overlays"
+    )
+    parser.add_argument(
+        "--domain-id", type=int, metavar="N",
+        help="ROS_DOMAIN_ID to run in, to be looked at from outside (default: one of its own)",
+    )  # fmt: skip
+    add_decision_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command line; gives the exit code: 1 when a frame is missing or differs."""
+    options = ReplayOptions(
+        arguments.bag,
+        resolve_model(arguments.model),
+        topic=arguments.topic,
+        rate=arguments.rate,
+        threshold=arguments.threshold,
+        providers=arguments.providers,
+        decision=decision_settings(arguments),
+        newest_only=arguments.newest_only,
+        pictures=not arguments.no_pictures,
+        domain=arguments.domain_id,
+    )
+    result = replay_into(options, arguments.out)
+    print("\n".join(summary_lines(result, arguments.out)))
+    if not result.is_equal:
+        print("error: the node and offline scoring differ", file=sys.stderr)
+        return 1
+    if not result.is_complete and not arguments.allow_missing:
+        print(
+            f"error: {len(result.comparison.missing)} frames without an answer: play slower "
+            "(--rate), or accept it with --allow-missing",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+def replay_into(options: ReplayOptions, out: Path) -> ReplayResult:
+    """Replay a bag into a new folder, with timeline and report; it appears when it is whole.
+
+    Args:
+        options: what and how.
+        out: the folder.
+
+    Raises:
+        AnomalyDetectorError: as for :func:`~anomaly_detector.ros.replay.session.replay`, the
+            folder is there and not empty, or matplotlib is missing.
+    """
+    import_matplotlib()
+    with atomic_directory(out) as folder:
+        result = replay(options, folder)
+        draw_replay(folder / "timeline.png", result)
+        write_replay_report(folder / "report.html", result, folder)
+    return result
+
+
+def summary_lines(result: ReplayResult, out: Path) -> list[str]:
+    """Give the summary for the terminal."""
+    comparison = result.comparison
+    answered, missing = comparison.answered, comparison.missing
+    count = len(answered)
+    same_scores = count - len(comparison.other_scores)
+    same_flags = count - len(comparison.other_flags)
+    same_alarms = count - len(comparison.other_alarms)
+    flagged = sum(answer.is_anomaly for answer in answered)
+    alarms = sum(event.kind == "start" for event in result.events)
+    lines = [
+        f"{result.options.bag} {result.source.topic}: {result.sent} frames sent in "
+        f"{result.duration_s:.1f} s, {count} of {len(comparison.frames)} answered",
+        f"node and offline scoring: same score {same_scores}, same flag {same_flags}, same alarm "
+        f"{same_alarms} of {count} frames; {'same' if result.same_events else 'other'} events",
+        f"{flagged} anomalous at threshold {result.detector.threshold:.6g}, {alarms} "
+        f"alarm{'s' if alarms != 1 else ''}",
+    ]
+    for title, names in (
+        ("without an answer", missing),
+        ("unreadable", result.unreadable),
+        ("with another flag", comparison.other_flags),
+        ("with another score", comparison.other_scores),
+    ):
+        if names:
+            lines.append(f"{len(names)} frames {title}: {_named(names)}")
+    if comparison.extra:
+        lines.append(f"{comparison.extra} answers to no frame, or to one that had one already")
+    lines.append(f"{out}: report.html, timeline.png, scores.csv, events.csv, results (mcap)")
+    return lines
+
+
+def _named(names: Sequence[str]) -> str:
+    more = len(names) - _MAX_NAMED
+    return ", ".join(names[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")

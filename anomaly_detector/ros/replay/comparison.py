@@ -1,0 +1,124 @@
+"""The node's answers beside what offline scoring gave for the same frames."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anomaly_detector.scoring import format_score, parse_stamp
+
+if TYPE_CHECKING:
+    from anomaly_detector.ros.detection_message import DetectionRecord
+
+__all__ = ["Comparison", "OfflineFrame", "compare", "read_scores"]
+
+
+@dataclass(frozen=True)
+class OfflineFrame:
+    """A row of ``scores.csv`` of a bag.
+
+    Attributes:
+        name: the frame's number in its topic, six digits.
+        stamp_ns: header stamp, nanoseconds.
+        score: as written in the file.
+        is_anomaly: whether the frame is flagged.
+        normalized_score: as written in the file.
+        alarm: the decision over time.
+    """
+
+    name: str
+    stamp_ns: int
+    score: str
+    is_anomaly: bool
+    normalized_score: str
+    alarm: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Frame by frame, what the node said and what offline scoring said.
+
+    Attributes:
+        frames: the frames that offline scoring could read, in order.
+        answers: the node's answer to each; None where there is none.
+        extra: answers to no frame, or to one that was answered already.
+    """
+
+    frames: Sequence[OfflineFrame]
+    answers: Sequence[DetectionRecord | None]
+    extra: int
+
+    @property
+    def answered(self) -> list[DetectionRecord]:
+        """The node's answers, in the order of the frames."""
+        return [answer for answer in self.answers if answer is not None]
+
+    @property
+    def missing(self) -> list[str]:
+        """Names of the frames that the node did not answer."""
+        return [
+            frame.name
+            for frame, answer in zip(self.frames, self.answers, strict=True)
+            if answer is None
+        ]
+
+    @property
+    def other_scores(self) -> list[str]:
+        """Names of the frames with another score or normalised score, in any bit."""
+        return [
+            frame.name
+            for frame, answer in self._pairs()
+            if format_score(answer.score) != frame.score
+            or format_score(answer.normalized_score) != frame.normalized_score
+        ]
+
+    @property
+    def other_flags(self) -> list[str]:
+        """Names of the frames that only one of the two flags."""
+        return [f.name for f, answer in self._pairs() if answer.is_anomaly != f.is_anomaly]
+
+    @property
+    def other_alarms(self) -> list[str]:
+        """Names of the frames in which the alarm is on in only one of the two."""
+        return [f.name for f, answer in self._pairs() if answer.alarm != f.alarm]
+
+    def _pairs(self) -> Iterable[tuple[OfflineFrame, DetectionRecord]]:
+        for frame, answer in zip(self.frames, self.answers, strict=True):
+            if answer is not None:
+                yield frame, answer
+
+
+def read_scores(path: Path) -> list[OfflineFrame]:
+    """Read a ``scores.csv`` of a recording with stamps."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            OfflineFrame(
+                row["frame"],
+                parse_stamp(row["stamp"]),
+                row["score"],
+                row["is_anomaly"] == "1",
+                row["normalized_score"],
+                row["alarm"] == "1",
+            )
+            for row in csv.DictReader(file)
+        ]
+
+
+def compare(frames: Sequence[OfflineFrame], answers: Iterable[DetectionRecord]) -> Comparison:
+    """Give each frame the answer with its stamp; equal stamps are taken in their order.
+
+    Args:
+        frames: in the order of the recording.
+        answers: in the order of their arrival.
+    """
+    by_stamp: dict[int, deque[DetectionRecord]] = defaultdict(deque)
+    for answer in answers:
+        by_stamp[answer.stamp_ns].append(answer)
+    own = [
+        by_stamp[frame.stamp_ns].popleft() if by_stamp[frame.stamp_ns] else None for frame in frames
+    ]
+    return Comparison(frames, own, sum(len(left) for left in by_stamp.values()))

@@ -1,0 +1,86 @@
+"""The timeline of a replay: the node's scores and alarms, and the frames with the highest ones."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from anomaly_detector.image import Pixels, to_rgb
+from anomaly_detector.ros.replay.session import ReplayResult
+from anomaly_detector.timeline import (
+    Thumbnail,
+    TruthEvent,
+    draw_timeline,
+    flag_intervals,
+    top_frames,
+)
+
+__all__ = ["bag_name", "draw_replay", "start_ns"]
+
+
+def bag_name(result: ReplayResult) -> str:
+    """Give the bag's name with that of the folder it lies in: many bags are named ``bag``."""
+    return "/".join(result.source.path.absolute().parts[-2:])
+
+
+def start_ns(result: ReplayResult) -> int:
+    """Give the stamp from which times in pictures and tables count, nanoseconds."""
+    return result.comparison.frames[0].stamp_ns
+
+
+def draw_replay(path: Path, result: ReplayResult, truth: Sequence[TruthEvent] = ()) -> bool:
+    """Draw the node's scores over time, and the frames with the highest ones.
+
+    Args:
+        path: the PNG file.
+        result: of the replay.
+        truth: start and end of true hazards, seconds since the first frame, and their names.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    answered = result.comparison.answered
+    if not answered:
+        return False
+    start = start_ns(result)
+    seconds = (np.array([a.stamp_ns for a in answered], np.int64) - start) / 1e9
+    # A bag that jumps back in time is drawn in the order of its stamps.
+    order = np.argsort(seconds, kind="stable")
+    seconds = seconds[order]
+    answered = [answered[index] for index in order]
+    scores = np.array([answer.score for answer in answered])
+    top = {answered[index].stamp_ns: answered[index] for index in top_frames(seconds, scores)}
+    thumbnails: list[Thumbnail] = []
+    thumbnail_seconds: list[float] = []
+    for frame in result.source:
+        answer = top.pop(frame.stamp_ns, None) if frame.stamp_ns is not None else None
+        if answer is not None:
+            second = (answer.stamp_ns - start) / 1e9
+            anomaly_map = result.detector.detect(frame.pixels).anomaly_map
+            title = f"{second:.1f} s, score {answer.score:.4g}"
+            thumbnails.append((title, _thumbnail(frame.pixels), anomaly_map))
+            thumbnail_seconds.append(second)
+    draw_timeline(
+        path,
+        seconds,
+        scores,
+        result.detector.threshold,
+        truth,
+        thumbnails,
+        alarms=flag_intervals(seconds, np.array([answer.alarm for answer in answered])),
+        title=f"Replay of {bag_name(result)}: what the node said",
+        score_label=textwrap.fill(f"Anomaly score ({result.detector.metadata.score_units})", 38),
+        thumbnail_stamps_s=thumbnail_seconds,
+    )
+    return True
+
+
+def _thumbnail(pixels: Pixels) -> NDArray[np.uint8]:
+    """Give a small RGB copy for a thumbnail, uint8 [192, 192, 3]."""
+    rgb = to_rgb(pixels)
+    return np.asarray(cv2.resize(rgb, (192, 192), interpolation=cv2.INTER_AREA), np.uint8)

@@ -1,0 +1,276 @@
+"""Records a detector node's topics into a rosbag2, as ``ros2 bag record --use-sim-time`` would.
+
+Only for hosts without ``ros2 bag``; with ROS 2 there is ``replay.launch.py``.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.msg import Log
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile
+from rclpy.serialization import deserialize_message
+
+from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.ros.detection_message import DetectionRecord, read_detection
+from anomaly_detector.ros.event_message import EventRecord, read_event
+from anomaly_detector.ros.player import PlayedFrame
+from anomaly_detector.ros.result_publishers import TOPICS, Topic
+from anomaly_detector.ros.silence import type_name
+
+__all__ = ["FRAME_TOPICS", "ResultRecorder", "recording"]
+
+_PICTURES_LEFT_OUT = frozenset({"~/anomaly_map", "~/overlay"})
+"""The compressed overlay shows the same at a hundredth of their size."""
+
+FRAME_TOPICS = tuple(topic for topic in TOPICS if topic.name not in _PICTURES_LEFT_OUT)
+"""What is recorded of the node's own topics."""
+
+_DEPTH = 1000
+_QUIET_REPORTS = 4
+
+
+class ResultRecorder:
+    """Subscribes to a detector node's topics and writes what comes, from the first frame on.
+
+    Log times are those of the bag that is played, at the time of arrival.
+
+    Args:
+        node: an ``rclpy`` node, spun by the caller.
+        bag: an open ``rosbags.rosbag2.Writer``.
+        node_name: the detector node with its namespace.
+        image: topic and message type of the camera in the bag that is played; None leaves
+            pictures out.
+        rate: speed of playing.
+
+    Attributes:
+        detections: the node's answers, in the order of their arrival.
+        events: starts and ends of its alarms.
+        latencies_ms: from publishing a frame to the arrival of its answer, in another process.
+        counts: messages that came, by the topic's name in :data:`FRAME_TOPICS`.
+    """
+
+    def __init__(
+        self, node: Any, bag: Any, node_name: str, image: tuple[str, str] | None, rate: float
+    ) -> None:
+        from rosbags.typesys import Stores, get_typestore
+
+        self.detections: list[DetectionRecord] = []
+        self.events: list[EventRecord] = []
+        self.latencies_ms: list[float] = []
+        self.counts: Counter[str] = Counter()
+        self._bag = bag
+        self._store = get_typestore(Stores.LATEST)
+        self._name = node_name
+        self._rate = rate
+        self._has_pictures = image is not None
+        self._changed = threading.Condition()
+        self._status: dict[str, str] = {}
+        self._sent_at: dict[int, float] = {}
+        self._anchor: tuple[int, float] | None = None
+        self._error: Exception | None = None
+        self._quiet = 0
+        self._image = None if image is None else self._connect(image[0], image[1])
+        for topic in FRAME_TOPICS:
+            if image is not None or topic.name != "~/overlay/compressed":
+                self._subscribe(node, topic)
+        self._state_changer = node.create_client(ChangeState, f"{node_name}/change_state")
+        rosout = QoSProfile(depth=_DEPTH, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+        self._subscribe(node, Topic("/rosout", Log, "the log"), rosout)
+        # Last: a node that has found this subscription has found those before it, too.
+        self._subscribe(node, Topic("/diagnostics", DiagnosticArray, "the node's health"))
+
+    def _connect(self, name: str, message_type: str) -> Any:
+        return self._bag.add_connection(name, message_type, typestore=self._store)
+
+    def _subscribe(self, node: Any, topic: Topic, qos: QoSProfile | None = None) -> None:
+        name = topic.name.replace("~", self._name, 1)
+        connection = self._connect(name, type_name(topic.message_type))
+
+        def take(data: bytes) -> None:
+            self._take(topic.name, connection, data)
+
+        node.create_subscription(
+            topic.message_type, name, take, qos or QoSProfile(depth=_DEPTH), raw=True
+        )
+
+    def _take(self, topic: str, connection: Any, data: bytes) -> None:
+        arrived = time.monotonic()
+        with self._changed:
+            if topic.startswith("~"):
+                self._quiet = 0
+            self.counts[topic] += 1
+            try:
+                if topic == "/diagnostics":
+                    self._see(deserialize_message(data, DiagnosticArray))
+                elif topic == "~/detection":
+                    self._answered(deserialize_message(data, DiagnosticArray), arrived)
+                elif topic == "~/event":
+                    self.events.append(read_event(deserialize_message(data, DiagnosticArray)))
+                if self._anchor is not None:
+                    self._bag.write(connection, self._time(arrived), data)
+            except Exception as error:  # told by whoever waits; the thread goes on receiving
+                self._error = self._error or error
+            self._changed.notify_all()
+
+    def _time(self, arrived: float) -> int:
+        """Give the bag's time of a moment of ``time.monotonic()``, nanoseconds."""
+        assert self._anchor is not None
+        bag_ns, published = self._anchor
+        return bag_ns + round((arrived - published) * self._rate * 1e9)
+
+    def _see(self, message: Any) -> None:
+        for status in message.status:
+            if status.name == f"{self._name.lstrip('/')}: detector":
+                self._status = {item.key: item.value for item in status.values}
+                self._quiet += 1
+
+    def _answered(self, message: Any, arrived: float) -> None:
+        answer = read_detection(message)
+        self.detections.append(answer)
+        sent = self._sent_at.get(answer.stamp_ns)
+        if sent is not None:
+            self.latencies_ms.append((arrived - sent) * 1e3)
+
+    def on_frame(self, frame: PlayedFrame) -> None:
+        """Record a frame that is about to be published."""
+        with self._changed:
+            self._quiet = 0
+            published = time.monotonic()
+            self._anchor = (frame.recorded_ns, published)
+            self._sent_at[_header_stamp(frame.cdr)] = published
+            if self._image is not None:
+                self._bag.write(self._image, frame.recorded_ns, frame.cdr)
+
+    def wait_until_active(self, goes_on: Callable[[], bool], timeout_s: float) -> None:
+        """Wait until the node is active and has found all of these subscriptions.
+
+        Args:
+            goes_on: tells whether there is anything to wait for.
+            timeout_s: seconds.
+
+        Raises:
+            AnomalyDetectorError: it cannot become active, or does not in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            while self._status.get("State") != "active" and goes_on():
+                if error := self._status.get("Last error"):
+                    raise AnomalyDetectorError(f"the detector node {error}")
+                if time.monotonic() > deadline:
+                    raise AnomalyDetectorError(
+                        f"the detector node did not come up in {timeout_s:g} s: its own message "
+                        "is above"
+                    )
+                self._changed.wait(0.2)
+
+    def wait_for_answers(
+        self, expected: int, goes_on: Callable[[], bool], patience_s: float
+    ) -> None:
+        """Wait for the node's results of all frames, for as long as some come.
+
+        A node that reports its health again and again, and nothing else, has no more to tell: it
+        does both in one thread.
+
+        Args:
+            expected: number of frames that are to be answered.
+            goes_on: tells whether there is anything to wait for.
+            patience_s: longest time without a word of the node, seconds.
+
+        Raises:
+            AnomalyDetectorError: what came could not be read or written.
+        """
+        topics = [topic.name for topic in FRAME_TOPICS if topic.name != "~/event"]
+        if not self._has_pictures:
+            topics.remove("~/overlay/compressed")
+        deadline = time.monotonic() + patience_s
+        with self._changed:
+            while (
+                any(self.counts[topic] < expected for topic in topics)
+                and self._quiet < _QUIET_REPORTS
+                and goes_on()
+                and time.monotonic() < deadline
+            ):
+                self._changed.wait(0.2)
+                if self._quiet == 0:
+                    deadline = time.monotonic() + patience_s
+            if self._error is not None:
+                raise AnomalyDetectorError(
+                    f"results cannot be recorded: {self._error}"
+                ) from self._error
+
+    def deactivate(self, timeout_s: float) -> None:
+        """Deactivate the node, which ends an alarm that is still on, and wait for its word."""
+        if not self._state_changer.wait_for_service(timeout_s):
+            return
+        request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_DEACTIVATE))
+        done = threading.Event()
+        self._state_changer.call_async(request).add_done_callback(lambda _: done.set())
+        done.wait(timeout_s)
+
+        def complete() -> bool:
+            kinds = Counter(event.kind for event in self.events)
+            return kinds["start"] == kinds["end"]
+
+        with self._changed:
+            self._changed.wait_for(complete, timeout_s)
+
+
+def _header_stamp(cdr: bytes) -> int:
+    """Give the stamp of a serialized message that begins with a header, nanoseconds."""
+    # Four bytes of encapsulation, of which the second tells the byte order; then the stamp.
+    seconds, nanoseconds = struct.unpack_from("<iI" if cdr[1] & 1 else ">iI", cdr, 4)
+    return int(seconds) * 1_000_000_000 + int(nanoseconds)
+
+
+@contextmanager
+def recording(
+    node: Any, path: Path, node_name: str, image: tuple[str, str] | None, rate: float
+) -> Iterator[ResultRecorder]:
+    """Record into a new rosbag2 for the time of the block, in a thread.
+
+    Args:
+        node: an ``rclpy`` node that nobody spins.
+        path: folder of the bag.
+        node_name: as for :class:`ResultRecorder`, and so are the others.
+        image: see there.
+        rate: see there.
+    """
+    from rosbags.rosbag2 import StoragePlugin, Writer
+
+    with ExitStack() as stack:
+        # Version 8 is the oldest that the writer knows, so the most robots read it.
+        bag = stack.enter_context(Writer(path, version=8, storage_plugin=StoragePlugin.MCAP))
+        recorder = ResultRecorder(node, bag, node_name, image, rate)
+        stop = threading.Event()
+
+        def spin() -> None:
+            executor = SingleThreadedExecutor(context=node.context)
+            executor.add_node(node)
+            try:
+                while not stop.is_set():
+                    executor.spin_once(timeout_sec=0.1)
+            except ExternalShutdownException:
+                pass
+            finally:
+                executor.remove_node(node)
+                executor.shutdown()
+
+        thread = threading.Thread(target=spin, name="result-recorder", daemon=True)
+        thread.start()
+        try:
+            yield recorder
+        finally:
+            stop.set()
+            thread.join()

@@ -1,0 +1,259 @@
+"""The report of a replay: one HTML page with the node's own pictures of what it saw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import anomaly_detector
+from anomaly_detector import html_page as html
+from anomaly_detector.files import atomic_path
+from anomaly_detector.overlay import state_word
+from anomaly_detector.ros.replay.picture import bag_name, start_ns
+from anomaly_detector.ros.replay.session import NODE_NAME, ReplayResult
+from anomaly_detector.scoring import format_score, parse_stamp
+from anomaly_detector.sources import open_bag
+from anomaly_detector.timeline import top_frames
+
+if TYPE_CHECKING:
+    from anomaly_detector.ros.detection_message import DetectionRecord
+    from anomaly_detector.ros.event_message import EventRecord
+
+__all__ = ["write_replay_report"]
+
+_MAX_ALARMS_SHOWN = 24
+_MAX_NAMED = 50
+
+
+def write_replay_report(path: Path, result: ReplayResult, folder: Path) -> None:
+    """Write the report of a replay.
+
+    Args:
+        path: the HTML file.
+        result: of the replay.
+        folder: has its ``timeline.png`` (without one the page has none) and the bag ``results``.
+
+    Raises:
+        AnomalyDetectorError: the file cannot be written.
+    """
+    alarms = [event for event in result.events if event.kind == "end"]
+    top = _top(result.comparison.answered)
+    wanted = {parse_stamp(event.peak_stamp) for event in alarms[:_MAX_ALARMS_SHOWN]}
+    overlays = _overlays(folder / "results", wanted | {answer.stamp_ns for answer in top})
+    timeline = folder / "timeline.png"
+    metadata = result.detector.metadata
+    pieces = [
+        html.paragraph(_verdict(result)),
+        html.key_figures(_keys(result)),
+        *(
+            [
+                html.picture(
+                    timeline.read_bytes(),
+                    "png",
+                    "Anomaly score over time, with threshold, alarms and the highest frames",
+                    "Blue: the score of each frame. Orange dots: frames at or above the threshold "
+                    "(dashed). Orange bar at the bottom: the alarm is on. The lettered frames are "
+                    "those with the highest scores, each beside the map of where the evidence lies "
+                    "(on its own scale).",
+                )
+            ]
+            if timeline.is_file()
+            else []
+        ),
+        _alarms(result, alarms, overlays),
+        _highest(result, top, overlays),
+        *_frames_apart(result),
+        _how(result),
+    ]
+    title = f"Replay of {bag_name(result)}"
+    subtitle = (
+        f"What the detector node said of {result.source.topic}, with the model {metadata.name} "
+        f"({metadata.architecture}, {metadata.scorer}) at threshold {result.detector.threshold:.6g}"
+    )
+    with atomic_path(path) as temporary:
+        temporary.write_text(html.page(title, subtitle, *pieces), encoding="utf-8")
+
+
+def _verdict(result: ReplayResult) -> str:
+    comparison = result.comparison
+    if result.is_complete and result.is_equal and not comparison.other_scores:
+        return (
+            "The node answered every frame, and score, flag and alarm of each are those of offline "
+            "scoring, to the last bit."
+        )
+    if result.is_complete and result.is_equal:
+        return (
+            "The node answered every frame with the flag and alarm of offline scoring; some scores "
+            "differ in their last digits."
+        )
+    if result.is_equal:
+        return (
+            f"The node left {len(comparison.missing)} frames out; the flags of the others are "
+            "those of offline scoring."
+        )
+    return "The node and offline scoring differ: see the frames below."
+
+
+def _keys(result: ReplayResult) -> list[tuple[str, str, str, bool]]:
+    comparison = result.comparison
+    answered = comparison.answered
+    flagged = sum(answer.is_anomaly for answer in answered)
+    alarms = sum(event.kind == "start" for event in result.events)
+    same = len(answered) - len(comparison.other_flags)
+    share = f"{flagged / len(answered):.1%} of the frames" if answered else ""
+    keys = [
+        (
+            "Frames answered",
+            f"{len(answered)} of {len(comparison.frames)}",
+            f"{result.sent} sent in {result.duration_s:.1f} s",
+            result.is_complete,
+        ),
+        ("Same flag as offline", f"{same} of {len(answered)}", "frame by frame", result.is_equal),
+        ("Anomalous frames", str(flagged), share, True),
+        ("Alarms", str(alarms), "several anomalous frames, or a very high score", True),
+    ]
+    if result.latencies_ms:
+        middle, high = np.percentile(result.latencies_ms, [50, 99])
+        note = f"median, from image to answer; 99th percentile {high:.1f} ms, on this machine"
+        keys.append(("Latency", f"{middle:.1f} ms", note, True))
+    return keys
+
+
+def _alarms(result: ReplayResult, alarms: Sequence[EventRecord], overlays: dict[int, bytes]) -> str:
+    if not alarms:
+        return html.section("Alarms", html.paragraph("No alarm was raised."))
+    start = start_ns(result)
+    rows = []
+    cards: list[str] = []
+    for event in alarms:
+        begin, end = (_seconds(text, start) for text in (event.start_stamp, event.end_stamp))
+        peak = f"{event.peak_normalized_score:.2f}"
+        rows.append(
+            [
+                str(event.number),
+                f"{begin:.2f}",
+                f"{end - begin:.2f}",
+                str(event.frames),
+                f"{_seconds(event.peak_stamp, start):.2f}",
+                format_score(event.peak_score),
+                peak,
+            ]
+        )
+        picture = overlays.get(parse_stamp(event.peak_stamp))
+        if picture is not None and len(cards) < _MAX_ALARMS_SHOWN:
+            text = f"from {begin:.1f} s to {end:.1f} s, normalized score up to {peak}"
+            cards.append(html.card(picture, "jpeg", f"Alarm {event.number}", text))
+    columns = [
+        "alarm",
+        "start (s)",
+        "duration (s)",
+        "frames",
+        "peak at (s)",
+        "peak score",
+        "peak, normalized",
+    ]
+    shown = len(cards)
+    return html.section(
+        "Alarms",
+        html.paragraph(
+            "Times count from the first frame. The pictures are the node's own overlays of the "
+            "frame with the highest score of each alarm."
+            + (f" The first {shown} are shown." if shown < len(alarms) and shown else "")
+        ),
+        html.gallery(cards),
+        html.table(columns, rows, text_columns=0),
+    )
+
+
+def _highest(
+    result: ReplayResult, top: Sequence[DetectionRecord], overlays: dict[int, bytes]
+) -> str:
+    start = start_ns(result)
+    cards = [
+        html.card(
+            overlays[answer.stamp_ns],
+            "jpeg",
+            f"{(answer.stamp_ns - start) / 1e9:.2f} s: "
+            f"{state_word(answer.is_anomaly, answer.alarm)}",
+            f"score {answer.score:.6g}, normalized {answer.normalized_score:.2f}",
+        )
+        for answer in top
+        if answer.stamp_ns in overlays
+    ]
+    if not cards:
+        return ""
+    return html.section("Frames with the highest scores", html.gallery(cards))
+
+
+def _frames_apart(result: ReplayResult) -> Iterable[str]:
+    comparison = result.comparison
+    for title, names in (
+        ("Frames without an answer", comparison.missing),
+        ("Frames with another flag", comparison.other_flags),
+        ("Frames with another alarm", comparison.other_alarms),
+        ("Frames with another score", comparison.other_scores),
+        ("Unreadable frames", list(result.unreadable)),
+    ):
+        if names:
+            more = len(names) - _MAX_NAMED
+            rest = f" and {more} more" if more > 0 else ""
+            yield html.section(title, html.paragraph(", ".join(names[:_MAX_NAMED]) + rest))
+
+
+def _how(result: ReplayResult) -> str:
+    options = result.options
+    metadata = result.detector.metadata
+    qos = "best effort, newest frame only" if options.newest_only else "reliable, frames in line"
+    decision = ", ".join(f"{name} {value}" for name, value in vars(options.decision).items())
+    rows = [
+        ("Bag", f"{result.source.path}, topic {result.source.topic}"),
+        ("Speed", f"{options.rate:g} times real time, subscription {qos}"),
+        ("Model", f"{metadata.name}, file {options.model}"),
+        ("Score unit", metadata.score_units),
+        ("Threshold", f"{result.detector.threshold!r}, normalized 0.5"),
+        ("Execution provider", result.detector.providers[0]),
+        ("Decision over time", decision),
+        ("Written by", f"anomaly_detector {anomaly_detector.__version__}"),
+    ]
+    files = [
+        ("scores.csv", "one row a frame, as 'python -m anomaly_detector score' writes it"),
+        ("events.csv", "one row an alarm"),
+        ("timeline.png", "the picture above"),
+        ("results", "rosbag2 (mcap) of the node's topics: for Foxglove and 'ros2 bag play'"),
+    ]
+    return html.section(
+        "How it was made",
+        html.table(["what", "value"], rows, text_columns=2),
+        html.table(["file beside this page", "content"], files, text_columns=2),
+    )
+
+
+def _top(answers: Sequence[DetectionRecord]) -> list[DetectionRecord]:
+    if not answers:
+        return []
+    seconds = np.array([answer.stamp_ns for answer in answers], np.float64) / 1e9
+    return [answers[i] for i in top_frames(seconds, np.array([a.score for a in answers]))]
+
+
+def _overlays(bag: Path, stamps: set[int]) -> dict[int, bytes]:
+    """Give the recorded overlays of some frames: stamp in nanoseconds to JPEG."""
+    found: dict[int, bytes] = {}
+    with open_bag(bag) as reader:
+        topic = f"{NODE_NAME}/overlay/compressed"
+        connections = [c for c in reader.connections if c.topic == topic]
+        if not connections:
+            return {}
+        for connection, _, data in reader.messages(connections=connections):
+            message = reader.deserialize(data, connection.msgtype)
+            stamp = message.header.stamp
+            stamp_ns = int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+            if stamp_ns in stamps:
+                found[stamp_ns] = bytes(message.data)
+    return found
+
+
+def _seconds(stamp: str, start: int) -> float:
+    return (parse_stamp(stamp) - start) / 1e9

@@ -1,0 +1,281 @@
+"""Runs the node on a bag: its process, the player, the recorder, and offline scoring beside it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from anomaly_detector.decision import DECISION_OPTIONS, DecisionSettings
+from anomaly_detector.detector import Detector
+from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.ros.dds import large_image_environment
+from anomaly_detector.ros.player import play
+from anomaly_detector.ros.replay.comparison import Comparison, OfflineFrame, compare, read_scores
+from anomaly_detector.ros.tool_node import domain_id, signals_set, tool_node
+from anomaly_detector.scoring import write_scores
+from anomaly_detector.sources import BagSource, list_image_topics, open_source
+
+if TYPE_CHECKING:
+    from anomaly_detector.ros.event_message import EventRecord
+
+__all__ = ["NODE_NAME", "ReplayOptions", "ReplayResult", "replay"]
+
+NODE_NAME = "/anomaly_detector"
+
+_CLOCK_HZ = 100.0
+_QUEUE_FRAMES = 100
+_READY_S = 60.0
+_PATIENCE_S = 30.0
+_EXIT_S = 10.0
+_MAX_DOMAIN = 232
+
+
+@dataclass(frozen=True)
+class ReplayOptions:
+    """What to replay, and how.
+
+    Attributes:
+        bag: a rosbag2.
+        model: the model file.
+        topic: the image topic; None when the bag has just one.
+        rate: speed, as a factor.
+        threshold: instead of the model's own.
+        providers: ONNX Runtime execution providers, in order.
+        decision: when an alarm is raised and cleared.
+        newest_only: subscribe as on a robot, best effort with the newest frame only, so that a
+            machine that is too slow leaves frames out; else frames wait in line.
+        pictures: record the camera's pictures and the overlays.
+        domain: ROS_DOMAIN_ID; None takes one that nobody else is likely to use.
+        progress: show progress bars.
+
+    Raises:
+        AnomalyDetectorError: a bad rate or domain.
+    """
+
+    bag: Path
+    model: Path
+    topic: str | None = None
+    rate: float = 1.0
+    threshold: float | None = None
+    providers: Sequence[str] | None = None
+    decision: DecisionSettings = field(default_factory=DecisionSettings)
+    newest_only: bool = False
+    pictures: bool = True
+    domain: int | None = None
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.rate) and self.rate > 0):
+            raise AnomalyDetectorError(f"rate is {self.rate:g}: give a number above 0")
+        if self.domain is not None and not 0 <= self.domain <= _MAX_DOMAIN:
+            raise AnomalyDetectorError(
+                f"ROS_DOMAIN_ID is {self.domain}: give a number from 0 to {_MAX_DOMAIN}"
+            )
+
+
+@dataclass(frozen=True)
+class ReplayResult:
+    """What came of it.
+
+    Attributes:
+        options: as given.
+        source: the bag's image topic.
+        detector: the model, as it scored offline.
+        sent: frames played.
+        duration_s: from the first of them to the last, seconds.
+        unreadable: frames that cannot be read, with the reasons.
+        comparison: the node's answers beside those of offline scoring.
+        events: starts and ends of alarms that the node told.
+        same_events: whether the node's alarms are those of ``events.csv``.
+        latencies_ms: from publishing a frame to its answer, in another process.
+    """
+
+    options: ReplayOptions
+    source: BagSource
+    detector: Detector
+    sent: int
+    duration_s: float
+    unreadable: Sequence[str]
+    comparison: Comparison
+    events: Sequence[EventRecord]
+    same_events: bool
+    latencies_ms: Sequence[float]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every readable frame was answered."""
+        return not self.comparison.missing
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether the node decided as offline scoring does, as far as it answered.
+
+        Alarms depend on all frames before: where some are missing, only flags are compared.
+        """
+        comparison = self.comparison
+        if comparison.other_flags or comparison.extra:
+            return False
+        return not self.is_complete or (self.same_events and not comparison.other_alarms)
+
+
+def replay(options: ReplayOptions, folder: Path) -> ReplayResult:
+    """Score a bag offline, then play it to the node at the recorded pace and record what it says.
+
+    To be called from the main thread: while the node runs, SIGINT and SIGTERM are taken over to end
+    it in order.
+
+    Args:
+        options: what and how.
+        folder: an existing folder; gets ``scores.csv``, ``events.csv`` and the bag ``results``.
+
+    Raises:
+        SourceError: no bag of ROS 2, no such image topic, or no readable frame in it.
+        ModelError: the model cannot be used.
+        AnomalyDetectorError: ROS 2 is missing, the node does not come up or ends badly, or
+            a signal came.
+    """
+    source = open_source(options.bag, options.topic)
+    if not isinstance(source, BagSource):
+        raise AnomalyDetectorError(f"{options.bag} is not a bag: only a rosbag2 can be replayed")
+    if source.topic.startswith(f"{NODE_NAME}/"):
+        raise AnomalyDetectorError(
+            f"{source.topic} is what a detector node published: choose a camera's topic"
+        )
+    detector = Detector(options.model, providers=options.providers, threshold=options.threshold)
+    scores, events = folder / "scores.csv", folder / "events.csv"
+    write_scores(
+        detector,
+        source,
+        scores,
+        decision=options.decision,
+        events=events,
+        progress=options.progress,
+    )
+    unreadable = [f"{item.name}: {item.reason}" for item in source.unreadable]
+    frames = read_scores(scores)
+    message_type = list_image_topics(source.path)[source.topic][0]
+    domain = domain_id() if options.domain is None else options.domain
+    os.environ.update(large_image_environment(os.environ))
+    stop = threading.Event()
+    with signals_set(stop), tool_node("anomaly_replay", "a replay", domain) as ros_node:
+        from anomaly_detector.ros.replay.recorder import recording
+
+        image = (source.topic, message_type) if options.pictures else None
+        command = _node_command(options, source.topic, message_type)
+        with (
+            recording(ros_node, folder / "results", NODE_NAME, image, options.rate) as recorder,
+            _process(command, {**os.environ, "ROS_DOMAIN_ID": str(domain)}) as node,
+        ):
+
+            def goes_on() -> bool:
+                return node.poll() is None and not stop.is_set()
+
+            recorder.wait_until_active(goes_on, _READY_S)
+            sent, duration_s = 0, 0.0
+            if goes_on():
+                played = play(
+                    source.path,
+                    topic=source.topic,
+                    rate=options.rate,
+                    clock_hz=_CLOCK_HZ,
+                    progress=options.progress,
+                    stop=stop,
+                    on_frame=recorder.on_frame,
+                    domain_id=domain,
+                )
+                sent, duration_s = played.sent, played.duration_s
+                recorder.wait_for_answers(len(frames), goes_on, _PATIENCE_S)
+            if stop.is_set():
+                raise AnomalyDetectorError(f"stopped after {sent} frames: nothing is kept")
+            if not goes_on():
+                raise AnomalyDetectorError(
+                    f"the detector node ended after {len(recorder.detections)} answers: its own "
+                    "message is above"
+                )
+            recorder.deactivate(_PATIENCE_S)
+    return ReplayResult(
+        options,
+        source,
+        detector,
+        sent,
+        duration_s,
+        unreadable,
+        compare(frames, recorder.detections),
+        recorder.events,
+        _same_events(frames, recorder.events, events),
+        recorder.latencies_ms,
+    )
+
+
+def _node_command(options: ReplayOptions, topic: str, message_type: str) -> list[str]:
+    compressed = message_type.endswith("CompressedImage")
+    parameters: dict[str, Any] = {
+        "model": str(options.model.absolute()),
+        "image_transport": "compressed" if compressed else "raw",
+        "use_sim_time": True,
+        # The camera is not to be missed before the player has it and after the last frame.
+        "stale_timeout": _READY_S,
+        **{
+            f"alarm_{option.name}": getattr(options.decision, option.name)
+            for option in DECISION_OPTIONS
+        },
+    }
+    if options.threshold is not None:
+        parameters["threshold"] = float(options.threshold)
+    if options.providers is not None:
+        parameters["providers"] = list(options.providers)
+    if not options.newest_only:
+        qos = f"qos_overrides.{topic}.subscription"
+        parameters[f"{qos}.reliability"] = "reliable"
+        parameters[f"{qos}.depth"] = _QUEUE_FRAMES
+    remapping = f"{'image/compressed' if compressed else 'image'}:={topic}"
+    command = [sys.executable, "-m", "anomaly_detector.ros.detector_node", "--ros-args"]
+    # rcl reads values as YAML, of which JSON is a part: a text stays one, whatever it looks like.
+    for name, value in parameters.items():
+        command += ["-p", f"{name}:={json.dumps(value)}"]
+    return [*command, "-r", remapping]
+
+
+@contextmanager
+def _process(
+    command: Sequence[str], environment: dict[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a process, end it as Ctrl-C would, and insist that it ends well."""
+    process = subprocess.Popen(command, env=environment)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            code = process.wait(_EXIT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = process.wait()
+    if code != 0:
+        raise AnomalyDetectorError(
+            f"the detector node ended with exit code {code}: its own message is above"
+        )
+
+
+def _same_events(
+    frames: Sequence[OfflineFrame], told: Sequence[EventRecord], written: Path
+) -> bool:
+    """Tell whether the ends of alarms are those of an ``events.csv``."""
+    columns = ["start_stamp", "end_stamp", "frames", "peak_stamp"]
+    if any(frame.stamp_ns == 0 for frame in frames):
+        columns = ["frames"]  # for frames without a stamp, the node takes the time of arrival
+    with written.open(newline="", encoding="utf-8") as file:
+        expected = [[row[name] for name in columns] for row in csv.DictReader(file)]
+    ends = [event for event in told if event.kind == "end"]
+    return [[str(getattr(event, name)) for name in columns] for event in ends] == expected

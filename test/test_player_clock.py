@@ -1,0 +1,132 @@
+"""The player's /clock: even, never ahead of the next frame, and back with a bag that loops."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from model_files import write_grey_difference_model
+from ros_harness import RosClient, noise, ros_client, running_node, write_image_bag
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image
+
+from anomaly_detector.ros.detection_message import read_detection, stamp_to_ns
+from anomaly_detector.ros.event_message import read_event
+from anomaly_detector.ros.player import play
+
+TOPIC = "/camera/image_raw"
+BLACK = np.zeros((48, 64, 3), np.uint8)  # score 16384
+GREY = np.full((48, 64, 3), 128, np.uint8)  # score 0
+
+
+class Listener:
+    """Keeps the times on /clock and the stamps of the images, in nanoseconds, in their order."""
+
+    def __init__(self, client: RosClient) -> None:
+        self.client = client
+        self.times: list[int] = []
+        self.stamps: list[int] = []
+        client.node.create_subscription(
+            Clock, "/clock", lambda m: self.times.append(stamp_to_ns(m.clock)), 1000
+        )
+        client.node.create_subscription(
+            Image, TOPIC, lambda m: self.stamps.append(stamp_to_ns(m.header.stamp)), 100
+        )
+
+
+@contextmanager
+def playing(bag: Path, **options: Any) -> Iterator[threading.Event]:
+    """Play in a thread for the time of the block, and insist that it ends well."""
+    stop = threading.Event()
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            play(bag, stop=stop, **options)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield stop
+    finally:
+        stop.set()
+        thread.join()
+    assert not errors
+
+
+@contextmanager
+def listening() -> Iterator[Listener]:
+    with ros_client(image_topic="/unused") as client:
+        yield Listener(client)
+
+
+def is_ascending(times: Sequence[int]) -> bool:
+    return all(a <= b for a, b in itertools.pairwise(times))
+
+
+@pytest.mark.parametrize("options", [{}, {"rate": 4.0}, {"hz": 10.0}])
+def test_clock_runs_from_before_the_first_frame_to_the_last(
+    tmp_path: Path, options: dict[str, float]
+) -> None:
+    stamps = write_image_bag(tmp_path / "bag", [noise(i) for i in range(6)], hz=5.0, topics=[TOPIC])
+    with listening() as listener, playing(tmp_path / "bag", clock_hz=200.0, **options):
+        listener.client.spin_until(
+            lambda: len(listener.stamps) == 6 and listener.times[-1:] == stamps[-1:], "the end"
+        )
+    assert listener.stamps == stamps
+    assert is_ascending(listener.times)
+    assert listener.times[0] < stamps[0]
+    # Times between the frames, too.
+    assert len({time for time in listener.times if time > stamps[0]} - set(stamps)) > 5
+
+
+def test_clock_jumps_back_once_with_each_start_of_a_looped_bag(tmp_path: Path) -> None:
+    stamps = write_image_bag(
+        tmp_path / "bag", [noise(i) for i in range(4)], hz=10.0, topics=[TOPIC]
+    )
+    with listening() as listener, playing(tmp_path / "bag", loop=True, clock_hz=50.0):
+        listener.client.spin_until(lambda: len(listener.stamps) >= 10, "the third pass")
+    assert listener.stamps[:10] == (stamps * 3)[:10]
+    times = listener.times
+    jumps = [index for index, (a, b) in enumerate(itertools.pairwise(times)) if b < a]
+    assert len(jumps) == 2
+    for index in jumps:
+        assert times[index] >= stamps[-1]
+        assert times[index + 1] <= stamps[0]
+
+
+def test_looped_bag_in_simulated_time_gives_the_same_alarms_in_each_pass(tmp_path: Path) -> None:
+    """Decided in seconds; the alarm is on at the end of the bag and must not last into the next."""
+    model = write_grey_difference_model(tmp_path / "grey.onnx")
+    pictures = [GREY] * 4 + [BLACK] * 8
+    stamps = write_image_bag(tmp_path / "bag", pictures, hz=20.0, topics=[TOPIC])
+    qos = f"qos_overrides.{TOPIC}.subscription"
+    with (
+        running_node(
+            *("-r", f"image:={TOPIC}"),
+            *("-p", f"{qos}.reliability:=reliable", "-p", f"{qos}.depth:=100"),
+            model=model,
+            use_sim_time="true",
+            alarm_mode="seconds",
+            alarm_immediate_level=1.0,
+        ) as node,
+        ros_client(image_topic="/unused") as client,
+    ):
+        client.wait_for_diagnostics(lambda _, v: v["State"] == "active", "an active node")
+        with playing(tmp_path / "bag", loop=True, clock_hz=100.0):
+            client.spin_until(lambda: len(client.detections) >= 3 * len(stamps), "three passes")
+        node.wait_for_line("time jumped back")
+    answers = [read_detection(message) for message in client.detections[: 3 * len(stamps)]]
+    assert [answer.stamp_ns for answer in answers] == stamps * 3
+    # 0.2 s of anomalous frames, each of which counts until the next one.
+    assert [answer.alarm for answer in answers] == ([False] * 8 + [True] * 4) * 3
+    ends = [event for event in map(read_event, client.events) if event.kind == "end"]
+    assert {(event.start_stamp[-11:], event.frames) for event in ends[:2]} == {("0.400000000", 4)}

@@ -1,0 +1,239 @@
+"""Replays through the real node: every frame answered, the bits of offline scoring, a bag of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from conftest import write_bag
+from mcap.reader import make_reader
+from model_files import write_grey_difference_model
+from numpy.typing import NDArray
+from rclpy.serialization import deserialize_message
+from ros_harness import ROOT, noise, running
+from rosbags.highlevel import AnyReader
+from sensor_msgs.msg import CompressedImage
+from std_msgs.msg import Bool, Float32
+
+from anomaly_detector.cli import main
+from anomaly_detector.ros.detection_message import DetectionRecord
+from anomaly_detector.ros.replay.comparison import OfflineFrame, compare
+
+GREY = np.full((48, 64, 3), 128, np.uint8)  # score 0
+BLACK = np.zeros((48, 64, 3), np.uint8)  # score 16384: an alarm at once
+NODE = "/anomaly_detector"
+COMMAND = [sys.executable, "-m", "anomaly_detector", "replay"]
+
+
+def pictures() -> list[NDArray[np.uint8]]:
+    """Scores of all kinds, with one alarm that is on when the drive ends."""
+    return [GREY, *(noise(seed) for seed in range(12)), GREY, BLACK, BLACK, BLACK]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_grey_difference_model(tmp_path_factory.mktemp("model") / "grey.onnx")
+
+
+DECISIONS = {"raw": [], "compressed": ["--decision", "seconds", "--immediate-level", "1.0"]}
+"""In seconds, the alarm depends on the stamps; three black frames last for 0.1 s of the 0.2 s."""
+
+
+@dataclass
+class Replayed:
+    """A bag, what its replay printed, the folder that it wrote, and how it decided."""
+
+    bag: Path
+    output: str
+    folder: Path
+    decision: list[str]
+
+
+@pytest.fixture(scope="module", params=list(DECISIONS))
+def replayed(request: Any, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Replayed:
+    """A replay as a user starts it, at real-time rate."""
+    folder = tmp_path_factory.mktemp(request.param)
+    bag = write_bag(
+        folder / "drive", pictures(), compressed=request.param == "compressed", storage="mcap"
+    )
+    decision = DECISIONS[request.param]
+    options = ["--model", str(model), "--out", str(folder / "out"), *decision]
+    result = subprocess.run(
+        [*COMMAND, str(bag), *options], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return Replayed(bag, result.stdout, folder / "out", decision)
+
+
+def messages(folder: Path) -> dict[str, list[bytes]]:
+    """Read a recorded bag with a reader that is not ours: topic to serialized messages."""
+    found: dict[str, list[bytes]] = {}
+    with (folder / "results" / "results.mcap").open("rb") as file:
+        for schema, channel, message in make_reader(file).iter_messages():
+            # Readers without ROS need the definition.
+            assert schema is not None
+            assert schema.encoding == "ros2msg"
+            assert schema.data
+            assert channel.message_encoding == "cdr"
+            found.setdefault(channel.topic, []).append(message.data)
+    return found
+
+
+def test_node_and_offline_scoring_agree_to_the_bit(
+    replayed: Replayed, model: Path, tmp_path: Path
+) -> None:
+    count = len(pictures())
+    assert f"{count} of {count} answered" in replayed.output
+    assert (
+        f"same score {count}, same flag {count}, same alarm {count} of {count} frames; same events"
+        in replayed.output
+    )
+    source = ["--model", str(model), "--input", str(replayed.bag), *replayed.decision]
+    scores, events = tmp_path / "scores.csv", tmp_path / "events.csv"
+    assert main(["score", *source, "--output", str(scores), "--events", str(events)]) == 0
+    assert (replayed.folder / "scores.csv").read_bytes() == scores.read_bytes()
+    assert (replayed.folder / "events.csv").read_bytes() == events.read_bytes()
+    assert len(events.read_text().splitlines()) > 1
+
+
+def test_recorded_bag_has_every_result_and_the_pictures_as_they_were(replayed: Replayed) -> None:
+    found = messages(replayed.folder)
+    count = len(pictures())
+    with AnyReader([replayed.bag]) as reader:
+        (topic,) = reader.topics
+        played = [bytes(data) for _, _, data in reader.messages()]
+    assert found[topic] == played
+    counts = {name: len(items) for name, items in found.items()}
+    for name in ("score", "normalized_score", "anomaly", "alarm", "detection"):
+        assert counts[f"{NODE}/{name}"] == count, name
+    assert counts[f"{NODE}/overlay/compressed"] == count
+    # As many ends as starts: deactivating the node ended the last alarm.
+    assert counts[f"{NODE}/event"] % 2 == 0
+    assert counts["/diagnostics"] > 0
+    rows = [line.split(",") for line in (replayed.folder / "scores.csv").read_text().split()[1:]]
+    scores = [deserialize_message(data, Float32).data for data in found[f"{NODE}/score"]]
+    assert [str(np.float32(score)) for score in scores] == [row[2] for row in rows]
+    flags = [deserialize_message(data, Bool).data for data in found[f"{NODE}/anomaly"]]
+    assert [str(int(flag)) for flag in flags] == [row[3] for row in rows]
+    assert len(set(flags)) == 2
+    overlay = deserialize_message(found[f"{NODE}/overlay/compressed"][0], CompressedImage)
+    assert cv2.imdecode(np.frombuffer(overlay.data, np.uint8), cv2.IMREAD_COLOR) is not None
+
+
+def test_log_times_are_those_of_the_bag(replayed: Replayed) -> None:
+    with AnyReader([replayed.bag]) as reader:
+        start, end = reader.start_time, reader.end_time
+    with AnyReader([replayed.folder / "results"]) as reader:
+        assert reader.start_time == start
+        # The last ones come when the bag is over; not in another year.
+        assert end <= reader.end_time < end + 120 * 10**9
+
+
+def test_report_is_whole_and_loads_nothing(replayed: Replayed) -> None:
+    page = (replayed.folder / "report.html").read_text()
+    assert cv2.imread(str(replayed.folder / "timeline.png")) is not None
+    assert "to the last bit" in page
+    assert Counter(re.findall(r'src="(data:image/\w+);', page))["data:image/jpeg"] >= 2
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)
+    assert "<h2>Alarms</h2>" in page
+
+
+def test_frames_left_out_are_named_and_an_error(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Played far faster than any node scores, to a subscription that keeps the newest frame."""
+    frames = [noise(seed, 480, 640) for seed in range(40)]
+    bag = write_bag(tmp_path / "drive", frames)
+    options = ["--model", str(model), "--newest-only", "--no-pictures", "--rate", "10000"]
+    out = tmp_path / "out"
+    assert main(["replay", str(bag), "--out", str(out), *options]) == 1
+    printed = capsys.readouterr()
+    (named,) = re.findall(r"(\d+) frames without an answer: 0", printed.out)
+    assert 0 < int(named) < 40
+    assert f"error: {named} frames without an answer" in printed.err
+    assert "Frames without an answer" in (out / "report.html").read_text()
+    found = messages(out)
+    assert len(found[f"{NODE}/detection"]) == 40 - int(named)
+    assert f"{NODE}/overlay/compressed" not in found
+
+
+def test_signal_ends_it_in_order_and_leaves_nothing(model: Path, tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "drive", [GREY] * 3)
+    options = ["--model", str(model), "--out", str(tmp_path / "out"), "--rate", "0.0001"]
+    with running([*COMMAND, str(bag), *options]) as process:
+        process.wait_for_line("active, waiting for")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 1
+        assert "error: stopped after" in process.output
+    assert [path.name for path in tmp_path.iterdir()] == ["drive"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["nowhere"], "does not exist"),
+        (["folder"], "only a rosbag2 can be replayed"),
+        (["bag", "--topic", "/other"], "has no image topic '/other'"),
+        (["bag", "--model", "nowhere"], "model 'nowhere' is neither"),
+        (["bag", "--raise-frames", "0"], "raise_frames is 0"),
+        (["bag", "--out", "full"], "is there and not empty"),
+        (["bag", "--rate", "0"], "rate is 0"),
+        (["bag", "--domain-id", "233"], "ROS_DOMAIN_ID is 233"),
+    ],
+)
+def test_what_cannot_be_replayed_is_an_error_and_leaves_nothing(
+    arguments: list[str],
+    reason: str,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_bag(tmp_path / "bag", [GREY])
+    for name in ("folder", "full"):
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / "a.png"), GREY)
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["replay", "--model", str(model), "--out", "out", *arguments]) == 1
+    assert reason in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def offline(stamps: list[int], flags: str) -> list[OfflineFrame]:
+    return [
+        OfflineFrame(f"{i:06d}", stamp, "1.5", flag == "x", "0.5", False)
+        for i, (stamp, flag) in enumerate(zip(stamps, flags, strict=True))
+    ]
+
+
+def answer(stamp_ns: int, is_anomaly: bool = False, alarm: bool = False) -> DetectionRecord:
+    return DetectionRecord(stamp_ns, "camera", 1.5, 0.5, 1.0, is_anomaly, alarm, "model", 1.0)
+
+
+def test_comparison_names_what_differs() -> None:
+    frames = offline([10, 20, 30, 40], ".x..")
+    one_bit_more = dataclasses.replace(answer(30), score=float(np.nextafter(np.float32(1.5), 2)))
+    result = compare(frames, [answer(20), answer(30), answer(10, alarm=True), answer(20)])
+    assert result.missing == ["000003"]
+    assert result.other_flags == ["000001"]
+    assert result.other_alarms == ["000000"]
+    assert result.other_scores == []
+    assert result.extra == 1
+    assert compare(frames, [one_bit_more]).other_scores == ["000002"]
+
+
+def test_equal_stamps_are_answered_in_their_order() -> None:
+    frames = offline([0, 0, 0], ".x.")
+    result = compare(frames, [answer(0), answer(0, True), answer(0)])
+    assert (result.missing, result.other_flags, result.extra) == ([], [], 0)

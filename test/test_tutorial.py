@@ -1,0 +1,83 @@
+"""The tutorial's own commands, from start to end, on short synthetic drives."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from ros_harness import ROOT
+
+from anomaly_detector.black_box.events import find_events, read_event
+from anomaly_detector.model_file import read_metadata
+
+PAGE = (ROOT / "docs" / "tutorial.md").read_text()
+
+SUBSTITUTIONS = {
+    # Short drives of small pictures.
+    "--frames 1200": "--frames 150 --width 160 --height 120 --workers 1",
+    "--frames 600": "--frames 60 --width 160 --height 120 --workers 1",
+    # A training that learns next to nothing, in a second.
+    "training train ": "training train --exposure-epochs 1 --exposure-steps 2 ",
+    # Few faults, and no resampling.
+    "--out stress": "--out stress --faults blur_2 object_10 --bootstrap 0",
+    # So that such a model raises an alarm for certain.
+    "-p image_transport:=compressed": "-p image_transport:=compressed -p threshold:=-1000.0",
+}
+
+
+def blocks(kind: str) -> list[str]:
+    """Give the page's code blocks of a kind."""
+    return re.findall(rf"^```{kind}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def test_commands_run_from_start_to_end(tmp_path: Path) -> None:
+    script = "set -eux\n" + "".join(blocks("bash"))
+    for old, new in SUBSTITUTIONS.items():
+        assert old in script, f"the page no longer has {old!r}"
+        script = script.replace(old, new)
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }
+    result = subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stdout
+
+    assert "60 of 60 answered" in result.stdout
+    for page in ("stress/report.html", "replayed/report.html"):
+        assert (tmp_path / page).stat().st_size > 10_000
+    models = [read_metadata(tmp_path / f"corridor_7{letter}.onnx") for letter in ("", "b")]
+    assert [model.calibration.frames for model in models] == [60, 60]
+    events = [read_event(path) for path in find_events(tmp_path / "black_box")]
+    assert sum(len(event.anomalous_frames) for event in events) > 0
+    # The second training took them.
+    assert "black_box" in str(models[1].provenance)
+    assert "black_box" not in str(models[0].provenance)
+    with (tmp_path / "patrol.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 60
+
+
+def test_commands_for_the_robot_name_what_exists() -> None:
+    """Launch arguments, the node's topics and the files: what can be told without ROS tools."""
+    commands = "".join(blocks("console"))
+    launches = re.findall(r"ros2 launch anomaly_detector (\S+)(.*)", commands)
+    assert launches
+    sources = [*(ROOT / "launch").glob("*.py"), *(ROOT / "anomaly_detector/ros").glob("launch*.py")]
+    declared = "".join(path.read_text() for path in sources)
+    for file, arguments in launches:
+        assert (ROOT / "launch" / file).is_file()
+        for name in re.findall(r"(\w+):=", arguments):
+            assert f'"{name}"' in declared, name
