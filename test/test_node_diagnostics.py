@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from model_files import write_grey_difference_model
-from rclpy.event_handler import PublisherEventCallbacks
-from rclpy.qos import QoSProfile, QoSReliabilityPolicy
+from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from ros_harness import RosClient, image_message, noise, ros_client, running_node
 from sensor_msgs.msg import Image
+from std_msgs.msg import Float32
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +109,30 @@ def test_low_rate_is_a_warning(client: RosClient) -> None:
     client.publish_until(good(client), warned, "a warning")
     assert seen[0].level == DiagnosticStatus.WARN
     client.set_parameters(expected_rate=0.0)
+
+
+def test_subscribers_that_cannot_be_served_are_named(client: RosClient) -> None:
+    client.logs.clear()
+    latched = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+    silent = SubscriptionEventCallbacks(use_default_callbacks=False)
+    subscriptions = [
+        client.node.create_subscription(
+            Float32, f"/well/anomaly_detector/{topic}", print, qos, event_callbacks=silent
+        )
+        for topic, qos in (("score", latched), ("alarm", QoSProfile(depth=1)))
+    ]
+    try:
+        log = client.wait_for_log("subscribers of /well/anomaly_detector/score receive nothing")
+        assert client.node.get_name() in log.msg
+        assert "transient local" in log.msg
+        log = client.wait_for_log("subscribers of /well/anomaly_detector/alarm receive nothing")
+        assert "of std_msgs/msg/Float32, not std_msgs/msg/Bool" in log.msg
+        # Those that fit are served, and not named.
+        client.ask(good(client))
+        assert not [line for line in client.log_lines() if "detector/detection receive" in line]
+    finally:
+        for subscription in subscriptions:
+            client.node.destroy_subscription(subscription)
 
 
 def test_incompatible_qos_names_both_sides(model: Path) -> None:

@@ -57,7 +57,12 @@ from anomaly_detector.ros.parameters import (
     declare_parameters,
     session_values,
 )
-from anomaly_detector.ros.silence import explain_incompatible_qos, explain_silence, type_name
+from anomaly_detector.ros.silence import (
+    explain_incompatible_qos,
+    explain_silence,
+    explain_unheard,
+    type_name,
+)
 from anomaly_detector.tensorrt import BuildEvent
 
 __all__ = ["NODE_NAME", "DetectorNode", "main", "spin"]
@@ -98,6 +103,7 @@ class DetectorNode(LifecycleNode):
         self._checks_loss = False
         self._images_since: float | None = None
         self._has_other_qos = False
+        self._unheard_told: set[str] = set()
         self._last_error = ""
         self._building = ""
         # What the model in use was loaded with, and what one that is being loaded is.
@@ -421,6 +427,8 @@ class DetectorNode(LifecycleNode):
             if self._has_other_qos:
                 self._has_other_qos = False
                 self.get_logger().warning(explain_incompatible_qos(self, self._images))
+        if frames is not None:
+            self._check_unheard(frames)
         values = {
             "State": self._state_label,
             **frame_values(report, self._settings.limits.expected_rate),
@@ -491,6 +499,15 @@ class DetectorNode(LifecycleNode):
             f"no image ({kind}) on {topic} for {silent_s:.1f} s: "
             f"{explain_silence(self, self._images)}"
         )
+
+    def _check_unheard(self, frames: FrameProcessor) -> None:
+        """Warn once of each reason why a result does not reach a subscriber."""
+        for publisher in frames.unheard():
+            # Empty while the two ends are still finding each other.
+            reason = explain_unheard(self, publisher)
+            if reason and reason not in self._unheard_told:
+                self._unheard_told.add(reason)
+                self.get_logger().warning(reason)
 
     def _check_loss(self, report: StatisticsReport, now: float) -> None:
         """Warn once when images get lost on their way from the start."""

@@ -101,6 +101,10 @@ class FrameProcessor:
         if self.black_box is not None:
             self.black_box.model = detector.metadata.name
 
+    def unheard(self) -> list[Any]:
+        """Give the publishers that have subscribers to which nothing gets through."""
+        return self._results.unheard()
+
     def start(self) -> None:
         """Begin a new stretch of images: another subscription, or another time."""
         self.end_event()

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from numpy.typing import NDArray
+from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Bool, Float32
@@ -89,7 +90,12 @@ class ResultPublishers:
         self._node = node
         self._publishers = {
             topic.name: node.create_lifecycle_publisher(
-                topic.message_type, topic.name, QoSProfile(depth=10)
+                topic.message_type,
+                topic.name,
+                QoSProfile(depth=10),
+                # rclpy's own two watch for subscribers of another QoS or type, and are asked at
+                # every wake-up of the executor: a third of what it costs. unheard() tells as much.
+                event_callbacks=PublisherEventCallbacks(use_default_callbacks=False),
             )
             for topic in TOPICS
         }
@@ -99,6 +105,15 @@ class ResultPublishers:
         for publisher in self._publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
         self._publishers.clear()
+
+    def unheard(self) -> list[Any]:
+        """Give the publishers that have subscribers to which nothing gets through."""
+        return [
+            publisher
+            for publisher in self._publishers.values()
+            if self._node.count_subscribers(publisher.topic_name)
+            > publisher.get_subscription_count()
+        ]
 
     def publish_detection(
         self, header: Any, detection: Detection, alarm: bool, node_name: str, model: str

@@ -9,7 +9,7 @@ from rclpy.utilities import get_rmw_implementation_identifier
 
 from anomaly_detector.ros.image_loss import large_image_remedy
 
-__all__ = ["explain_incompatible_qos", "explain_silence", "type_name"]
+__all__ = ["explain_incompatible_qos", "explain_silence", "explain_unheard", "type_name"]
 
 
 def type_name(message_type: Any) -> str:
@@ -76,6 +76,47 @@ def explain_incompatible_qos(node: Any, subscription: Any) -> str:
     )
 
 
+def explain_unheard(node: Any, publisher: Any) -> str:
+    """Name the subscribers that ask for something else than a publisher offers.
+
+    Args:
+        node: an ``rclpy.node.Node``.
+        publisher: of it.
+
+    Returns:
+        One sentence; empty when every subscriber receives what is published.
+    """
+    topic, kind = publisher.topic_name, type_name(publisher.msg_type)
+    me = (node.get_name(), node.get_namespace())
+    # As the graph has it: there durations that nobody set are infinite, in the publisher's own 0.
+    offered = next(
+        (
+            info.qos_profile
+            for info in node.get_publishers_info_by_topic(topic)
+            if (info.node_name, info.node_namespace) == me
+        ),
+        publisher.qos_profile,
+    )
+    sides = []
+    for info in node.get_subscriptions_info_by_topic(topic):
+        if info.topic_type != kind:
+            reason = f"of {info.topic_type}, not {kind}"
+        else:
+            reason = _mismatch(offered, info.qos_profile)
+        if reason:
+            sides.append(f"{info.node_namespace.rstrip('/')}/{info.node_name} ({reason})")
+    if not sides:
+        return ""
+    return (
+        f"subscribers of {topic} receive nothing, for they ask for another type or QoS: "
+        f"{', '.join(sides)}; change their side"
+    )
+
+
 def _incompatibility(info: Any, subscription: Any) -> str:
-    compatibility, reason = qos_check_compatible(info.qos_profile, subscription.qos_profile)
+    return _mismatch(info.qos_profile, subscription.qos_profile)
+
+
+def _mismatch(offered: Any, asked: Any) -> str:
+    compatibility, reason = qos_check_compatible(offered, asked)
     return reason.strip(" ;") if compatibility == QoSCompatibility.ERROR else ""
