@@ -16,9 +16,11 @@ from launch.actions import (
     LogInfo,
     OpaqueFunction,
     RegisterEventHandler,
+    UnregisterEventHandler,
 )
 from launch.event_handlers import OnProcessExit, OnProcessIO
-from launch.events import Shutdown
+from launch.events import Shutdown, matches_action
+from launch.events.process import ShutdownProcess
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.resources import resolve_model
@@ -82,6 +84,17 @@ def make_replay(context: Any) -> list[Any]:
         LogInfo(msg=f"the replay is complete, its results are in {out}"),
         EmitEvent(event=Shutdown(reason="the replay is complete")),
     ]
+    staying = (node, recorder)
+    watches = [OnProcessExit(target_action=action, on_exit=too_early) for action in staying]
+    # The reporter replays in a node of its own: ours are done, and may end.
+    report = [
+        *(UnregisterEventHandler(watch) for watch in watches),
+        *(
+            EmitEvent(event=ShutdownProcess(process_matcher=matches_action(action)))
+            for action in staying
+        ),
+        reporter,
+    ]
     return [
         # Before the processes: none of their events is missed.
         when_active(node, player),
@@ -89,14 +102,11 @@ def make_replay(context: Any) -> list[Any]:
         RegisterEventHandler(
             OnProcessExit(
                 target_action=scorer,
-                on_exit=then([reporter] if values["report"] == "true" else ended),
+                on_exit=then(report if values["report"] == "true" else ended),
             )
         ),
         RegisterEventHandler(OnProcessExit(target_action=reporter, on_exit=then(ended))),
-        *(
-            RegisterEventHandler(OnProcessExit(target_action=action, on_exit=too_early))
-            for action in (node, recorder)
-        ),
+        *(RegisterEventHandler(watch) for watch in watches),
         recorder,
         node,
     ]
