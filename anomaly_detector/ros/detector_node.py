@@ -21,7 +21,6 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -46,6 +45,11 @@ from anomaly_detector.ros.diagnostics import (
     model_values,
     result_values,
     write_diagnostics,
+)
+from anomaly_detector.ros.distro import (
+    SubscriptionEventCallbacks,
+    image_callback,
+    publisher_identity,
 )
 from anomaly_detector.ros.frame_processor import FrameProcessor, describe_error
 from anomaly_detector.ros.image_loss import explain_loss
@@ -365,7 +369,7 @@ class DetectorNode(LifecycleNode):
             self._images = self.create_subscription(
                 message_type,
                 topic,
-                self._on_image,
+                image_callback(self._on_image),
                 qos,
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
                 event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_other_qos),
@@ -395,7 +399,10 @@ class DetectorNode(LifecycleNode):
         frames, images = self._frames, self._images
         if frames is None or images is None:
             return  # taken from the middleware just before the node was deactivated
-        gap_s = frames.process(message, info, images.get_publisher_count())
+        publisher, number = publisher_identity(
+            info, lambda: self.count_publishers(images.topic_name)
+        )
+        gap_s = frames.process(message, publisher, number)
         if self._silence_told_at is not None:
             self._silence_told_at = None
             after = "" if gap_s is None else f" after {gap_s:.1f} s"

@@ -127,19 +127,21 @@ class FrameProcessor:
         if event is not None:
             self._publish_event_end(self.last_header, event)
 
-    def process(self, message: Any, info: Any, publishers: int) -> float | None:
+    def process(
+        self, message: Any, publisher: bytes = b"", number: int | None = None
+    ) -> float | None:
         """Take one image; whatever is wrong with it costs that image and no more.
 
         Args:
             message: ``sensor_msgs/Image``, or ``CompressedImage`` as the parameters say.
-            info: rclpy's message info.
-            publishers: number of publishers of the topic.
+            publisher: what tells its publisher from others.
+            number: that the publisher gave it; None where the middleware tells none.
 
         Returns:
             Seconds since the image before; None for the first.
         """
         start = time.perf_counter()
-        gap_s = self.statistics.receive(time.monotonic(), self._missing(info, publishers))
+        gap_s = self.statistics.receive(time.monotonic(), self._gaps.missing(publisher, number))
         self.last_bytes = len(message.data)
         try:
             stamp_ns, queueing_s = self._read_stamp(message.header)
@@ -157,12 +159,6 @@ class FrameProcessor:
             self._record(self.black_box, message, pixels, detection, state)
         self.statistics.score(time.monotonic(), time.perf_counter() - start, queueing_s)
         return gap_s
-
-    def _missing(self, info: Any, publishers: int) -> int | None:
-        # Humble tells no number at all; Jazzy no publisher, so that several cannot be told apart.
-        number = info.get("publication_sequence_number")
-        publisher = (info.get("publisher_gid") or {}).get("data", b"")
-        return self._gaps.missing(publisher, None if publishers > 1 and not publisher else number)
 
     @property
     def _region(self) -> RegionOfInterest:

@@ -258,9 +258,8 @@ def _node_cost(model: Path, messages: Sequence[Any], transport: str, frames: int
         results.publish_pictures(message.header, detection.anomaly_map, lambda: None)
         end = time.perf_counter()
         publish.append(end - start)
-        info = {"publication_sequence_number": index, "publisher_gid": {"data": b"camera"}}
         start = time.perf_counter()
-        processor.process(message, info, 1)
+        processor.process(message, b"camera", index)
         whole.append(time.perf_counter() - start)
     processor.destroy()
     results.destroy()

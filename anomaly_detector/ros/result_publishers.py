@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from numpy.typing import NDArray
-from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Bool, Float32
 
 from anomaly_detector.detector import Detection
 from anomaly_detector.ros.detection_message import write_detection
+from anomaly_detector.ros.distro import PublisherEventCallbacks
 
 __all__ = ["TOPICS", "ResultPublishers", "Topic", "image_message"]
 
