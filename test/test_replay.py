@@ -223,7 +223,9 @@ def answer(stamp_ns: int, is_anomaly: bool = False, alarm: bool = False) -> Dete
 
 def test_comparison_names_what_differs() -> None:
     frames = offline([10, 20, 30, 40], ".x..")
-    one_bit_more = dataclasses.replace(answer(30), score=float(np.nextafter(np.float32(1.5), 2)))
+    one_bit_more = dataclasses.replace(
+        answer(30), score=float(np.nextafter(np.float32(1.5), np.float32(2)))
+    )
     result = compare(frames, [answer(20), answer(30), answer(10, alarm=True), answer(20)])
     assert result.missing == ["000003"]
     assert result.other_flags == ["000001"]
