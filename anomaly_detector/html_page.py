@@ -30,7 +30,7 @@ p.note, figcaption { color: var(--muted); font-size: 13.5px; }
 .key .value { font-size: 26px; font-weight: 650; line-height: 1.25; }
 figure { margin: 12px 0; }
 img { display: block; max-width: 100%; height: auto; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; margin: 12px 0 18px; }
 table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
 th, td { padding: 5px 18px 5px 0; border-bottom: 1px solid var(--line); text-align: right; }
 th { color: var(--muted); font-weight: 600; font-size: 13px; vertical-align: bottom; }

@@ -27,7 +27,7 @@ from std_msgs.msg import Bool, Float32
 
 from anomaly_detector.cli import main
 from anomaly_detector.ros.detection_message import DetectionRecord
-from anomaly_detector.ros.replay.comparison import OfflineFrame, compare
+from anomaly_detector.ros.replay.comparison import OfflineFrame, compare, frame_ranges
 
 GREY = np.full((48, 64, 3), 128, np.uint8)  # score 0
 BLACK = np.zeros((48, 64, 3), np.uint8)  # score 16384: an alarm at once
@@ -223,7 +223,9 @@ def answer(stamp_ns: int, is_anomaly: bool = False, alarm: bool = False) -> Dete
 
 def test_comparison_names_what_differs() -> None:
     frames = offline([10, 20, 30, 40], ".x..")
-    one_bit_more = dataclasses.replace(answer(30), score=float(np.nextafter(np.float32(1.5), 2)))
+    one_bit_more = dataclasses.replace(
+        answer(30), score=float(np.nextafter(np.float32(1.5), np.float32(2)))
+    )
     result = compare(frames, [answer(20), answer(30), answer(10, alarm=True), answer(20)])
     assert result.missing == ["000003"]
     assert result.other_flags == ["000001"]
@@ -231,6 +233,11 @@ def test_comparison_names_what_differs() -> None:
     assert result.other_scores == []
     assert result.extra == 1
     assert compare(frames, [one_bit_more]).other_scores == ["000002"]
+
+
+def test_frames_are_named_in_ranges() -> None:
+    names = [f"{number:06d}" for number in (0, 2, 3, 4, 8, 9)]
+    assert frame_ranges(names) == ["000000", "000002-000004", "000008-000009"]
 
 
 def test_equal_stamps_are_answered_in_their_order() -> None:

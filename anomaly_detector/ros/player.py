@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,7 +167,7 @@ def play(
     progress: bool = False,
     stop: threading.Event | None = None,
     on_frame: Callable[[PlayedFrame], None] | None = None,
-    domain_id: int | None = None,
+    node: Any = None,
 ) -> PlayResult:
     """Publish the images of a bag, at the pace at which they were recorded.
 
@@ -189,7 +189,7 @@ def play(
         progress: show a bar on stderr when it is a terminal.
         stop: ends it early when set.
         on_frame: called with each frame just before it is published.
-        domain_id: None for that of the environment.
+        node: an ``rclpy`` node to publish as; None makes one.
 
     Raises:
         SourceError: no bag of ROS 2, or no such image topic in it.
@@ -209,7 +209,7 @@ def play(
         message_type = reader.topics[topic].msgtype
     output_topic = topic if output_topic is None else output_topic
     with (
-        _publishers(message_type, output_topic, reliable, clock_hz, domain_id) as (
+        _publishers(message_type, output_topic, reliable, clock_hz, node) as (
             publisher,
             clock,
         ),
@@ -313,12 +313,12 @@ def _wait_for_acknowledgement(publisher: Any) -> None:
 
 @contextmanager
 def _publishers(
-    message_type: str, topic: str, reliable: bool, clock_hz: float | None, domain_id: int | None
+    message_type: str, topic: str, reliable: bool, clock_hz: float | None, node: Any
 ) -> Iterator[tuple[Any, _Clock]]:
-    """Make a publisher of images, and of time where that is asked for, with a node of its own."""
+    """Make a publisher of images, and of time where that is asked for."""
     # Fast DDS reads it when the first participant is made.
     os.environ.update(large_image_environment(os.environ))
-    with tool_node("anomaly_player", "playing", domain_id) as node:
+    with tool_node("anomaly_player", "playing") if node is None else nullcontext(node) as node:
         from rclpy.exceptions import NameValidationException
         from rclpy.qos import QoSProfile, QoSReliabilityPolicy
         from sensor_msgs.msg import CompressedImage, Image
@@ -327,24 +327,27 @@ def _publishers(
         reliability = policy.RELIABLE if reliable else policy.BEST_EFFORT
         kind = CompressedImage if message_type.endswith("CompressedImage") else Image
         qos = QoSProfile(depth=10, reliability=reliability)
-        try:
-            publisher = node.create_publisher(kind, topic, qos)
-        except NameValidationException as error:
-            reason = " ".join(str(error).split())
-            raise AnomalyDetectorError(f"topic {topic!r} cannot be used: {reason}") from error
-        if clock_hz is None:
-            yield publisher, _Clock(None, 0.0)
-            return
-        from rosgraph_msgs.msg import Clock
+        with ExitStack() as made:
+            try:
+                publisher = node.create_publisher(kind, topic, qos)
+            except NameValidationException as error:
+                reason = " ".join(str(error).split())
+                raise AnomalyDetectorError(f"topic {topic!r} cannot be used: {reason}") from error
+            made.callback(node.destroy_publisher, publisher)
+            if clock_hz is None:
+                yield publisher, _Clock(None, 0.0)
+                return
+            from rosgraph_msgs.msg import Clock
 
-        clock = node.create_publisher(Clock, "/clock", 10)
+            clock = node.create_publisher(Clock, "/clock", 10)
+            made.callback(node.destroy_publisher, clock)
 
-        def tell(time_ns: int) -> None:
-            message = Clock()
-            message.clock.sec, message.clock.nanosec = divmod(time_ns, 1_000_000_000)
-            clock.publish(message)
+            def tell(time_ns: int) -> None:
+                message = Clock()
+                message.clock.sec, message.clock.nanosec = divmod(time_ns, 1_000_000_000)
+                clock.publish(message)
 
-        yield publisher, _Clock(tell, 1.0 / clock_hz)
+            yield publisher, _Clock(tell, 1.0 / clock_hz)
 
 
 def _read_ahead(bag: Path, topic: str, loop: bool) -> Generator[PlayedFrame, None, None]:

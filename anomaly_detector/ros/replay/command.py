@@ -13,6 +13,7 @@ from pathlib import Path
 from anomaly_detector.decision import add_decision_arguments, decision_settings
 from anomaly_detector.files import atomic_directory
 from anomaly_detector.resources import resolve_model
+from anomaly_detector.ros.replay.comparison import frame_ranges
 from anomaly_detector.ros.replay.picture import draw_replay
 from anomaly_detector.ros.replay.report import write_replay_report
 from anomaly_detector.ros.replay.session import ReplayOptions, ReplayResult, replay
@@ -120,18 +121,22 @@ def summary_lines(result: ReplayResult, out: Path) -> list[str]:
     ]
     for title, names in (
         ("without an answer", missing),
-        ("unreadable", result.unreadable),
         ("with another flag", comparison.other_flags),
+        ("with another alarm", comparison.other_alarms),
         ("with another score", comparison.other_scores),
     ):
         if names:
-            lines.append(f"{len(names)} frames {title}: {_named(names)}")
+            lines.append(f"{len(names)} frames {title}: {_some(frame_ranges(names), ', ')}")
+    if result.unreadable:
+        count = len(result.unreadable)
+        lines.append(f"{count} frames unreadable: {_some(result.unreadable, '; ')}")
     if comparison.extra:
         lines.append(f"{comparison.extra} answers to no frame, or to one that had one already")
     lines.append(f"{out}: report.html, timeline.png, scores.csv, events.csv, results (mcap)")
     return lines
 
 
-def _named(names: Sequence[str]) -> str:
-    more = len(names) - _MAX_NAMED
-    return ", ".join(names[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+def _some(items: Sequence[str], separator: str) -> str:
+    more = len(items) - _MAX_NAMED
+    shown = separator.join(items[:_MAX_NAMED])
+    return f"{shown} and more, see report.html" if more > 0 else shown

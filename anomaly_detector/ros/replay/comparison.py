@@ -14,7 +14,7 @@ from anomaly_detector.scoring import format_score, parse_stamp
 if TYPE_CHECKING:
     from anomaly_detector.ros.detection_message import DetectionRecord
 
-__all__ = ["Comparison", "OfflineFrame", "compare", "read_scores"]
+__all__ = ["Comparison", "OfflineFrame", "compare", "frame_ranges", "read_scores"]
 
 
 @dataclass(frozen=True)
@@ -122,3 +122,14 @@ def compare(frames: Sequence[OfflineFrame], answers: Iterable[DetectionRecord]) 
         by_stamp[frame.stamp_ns].popleft() if by_stamp[frame.stamp_ns] else None for frame in frames
     ]
     return Comparison(frames, own, sum(len(left) for left in by_stamp.values()))
+
+
+def frame_ranges(names: Sequence[str]) -> list[str]:
+    """Give frame numbers in ascending order with stretches as ``first-last``."""
+    ranges: list[list[str]] = []
+    for name in names:
+        if ranges and int(name) == int(ranges[-1][-1]) + 1:
+            ranges[-1][1:] = [name]
+        else:
+            ranges.append([name])
+    return ["-".join(ends) for ends in ranges]

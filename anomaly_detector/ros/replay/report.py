@@ -12,6 +12,7 @@ import anomaly_detector
 from anomaly_detector import html_page as html
 from anomaly_detector.files import atomic_path
 from anomaly_detector.overlay import state_word
+from anomaly_detector.ros.replay.comparison import frame_ranges
 from anomaly_detector.ros.replay.picture import bag_name, start_ns
 from anomaly_detector.ros.replay.session import NODE_NAME, ReplayResult
 from anomaly_detector.scoring import format_score, parse_stamp
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["write_replay_report"]
 
 _MAX_ALARMS_SHOWN = 24
-_MAX_NAMED = 50
 
 
 def write_replay_report(path: Path, result: ReplayResult, folder: Path) -> None:
@@ -195,12 +195,12 @@ def _frames_apart(result: ReplayResult) -> Iterable[str]:
         ("Frames with another flag", comparison.other_flags),
         ("Frames with another alarm", comparison.other_alarms),
         ("Frames with another score", comparison.other_scores),
-        ("Unreadable frames", list(result.unreadable)),
     ):
         if names:
-            more = len(names) - _MAX_NAMED
-            rest = f" and {more} more" if more > 0 else ""
-            yield html.section(title, html.paragraph(", ".join(names[:_MAX_NAMED]) + rest))
+            text = f"{len(names)} frames: {', '.join(frame_ranges(names))}"
+            yield html.section(title, html.paragraph(text))
+    if result.unreadable:
+        yield html.section("Unreadable frames", *map(html.paragraph, result.unreadable))
 
 
 def _how(result: ReplayResult) -> str:

@@ -192,7 +192,7 @@ def replay(options: ReplayOptions, folder: Path) -> ReplayResult:
                     progress=options.progress,
                     stop=stop,
                     on_frame=recorder.on_frame,
-                    domain_id=domain,
+                    node=ros_node,  # which the detector node knows already
                 )
                 sent, duration_s = played.sent, played.duration_s
                 recorder.wait_for_answers(len(frames), goes_on, _PATIENCE_S)
