@@ -41,6 +41,9 @@ _MIN_WIDTH = 200
 # is 0.5. The frame's score says how much evidence there is, the map only where.
 _FADE_FROM, _FADE_TO = 0.35, 0.5
 
+# Values of a map of log(1 + odds).
+_EVEN_ODDS, _HIGH_ODDS = math.log(2.0), math.log(20.0)
+
 _OPACITY = 0.65
 _OUTLINE_AT = 64
 
@@ -101,7 +104,9 @@ def map_scale(metadata: ModelMetadata, threshold: float | None = None) -> MapSca
 
     ``outlier-exposure`` has maps of log(1 + odds), and a frame is flagged when its cells alone
     have log-odds at the threshold: heat starts at half the map value that these have, and is full
-    where the cells alone would give a normalised score of 0.75.
+    where the cells alone would give a normalised score of 0.75. But a cell that is rather anomalous
+    than not shows heat whatever the threshold, and one of 19 to 1 shows all of it: much of the
+    score may come from the frame as a whole, and then no cell alone reaches a high threshold.
 
     Reconstruction scorers have maps of the error at each pixel. Single pixels at edges and lights
     have high ones in normal frames too, so errors are averaged over 5x5 pixels. The score is the
@@ -120,7 +125,10 @@ def map_scale(metadata: ModelMetadata, threshold: float | None = None) -> MapSca
     if metadata.scorer == "outlier-exposure":
         scale = float(normalization_scale(metadata, threshold))
         at_threshold = float(np.logaddexp(0.0, threshold))
-        return MapScale(0.5 * at_threshold, float(np.logaddexp(0.0, threshold + scale)))
+        return MapScale(
+            min(0.5 * at_threshold, _EVEN_ODDS),
+            min(float(np.logaddexp(0.0, threshold + scale)), _HIGH_ODDS),
+        )
     if metadata.scorer.startswith("reconstruction") and threshold > 0:
         low = threshold if metadata.scorer.endswith("q99") else 2.0 * threshold
         return MapScale(low, 4.0 * low, window=5)

@@ -234,17 +234,20 @@ def test_map_scale_follows_scorer_and_threshold() -> None:
         architecture="a",
         scorer="outlier-exposure",
         score_units="log-odds",
-        threshold=2.0,
-        calibration=Calibration("split-conformal", quantiles={"0.5": -3.0}),
+        threshold=-2.0,
+        calibration=Calibration("split-conformal", quantiles={"0.5": -4.0}),
     )
     scale = map_scale(metadata)
-    assert scale.low == pytest.approx(0.5 * np.log1p(np.exp(2.0)))
-    assert scale.high == pytest.approx(np.log1p(np.exp(7.0)))
-    higher = map_scale(metadata, 4.0)
+    assert scale.low == pytest.approx(0.5 * np.log1p(np.exp(-2.0)))
+    assert scale.high == pytest.approx(np.log1p(np.exp(0.0)))
+    higher = map_scale(metadata, -1.0)
     assert higher.high is not None
     assert scale.high is not None
     assert higher.low > scale.low
     assert higher.high > scale.high
+    # A cell of even odds is hot whatever the threshold, one of 19 to 1 as hot as can be.
+    assert map_scale(metadata, 8.0) == MapScale(np.log(2.0), np.log(20.0))
+    metadata = replace(metadata, threshold=2.0)
     for name, low in (("reconstruction", 4.0), ("reconstruction-q99", 2.0)):
         errors = map_scale(replace(metadata, scorer=name))
         assert (errors.low, errors.high) == (low, 4 * low)
