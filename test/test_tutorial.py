@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from conftest import skip_without_keras
 from ros_harness import ROOT
 
 from anomaly_detector.black_box.events import find_events, read_event
@@ -35,6 +36,7 @@ def blocks(kind: str) -> list[str]:
 
 
 def test_commands_run_from_start_to_end(tmp_path: Path) -> None:
+    skip_without_keras()
     script = "set -eux\n" + "".join(blocks("bash"))
     for old, new in SUBSTITUTIONS.items():
         assert old in script, f"the page no longer has {old!r}"
