@@ -15,6 +15,8 @@ __all__ = [
     "ImageErrorReason",
     "ModelError",
     "SourceError",
+    "as_one_line",
+    "describe_error",
 ]
 
 ImageErrorReason = Literal["encoding", "size", "step", "data", "decode", "depth", "roi", "stamp"]
@@ -49,6 +51,16 @@ class ImageError(AnomalyDetectorError):
 
 def _image_error(message: str, reason: ImageErrorReason) -> ImageError:
     return ImageError(message, reason=reason)
+
+
+def as_one_line(error: object) -> str:
+    """Give an error's text on one line, whatever another library made of it."""
+    return " ".join(str(error).split())
+
+
+def describe_error(error: Exception) -> str:
+    """Give an unexpected error on one line, with its type."""
+    return f"{type(error).__name__}: {as_one_line(error)}"
 
 
 class SourceError(AnomalyDetectorError):

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import onnxruntime
 
-from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.errors import AnomalyDetectorError, as_one_line
 
 __all__ = [
     "CPU",
@@ -338,7 +338,7 @@ def one_line(error: object) -> str:
 
     Libraries are named without their folders, which say nothing and hide the rest.
     """
-    text = " ".join(str(error).split())
+    text = as_one_line(error)
     text = re.sub(r"/\S+\.(?:cc|cpp|cu|h):\d+ [^()]*\([^()]*\) ", "", text)
     text = re.sub(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", "", text)
     text = re.sub(r"/\S+/(lib\S+\.so)", r"\1", text)

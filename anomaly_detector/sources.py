@@ -23,7 +23,7 @@ from typing import Any, TypeAlias, TypeVar
 import cv2
 import numpy as np
 
-from anomaly_detector.errors import ImageError, SourceError
+from anomaly_detector.errors import ImageError, SourceError, as_one_line
 from anomaly_detector.image import Pixels, decode_compressed, decode_encoded_bytes, decode_image
 from anomaly_detector.pixels import RegionOfInterest, crop
 
@@ -530,7 +530,7 @@ def open_bag(path: Path) -> Iterator[Any]:
         reader = AnyReader([path], default_typestore=get_typestore(Stores.LATEST))
         reader.open()
     except Exception as error:  # sqlite3, mcap, yaml, zstd: each has errors of its own
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = as_one_line(error) or type(error).__name__
         raise SourceError(
             f"bag {path} cannot be opened ({reason}): copy or record it again"
         ) from error

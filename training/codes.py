@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.detector import Detector
-from anomaly_detector.errors import ModelError, SourceError
+from anomaly_detector.errors import ModelError, SourceError, as_one_line
 from anomaly_detector.files import atomic_path
 from anomaly_detector.preprocessing import INPUT_SIZE
 
@@ -150,7 +150,7 @@ class CodeModel:
                 raise
             raise ModelError(
                 f"model {path}: its tensor {_CODE_TENSOR!r} cannot be computed "
-                f"({' '.join(str(error).split())[:200]}): train the model again"
+                f"({as_one_line(error)[:200]}): train the model again"
             ) from error
 
     def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -22,7 +22,7 @@ from typing import Any
 import requests
 from tqdm import tqdm
 
-from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.errors import AnomalyDetectorError, as_one_line
 from training.archives import archive_stem, extract_archive
 
 __all__ = [
@@ -503,7 +503,7 @@ def _size(path: Path) -> int:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return as_one_line(error) or type(error).__name__
 
 
 def _gigabytes(size: int) -> str:

@@ -13,7 +13,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.errors import AnomalyDetectorError, as_one_line
 from training.options import OptionType, TrainOptions, option_types
 
 __all__ = ["RECIPES", "read_recipe", "resolve_options"]
@@ -47,7 +47,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
             f"name a YAML file; {RECIPES} has {known}"
         ) from error
     except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
+        reason = as_one_line(error)
         raise AnomalyDetectorError(f"recipe {path} is not YAML: {reason}") from error
     if content is None:
         return {}

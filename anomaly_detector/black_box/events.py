@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anomaly_detector.errors import SourceError
+from anomaly_detector.errors import SourceError, as_one_line
 
 __all__ = [
     "EVENT_FILE",
@@ -131,6 +131,5 @@ def read_event(path: Path) -> RecordedEvent:
         return RecordedEvent(path, str(content["format"]), frames)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SourceError(
-            f"{file} cannot be read ({' '.join(str(error).split())}): copy the event again or "
-            "leave it out"
+            f"{file} cannot be read ({as_one_line(error)}): copy the event again or leave it out"
         ) from error

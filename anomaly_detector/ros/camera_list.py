@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.errors import AnomalyDetectorError, as_one_line
 from anomaly_detector.ros.parameters import IMAGE_TRANSPORTS, PARAMETERS
 
 __all__ = ["Camera", "read_cameras"]
@@ -50,7 +50,7 @@ def read_cameras(path: Path) -> list[Camera]:
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+        reason = as_one_line(error)
         raise AnomalyDetectorError(f"cameras file {path} cannot be read: {reason}") from error
     entries = document.get("cameras") if isinstance(document, dict) else None
     if not isinstance(entries, list) or not entries or set(document) != {"cameras"}:

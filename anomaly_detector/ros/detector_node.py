@@ -33,7 +33,7 @@ from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CompressedImage, Image
 
 from anomaly_detector.detector import Detector
-from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.errors import AnomalyDetectorError, as_one_line, describe_error
 from anomaly_detector.frame_statistics import FrameStatistics, StatisticsReport
 from anomaly_detector.health import Health, assess
 from anomaly_detector.model_file import read_metadata
@@ -51,7 +51,7 @@ from anomaly_detector.ros.distro import (
     image_callback,
     publisher_identity,
 )
-from anomaly_detector.ros.frame_processor import FrameProcessor, describe_error
+from anomaly_detector.ros.frame_processor import FrameProcessor
 from anomaly_detector.ros.image_loss import explain_loss
 from anomaly_detector.ros.model_loader import ModelLoader
 from anomaly_detector.ros.parameters import (
@@ -94,7 +94,7 @@ class DetectorNode(LifecycleNode):
         try:
             super().__init__(NODE_NAME, **node_options)
         except ParameterException as error:  # use_sim_time is rclpy's own parameter
-            raise AnomalyDetectorError(" ".join(str(error).split())) from error
+            raise AnomalyDetectorError(as_one_line(error)) from error
         self._settings = declare_parameters(self)
         self._state_label = "unconfigured"
         self._statistics = FrameStatistics()
@@ -378,7 +378,7 @@ class DetectorNode(LifecycleNode):
         except (InvalidQosOverridesError, ParameterException, RuntimeError) as error:
             raise AnomalyDetectorError(
                 f"cannot subscribe to {self.resolve_topic_name(topic)}, see its qos_overrides "
-                f"parameters: {' '.join(str(error).split())}"
+                f"parameters: {as_one_line(error)}"
             ) from error
 
     def _stop(self) -> None:
@@ -539,7 +539,7 @@ def _init_ros(args: Sequence[str] | None) -> None:
         rclpy.init(args=args)
     except RuntimeError as error:  # rclpy's RCLError, which has no public name
         raise AnomalyDetectorError(
-            f"the ROS arguments cannot be used: {' '.join(str(error).split())}"
+            f"the ROS arguments cannot be used: {as_one_line(error)}"
         ) from error
 
 

@@ -10,7 +10,7 @@ from anomaly_detector.black_box import BlackBox, BlackBoxFrame, EncodedPicture
 from anomaly_detector.decision import AlarmEvent, DecisionFilter, DecisionState
 from anomaly_detector.detector import Detection, Detector
 from anomaly_detector.encodings import ENCODINGS
-from anomaly_detector.errors import AnomalyDetectorError, ImageError
+from anomaly_detector.errors import AnomalyDetectorError, ImageError, describe_error
 from anomaly_detector.frame_statistics import FrameStatistics, SequenceGaps
 from anomaly_detector.image import Converter, decode_compressed, decode_image
 from anomaly_detector.overlay import MapScale, map_scale, render_overlay
@@ -21,7 +21,7 @@ from anomaly_detector.ros.event_message import write_event_end, write_event_star
 from anomaly_detector.ros.parameters import Parameters
 from anomaly_detector.ros.result_publishers import ResultPublishers
 
-__all__ = ["BAD_FRAME_LOG_PERIOD_S", "FrameProcessor", "describe_error"]
+__all__ = ["BAD_FRAME_LOG_PERIOD_S", "FrameProcessor"]
 
 BAD_FRAME_LOG_PERIOD_S = 2.0
 
@@ -307,8 +307,3 @@ class FrameProcessor:
         self._results.publish_event(
             write_event_end(header, self.alarms, event, self._node.get_name())
         )
-
-
-def describe_error(error: Exception) -> str:
-    """Give an unexpected error in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

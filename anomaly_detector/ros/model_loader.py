@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from anomaly_detector.detector import Detector
-from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.errors import AnomalyDetectorError, describe_error
 
 __all__ = ["Loaded", "ModelLoader"]
 
@@ -75,7 +75,7 @@ class ModelLoader:
         except AnomalyDetectorError as error:
             result = Loaded(None, str(error))
         except Exception as error:  # a thread that dies in silence would leave a user waiting
-            result = Loaded(None, f"{type(error).__name__}: {' '.join(str(error).split())}")
+            result = Loaded(None, describe_error(error))
         with self._lock:
             if request != self._request:
                 return

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from anomaly_detector.black_box import BLACK_BOX_SETTINGS, BlackBoxSettings
 from anomaly_detector.decision import DECISION_OPTIONS, DecisionSettings
 from anomaly_detector.encodings import ImageScaling
-from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.errors import AnomalyDetectorError, as_one_line
 from anomaly_detector.health import HEALTH_SETTINGS, HealthLimits
 from anomaly_detector.overlay import MAX_SIDE
 from anomaly_detector.pixels import RegionOfInterest
@@ -387,7 +387,7 @@ def _declare(node: Any, definition: ParameterDefinition) -> Any:
     try:
         value = node.declare_parameter(definition.name, definition.default, descriptor).value
     except (InvalidParameterTypeException, InvalidParameterValueException) as error:
-        reason = " ".join(str(error).split())
+        reason = as_one_line(error)
         raise AnomalyDetectorError(
             f"parameter {definition.name!r} must be {definition.constraint}: {reason}"
         ) from error

@@ -21,7 +21,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from anomaly_detector.errors import AnomalyDetectorError, SourceError
+from anomaly_detector.errors import AnomalyDetectorError, SourceError, as_one_line
 from anomaly_detector.ros.dds import large_image_environment
 from anomaly_detector.ros.tool_node import signals_set, tool_node
 from anomaly_detector.sources import find_image_topic, open_bag
@@ -331,7 +331,7 @@ def _publishers(
             try:
                 publisher = node.create_publisher(kind, topic, qos)
             except NameValidationException as error:
-                reason = " ".join(str(error).split())
+                reason = as_one_line(error)
                 raise AnomalyDetectorError(f"topic {topic!r} cannot be used: {reason}") from error
             made.callback(node.destroy_publisher, publisher)
             if clock_hz is None:

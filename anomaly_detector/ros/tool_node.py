@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.errors import AnomalyDetectorError, as_one_line
 
 __all__ = ["domain_id", "signals_set", "tool_node"]
 
@@ -58,9 +58,7 @@ def tool_node(name: str, doing: str, domain_id: int | None = None) -> Iterator[A
         try:
             rclpy.init(args=[], context=context, domain_id=domain_id)
         except RuntimeError as error:  # rclpy's RCLError: no middleware, a bad ROS_DOMAIN_ID, ...
-            raise AnomalyDetectorError(
-                f"ROS 2 does not start: {' '.join(str(error).split())}"
-            ) from error
+            raise AnomalyDetectorError(f"ROS 2 does not start: {as_one_line(error)}") from error
         try:
             node = rclpy.create_node(name, context=context, use_global_arguments=False)
             try:

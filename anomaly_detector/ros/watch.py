@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.errors import AnomalyDetectorError, as_one_line
 from anomaly_detector.ros.tool_node import signals_set, tool_node
 from anomaly_detector.ros.watch_view import WatchState, render_watch, watch_line
 
@@ -103,7 +103,7 @@ def _receiving(node: Any, state: WatchState, watched: str) -> Iterator[Callable[
         )
     except NameValidationException as error:
         raise AnomalyDetectorError(
-            f"--node is {watched!r}, which is no name of a node: {' '.join(str(error).split())}"
+            f"--node is {watched!r}, which is no name of a node: {as_one_line(error)}"
         ) from error
     node.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, QoSProfile(depth=100))
     executor = SingleThreadedExecutor(context=node.context)
