@@ -9,9 +9,7 @@ batches of 4 or more. On a processor larger batches gain little; on a GPU they g
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeAlias, TypeVar
@@ -22,6 +20,7 @@ from numpy.typing import NDArray
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.frame_cache import ShrunkFrame, shrunk_frame
+from anomaly_detector.ordered_pool import map_in_order
 from anomaly_detector.sources import FrameSource, usable_cores
 
 __all__ = ["ScoredFrame", "check_fps", "score_recording", "stamp_at"]
@@ -35,7 +34,6 @@ _Scores: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Scores and normalised scores of some frames, float32 [N] each."""
 
 _T = TypeVar("_T")
-_R = TypeVar("_R")
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,10 @@ def score_recording(
     # A GPU takes one batch after the other anyhow.
     threads = workers if list(detector.providers) == [_CPU] else 1
     index = 0
-    for frames, scores in _mapped_in_order(scored, batches, threads if workers > 1 else 0):
+    results = (
+        map_in_order(scored, batches, threads, threads + 1) if workers > 1 else map(scored, batches)
+    )
+    for frames, scores in results:
         values = (array.tolist() for array in scores)
         for frame, score, normalized in zip(frames, *values, strict=True):
             yield ScoredFrame(
@@ -141,24 +142,3 @@ def stamp_at(stamp_ns: int | None, index: int, fps: float | None) -> int | None:
 def _batched(items: Iterator[_T], size: int) -> Iterator[list[_T]]:
     while batch := list(islice(items, size)):
         yield batch
-
-
-def _mapped_in_order(
-    function: Callable[[_T], _R], items: Iterator[_T], threads: int
-) -> Iterator[_R]:
-    """Yield ``function`` of every item in order; one item more than threads is begun at most."""
-    if threads == 0:
-        yield from map(function, items)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[_R]] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()

@@ -11,9 +11,7 @@ import abc
 import glob
 import os
 import re
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +23,7 @@ import numpy as np
 
 from anomaly_detector.errors import ImageError, SourceError, as_one_line
 from anomaly_detector.image import Pixels, decode_compressed, decode_encoded_bytes, decode_image
+from anomaly_detector.ordered_pool import map_in_order
 from anomaly_detector.pixels import RegionOfInterest, crop
 
 __all__ = [
@@ -132,19 +131,8 @@ class FrameSource(abc.ABC):
             yield from map(decode, self._pending())
             return
         # Threads, not processes: OpenCV decodes and resizes without the interpreter's lock.
-        # The queue keeps the order and bounds the results that wait for a slow first one.
-        with ThreadPoolExecutor(workers) as pool:
-            waiting: deque[Future[_T | UnreadableFrame]] = deque()
-            try:
-                for pending in self._pending():
-                    waiting.append(pool.submit(decode, pending))
-                    if len(waiting) >= _WAITING_PER_WORKER * workers:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                for future in waiting:
-                    future.cancel()
+        waiting = _WAITING_PER_WORKER * workers
+        yield from map_in_order(decode, self._pending(), workers, waiting)
 
     @property
     def identity(self) -> str:
