@@ -27,6 +27,7 @@ __all__ = [
     "format_stamp",
     "parse_stamp",
     "score_frames",
+    "stamp_text",
     "write_scores",
 ]
 
@@ -161,7 +162,7 @@ def write_scores(
             writer.writerow(
                 [
                     frame.name,
-                    _stamp_text(frame.stamp_ns),
+                    stamp_text(frame.stamp_ns),
                     format_score(frame.score),
                     int(frame.is_anomaly),
                     format_score(frame.normalized_score),
@@ -190,13 +191,14 @@ def _write_events(alarms: list[AlarmEvent], path: Path) -> None:
         for event in alarms:
             row = asdict(event)
             for name in ("start", "end", "peak"):
-                row[f"{name}_stamp"] = _stamp_text(row[f"{name}_stamp_ns"])
+                row[f"{name}_stamp"] = stamp_text(row[f"{name}_stamp_ns"])
             for name in ("peak_score", "peak_normalized_score"):
                 row[name] = format_score(row[name])
             writer.writerow([row[column] for column in EVENT_COLUMNS])
 
 
-def _stamp_text(stamp_ns: int | None) -> str:
+def stamp_text(stamp_ns: int | None) -> str:
+    """Give a stamp as :func:`format_stamp` does, and nothing where there is none."""
     return "" if stamp_ns is None else format_stamp(stamp_ns)
 
 

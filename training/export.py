@@ -172,6 +172,25 @@ def score_images(
     return np.concatenate(batches)
 
 
+def with_metadata(model: Any, metadata: ModelMetadata) -> Any:
+    """Give a copy of a converted model with the normalised score and its metadata, checked.
+
+    Args:
+        model: ``onnx.ModelProto``; not changed.
+        metadata: gives threshold and scale, and goes into the copy.
+    """
+    import onnx
+
+    final = onnx.ModelProto()
+    final.CopyFrom(model)
+    add_normalized_score(
+        final, float32_threshold(metadata.threshold), normalization_scale(metadata)
+    )
+    onnx.helper.set_model_props(final, {METADATA_KEY: metadata.to_json()})
+    onnx.checker.check_model(final, full_check=True)
+    return final
+
+
 def write_detector(
     model: Any, metadata: ModelMetadata, path: Path, *, scorer: Scorer, images: NDArray[np.uint8]
 ) -> float:
@@ -196,13 +215,7 @@ def write_detector(
     """
     import onnx
 
-    final = onnx.ModelProto()
-    final.CopyFrom(model)
-    add_normalized_score(
-        final, float32_threshold(metadata.threshold), normalization_scale(metadata)
-    )
-    onnx.helper.set_model_props(final, {METADATA_KEY: metadata.to_json()})
-    onnx.checker.check_model(final, full_check=True)
+    final = with_metadata(model, metadata)
     difference = parity(scorer, final, images[:7])
     if not difference <= MAX_RELATIVE_DIFFERENCE:
         raise AnomalyDetectorError(

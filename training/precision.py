@@ -36,14 +36,10 @@ from numpy.typing import NDArray
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
-from anomaly_detector.metadata import METADATA_KEY, ModelMetadata
-from anomaly_detector.normalization import (
-    add_normalized_score,
-    float32_threshold,
-    normalization_scale,
-)
+from anomaly_detector.metadata import ModelMetadata
 from anomaly_detector.providers import CPU
 from anomaly_detector.sources import Frame, FrameSource
+from training.export import with_metadata
 from training.stress import numbered_frames, run_stress
 from training.stress_faults import FAULT_SETS
 
@@ -382,9 +378,11 @@ def write_variant(
             recall more than :data:`MAX_RECALL_LOSS`; nothing is written.
         ModelError: the file that was written cannot be used.
     """
+    import onnx
+
     with atomic_path(path) as temporary:
         # Once to be measured, and again with the figures in it.
-        _save(variant, metadata, temporary)
+        onnx.save(with_metadata(variant, metadata), temporary)
         reference, own = (
             stress_figures(file, frames, total=len(frames), progress=progress)
             for file in (float32, temporary)
@@ -413,7 +411,7 @@ def write_variant(
             "mean_recall": {"float32": reference.mean_recall, precision: own.mean_recall},
         }
         noted = replace(metadata, provenance={**metadata.provenance, "precision": entry})
-        _save(variant, noted, temporary)
+        onnx.save(with_metadata(variant, noted), temporary)
         Detector(temporary)
     return PrecisionResult(reference, own)
 
@@ -421,19 +419,6 @@ def write_variant(
 def spread(count: int, wanted: int) -> NDArray[np.int64]:
     """Give at most ``wanted`` numbers below ``count``, evenly spread, ascending."""
     return np.unique(np.linspace(0, count - 1, min(count, wanted)).astype(np.int64))
-
-
-def _save(model: Any, metadata: ModelMetadata, path: Path) -> None:
-    import onnx
-
-    final = onnx.ModelProto()
-    final.CopyFrom(model)
-    add_normalized_score(
-        final, float32_threshold(metadata.threshold), normalization_scale(metadata)
-    )
-    onnx.helper.set_model_props(final, {METADATA_KEY: metadata.to_json()})
-    onnx.checker.check_model(final, full_check=True)
-    onnx.save(final, path)
 
 
 def _named(model: Any) -> tuple[Any, list[str]]:

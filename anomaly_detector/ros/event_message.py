@@ -14,7 +14,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from anomaly_detector.decision import AlarmEvent
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.scoring import format_stamp
+from anomaly_detector.scoring import format_stamp, stamp_text
 
 __all__ = ["EventRecord", "read_event", "write_event_end", "write_event_start"]
 
@@ -74,18 +74,14 @@ def write_event_end(header: Any, number: int, event: AlarmEvent, node_name: str)
     record = EventRecord(
         "end",
         number,
-        _stamp(event.start_stamp_ns),
-        _stamp(event.end_stamp_ns),
+        stamp_text(event.start_stamp_ns),
+        stamp_text(event.end_stamp_ns),
         event.frames,
-        _stamp(event.peak_stamp_ns),
+        stamp_text(event.peak_stamp_ns),
         event.peak_score,
         event.peak_normalized_score,
     )
     return _write(header, record, node_name, f"anomaly {number} ended after {event.frames} frames")
-
-
-def _stamp(stamp_ns: int | None) -> str:
-    return "" if stamp_ns is None else format_stamp(stamp_ns)
 
 
 def _write(header: Any, record: EventRecord, node_name: str, message: str) -> Any:

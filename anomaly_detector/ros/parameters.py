@@ -271,14 +271,9 @@ class Parameters:
 
 def session_values(settings: Parameters) -> dict[str, Any]:
     """Give the values of :data:`SESSION_PARAMETERS`, as ROS has them."""
-    return {
-        "model": settings.model,
-        "providers": [""] if settings.providers is None else list(settings.providers),
-        "require_gpu": settings.require_gpu,
-        "intra_op_threads": settings.intra_op_threads,
-        "fp16": settings.fp16,
-        "cuda_graph": settings.cuda_graph,
-    }
+    values = {name: getattr(settings, name) for name in SESSION_PARAMETERS}
+    values["providers"] = [""] if settings.providers is None else list(settings.providers)
+    return values
 
 
 def declare_parameters(node: Any) -> Parameters:
