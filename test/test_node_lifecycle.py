@@ -208,3 +208,17 @@ def test_error_in_a_callback_does_not_end_the_node(configured: DetectorNode) -> 
     with pytest.raises(ExternalShutdownException):
         spin(executor, configured)
     assert len(calls) == 3
+
+
+def test_time_that_jumps_back_starts_nothing_while_inactive(
+    configured: DetectorNode, tmp_path: Path
+) -> None:
+    folder = Parameter("black_box_folder", value=str(tmp_path / "box"))
+    (result,) = configured.set_parameters([folder])
+    assert result.successful
+    frames = configured._frames
+    assert frames is not None
+    assert frames.black_box is not None
+    assert configured.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    configured._on_time_jump(None)
+    assert frames.black_box is None

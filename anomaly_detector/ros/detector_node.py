@@ -341,9 +341,9 @@ class DetectorNode(LifecycleNode):
         """Put new settings into effect; what it raises, it raises before anything is changed."""
         if names & SESSION_PARAMETERS and not self._is_reverting:
             self._change_model(settings)
-        previous, self._settings = self._settings, settings
         if self._frames is not None:
             self._frames.apply(settings)
+        previous, self._settings = self._settings, settings
         if settings.diagnostics_period != previous.diagnostics_period:
             self.destroy_timer(self._diagnostics_timer)
             self._diagnostics_timer = self._make_diagnostics_timer()
@@ -410,8 +410,8 @@ class DetectorNode(LifecycleNode):
 
     def _on_time_jump(self, jump: Any) -> None:
         self.get_logger().warning("time jumped back: the decision over time starts afresh")
-        self._active_since = time.monotonic()
-        if self._frames is not None:
+        if self._images is not None and self._frames is not None:
+            self._active_since = time.monotonic()
             self._frames.start()
 
     # --- diagnostics ------------------------------------------------------------------------------

@@ -81,14 +81,20 @@ class FrameProcessor:
         self.detector.close()
 
     def apply(self, settings: Parameters) -> None:
-        """Put new values of the parameters into effect, from the next frame on."""
-        previous, self._settings = self._settings, settings
+        """Put new values of the parameters into effect, from the next frame on.
+
+        Raises:
+            AnomalyDetectorError: the black box cannot be made; nothing has been changed.
+        """
+        previous = self._settings
+        if settings.black_box != previous.black_box and self._is_started:
+            black_box = self._make_black_box(settings)
+            self.close_black_box()
+            self.black_box = black_box
+        self._settings = settings
         if settings.threshold != previous.threshold:
             self.detector.set_threshold(settings.threshold)
             self._map_scale = None
-        if settings.black_box != previous.black_box and self._is_started:
-            self.close_black_box()
-            self._open_black_box()
         if settings.decision != previous.decision:
             self.end_event()
             self._decisions = DecisionFilter(settings.decision)
@@ -112,7 +118,7 @@ class FrameProcessor:
         self.statistics.start()
         self._is_started = True
         if self.black_box is None:
-            self._open_black_box()
+            self.black_box = self._make_black_box(self._settings)
 
     def stop(self) -> None:
         """End what is open: no image comes for a while."""
@@ -293,9 +299,10 @@ class FrameProcessor:
             )
         )
 
-    def _open_black_box(self) -> None:
-        if self._settings.black_box is not None:
-            self.black_box = BlackBox(self._settings.black_box, model=self.detector.metadata.name)
+    def _make_black_box(self, settings: Parameters) -> BlackBox | None:
+        if settings.black_box is None:
+            return None
+        return BlackBox(settings.black_box, model=self.detector.metadata.name)
 
     def close_black_box(self) -> None:
         """Finish what the black box records."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array as python_array
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -162,7 +163,7 @@ class ResultPublishers:
                 ".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _OVERLAY_JPEG_QUALITY]
             )
             message = CompressedImage(header=header, format="bgr8; jpeg compressed bgr8")
-            message.data = data.tobytes()
+            message.data = _to_array(data)
             self._publish("~/overlay/compressed", lambda: message)
 
     def _has_subscribers(self, name: str) -> bool:
@@ -187,14 +188,15 @@ def image_message(header: Any, array: NDArray[Any], encoding: str) -> Any:
     array = np.ascontiguousarray(array)
     message = Image(header=header, height=array.shape[0], width=array.shape[1], encoding=encoding)
     message.step = array.strides[0]
-    # bytes would be copied item by item, an array of the type's own kind is taken as it is.
     message.data = _to_array(array)
     return message
 
 
 def _to_array(array: NDArray[Any]) -> Any:
-    from array import array as python_array
+    """Give the bytes of a contiguous array as rclpy takes them as they are.
 
+    It would look at ``bytes`` item by item.
+    """
     data = python_array("B")
     data.frombytes(array.data.cast("B"))
     return data
