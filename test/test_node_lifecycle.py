@@ -21,6 +21,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from ros_harness import RosClient, image_message, noise, ros_client, running_node
 
+from anomaly_detector.black_box import find_events, read_event
 from anomaly_detector.ros.detector_node import NODE_NAME, DetectorNode, spin
 from anomaly_detector.ros.result_publishers import TOPICS
 
@@ -222,3 +223,18 @@ def test_time_that_jumps_back_starts_nothing_while_inactive(
     assert configured.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
     configured._on_time_jump(None)
     assert frames.black_box is None
+
+
+def test_frame_that_a_signal_interrupts_is_recorded(
+    configured: DetectorNode, tmp_path: Path
+) -> None:
+    folder = tmp_path / "box"
+    configured.set_parameters([Parameter("black_box_folder", value=str(folder))])
+    frames = configured._frames
+    assert frames is not None
+    configured.context.shutdown()
+    with pytest.raises(RuntimeError):  # from the publishers
+        frames.process(image_message(np.zeros((64, 64, 3), np.uint8), "rgb8"))
+    configured.release()
+    (event,) = find_events(folder)
+    assert len(read_event(event).anomalous_frames) == 1

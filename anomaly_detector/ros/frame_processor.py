@@ -160,9 +160,15 @@ class FrameProcessor:
         except Exception as error:  # one frame is never worth the node
             self._fail("internal", describe_error(error))
             return gap_s
-        state = self._publish(message, stamp_ns, pixels, detection)
-        if self.black_box is not None:
-            self._record(self.black_box, message, pixels, detection, state)
+        state = self._decisions.update(
+            detection.score, detection.normalized_score, detection.is_anomaly, stamp_ns=stamp_ns
+        )
+        try:
+            self._publish(message, stamp_ns, pixels, detection, state)
+        finally:
+            # A signal takes the topics away in the middle of a frame; the black box keeps it.
+            if self.black_box is not None:
+                self._record(self.black_box, message, pixels, detection, state)
         self.statistics.score(time.monotonic(), time.perf_counter() - start, queueing_s)
         return gap_s
 
@@ -240,14 +246,16 @@ class FrameProcessor:
         )
 
     def _publish(
-        self, message: Any, stamp_ns: int, pixels: Pixels, detection: Detection
-    ) -> DecisionState:
+        self,
+        message: Any,
+        stamp_ns: int,
+        pixels: Pixels,
+        detection: Detection,
+        state: DecisionState,
+    ) -> None:
         header = message.header
         name = self._node.get_name()
         score, normalized_score = detection.score, detection.normalized_score
-        state = self._decisions.update(
-            score, normalized_score, detection.is_anomaly, stamp_ns=stamp_ns
-        )
         self._results.publish_detection(
             header, detection, state.is_alarm, name, self.detector.metadata.name
         )
@@ -263,7 +271,6 @@ class FrameProcessor:
         self._results.publish_pictures(
             header, detection.anomaly_map, lambda: self._draw(message, pixels, detection)
         )
-        return state
 
     def _draw(self, message: Any, pixels: Pixels, detection: Detection) -> Any:
         if pixels.scale != 1:  # a person wants more of it than the network
