@@ -18,13 +18,19 @@ def select_device(device: str) -> None:
         AnomalyDetectorError: a GPU is asked for and there is none, or it is too late to choose.
     """
     keras = import_keras()
-    gpus = keras.distribution.list_devices("gpu")
+    backend = keras.backend.backend()
+    # Asking Keras would start TensorFlow, which has to join a cluster before.
+    gpus = (
+        import_tensorflow().config.list_physical_devices("GPU")
+        if backend == "tensorflow"
+        else keras.distribution.list_devices("gpu")
+    )
     if device == "gpu" and not gpus:
         raise AnomalyDetectorError(
-            f"device gpu: the {keras.backend.backend()} backend of Keras finds none: install its "
+            f"device gpu: the {backend} backend of Keras finds none: install its "
             "GPU version and driver, or choose --device cpu"
         )
-    if device == "cpu" and gpus and keras.backend.backend() == "tensorflow":
+    if device == "cpu" and gpus and backend == "tensorflow":
         try:
             import_tensorflow().config.set_visible_devices([], "GPU")
         except RuntimeError as error:

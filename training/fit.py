@@ -22,6 +22,8 @@ from tqdm import tqdm
 from anomaly_detector.errors import AnomalyDetectorError
 from training.backend import import_tensorflow
 from training.checkpoint import Checkpoint
+from training.cluster import Cluster
+from training.cluster_fit import fit_together
 
 __all__ = ["FitResult", "FitSettings", "adam", "fit"]
 
@@ -95,7 +97,10 @@ class FitResult:
 
 
 class _Batches(keras.utils.PyDataset):
-    """Shuffled batches; an epoch's order and draws follow from the seed and its number alone."""
+    """Shuffled batches; an epoch's order and draws follow from the seed and its number alone.
+
+    Of several workers each takes its share of every batch.
+    """
 
     def __init__(
         self,
@@ -104,8 +109,10 @@ class _Batches(keras.utils.PyDataset):
         batch_size: int,
         seed: int | None,
         draw: Draw | None = None,
+        cluster: Cluster | None = None,
     ) -> None:
         super().__init__()
+        self._worker, self._workers = (cluster.index, cluster.size) if cluster else (0, 1)
         self._take = take
         self._indices = indices
         self._batch_size = batch_size
@@ -123,13 +130,26 @@ class _Batches(keras.utils.PyDataset):
         return -(-len(self._indices) // self._batch_size)
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
-        start = index * self._batch_size
         # Sorted: neighbouring frames of a memory-mapped file are read together.
-        inputs, targets = self._take(np.sort(self._order[start : start + self._batch_size]))
+        inputs, targets = self._take(self._share(np.sort(self._batch(index))))
         if self._draw is not None:
-            generator = np.random.default_rng((self._seed or 0, self._epoch, index))
-            inputs = self._draw(generator, inputs)
+            chance = [self._seed or 0, self._epoch, index]
+            if self._workers > 1:
+                chance.append(self._worker)
+            inputs = self._draw(np.random.default_rng(chance), inputs)
         return inputs, targets
+
+    def sizes(self, index: int) -> tuple[int, int]:
+        """Give the number of this worker's frames of a batch and that of all workers'."""
+        batch = self._batch(index)
+        return len(self._share(batch)), max(len(batch), self._workers)
+
+    def _batch(self, index: int) -> NDArray[np.int64]:
+        return self._order[index * self._batch_size :][: self._batch_size]
+
+    def _share(self, batch: NDArray[np.int64]) -> NDArray[np.int64]:
+        # A loss of no frames is no number: in a batch of too few, some go to several workers.
+        return np.resize(batch, max(len(batch), self._workers))[self._worker :: self._workers]
 
 
 class _EpochStart(keras.callbacks.Callback):
@@ -385,6 +405,7 @@ def fit(
     resume: bool = False,
     keep_optimizer: bool = False,
     tensorboard: Path | None = None,
+    cluster: Cluster | None = None,
 ) -> FitResult:
     """Fit a Keras model with Adam; leaves the best weights in it.
 
@@ -403,15 +424,17 @@ def fit(
         resume: go on from that file, if it is there, to the same end as a run in one go.
         keep_optimizer: go on with the model's optimizer and its learning rate, if it has one.
         tensorboard: folder for TensorBoard logs.
+        cluster: workers that train together, each with the same arguments; the batches are
+            theirs together.
 
     Raises:
-        AnomalyDetectorError: the loss became NaN, Ctrl-C came before the first epoch's end, or the
-            checkpoint cannot be used.
+        AnomalyDetectorError: the loss became NaN, Ctrl-C came before the first epoch's end, the
+            checkpoint cannot be used, or another worker is gone.
     """
     result = FitResult()
     best = _BestWeights(result, settings.keep_best)
     bar = _Progress(label, settings.epochs, len(train), not progress)
-    batches = _Batches(take, train, settings.batch_size, settings.seed, draw)
+    batches = _Batches(take, train, settings.batch_size, settings.seed, draw, cluster)
     if not (keep_optimizer and model.compiled):
         model.compile(optimizer=adam(settings), loss=loss, jit_compile=_jit_compile())
     callbacks: list[Any] = [_EpochStart(batches), best]
@@ -441,6 +464,8 @@ def fit(
     done = 0
     stopped = False
     if checkpoint is not None:
+        if resume and cluster is not None:
+            cluster.hand_out(checkpoint)
         checkpoints = _Checkpoints(checkpoint, result, best, stateful)
         callbacks.append(checkpoints)
         if resume and checkpoint.is_file():
@@ -450,15 +475,27 @@ def fit(
     start = time.perf_counter()
     try:
         if done < settings.epochs and not stopped:
-            model.fit(
-                batches,
-                validation_data=_Batches(take, validation, 4 * settings.batch_size, None),
-                epochs=settings.epochs,
-                initial_epoch=done,
-                shuffle=False,
-                verbose=0,
-                callbacks=callbacks,
-            )
+            held_out = _Batches(take, validation, 4 * settings.batch_size, None, None, cluster)
+            if cluster is not None:
+                fit_together(
+                    cluster,
+                    model,
+                    batches,
+                    held_out,
+                    epochs=settings.epochs,
+                    initial_epoch=done,
+                    callbacks=callbacks,
+                )
+            else:
+                model.fit(
+                    batches,
+                    validation_data=held_out,
+                    epochs=settings.epochs,
+                    initial_epoch=done,
+                    shuffle=False,
+                    verbose=0,
+                    callbacks=callbacks,
+                )
     except KeyboardInterrupt:
         result.stopped_by = "interrupt"
     finally:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.architectures import Autoencoder, NetworkSettings
+from training.cluster import Cluster
 from training.codes import TrainingCodes
 from training.datasets import BlockSplit, FrameSet
 from training.options import TrainOptions
@@ -31,6 +32,7 @@ class Job:
         anomalies: frames of anomalies, for scorers that learn from them.
         folder: of the checkpoints.
         codes: read from files, when training from codes.
+        cluster: the workers that train together; None for this machine alone.
     """
 
     options: TrainOptions
@@ -39,6 +41,7 @@ class Job:
     anomalies: FrameSet | None
     folder: RunFolder
     codes: TrainingCodes | None = None
+    cluster: Cluster | None = None
 
 
 @dataclass

@@ -211,6 +211,16 @@ class TrainOptions:
         False, "go on from the last checkpoint of a training that was cut off, if there is one"
     )
     tensorboard: Path | None = _option(None, "folder for TensorBoard logs", metavar="FOLDER")  # noqa: RUF009
+    cluster: Sequence[str] = _option(
+        (),
+        "train on several machines at once: HOST:PORT of every worker, in the same order on all, "
+        "or TF_CONFIG to take them from that environment variable; each needs the recordings and "
+        "the same options",
+        metavar="HOST:PORT",
+    )
+    worker: int | None = _option(
+        None, "which address of --cluster this machine is, from 0; 0 writes the model"
+    )
     device: str = _option("auto", "where to train", choices=DEVICES)
     cache: Path | None = _option(  # noqa: RUF009
         None, "folder for shrunk frames (default ~/.cache)", metavar="FOLDER"
@@ -300,6 +310,7 @@ def check_options(options: TrainOptions) -> None:
         _check_codes(options)
     else:
         _check_recordings(options)
+    _check_cluster(options)
     resolve_architecture(options.scorer, options.architecture)
     if options.out.suffix != ".onnx":
         raise AnomalyDetectorError(
@@ -314,6 +325,14 @@ def check_options(options: TrainOptions) -> None:
         )
     # Found out now rather than after an hour of training.
     writable_parent(options.out)
+
+
+def _check_cluster(options: TrainOptions) -> None:
+    if options.worker is not None and not options.cluster:
+        raise AnomalyDetectorError(
+            f"--worker {options.worker} is for training on several machines: give --cluster "
+            "HOST:PORT ... too or leave it out"
+        )
 
 
 def _check_recordings(options: TrainOptions) -> None:

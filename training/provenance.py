@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["fit_summary", "inputs", "provenance", "resolved_recipe", "write_history"]
 
 _INPUTS = ("data", "anomalies", "topic", "codes", "anomaly_codes", "encoder")
-_NO_RECIPE = (*_INPUTS, "out", "cache", "progress", "resume", "tensorboard", "device")
+_NO_RECIPE = (
+    *(*_INPUTS, "out", "cache", "progress", "resume", "tensorboard", "device"),
+    *("cluster", "worker"),
+)
 
 _PACKAGES = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime", "numpy")
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,7 @@ from anomaly_detector.pixels import RegionOfInterest, parse_region
 from anomaly_detector.preprocessing import INPUT_SIZE
 from anomaly_detector.sources import expand_sources
 from training.backend import import_keras
+from training.cluster import Cluster, Membership, read_membership
 from training.datasets import FrameSet, open_anomaly_set, open_frame_set, split_blocks
 from training.device import select_device
 from training.job import Job, Trained
@@ -63,6 +66,7 @@ _FREE_TO_CHANGE = (
 def train(options: TrainOptions) -> ModelMetadata:
     """Train, calibrate, export and check a detector.
 
+    With ``options.cluster`` all its workers train together, and only the first of them writes.
     Writes ``options.out`` and, beside it, ``NAME.history.csv`` with the losses of every epoch and
     the folder ``NAME.training`` (see :mod:`training.run_folder`).
 
@@ -70,12 +74,32 @@ def train(options: TrainOptions) -> ModelMetadata:
         The metadata that went into the model.
 
     Raises:
-        AnomalyDetectorError: a recording, an option or the export is at fault; no model is written.
+        AnomalyDetectorError: a recording, an option or the export is at fault, or another worker
+            of the cluster is gone; no model is written.
     """
+    if not options.cluster:
+        return _train(options, None)
+    membership = read_membership(options.cluster, options.worker)
+    with TemporaryDirectory() as folder:
+        if not membership.is_chief:
+            # It does all that the chief does, and what it writes is thrown away.
+            check_options(options)
+            options = replace(
+                options, out=Path(folder, options.out.name), tensorboard=None, progress=False
+            )
+        metadata = _train(options, membership)
+    if not membership.is_chief:
+        print(f"worker {membership.index}: done, worker 0 writes the model")
+    return metadata
+
+
+def _train(options: TrainOptions, membership: Membership | None) -> ModelMetadata:
     job = prepare(options)
     # Keras takes seconds to import: only now that the data is known to be good.
     import_keras()
     select_device(options.device)
+    if membership is not None:
+        job = replace(job, cluster=_join(membership, job))
     from training.train_autoencoder import cross_validate, train_autoencoder
 
     entry = SCORER_TABLE[options.scorer]
@@ -88,6 +112,29 @@ def train(options: TrainOptions) -> ModelMetadata:
     else:
         trained = entry.train(job, None)
     return export_trained(job, trained)
+
+
+def _join(membership: Membership, job: Job) -> Cluster:
+    """Connect to the other workers, and check that they are about to train the same."""
+    cluster = Cluster.join(membership)
+    codes = job.codes
+    cluster.agree(
+        {
+            "options": resolved_recipe(job.options) | {"resume": job.options.resume},
+            "recordings": [
+                _fingerprint(frames) for frames in (job.frames, job.anomalies) if frames is not None
+            ],
+            "codes": codes is not None
+            and [float(array.sum()) for array in (codes.normal, codes.anomalous)],
+        }
+    )
+    return cluster
+
+
+def _fingerprint(frames: FrameSet) -> list[int]:
+    """Tell recordings apart: their lengths, and a checksum of some frames."""
+    some = frames.take(np.linspace(0, len(frames) - 1, min(16, len(frames))).astype(np.int64))
+    return [*frames.lengths, zlib.crc32(some.tobytes())]
 
 
 def prepare(options: TrainOptions) -> Job:

@@ -149,6 +149,7 @@ def _fit(
         draw=None if preset is None else _drawer(preset),
         tensorboard=None if options.tensorboard is None else options.tensorboard / name,
         keep_optimizer=keep_optimizer,
+        cluster=job.cluster,
         **job.folder.checkpoint(name),
     )
     job.folder.trained(result)

@@ -129,6 +129,7 @@ def fit_exposure(job: Job, parts: ExposureParts = ExposureParts()) -> tuple[Any,
         progress=options.progress,
         draw=draw,
         tensorboard=None if options.tensorboard is None else options.tensorboard / "exposure",
+        cluster=job.cluster,
         **job.folder.checkpoint("exposure"),
     )
     return network, result

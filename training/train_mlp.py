@@ -59,6 +59,7 @@ def train_mlp(job: Job, base: Trained) -> Trained:
         label="training mlp",
         progress=options.progress,
         tensorboard=None if options.tensorboard is None else options.tensorboard / "mlp",
+        cluster=job.cluster,
         **job.folder.checkpoint("mlp"),
     )
     job.folder.trained(result)
