@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -25,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.errors import AnomalyDetectorError, as_one_line
+from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
 from training.backend import import_keras, import_tensorflow
 
@@ -278,7 +279,9 @@ class Cluster:
             return self.run(lambda *own: self._reduce(add, own), *tensors)
 
         # Collective operations run in graphs only.
-        compiled: Callable[..., Any] = tensorflow.function(reduce, autograph=False)
+        compiled: Callable[..., Any] = tensorflow.function(
+            reduce, autograph=False, reduce_retracing=True
+        )
         return compiled
 
     @staticmethod
@@ -300,9 +303,12 @@ def _translated_errors() -> Iterator[None]:
     try:
         yield
     except import_tensorflow().errors.OpError as error:
+        # It begins with a stack of the graph's making.
+        told = re.search(r"aborted by: *(.+)", error.message)
+        reason = told[1] if told else type(error).__name__
         raise AnomalyDetectorError(
-            f"the cluster broke off ({as_one_line(error.message)[:200]}): see what ended the other "
-            "worker, then start all of them again with --resume"
+            f"the cluster broke off ({reason}): see what ended the other worker, then start all "
+            "of them again with --resume"
         ) from error
 
 

@@ -497,6 +497,8 @@ def fit(
                     callbacks=callbacks,
                 )
     except KeyboardInterrupt:
+        if cluster is not None and not cluster.is_chief:
+            raise  # the others cannot go on, and this one writes no model
         result.stopped_by = "interrupt"
     finally:
         bar.close()
