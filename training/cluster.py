@@ -30,7 +30,7 @@ from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
 from training.backend import import_keras, import_tensorflow
 
-__all__ = ["FROM_ENVIRONMENT", "Cluster", "Membership", "read_membership"]
+__all__ = ["FROM_ENVIRONMENT", "Cluster", "Membership", "read_membership", "translated_errors"]
 
 FROM_ENVIRONMENT = "TF_CONFIG"
 """In the place of addresses: as TensorFlow's environment variable of this name says."""
@@ -167,11 +167,14 @@ class Cluster:
             f"worker {index} of {len(addresses)}, waiting for {others} (Ctrl-C ends it)",
             file=sys.stderr,
         )
-        os.environ[FROM_ENVIRONMENT] = json.dumps(
-            {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        resolver = tensorflow.distribute.cluster_resolver.SimpleClusterResolver(
+            tensorflow.train.ClusterSpec({"worker": list(addresses)}),
+            task_type="worker",
+            task_id=index,
+            rpc_layer="grpc",
         )
-        with _translated_errors(), _default_interrupt():
-            strategy = tensorflow.distribute.MultiWorkerMirroredStrategy()
+        with translated_errors(), _default_interrupt():
+            strategy = tensorflow.distribute.MultiWorkerMirroredStrategy(resolver)
         if strategy.num_replicas_in_sync != len(addresses):
             raise AnomalyDetectorError(
                 f"{len(addresses)} workers have {strategy.num_replicas_in_sync} devices: give "
@@ -267,7 +270,7 @@ class Cluster:
 
     def _sum(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         tensors = [import_tensorflow().convert_to_tensor(array) for array in arrays]
-        with _translated_errors():
+        with translated_errors():
             return [np.asarray(tensor) for tensor in self._sum_tensors(tensors)]
 
     @cached_property
@@ -293,13 +296,14 @@ class Cluster:
         reduced: Sequence[Any] = context.all_reduce(operation, placed)
         return reduced
 
-    def translated_errors(self) -> Any:
-        """Give a context that says in one line that another worker is gone."""
-        return _translated_errors()
-
 
 @contextmanager
-def _translated_errors() -> Iterator[None]:
+def translated_errors() -> Iterator[None]:
+    """Say in one line that another worker is gone.
+
+    Raises:
+        AnomalyDetectorError: in the place of TensorFlow's error.
+    """
     try:
         yield
     except import_tensorflow().errors.OpError as error:

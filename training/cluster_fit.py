@@ -17,7 +17,7 @@ import numpy as np
 
 from anomaly_detector.ordered_pool import map_in_order
 from training.backend import import_tensorflow
-from training.cluster import Cluster
+from training.cluster import Cluster, translated_errors
 
 __all__ = ["SharedBatches", "fit_together"]
 
@@ -63,7 +63,7 @@ def fit_together(
     step = _step_function(cluster, model)
     calls = keras.callbacks.CallbackList(callbacks, model=model, epochs=epochs)
     model.stop_training = False
-    with cluster.translated_errors():
+    with translated_errors():
         calls.on_train_begin()
         for epoch in range(initial_epoch, epochs):
             calls.on_epoch_begin(epoch)
