@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime
 import platform
+import subprocess
 from collections.abc import Mapping
 from dataclasses import fields
 from importlib.metadata import version
@@ -19,7 +20,7 @@ from training.options import TrainOptions
 if TYPE_CHECKING:
     from training.fit import FitResult
 
-__all__ = ["fit_summary", "inputs", "provenance", "resolved_recipe", "write_history"]
+__all__ = ["commit", "fit_summary", "inputs", "provenance", "resolved_recipe", "write_history"]
 
 _INPUTS = ("data", "anomalies", "topic", "codes", "anomaly_codes", "encoder")
 _NO_RECIPE = (
@@ -70,10 +71,27 @@ def provenance(job: Job) -> dict[str, Any]:
         },
         "versions": {
             "anomaly_detector": anomaly_detector.__version__,
+            **commit(),
             "python": platform.python_version(),
             **{package: version(package) for package in _PACKAGES},
         },
     }
+
+
+def commit() -> dict[str, str]:
+    """Give the commit of a checkout that is trained from; nothing where it is an installed copy."""
+    here = Path(__file__)
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], cwd=here.parent, text=True, capture_output=True, check=True
+        ).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", here.name)  # not a copy inside of another repository
+        return {"commit": git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")}
+    except (OSError, subprocess.CalledProcessError):
+        return {}
 
 
 def fit_summary(result: FitResult) -> dict[str, Any]:
