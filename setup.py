@@ -50,7 +50,7 @@ setup(
         # For 'python -m anomaly_detector calibrate' on a robot.
         "calibrate": ["onnx>=1.16"],
         # For pictures of scores over time on a robot.
-        "replay": ["matplotlib>=3.7"],
+        "replay": ["matplotlib>=3.5"],
         # For the full view of 'python -m anomaly_detector watch'.
         "watch": ["rich>=11"],
         # On a ROS host OpenCV comes from apt (python3-opencv): install only onnxruntime there.

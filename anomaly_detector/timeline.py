@@ -151,7 +151,8 @@ def timeline_figure(
         # A frame beside its map is wide, a picture alone is not.
         row_height = 2.6 if any(item[2] is None for item in thumbnails) else 1.9
         figure = new_figure(11, 3.6 + (row_height + 0.05) * rows)
-        grid = figure.add_gridspec(1 + rows, 1, height_ratios=[3.4] + [row_height] * rows)
+        heights = [3.4, row_height * rows] if rows else [3.4]
+        grid = figure.add_gridspec(len(heights), 1, height_ratios=heights)
         axes = figure.add_subplot(grid[0])
         log = wants_log_scale(values) if log_scale is None else log_scale
         if log and threshold > 0:
@@ -182,9 +183,13 @@ def timeline_figure(
         _letter_thumbnails(axes, stamps, values, thumbnail_stamps_s or ())
         axes.set(xlabel=x_label, ylabel=score_label)
         figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-        figure.legend(loc="outside upper right", ncols=4, fontsize=8.5)
+        # In the title's line; in words that matplotlib 3.5 knows, which Humble's Ubuntu has.
+        figure.legend(loc="upper right", ncol=4, fontsize=8.5, borderaxespad=0.2)
         lettered = thumbnail_stamps_s is not None
-        _draw_thumbnails(figure, grid, columns, thumbnails, lettered)
+        if rows:
+            # One grid for all of them: matplotlib 3.5 lays one for each row over the others.
+            cells = grid[1].subgridspec(rows, columns, wspace=0.06)
+            _draw_thumbnails(figure, cells, columns, thumbnails, lettered)
     return figure
 
 
@@ -386,13 +391,10 @@ def _letter_thumbnails(
 
 
 def _draw_thumbnails(
-    figure: Any, grid: Any, columns: int, thumbnails: Sequence[Thumbnail], lettered: bool
+    figure: Any, cells: Any, columns: int, thumbnails: Sequence[Thumbnail], lettered: bool
 ) -> None:
     for index, (title, image, anomaly_map) in enumerate(thumbnails):
-        row, column = divmod(index, columns)
-        if column == 0:
-            cells = grid[1 + row].subgridspec(1, columns, wspace=0.06)
-        axes = figure.add_subplot(cells[column])
+        axes = figure.add_subplot(cells[divmod(index, columns)])
         axes.set_axis_off()
         label = f"{_letter(index)}   {title}" if lettered else title
         axes.set_title(label, fontsize=8.5, fontweight="normal", pad=3)

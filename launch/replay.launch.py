@@ -3,7 +3,8 @@
 ros2 launch anomaly_detector replay.launch.py bag:=drive out:=drive_results model:=corridor_7.onnx
 
 Recorder and node start; once the node is active the bag is played; when it ends it is scored
-offline as well, and all processes end. A process that fails ends the launch with exit code 1.
+offline as well, a report is made, and all processes end. A process that fails ends the launch with
+exit code 1.
 """
 
 from pathlib import Path
@@ -41,6 +42,7 @@ from anomaly_detector.ros.replay_commands import (
     score_command,
 )
 from anomaly_detector.sources import find_image_topic, list_image_topics
+from anomaly_detector.timeline import import_matplotlib
 
 ACTIVE = "active, waiting for"
 FAILED = ("cannot configure:", "cannot activate:")
@@ -57,6 +59,13 @@ def make_replay(context: Any) -> list[Any]:
     topic, _ = find_image_topic(bag, values["image_topic"] or None)
     if any((out / name).exists() for name in ("recording", "scores.csv", "report")):
         raise AnomalyDetectorError(f"out is {out}, which has results: give another folder")
+
+    if values["report"] == "true":
+        # Told now, and not when the bag has been played.
+        try:
+            import_matplotlib()
+        except AnomalyDetectorError as error:
+            raise AnomalyDetectorError(f"{error}; report:=false makes no report") from error
 
     compressed = list_image_topics(bag)[topic][0].endswith("CompressedImage")
     values["image_transport"] = "compressed" if compressed else "raw"

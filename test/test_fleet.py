@@ -403,6 +403,22 @@ def test_a_scheduler_that_is_not_there_is_an_error(
     assert not out.exists()
 
 
+@pytest.mark.parametrize("address", ["nonsense", "tcp://10.0.0.5", "ftp://a:1"])
+def test_an_address_that_is_none_is_told_at_once(
+    tmp_path: Path, model: Path, drives: list[Path], address: str
+) -> None:
+    pytest.importorskip("distributed")
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "anomaly_detector"]
+    command += arguments(model, drives, out, "--scheduler", address)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S)
+    assert result.returncode == 1
+    assert f"error: scheduler {address} cannot be reached" in result.stderr
+    # Nor anything after the error, when the process ends.
+    assert "Traceback" not in result.stderr
+    assert not out.exists()
+
+
 def test_a_scheduler_without_workers_is_an_error(
     tmp_path: Path,
     model: Path,

@@ -24,6 +24,7 @@ from ros_harness import (
     jpeg_message,
     noise,
     ros_client,
+    write_image_bag,
 )
 from sensor_msgs.msg import CompressedImage
 
@@ -283,3 +284,21 @@ def test_wrong_camera_list_starts_nothing(environment: dict[str, str], tmp_path:
         assert process.wait() != 0
         assert "camera 1 has the unknown key 'topic'" in process.output
         assert "process started" not in process.output
+
+
+def test_replay_tells_at_once_that_its_report_cannot_be_drawn(
+    environment: dict[str, str], model: Path, tmp_path: Path
+) -> None:
+    bag = tmp_path / "drive"
+    write_image_bag(bag, [noise(1)])
+    without = tmp_path / "without"
+    without.mkdir()
+    (without / "matplotlib.py").write_text("raise ImportError('not here')\n", encoding="utf-8")
+    path = os.pathsep.join([str(without), environment["PYTHONPATH"]])
+    arguments = {"bag": bag, "out": tmp_path / "out", "model": model}
+    with launched({**environment, "PYTHONPATH": path}, "replay.launch.py", **arguments) as process:
+        assert process.wait() == 1
+    assert "needs the package matplotlib (not here)" in process.output
+    assert "report:=false makes no report" in process.output
+    assert "process started" not in process.output
+    assert not (tmp_path / "out").exists()

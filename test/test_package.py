@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+import yaml
 from ros_harness import running
 
 import anomaly_detector
@@ -94,6 +96,23 @@ def test_package_xml_is_complete_for_bloom() -> None:
     declared = {d.name for d in [*package.exec_depends, *package.test_depends]}
     tested = set().union(*(imported_modules(path) for path in (ROOT / "test").glob("*.py")))
     assert {name for name in tested if name.endswith(("_msgs", "_interfaces"))} <= declared
+
+
+def test_rosdoc2_finds_the_pages_and_the_python_package() -> None:
+    package = ElementTree.parse(ROOT / "package.xml").getroot()
+    name = package.findtext("export/rosdoc2")
+    assert name is not None
+    kind, settings = yaml.safe_load_all((ROOT / name).read_text(encoding="utf-8"))
+    assert kind == {"type": "rosdoc2 config", "version": 1}
+    assert (ROOT / settings["settings"]["python_source"] / "__init__.py").is_file()
+    (builder,) = settings["builders"]
+    pages = ROOT / builder["sphinx"]["user_doc_dir"]
+    assert (pages / "tutorial.md").is_file()
+    # What Sphinx takes from there; a wrong name would be ignored by it.
+    configuration = runpy.run_path(str(pages / "conf.py"))
+    assert {"extensions", "myst_heading_anchors", "autodoc_mock_imports"} <= set(configuration)
+    imported = set().union(*(imported_modules(path) for path in robot_files()))
+    assert set(configuration["autodoc_mock_imports"]) <= imported
 
 
 def test_no_machine_path_in_the_project() -> None:

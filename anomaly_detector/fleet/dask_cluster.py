@@ -36,13 +36,16 @@ def run_on_dask(tasks: Sequence[ScoreTask], scheduler: str, retries: int) -> Ite
     """
     try:
         from distributed import Client, KilledWorker, as_completed
+        from distributed.comm import get_address_host_port
     except ImportError as error:
         raise AnomalyDetectorError(
             f"--scheduler {scheduler} needs Dask ({error}): run 'pip install dask distributed'"
         ) from error
     try:
+        # First: a client that was given no address at all takes a minute to go away.
+        get_address_host_port(scheduler)
         client = Client(scheduler, timeout=_CONNECT_S, set_as_default=False)
-    except (OSError, ValueError, *_TIMEOUTS) as error:
+    except (OSError, TypeError, ValueError, *_TIMEOUTS) as error:
         raise AnomalyDetectorError(
             f"scheduler {scheduler} cannot be reached ({error}): start 'dask scheduler' there or "
             "give its address, such as tcp://10.0.0.5:8786"
