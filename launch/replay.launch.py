@@ -2,9 +2,9 @@
 
 ros2 launch anomaly_detector replay.launch.py bag:=drive out:=drive_results model:=corridor_7.onnx
 
-Recorder and node start; once the node is active the bag is played; when it ends it is scored
-offline as well, a report is made, and all processes end. A process that fails ends the launch with
-exit code 1.
+Recorder and node start; once the node is active, and all have found each other, the bag is played;
+when it ends it is scored offline as well, a report is made, and all processes end. A process that
+fails ends the launch with exit code 1.
 """
 
 from pathlib import Path
@@ -54,7 +54,7 @@ def make_replay(context: Any) -> list[Any]:
     bag = Path(values["bag"]).expanduser()
     out = Path(values["out"]).expanduser()
     rate = positive_number("rate", values["rate"])
-    delay_s = positive_number("start_delay", values["start_delay"], zero=True)
+    timeout_s = positive_number("start_timeout", values["start_timeout"])
     model = resolve_model(values["model"])
     topic, _ = find_image_topic(bag, values["image_topic"] or None)
     if any((out / name).exists() for name in ("recording", "scores.csv", "report")):
@@ -80,13 +80,12 @@ def make_replay(context: Any) -> list[Any]:
         ],
     )
     name = "/".join(["", *values["namespace"].strip("/").split("/"), values["node_name"]])
-    topics = recorded_topics(
-        name.replace("//", "/"), topic, images=values["record_images"] == "true"
-    )
+    name = name.replace("//", "/")
+    topics = recorded_topics(name, topic, images=values["record_images"] == "true")
     recorder = process(
         "recorder", record_command(out / "recording", topics, storage=values["storage"])
     )
-    player = process("player", play_command(bag, topic, rate=rate, delay_s=delay_s))
+    player = process("player", play_command(bag, topic, name, rate=rate, timeout_s=timeout_s))
     scorer = process("scorer", score_command(bag, topic, model, out))
     reporter = process("reporter", report_command(bag, topic, model, out, rate=rate))
     ended = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,12 +30,14 @@ from rosbags.highlevel import AnyReader
 from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.rosbag2 import StoragePlugin
 from rosbags.typesys import Stores, get_typestore
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.image import Pixels
 from anomaly_detector.ros.collector import CollectedDetection, DetectionCollector
+from anomaly_detector.ros.detection_message import stamp_to_ns
 from anomaly_detector.ros.player import play
 
 PICTURES = [noise(seed) for seed in range(30)]
@@ -203,6 +206,54 @@ def test_loop_goes_on_until_stopped(tmp_path: Path) -> None:
 def test_nobody_subscribes(bag: Path) -> None:
     with pytest.raises(AnomalyDetectorError, match=r"nobody subscribed to /camera/image_raw in"):
         play(bag, wait_for_subscribers_s=0.1)
+
+
+def test_listener_that_is_missing_is_named(bag: Path) -> None:
+    error = "/other did not subscribe to /camera/image_raw in 0.5 s"
+    with subscriber(TOPIC), pytest.raises(AnomalyDetectorError, match=error):
+        play(bag, wait_for_subscribers_s=0.5, wait_for_listeners=[("/other", TOPIC)])
+
+
+def test_bad_topic_of_a_listener_is_refused(bag: Path) -> None:
+    with pytest.raises(AnomalyDetectorError, match=r"topic 'a b' cannot be used: .*invalid"):
+        play(bag, wait_for_listeners=[("/other", "a b")])
+
+
+@pytest.mark.parametrize("clock_hz", [None, 100.0])
+def test_nothing_is_played_before_the_last_listener_is_there(
+    bag: Path, clock_hz: float | None
+) -> None:
+    """The second one makes its subscription once it has heard, or not heard, the clock."""
+    played: list[float] = []
+    options: dict[str, Any] = {"clock_hz": clock_hz, "wait_for_subscribers_s": DEADLINE_S}
+    with subscriber(TOPIC) as first, ros_client(image_topic="/unused") as client:
+        listeners = [("test_subscriber", TOPIC), (client.node.get_name(), "/results")]
+        thread = threading.Thread(
+            target=lambda: play(
+                bag,
+                wait_for_listeners=listeners,
+                on_frame=lambda _: played.append(time.monotonic()),
+                **options,
+            )
+        )
+        times: list[int] = []
+        client.node.create_subscription(
+            Clock, "/clock", lambda m: times.append(stamp_to_ns(m.clock)), 1000
+        )
+        thread.start()
+        try:
+            if clock_hz is None:
+                client.spin_until(lambda: client.node.count_publishers(TOPIC) > 0, "the player")
+            else:
+                client.spin_until(lambda: len(times) >= 5, "the clock")
+                assert len(set(times)) == 1
+            client.node.create_subscription(Image, "/results", lambda _: None, 10)
+            listening_since = time.monotonic()
+            first.wait_for(len(PICTURES))
+        finally:
+            thread.join()
+    assert played[0] > listening_since
+    assert len(first.received) == len(PICTURES)
 
 
 # rclpy's report of the mismatch calls a logger function that rclpy deprecates.

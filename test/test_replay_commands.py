@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import os
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from anomaly_detector.ros.player import add_arguments
 from anomaly_detector.ros.replay_commands import (
     play_command,
     record_command,
@@ -24,15 +26,20 @@ ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def test_player_gets_clock_rate_and_one_topic() -> None:
-    command = play_command(Path("drive"), "/camera/image", rate=2.0, delay_s=1.5)
-    assert command[:4] == ["ros2", "bag", "play", "drive"]
+def test_player_gets_clock_rate_and_one_topic_and_waits_for_node_and_recorder() -> None:
+    command = play_command(Path("drive"), "/camera/image", "/front/eye", rate=2.0, timeout_s=20.0)
+    assert command[:5] == [sys.executable, "-m", "anomaly_detector", "play", "drive"]
     options = dict(itertools.pairwise(command))
+    assert options["--topic"] == "/camera/image"
     assert options["--clock"] == "100"
     assert options["--rate"] == "2"
-    assert options["--delay"] == "1.5"
-    assert command[-2:] == ["--topics", "/camera/image"]
-    assert "--delay" not in play_command(Path("drive"), "/image", rate=1.0, delay_s=0.0)
+    assert options["--wait-for-subscribers"] == "20"
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert parser.parse_args(command[4:]).wait_for_listener == [
+        ["/front/eye", "/camera/image"],
+        ["/rosbag2_recorder", "/front/eye/detection"],
+    ]
 
 
 def test_recorder_takes_every_answer_and_nothing_else() -> None:
@@ -60,6 +67,7 @@ def test_recorder_leaves_pictures_and_storage_out_on_request() -> None:
 @pytest.mark.parametrize(
     ("command", "verb"),
     [
+        (play_command(Path("drive"), "/image", "/node", rate=1.0, timeout_s=1.0), "play"),
         (score_command(Path("drive"), "/image", Path("m.onnx"), Path("out")), "score"),
         (report_command(Path("drive"), "/image", Path("m.onnx"), Path("out"), rate=2.0), "replay"),
     ],

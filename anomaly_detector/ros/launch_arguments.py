@@ -173,9 +173,10 @@ REPLAY_ARGUMENTS = (
     ),
     LaunchArgument("rate", "1.0", "Speed, as a factor of the recorded one."),
     LaunchArgument(
-        "start_delay",
-        "3.0",
-        "Time for player, node and recorder to find each other before the first image, seconds.",
+        "start_timeout",
+        "30.0",
+        "Longest time for player, node and recorder to find each other before the first image, "
+        "seconds; they have failed when it is over.",
     ),
     LaunchArgument(
         "storage",

@@ -13,9 +13,10 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,14 @@ LOOKAHEAD_FRAMES = 16
 """Frames read ahead, so that a slow disk does not disturb the pace."""
 
 SETTLE_S = 0.5
-"""Time between the first matched subscription and the first frame.
+"""Time between the last subscription that was waited for and the first frame.
 
 The publisher may learn of the match first: what it sends before the subscriber has learnt of it too
 is lost to a best-effort subscriber, and nothing tells the publisher when that is over.
 """
+
+POLL_S = 0.02
+"""Time between two looks for subscriptions."""
 
 ACKNOWLEDGE_S = 5.0
 """Longest wait for reliable subscriptions to have received the last frames."""
@@ -116,6 +120,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="give up when nobody subscribes within this time; 0 plays at once "
         "(default: %(default)s)",
     )
+    parser.add_argument(
+        "--wait-for-listener",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NODE", "TOPIC"),
+        help="within the same time, wait for this node to subscribe to this topic, too, such as "
+        "/rosbag2_recorder to the results; may be given again",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -142,6 +155,7 @@ def run(args: argparse.Namespace) -> int:
             clock_hz=args.clock,
             reliable=args.reliability == "reliable",
             wait_for_subscribers_s=args.wait_for_subscribers,
+            wait_for_listeners=[(node, topic) for node, topic in args.wait_for_listener],
             progress=True,
             stop=stop,
         )
@@ -164,6 +178,7 @@ def play(
     clock_hz: float | None = None,
     reliable: bool = True,
     wait_for_subscribers_s: float = 10.0,
+    wait_for_listeners: Sequence[tuple[str, str]] = (),
     progress: bool = False,
     stop: threading.Event | None = None,
     on_frame: Callable[[PlayedFrame], None] | None = None,
@@ -186,6 +201,10 @@ def play(
             again.
         reliable: offer reliable QoS, which serves best-effort subscriptions too.
         wait_for_subscribers_s: time for the first subscription to appear, seconds; 0 plays at once.
+        wait_for_listeners: nodes, and the topics to which they are to have subscribed in that time,
+            full names, beside the first subscription. A listener of another node's topic is ready
+            when it has subscribed because it found that topic, as ``ros2 bag record`` does: then
+            these two know each other, which one that only waits for the topic may not yet.
         progress: show a bar on stderr when it is a terminal.
         stop: ends it early when set.
         on_frame: called with each frame just before it is published.
@@ -193,7 +212,8 @@ def play(
 
     Raises:
         SourceError: no bag of ROS 2, or no such image topic in it.
-        AnomalyDetectorError: a bad rate or topic name, nobody subscribed in time, or no rclpy.
+        AnomalyDetectorError: a bad rate or topic name, a subscription that did not come in time, or
+            no rclpy.
     """
     for name, value in (("rate", rate), ("hz", hz), ("clock", clock_hz)):
         if value is not None and not (math.isfinite(value) and value > 0):
@@ -210,6 +230,7 @@ def play(
     output_topic = topic if output_topic is None else output_topic
     with (
         _publishers(message_type, output_topic, reliable, clock_hz, node) as (
+            node,
             publisher,
             clock,
         ),
@@ -218,12 +239,22 @@ def play(
             total=None if loop else count, unit=" frames", disable=None if progress else True
         ) as bar,
     ):
-        _wait_for_subscription(publisher, wait_for_subscribers_s, stop)
         settle_s = SETTLE_S if wait_for_subscribers_s > 0 else 0.0
         sent, max_late, first_sent, start = 0, 0.0, 0.0, 0.0
         for frame in frames:
             time_s = frame.time_s / rate if hz is None else sent / hz
             if not sent:
+                if wait_for_subscribers_s > 0:
+                    # A recorder in simulated time subscribes to nothing before it has the time.
+                    before_ns = max(0, frame.recorded_ns - round(settle_s * 1e9))
+                    _wait_for_subscriptions(
+                        publisher,
+                        node,
+                        wait_for_listeners,
+                        wait_for_subscribers_s,
+                        stop,
+                        partial(clock.tell, before_ns),
+                    )
                 first_sent = start = time.monotonic() + settle_s
             if clock.wait(start + time_s, frame.recorded_ns, stop):
                 break
@@ -259,6 +290,11 @@ class _Clock:
         self._period_s = period_s
         self._last_ns: int | None = None
 
+    def tell(self, time_ns: int) -> None:
+        """Tell a time, nanoseconds, while it stands still."""
+        if self._tell is not None:
+            self._tell(time_ns)
+
     def wait(self, due: float, frame_ns: int, stop: threading.Event) -> bool:
         """Wait until a frame is due.
 
@@ -293,16 +329,49 @@ class _Clock:
         return max(0, frame_ns - round(left_s * 1e9))
 
 
-def _wait_for_subscription(publisher: Any, timeout_s: float, stop: threading.Event) -> None:
+def _wait_for_subscriptions(
+    publisher: Any,
+    node: Any,
+    listeners: Sequence[tuple[str, str]],
+    timeout_s: float,
+    stop: threading.Event,
+    meanwhile: Callable[[], None],
+) -> None:
+    from rclpy.exceptions import NameValidationException
+
+    def listens(name: str, topic: str) -> bool:
+        try:
+            found = node.get_subscriptions_info_by_topic(topic)
+        except (NameValidationException, ValueError) as error:  # expanding it gives the latter
+            raise _bad_topic(topic, error) from error
+        names = [f"{info.node_namespace.rstrip('/')}/{info.node_name}" for info in found]
+        return f"/{name.lstrip('/')}" in names
+
     deadline = time.monotonic() + timeout_s
-    while timeout_s > 0 and not publisher.get_subscription_count():
-        if time.monotonic() >= deadline:
-            raise AnomalyDetectorError(
+    while True:
+        missing = [
+            f"{name} did not subscribe to {topic} in {timeout_s:g} s: start it, with the same "
+            "ROS_DOMAIN_ID"
+            for name, topic in listeners
+            if not listens(name, topic)
+        ]
+        if not publisher.get_subscription_count():
+            missing.insert(
+                0,
                 f"nobody subscribed to {publisher.topic_name} in {timeout_s:g} s: start the node "
-                "first, with the same topic and ROS_DOMAIN_ID"
+                "first, with the same topic and ROS_DOMAIN_ID",
             )
-        if stop.wait(0.02):
+        if not missing:
             return
+        if time.monotonic() >= deadline:
+            raise AnomalyDetectorError("; ".join(missing))
+        meanwhile()
+        if stop.wait(POLL_S):
+            return
+
+
+def _bad_topic(topic: str, error: Exception) -> AnomalyDetectorError:
+    return AnomalyDetectorError(f"topic {topic!r} cannot be used: {as_one_line(error)}")
 
 
 def _wait_for_acknowledgement(publisher: Any) -> None:
@@ -314,8 +383,8 @@ def _wait_for_acknowledgement(publisher: Any) -> None:
 @contextmanager
 def _publishers(
     message_type: str, topic: str, reliable: bool, clock_hz: float | None, node: Any
-) -> Iterator[tuple[Any, _Clock]]:
-    """Make a publisher of images, and of time where that is asked for."""
+) -> Iterator[tuple[Any, Any, _Clock]]:
+    """Give the node, with a publisher of images, and of time where that is asked for."""
     # Fast DDS reads it when the first participant is made.
     os.environ.update(large_image_environment(os.environ))
     with tool_node("anomaly_player", "playing") if node is None else nullcontext(node) as node:
@@ -331,11 +400,10 @@ def _publishers(
             try:
                 publisher = node.create_publisher(kind, topic, qos)
             except NameValidationException as error:
-                reason = as_one_line(error)
-                raise AnomalyDetectorError(f"topic {topic!r} cannot be used: {reason}") from error
+                raise _bad_topic(topic, error) from error
             made.callback(node.destroy_publisher, publisher)
             if clock_hz is None:
-                yield publisher, _Clock(None, 0.0)
+                yield node, publisher, _Clock(None, 0.0)
                 return
             from rosgraph_msgs.msg import Clock
 
@@ -347,7 +415,7 @@ def _publishers(
                 message.clock.sec, message.clock.nanosec = divmod(time_ns, 1_000_000_000)
                 clock.publish(message)
 
-            yield publisher, _Clock(tell, 1.0 / clock_hz)
+            yield node, publisher, _Clock(tell, 1.0 / clock_hz)
 
 
 def _read_ahead(bag: Path, topic: str, loop: bool) -> Generator[PlayedFrame, None, None]:

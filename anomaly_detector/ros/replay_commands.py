@@ -1,6 +1,6 @@
 """The command lines that ``replay.launch.py`` runs beside the node.
 
-Only options that ``ros2 bag`` has had since Humble.
+Of ``ros2 bag``, only options that it has had since Humble.
 """
 
 from __future__ import annotations
@@ -14,25 +14,31 @@ from anomaly_detector.ros.result_publishers import TOPICS
 __all__ = ["play_command", "record_command", "recorded_topics", "report_command", "score_command"]
 
 _CLOCK_HZ = 100
-_ACKNOWLEDGE_MS = 5000
+_RECORDER = "/rosbag2_recorder"
 _PICTURES = frozenset({"~/anomaly_map", "~/overlay", "~/overlay/compressed"})
 
 
-def play_command(bag: Path, topic: str, *, rate: float, delay_s: float) -> list[str]:
+def play_command(bag: Path, topic: str, node: str, *, rate: float, timeout_s: float) -> list[str]:
     """Give the command that plays one topic of a bag, with its clock.
+
+    It begins when the node hears the player, and the recorder the node. ``ros2 bag play`` waits for
+    nobody, and how long processes take to find each other is not known: an announcement that gets
+    lost on a busy machine is repeated after three seconds.
 
     Args:
         bag: the bag.
         topic: the only topic to play.
+        node: the detector node's full name.
         rate: speed, as a factor.
-        delay_s: seconds between making the publisher and the first message.
+        timeout_s: longest time for them to find each other, seconds.
     """
-    command = ["ros2", "bag", "play", str(bag), "--clock", str(_CLOCK_HZ), "--rate", f"{rate:g}"]
-    # ros2 bag refuses a delay of zero.
-    command += ["--delay", f"{delay_s:g}"] if delay_s > 0.0 else []
-    command += ["--wait-for-all-acked", str(_ACKNOWLEDGE_MS), "--disable-keyboard-controls"]
-    # Last: it takes all that follows.
-    return [*command, "--topics", topic]
+    return [
+        sys.executable, "-m", "anomaly_detector", "play", str(bag), "--topic", topic,
+        "--rate", f"{rate:g}", "--clock", str(_CLOCK_HZ),
+        "--wait-for-subscribers", f"{timeout_s:g}",
+        "--wait-for-listener", node, topic,
+        "--wait-for-listener", _RECORDER, f"{node}/detection",
+    ]  # fmt: skip
 
 
 def recorded_topics(node: str, image_topic: str, *, images: bool) -> list[str]:
