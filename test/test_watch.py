@@ -84,6 +84,21 @@ def test_states() -> None:
     assert state.state(14.0) == "OK"
 
 
+def test_says_whether_the_node_or_its_images_are_missing() -> None:
+    state = WatchState()
+    assert "is the node active, and the camera running?" in state.trouble(0.0)
+    state.is_there = False
+    assert state.trouble(0.0) == "no such node: is it running, and with this ROS_DOMAIN_ID?"
+    state.others = ["/front/anomaly_detector", "/rear/anomaly_detector"]
+    assert "there is /front/anomaly_detector, /rear/anomaly_detector" in state.trouble(0.0)
+    state.is_there = True
+    assert "is the node active" in state.trouble(0.0)
+    state.add_detection(record(), 1.0)
+    assert state.trouble(4.0) == "no detection for 3.0 s: camera or node has stopped"
+    state.is_there = False
+    assert state.trouble(4.0) == "no detection for 3.0 s: the node has ended"
+
+
 def test_rate_follows_the_stream_and_falls_when_it_stops() -> None:
     state = WatchState()
     assert state.scored_hz(0.0) == 0.0
@@ -157,6 +172,17 @@ def test_diagnostics_with_other_keys_are_shown_as_far_as_they_go() -> None:
     assert "WAITING" in text
     assert "inactive" in text
     assert "received -, scored -" in text
+
+
+def test_what_the_node_does_not_know_is_left_out() -> None:
+    state = WatchState()
+    unknown = {"Expected rate (Hz)": "unknown", "Queueing delay p50 (ms)": "unknown"}
+    state.add_diagnostics("", DIAGNOSTICS | unknown | {"Frames dropped": "unknown"}, 1.0)
+    text = drawn(state, 1.0)
+    assert "unknown" not in text
+    assert "input 29.7 Hz, scored" in text
+    assert "p99 4.2 ms\n" in re.sub(" +\n", "\n", text)
+    assert "dropped -, failed 3" in text
 
 
 def test_graph_rises_above_the_threshold_line_for_anomalies_only() -> None:
@@ -283,6 +309,18 @@ def test_draws_in_a_terminal_and_gives_it_back(ending: str, encoding: str, colum
     # The alternate screen is entered and left; without colours.
     assert output.rindex("\x1b[?1049l") > output.index("\x1b[?1049h")
     assert not re.search(r"\x1b\[[0-9;]*(3[0-7]|38;|48;)[0-9;]*m", output)
+
+
+def test_names_the_nodes_there_are_when_the_one_watched_is_not(tmp_path: Path) -> None:
+    model = write_grey_difference_model(tmp_path / "grey.onnx")
+    with (
+        running_node("-r", "__ns:=/rear", model=model) as node,
+        running([*WATCH, "--node", "/front/anomaly_detector"]) as watch,
+    ):
+        node.wait_for_line("waiting for")
+        watch.wait_for_line("no such node; there is /rear/anomaly_detector: choose with --node")
+        watch.send_signal(signal.SIGTERM)
+        assert watch.wait() == 0
 
 
 def _take_terminal() -> None:

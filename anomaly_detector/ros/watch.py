@@ -26,6 +26,7 @@ __all__ = ["add_arguments", "run"]
 
 _REDRAW_S = 0.25
 _LINE_S = 1.0
+_LOOK_S = 1.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def _receiving(node: Any, state: WatchState, watched: str) -> Iterator[Callable[[float], None]]:
-    """Fill the state from the topics; gives the function that receives for some seconds."""
+    """Fill the state from topics and graph; gives the function that receives for some seconds."""
     from diagnostic_msgs.msg import DiagnosticArray
     from rclpy.exceptions import NameValidationException
     from rclpy.executors import SingleThreadedExecutor
@@ -109,15 +110,31 @@ def _receiving(node: Any, state: WatchState, watched: str) -> Iterator[Callable[
     executor = SingleThreadedExecutor(context=node.context)
     executor.add_node(node)
 
+    # Other nodes take a moment to be found: until then nothing is said of them.
+    next_look_s = time.monotonic() + _LOOK_S
+
     def receive(seconds: float) -> None:
+        nonlocal next_look_s
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             executor.spin_once(timeout_sec=left)
+        if end >= next_look_s:
+            next_look_s = end + _LOOK_S
+            state.is_there, state.others = _look(node, full_name)
 
     try:
         yield receive
     finally:
         executor.shutdown()
+
+
+def _look(node: Any, full_name: str) -> tuple[bool, list[str]]:
+    """Tell whether a node runs, and which other nodes are detectors."""
+    pairs = node.get_node_names_and_namespaces()
+    running = {f"{namespace.rstrip('/')}/{name}" for name, namespace in pairs}
+    topics = {topic for topic, _ in node.get_topic_names_and_types()}
+    detectors = {name for name in running if f"{name}/normalized_score" in topics}
+    return full_name in running, sorted(detectors - {full_name})
 
 
 def _can_draw() -> bool:

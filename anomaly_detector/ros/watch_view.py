@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,8 @@ _GRAPH_ROWS = 6
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
 _STALE_COLOR = (128, 128, 128)
 _UNKNOWN = "-"
+# What the node's diagnostics have for it.
+_UNKNOWN_VALUE = "unknown"
 
 
 @dataclass
@@ -51,6 +53,8 @@ class WatchState:
         diagnostics: key to value of the node's newest status.
         diagnostics_message: of that status.
         diagnostics_s: when it came.
+        is_there: whether a node of this name runs; None when that is not known.
+        others: full names of the detectors that run, but for this one.
     """
 
     window_s: float = 60.0
@@ -59,6 +63,8 @@ class WatchState:
     diagnostics: Mapping[str, str] = field(default_factory=dict)
     diagnostics_message: str = ""
     diagnostics_s: float = -math.inf
+    is_there: bool | None = None
+    others: Sequence[str] = ()
     _history: deque[tuple[float, float, str]] = field(default_factory=deque)
     _alarm: _Alarm | None = None
 
@@ -110,18 +116,24 @@ class WatchState:
 
     def trouble(self, now_s: float) -> str:
         """Say what is wrong with the flow of messages; empty when nothing is."""
+        if self.detection is None and self.is_there is False:
+            if self.others:
+                return f"no such node; there is {', '.join(self.others)}: choose with --node"
+            return "no such node: is it running, and with this ROS_DOMAIN_ID?"
         if self.detection is None:
             return "no detection yet: is the node active, and the camera running?"
         silence = now_s - self.detection_s
         if silence > STALE_S:
-            return f"no detection for {silence:.1f} s: the camera or the node has stopped"
+            who = "the node has ended" if self.is_there is False else "camera or node has stopped"
+            return f"no detection for {silence:.1f} s: {who}"
         return ""
 
     def value(self, key: str, now_s: float) -> str:
-        """Give a value of the diagnostics; ``-`` when it is missing or old."""
+        """Give a value of the diagnostics; ``-`` when it is missing, unknown or old."""
         if now_s - self.diagnostics_s > _DIAGNOSTICS_STALE_S:
             return _UNKNOWN
-        return self.diagnostics.get(key, "") or _UNKNOWN
+        text = self.diagnostics.get(key, "")
+        return _UNKNOWN if text in ("", _UNKNOWN_VALUE) else text
 
     def event(self, now_s: float) -> str:
         """Describe the newest alarm seen since the start."""
@@ -230,14 +242,16 @@ def _rows(state: WatchState, now_s: float) -> list[tuple[str, str]]:
     latency = [] if detection is None else [f"network {detection.inference_ms:.1f} ms"]
     rows = []
     if known:
-        rates.insert(
-            0, f"input {value('Input rate (Hz)')} Hz of {value('Expected rate (Hz)')} Hz expected"
-        )
-        latency += [
+        expected = value("Expected rate (Hz)")
+        of_expected = "" if expected == _UNKNOWN else f" of {expected} Hz expected"
+        rates.insert(0, f"input {value('Input rate (Hz)')} Hz{of_expected}")
+        latency.append(
             f"processing p50 {value('Processing time p50 (ms)')} ms, p99 "
-            f"{value('Processing time p99 (ms)')} ms",
-            f"queueing p50 {value('Queueing delay p50 (ms)')} ms",
-        ]
+            f"{value('Processing time p99 (ms)')} ms"
+        )
+        # Not known without stamps, or where the camera's clock is not the robot's.
+        queueing = value("Queueing delay p50 (ms)")
+        latency += [] if queueing == _UNKNOWN else [f"queueing p50 {queueing} ms"]
         rows.append(
             (
                 "frames",
