@@ -1,16 +1,30 @@
 """One HTML page that loads nothing from anywhere, for hosts without a template engine.
 
-The functions give pieces of HTML with every text escaped; :func:`page` puts pieces together.
-Pictures become ``data:`` URIs, and the page's own content security policy forbids all else.
+The functions give pieces of HTML with every text escaped; :func:`page` puts pieces together. Where
+a text is taken, so is a :class:`Html`, such as a link, which is left as it is. Pictures become
+``data:`` URIs, and the page's own content security policy forbids all else.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from html import escape
+from urllib.parse import quote
 
-__all__ = ["card", "gallery", "key_figures", "page", "paragraph", "picture", "section", "table"]
+__all__ = [
+    "Html",
+    "card",
+    "curve",
+    "file_link",
+    "gallery",
+    "key_figures",
+    "page",
+    "paragraph",
+    "picture",
+    "section",
+    "table",
+]
 
 _STYLE = """
 :root { --ink: #1d2939; --muted: #667085; --line: #e4e7ec; --soft: #f7f8fa; --bad: #d55e00; }
@@ -35,6 +49,15 @@ table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabula
 th, td { padding: 5px 18px 5px 0; border-bottom: 1px solid var(--line); text-align: right; }
 th { color: var(--muted); font-weight: 600; font-size: 13px; vertical-align: bottom; }
 th.text, td.text { text-align: left; overflow-wrap: anywhere; }
+tr.bad td:first-child { box-shadow: inset 4px 0 var(--bad); padding-left: 12px; }
+.detailed th, .detailed td { white-space: nowrap; }
+.detailed td:first-child { min-width: 13em; white-space: normal; }
+.detailed td:last-child { min-width: 238px; white-space: normal; }
+a { color: #0b57d0; }
+td svg { display: block; width: 220px; height: 34px; }
+svg .limit { stroke: var(--bad); stroke-dasharray: 4 3; }
+svg .values { fill: none; stroke: var(--ink); stroke-width: 1.5; }
+svg path, svg polyline { vector-effect: non-scaling-stroke; }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(310px, 1fr));
   gap: 16px; }
 .card { border: 1px solid var(--line); border-radius: 8px; padding: 8px; font-size: 13.5px; }
@@ -45,6 +68,13 @@ th.text, td.text { text-align: left; overflow-wrap: anywhere; }
 
 
 _BAD = " bad"
+_BAD_ROW = ' class="bad"'
+
+
+class Html(str):
+    """A piece of HTML that may stand where a text is taken."""
+
+    __slots__ = ()
 
 
 def page(title: str, subtitle: str, *pieces: str) -> str:
@@ -71,10 +101,40 @@ def section(title: str, *pieces: str) -> str:
     return "\n".join([f"<section>\n<h2>{escape(title)}</h2>", *pieces, "</section>"])
 
 
-def paragraph(text: str, *, note: bool = False) -> str:
-    """Give a paragraph; a note is smaller and grey."""
+def paragraph(*texts: str, note: bool = False) -> str:
+    """Give a paragraph of texts, one after the other; a note is smaller and grey."""
     kind = ' class="note"' if note else ""
-    return f"<p{kind}>{escape(text)}</p>"
+    return f"<p{kind}>{''.join(map(_html, texts))}</p>"
+
+
+def file_link(name: str, text: str) -> Html:
+    """Give a link to a file beside the page.
+
+    Args:
+        name: of the file, as it is.
+        text: what to click on.
+    """
+    # "./" so that what is before a colon in the name is no scheme.
+    return Html(f'<a href="./{quote(name)}">{escape(text)}</a>')
+
+
+def curve(values: Sequence[float], limit: float, alt: str) -> Html:
+    """Give a small curve for a cell of a table.
+
+    Args:
+        values: at least one, from 0 (bottom) to 1 (top).
+        limit: height of a dashed line.
+        alt: what it shows, for readers who cannot see it.
+    """
+    # One value is drawn as a level line.
+    drawn = values if len(values) > 1 else [*values, *values]
+    points = " ".join(f"{index},{100 - 100 * value:.0f}" for index, value in enumerate(drawn))
+    width, height = len(drawn) - 1, 100 - 100 * limit
+    return Html(
+        f'<svg viewBox="0 -4 {width} 108" preserveAspectRatio="none" role="img" '
+        f'aria-label="{escape(alt)}"><path class="limit" d="M0 {height:.0f}H{width}"/>'
+        f'<polyline class="values" points="{points}"/></svg>'
+    )
 
 
 def key_figures(figures: Sequence[tuple[str, str, str, bool]]) -> str:
@@ -87,7 +147,14 @@ def key_figures(figures: Sequence[tuple[str, str, str, bool]]) -> str:
     return '<div class="keys">' + "".join(boxes) + "</div>"
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int = 1) -> str:
+def table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    text_columns: int = 1,
+    last_is_text: bool = False,
+    bad_rows: Collection[int] = (),
+) -> str:
     """Give a table.
 
     Args:
@@ -95,6 +162,9 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns
         rows: as many cells each.
         text_columns: number of leading columns that hold words; the others hold numbers and are
             aligned right.
+        last_is_text: the last column holds words, too, or curves; then a table that is too wide
+            for the window is scrolled, and only the first and the last column break lines.
+        bad_rows: indices of rows to mark.
 
     Raises:
         ValueError: a row has not as many cells as the header.
@@ -104,15 +174,23 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns
             raise ValueError(f"row {row} for columns {columns}")
 
     def cells(kind: str, texts: Sequence[str]) -> str:
-        classes = [' class="text"' if index < text_columns else "" for index in range(len(texts))]
+        last = len(texts) - 1 if last_is_text else len(texts)
+        classes = [
+            ' class="text"' if index < text_columns or index >= last else ""
+            for index in range(len(texts))
+        ]
         return "".join(
-            f"<{kind}{aligned}>{escape(text)}</{kind}>"
+            f"<{kind}{aligned}>{_html(text)}</{kind}>"
             for aligned, text in zip(classes, texts, strict=True)
         )
 
-    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    body = "".join(
+        f"<tr{_BAD_ROW * (index in bad_rows)}>{cells('td', row)}</tr>"
+        for index, row in enumerate(rows)
+    )
     head = f"<thead><tr>{cells('th', columns)}</tr></thead>"
-    return f'<div class="scroll"><table>{head}<tbody>{body}</tbody></table></div>'
+    kind = ' class="detailed"' if last_is_text else ""
+    return f'<div class="scroll"><table{kind}>{head}<tbody>{body}</tbody></table></div>'
 
 
 def picture(data: bytes, kind: str, alt: str, caption: str = "") -> str:
@@ -138,6 +216,10 @@ def card(data: bytes, kind: str, title: str, text: str) -> str:
 def gallery(cards: Sequence[str]) -> str:
     """Give cards in a grid."""
     return '<div class="gallery">' + "".join(cards) + "</div>"
+
+
+def _html(text: str) -> str:
+    return text if isinstance(text, Html) else escape(text)
 
 
 def _image(data: bytes, kind: str, alt: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from model_files import write_grey_difference_model
 from numpy.typing import NDArray
 
 from training.bags import StampedImage, write_image_bag
@@ -54,6 +55,15 @@ def write_bag(path: Path, frames: list[NDArray[np.uint8]], **options: object) ->
     stamped = (StampedImage(START_NS + i * PERIOD_NS, frame) for i, frame in enumerate(frames))
     write_image_bag(path, stamped, **options)  # type: ignore[arg-type]
     return path
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A detector of grey difference with a threshold of 1000, which no test changes.
+
+    Modules that want another one have a fixture of this name of their own.
+    """
+    return write_grey_difference_model(tmp_path_factory.mktemp("model") / "grey.onnx")
 
 
 def skip_without_keras() -> None:

@@ -85,9 +85,10 @@ class NotedBatches(Detector):
 
 
 @pytest.mark.parametrize(("batch_size", "runs"), [(1, 37), (5, 8), (64, 1)])
-def test_all_batches_have_the_size_asked_for(tmp_path: Path, batch_size: int, runs: int) -> None:
+def test_all_batches_have_the_size_asked_for(
+    model: Path, tmp_path: Path, batch_size: int, runs: int
+) -> None:
     """Frames alone are the node's; a batch that is filled up gives each frame the same shape."""
-    model = write_grey_difference_model(tmp_path / "grey.onnx")
     folder = write_images(tmp_path / "drive", FRAMES)
     expected = [result.score for _, result in score_frames(Detector(model), open_source(folder))]
     detector = NotedBatches(model)
@@ -142,9 +143,8 @@ def test_a_failing_model_is_an_error_from_any_thread(tmp_path: Path) -> None:
     [(["--workers", "0"], "workers is 0"), (["--batch-size", "-1"], "batch size is -1")],
 )
 def test_wrong_numbers_leave_no_output(
-    tmp_path: Path, options: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+    model: Path, tmp_path: Path, options: list[str], reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = write_grey_difference_model(tmp_path / "grey.onnx")
     folder = write_images(tmp_path / "drive", FRAMES[:3])
     for output in (["--output", "scores.csv"], ["--output-dir", "out"]):
         output[1] = str(tmp_path / output[1])

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ros_harness
-from model_files import write_grey_difference_model
 
 from anomaly_detector import cli
 from anomaly_detector.camera_picture import BENCHMARK_ENCODINGS, camera_frame, parse_size
@@ -26,11 +25,6 @@ ROWS = {
     "floor: read the bytes",
     "floor: bare network",
 }
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_grey_difference_model(tmp_path_factory.mktemp("model") / "grey.onnx")
 
 
 def benchmark(model: Path, *options: str) -> int:

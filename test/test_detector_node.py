@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
-from model_files import write_grey_difference_model
 from rclpy.logging import LoggingSeverity
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy
 from ros_harness import (
@@ -30,11 +29,6 @@ from anomaly_detector.image import decode_compressed, decode_image
 from anomaly_detector.ros.detection_message import read_detection, stamp_to_ns
 
 READY = "waiting for"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_grey_difference_model(tmp_path_factory.mktemp("model") / "grey.onnx")
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import cv2
 import numpy as np
@@ -98,6 +99,9 @@ def test_many_give_the_same_tables_as_each_alone(
     page = (out / "report.html").read_text()
     assert page.count("<polyline") == 4
     assert "src=" not in page
+    links = [unquote(link) for link in re.findall(r'<a href="([^"]*)"', page)]
+    assert {f"./{row['name']}.scores.csv" for row in rows} < set(links)
+    assert all((out / link).is_file() for link in links)
 
 
 def test_processes_give_the_same_as_one(tmp_path: Path, model: Path, drives: list[Path]) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import ros_harness
-from model_files import write_grey_difference_model
 from ros_harness import ros_client, running, running_node
 
 from anomaly_detector.frame_statistics import FrameStatistics, StatisticsReport
@@ -93,10 +92,9 @@ CAMERA = [
 
 @pytest.mark.parametrize("has_profile", [False, True])
 def test_node_names_the_profile_when_a_camera_sends_without_it(
-    tmp_path: Path, has_profile: bool
+    model: Path, tmp_path: Path, has_profile: bool
 ) -> None:
     assert ros_harness.DOMAIN_ID  # inherited by the processes
-    model = write_grey_difference_model(tmp_path / "grey.onnx")
     environment = dict(os.environ)
     camera_environment = (
         large_image_environment(environment)

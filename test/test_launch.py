@@ -15,7 +15,6 @@ pytest.importorskip("launch_ros", reason="needs launch_ros, which comes with ROS
 
 from launch_harness import launch_environment, launched, load
 from lifecycle_msgs.msg import Transition
-from model_files import write_grey_difference_model
 from ros_harness import (
     ROOT,
     Process,
@@ -47,11 +46,6 @@ ACTIVE = "active, waiting for"
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return launch_environment(tmp_path_factory.mktemp("launch"))
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_grey_difference_model(tmp_path_factory.mktemp("model") / "grey.onnx")
 
 
 def test_every_launch_file_is_tested() -> None:

@@ -20,7 +20,6 @@ import pytest
 pytest.importorskip("launch_ros", reason="needs launch_ros, which comes with ROS 2 and not by pip")
 
 from launch_harness import launch_environment, launched
-from model_files import write_grey_difference_model
 from ros_harness import noise, ros_client, write_image_bag
 from rosbags.highlevel import AnyReader
 
@@ -93,11 +92,6 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         script.chmod(0o755)
         environment["PATH"] = f"{script.parent}{os.pathsep}{environment['PATH']}"
     return environment
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_grey_difference_model(tmp_path_factory.mktemp("model") / "grey.onnx")
 
 
 def test_replay_answers_each_frame_records_scores_offline_and_ends(

@@ -8,17 +8,11 @@ from typing import Any
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
-from model_files import write_grey_difference_model
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from ros_harness import RosClient, image_message, noise, ros_client, running_node
 from sensor_msgs.msg import Image
 from std_msgs.msg import Float32
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_grey_difference_model(tmp_path_factory.mktemp("model") / "grey.onnx")
 
 
 @pytest.fixture(scope="module")

@@ -7,15 +7,13 @@ from pathlib import Path
 
 import pytest
 import ros_harness
-from model_files import write_grey_difference_model
 
 from benchmarks.node_fuzz import fuzz, miscounted
 
 
 @pytest.mark.parametrize("transport", ["raw", "compressed"])
-def test_malformed_images_are_counted_and_good_ones_scored(transport: str, tmp_path: Path) -> None:
+def test_malformed_images_are_counted_and_good_ones_scored(transport: str, model: Path) -> None:
     assert ros_harness.DOMAIN_ID  # set for every process of this test
-    model = write_grey_difference_model(tmp_path / "grey.onnx")
     result = fuzz(transport, bad=300, good=30, model=model, seed=1, progress=False)
     assert result.alive
     assert result.right == result.good == 30

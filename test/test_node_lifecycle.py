@@ -39,11 +39,6 @@ PATHS = {
 }
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_grey_difference_model(tmp_path_factory.mktemp("model") / "grey.onnx")
-
-
 def picture() -> Any:
     return image_message(noise(1), "rgb8")
 

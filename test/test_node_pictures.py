@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import pytest
 from lifecycle_msgs.msg import Transition
-from model_files import write_grey_difference_model
 from numpy.typing import NDArray
 from ros_harness import (
     RosClient,
@@ -29,11 +28,6 @@ from anomaly_detector.image import decode_image
 from anomaly_detector.ros.detection_message import read_detection
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_grey_difference_model(tmp_path_factory.mktemp("model") / "grey.onnx")
 
 
 @pytest.fixture(scope="module")

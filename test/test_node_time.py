@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from model_files import write_grey_difference_model
 from ros_harness import RosClient, image_message, ros_client, running_node
 from rosgraph_msgs.msg import Clock
 
@@ -19,11 +18,6 @@ from anomaly_detector.ros.event_message import read_event
 BLACK = np.zeros((64, 64, 3), np.uint8)  # score 16384
 GREY = np.full((64, 64, 3), 128, np.uint8)  # score 0
 START_S = 1_000
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_grey_difference_model(tmp_path_factory.mktemp("model") / "grey.onnx")
 
 
 def message_at(picture: Any, sec: int, nanosec: int = 0) -> Any:

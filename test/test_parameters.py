@@ -12,7 +12,6 @@ import pytest
 import rclpy
 import ros_harness
 import yaml
-from model_files import write_grey_difference_model
 from rclpy.context import Context
 from rclpy.parameter import Parameter
 
@@ -175,9 +174,8 @@ def test_alarm_mode_off_needs_no_quotes(context: Any, value: str) -> None:
     ],
 )
 def test_bad_value_is_refused_with_name_value_and_remedy(
-    context: Any, tmp_path: Path, parameter: str, value: str, reason: str
+    context: Any, model: Path, parameter: str, value: str, reason: str
 ) -> None:
-    model = write_grey_difference_model(tmp_path / "grey.onnx")
     arguments = ["--ros-args", "-p", f"model:={model}", "-p", f"{parameter}:={value}"]
     pattern = ".*".join(re.escape(part) for part in reason.split(".*"))
     told = refusal(context, arguments)

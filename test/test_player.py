@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import rclpy
-from model_files import write_grey_difference_model
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
@@ -121,8 +120,7 @@ def test_recorded_bytes_are_published_unchanged(tmp_path: Path, storage: Storage
     assert result.topic == TOPIC
 
 
-def test_every_played_frame_is_answered_by_the_node(tmp_path: Path) -> None:
-    model = write_grey_difference_model(tmp_path / "grey.onnx")
+def test_every_played_frame_is_answered_by_the_node(model: Path, tmp_path: Path) -> None:
     # Reliable, and no more frames than the player's history holds: none may be missing, however
     # busy the machine is.
     pictures = PICTURES[:10]

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from model_files import write_grey_difference_model
 from ros_harness import RosClient, noise, ros_client, running_node, write_image_bag
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
@@ -103,9 +102,10 @@ def test_clock_jumps_back_once_with_each_start_of_a_looped_bag(tmp_path: Path) -
         assert times[index + 1] <= stamps[0]
 
 
-def test_looped_bag_in_simulated_time_gives_the_same_alarms_in_each_pass(tmp_path: Path) -> None:
+def test_looped_bag_in_simulated_time_gives_the_same_alarms_in_each_pass(
+    model: Path, tmp_path: Path
+) -> None:
     """Decided in seconds; the alarm is on at the end of the bag and must not last into the next."""
-    model = write_grey_difference_model(tmp_path / "grey.onnx")
     pictures = [GREY] * 4 + [BLACK] * 8
     stamps = write_image_bag(tmp_path / "bag", pictures, hz=20.0, topics=[TOPIC])
     qos = f"qos_overrides.{TOPIC}.subscription"

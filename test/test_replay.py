@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 from conftest import write_bag
 from mcap.reader import make_reader
-from model_files import write_grey_difference_model
 from numpy.typing import NDArray
 from rclpy.serialization import deserialize_message
 from ros_harness import ROOT, noise, running
@@ -38,11 +37,6 @@ COMMAND = [sys.executable, "-m", "anomaly_detector", "replay"]
 def pictures() -> list[NDArray[np.uint8]]:
     """Scores of all kinds, with one alarm that is on when the drive ends."""
     return [GREY, *(noise(seed) for seed in range(12)), GREY, BLACK, BLACK, BLACK]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_grey_difference_model(tmp_path_factory.mktemp("model") / "grey.onnx")
 
 
 DECISIONS = {"raw": [], "compressed": ["--decision", "seconds", "--immediate-level", "1.0"]}

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from model_files import write_grey_difference_model
 from rich.console import Console
 from ros_harness import DEADLINE_S, ROOT, image_message, noise, ros_client, running, running_node
 
@@ -226,8 +225,7 @@ def test_line_says_state_score_and_rates() -> None:
     assert "\n" not in line
 
 
-def test_watches_a_real_node(tmp_path: Path) -> None:
-    model = write_grey_difference_model(tmp_path / "grey.onnx")
+def test_watches_a_real_node(model: Path) -> None:
     with (
         running_node(model=model) as node,
         ros_client() as client,

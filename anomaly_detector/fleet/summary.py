@@ -6,11 +6,10 @@ import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from html import escape
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
+from anomaly_detector import html_page as html
 from anomaly_detector.files import atomic_path
 from anomaly_detector.fleet.results import ResultFolder, SourceResult
 
@@ -21,16 +20,6 @@ _COLUMNS = tuple(item.name for item in fields(SourceResult))
 _HEADS = ("recording", "status", "frames", "flagged", "alarms", "unreadable", "duration", "peak")
 
 _COUNTS = ("frames", "flagged", "alarms", "unreadable")
-
-_STYLE = """
-:root { color-scheme: light dark; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; width: 100%; }
-th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #8884; }
-th:first-child, td:first-child, th:nth-child(2), td:nth-child(2) { text-align: left; }
-.alarm { background: #e6001a22; } .failed { background: #8883; }
-svg { display: block; width: 100%; height: 2rem; } dt { font-weight: 600; }
-"""
 
 _BINS = 240
 
@@ -43,7 +32,7 @@ def write_summaries(
     Args:
         folder: the job's folder.
         results: one of each recording, in the job's order.
-        job: what else is to be told: model, threshold, options.
+        job: what else is to be told: ``model``, ``threshold``, options.
 
     Raises:
         AnomalyDetectorError: the folder cannot be written to.
@@ -96,51 +85,74 @@ def _cells(result: SourceResult) -> tuple[str, ...]:
 def _page(folder: ResultFolder, results: Sequence[SourceResult], job: Mapping[str, Any]) -> str:
     """Give one HTML page that loads nothing from anywhere."""
     totals = _totals(results)
-    facts = "".join(
-        f"<dt>{escape(str(name))}</dt><dd>{escape(str(value))}</dd>"
-        for name, value in {**totals, **job}.items()
-    )
-    heads = "".join(f"<th>{escape(head)}</th>" for head in _HEADS)
-    rows = "".join(_row(folder, result) for result in results)
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        '<meta name="viewport" content="width=device-width">'
-        f"<title>Anomaly scores of {len(results)} recordings</title><style>{_STYLE}</style>"
-        f"<h1>Anomaly scores of {len(results)} recordings</h1><table><thead><tr>{heads}</tr>"
-        f"</thead><tbody>{rows}</tbody></table>"
-        "<p>The curve below a recording is the highest normalized score of each stretch of it, "
-        f"from 0 to 1; the line is the threshold, 0.5.</p><dl>{facts}</dl></html>\n"
+    count, failed, unreadable = totals["recordings"], totals["failed"], totals["unreadable"]
+    names = ("summary.csv", "summary.json")
+    return html.page(
+        f"Anomaly scores of {count} recording{'s' if count != 1 else ''}",
+        f"Model {job['model']}, threshold {job['threshold']:.6g}",
+        html.key_figures(
+            [
+                ("recordings scored", str(count - failed), f"{failed} failed", not failed),
+                (
+                    "frames scored",
+                    str(totals["frames"]),
+                    f"{unreadable} unreadable",
+                    not unreadable,
+                ),
+                ("frames flagged", str(totals["flagged"]), "score at or above the threshold", True),
+                ("alarms", str(totals["alarms"]), "decision over time", True),
+            ]
+        ),
+        html.section(
+            "Recordings",
+            html.table(
+                [*_HEADS, "score over time"],
+                [_row(folder, result) for result in results],
+                text_columns=2,
+                last_is_text=True,
+                bad_rows=[index for index, r in enumerate(results) if r.status == "failed"],
+            ),
+            html.paragraph(
+                "A name leads to the scores of each frame, a number of alarms to these. The curve "
+                "is the highest normalized score of each stretch, from 0 to 1; the dashed line is "
+                "the threshold, 0.5. The same as a table: ",
+                html.file_link(names[0], names[0]),
+                "; with all options: ",
+                html.file_link(names[1], names[1]),
+                ".",
+                note=True,
+            ),
+        ),
+        html.section(
+            "Settings",
+            html.table(
+                ["what", "value"],
+                [
+                    (name.replace("_", " "), "not given" if value is None else str(value))
+                    for name, value in job.items()
+                ],
+                text_columns=2,
+            ),
+        ),
     )
 
 
-def _row(folder: ResultFolder, result: SourceResult) -> str:
-    kind = "failed" if result.status == "failed" else "alarm" if result.alarms else ""
-    cells = [escape(cell) for cell in _cells(result)]
-    if result.status == "scored":
-        table = folder.scores(result.name)
-        cells[0] = f'<a href="{quote(table.name)}">{cells[0]}</a>'
-        detail = _curve(table)
-    else:
-        detail = escape(result.error)
-    line = "".join(f"<td>{cell}</td>" for cell in cells)
-    return (
-        f'<tr class="{kind}">{line}</tr>'
-        f'<tr class="{kind}"><td colspan="{len(cells)}">{detail}</td></tr>'
-    )
+def _row(folder: ResultFolder, result: SourceResult) -> list[str]:
+    cells = dict(zip(_HEADS, _cells(result), strict=True))
+    if result.status != "scored":
+        return [*cells.values(), result.error]
+    scores = folder.scores(result.name)
+    cells["recording"] = html.file_link(scores.name, result.name)
+    if result.alarms:
+        cells["alarms"] = html.file_link(folder.events(result.name).name, cells["alarms"])
+    return [*cells.values(), _curve(scores)]
 
 
 def _curve(table: Path) -> str:
     with table.open(newline="", encoding="utf-8") as file:
         scores = [float(row["normalized_score"]) for row in csv.DictReader(file)]
-    size = max(1, -(-len(scores) // _BINS))
+    if not scores:
+        return ""
+    size = -(-len(scores) // _BINS)
     peaks = [max(scores[start : start + size]) for start in range(0, len(scores), size)]
-    points = " ".join(f"{index},{100 - 100 * peak:.0f}" for index, peak in enumerate(peaks))
-    return (
-        f'<svg viewBox="0 0 {max(1, len(peaks) - 1)} 100" preserveAspectRatio="none" '
-        'role="img" aria-label="normalized score over time">'
-        '<path d="M0 50H9999" stroke="#e6001a" vector-effect="non-scaling-stroke"/>'
-        f'<polyline points="{points}" fill="none" stroke="currentColor" '
-        'vector-effect="non-scaling-stroke"/></svg>'
-    )
+    return html.curve(peaks, 0.5, f"normalized score over time, at most {max(peaks):.2f}")
