@@ -309,8 +309,7 @@ def test_draws_in_a_terminal_and_gives_it_back(ending: str, encoding: str, colum
     assert not re.search(r"\x1b\[[0-9;]*(3[0-7]|38;|48;)[0-9;]*m", output)
 
 
-def test_names_the_nodes_there_are_when_the_one_watched_is_not(tmp_path: Path) -> None:
-    model = write_grey_difference_model(tmp_path / "grey.onnx")
+def test_names_the_nodes_there_are_when_the_one_watched_is_not(model: Path) -> None:
     with (
         running_node("-r", "__ns:=/rear", model=model) as node,
         running([*WATCH, "--node", "/front/anomaly_detector"]) as watch,
