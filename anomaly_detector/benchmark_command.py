@@ -146,19 +146,13 @@ def _measure_node(
 ) -> dict[str, Any]:
     from anomaly_detector.ros.node_benchmark import measure_node_cost, measure_start_up
 
-    try:
-        return {
-            "cost": measure_node_cost(model, frames=arguments.frames, **frame),
-            "start_up": measure_start_up(model),
-            "live": measure_live(
-                model, hz=arguments.hz, seconds=arguments.seconds, progress=True, **frame
-            ),
-        }
-    except ImportError as error:
-        raise AnomalyDetectorError(
-            f"'benchmark --ros' needs ROS 2 ({error}): source its setup.bash, or "
-            "pip install 'anomaly_detector[ros]'"
-        ) from error
+    return {
+        "cost": measure_node_cost(model, frames=arguments.frames, **frame),
+        "start_up": measure_start_up(model),
+        "live": measure_live(
+            model, hz=arguments.hz, seconds=arguments.seconds, progress=True, **frame
+        ),
+    }
 
 
 def _follow(model: Path, frame: dict[str, Any]) -> LiveResult | None:

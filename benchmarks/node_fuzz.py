@@ -29,9 +29,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
@@ -42,7 +40,8 @@ from anomaly_detector.encodings import ImageScaling
 from anomaly_detector.image import decode_compressed, decode_image
 from anomaly_detector.resources import resolve_model
 from anomaly_detector.ros.detection_message import read_detection
-from anomaly_detector.ros.live_benchmark import domain_id, process_usage, running_node
+from anomaly_detector.ros.live_benchmark import process_usage, running_node
+from anomaly_detector.ros.tool_node import domain_id, tool_node
 
 Random = np.random.Generator
 
@@ -279,19 +278,16 @@ class Result:
 class Client:
     """Sends to one node and collects its answers."""
 
-    def __init__(self, message_type: Any, topic: str) -> None:
+    def __init__(self, node: Any, message_type: Any, topic: str) -> None:
         self.answers: dict[int, list[float]] = {}
         self.values: dict[str, str] = {}
-        self._context = Context()
-        rclpy.init(args=[], context=self._context)
-        self.node = rclpy.create_node("fuzzer", context=self._context, use_global_arguments=False)
-        self.publisher = self.node.create_publisher(message_type, topic, QoSProfile(depth=DEPTH))
-        self.node.create_subscription(
+        self.publisher = node.create_publisher(message_type, topic, QoSProfile(depth=DEPTH))
+        node.create_subscription(
             DiagnosticArray, "/anomaly_detector/detection", self._on_detection, DEPTH
         )
-        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self.node)
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        self._executor = SingleThreadedExecutor(context=node.context)
+        self._executor.add_node(node)
 
     def _on_detection(self, message: Any) -> None:
         record = read_detection(message)
@@ -313,10 +309,8 @@ class Client:
         self.wait(lambda: stamp in self.answers, "the answer to a good frame")
 
     def close(self) -> None:
-        """Leave the graph."""
+        """Receive no more."""
         self._executor.shutdown()
-        self.node.destroy_node()
-        self._context.shutdown()
 
 
 def fuzz(transport: str, bad: int, good: int, model: Path, seed: int, progress: bool) -> Result:
@@ -339,7 +333,8 @@ def fuzz(transport: str, bad: int, good: int, model: Path, seed: int, progress: 
     reasons: Counter[frozenset[str]] = Counter()
     with ExitStack() as stack:
         node = stack.enter_context(running_node(arguments))
-        client = Client(Image if raw else CompressedImage, topic)
+        own = stack.enter_context(tool_node("fuzzer", "fuzzing"))
+        client = Client(own, Image if raw else CompressedImage, topic)
         stack.callback(client.close)
         client.wait(lambda: client.values.get("State") == "active", "an active node")
         client.wait(lambda: client.publisher.get_subscription_count() > 0, "its subscription")

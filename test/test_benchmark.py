@@ -117,7 +117,7 @@ def test_without_ros_installed_the_node_is_an_error_in_one_line(model: Path) -> 
         timeout=ros_harness.DEADLINE_S,
     )
     assert result.returncode == 1
-    assert result.stderr.startswith("error: 'benchmark --ros' needs ROS 2")
+    assert result.stderr.startswith("error: a live benchmark needs ROS 2")
     assert result.stderr.count("\n") == 1
 
 

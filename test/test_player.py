@@ -35,8 +35,7 @@ from sensor_msgs.msg import Image
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.image import Pixels
-from anomaly_detector.ros.collector import CollectedDetection, DetectionCollector
-from anomaly_detector.ros.detection_message import stamp_to_ns
+from anomaly_detector.ros.detection_message import DetectionRecord, read_detection, stamp_to_ns
 from anomaly_detector.ros.player import play
 
 PICTURES = [noise(seed) for seed in range(30)]
@@ -127,7 +126,6 @@ def test_every_played_frame_is_answered_by_the_node(model: Path, tmp_path: Path)
     stamps = write_image_bag(tmp_path / "bag", pictures, topics=[TOPIC])
     qos = f"qos_overrides.{TOPIC}.subscription"
     with (
-        DetectionCollector() as collector,
         running_node(
             *("-r", f"image:={TOPIC}"),
             *("-p", f"{qos}.reliability:=reliable", "-p", f"{qos}.depth:=100"),
@@ -135,15 +133,15 @@ def test_every_played_frame_is_answered_by_the_node(model: Path, tmp_path: Path)
         ),
         ros_client(image_topic=TOPIC) as client,
     ):
-        # Until the collector hears the node. Answers to these frames come before the others.
-        probe = client.stamp(image_message(noise(99), "rgb8"))
-        client.publish_until(probe, lambda: bool(collector.detections()), "the collector's first")
+        # Until the client hears the node. Answers to these frames come before the others.
+        client.ask(client.stamp(image_message(noise(99), "rgb8")))
         client.node.destroy_publisher(client.publisher)
         with running([*RUN, str(tmp_path / "bag"), "--hz", "30"]) as player:
             assert player.wait() == 0, player.output
 
-        def played() -> list[CollectedDetection]:
-            return [d for d in collector.detections() if d.stamp_ns in stamps]
+        def played() -> list[DetectionRecord]:
+            answers = map(read_detection, client.detections)
+            return [answer for answer in answers if answer.stamp_ns in stamps]
 
         client.spin_until(lambda: len(played()) >= len(stamps), "the last answer")
         detections = played()

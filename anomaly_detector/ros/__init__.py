@@ -1,4 +1,4 @@
-"""The ROS side: nodes, players and collectors that translate messages for the core.
+"""The ROS side: nodes, players and recorders that translate messages for the core.
 
 This is the only subpackage that imports rclpy or ROS messages; everything else runs without ROS.
 :mod:`~anomaly_detector.ros.parameters` and :mod:`~anomaly_detector.ros.dds` can be imported without

@@ -1,4 +1,4 @@
-"""The layout of the ``~/detection`` message: written by the node, read by the collector.
+"""The layout of the ``~/detection`` message: written by the node, read by its listeners.
 
 It is a ``diagnostic_msgs/DiagnosticArray`` because that is the standard message that carries a
 stamp, a level, words and named values; rqt and rosbag tools show it as it is.

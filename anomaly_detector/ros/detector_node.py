@@ -67,6 +67,7 @@ from anomaly_detector.ros.silence import (
     explain_unheard,
     type_name,
 )
+from anomaly_detector.ros.tool_node import check_domain_id
 from anomaly_detector.tensorrt import BuildEvent
 
 __all__ = ["NODE_NAME", "DetectorNode", "main", "spin"]
@@ -535,6 +536,7 @@ class DetectorNode(LifecycleNode):
 
 
 def _init_ros(args: Sequence[str] | None) -> None:
+    check_domain_id()
     try:
         rclpy.init(args=args)
     except RuntimeError as error:  # rclpy's RCLError, which has no public name

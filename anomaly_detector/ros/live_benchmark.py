@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,13 @@ import numpy as np
 from anomaly_detector.camera_picture import CameraFrame, camera_frame, parse_size
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.ros.dds import PROFILE_VARIABLES, large_image_environment
-from anomaly_detector.ros.tool_node import domain_id
+from anomaly_detector.ros.tool_node import domain_id, spinning, tool_node
 
 __all__ = [
     "NODE_COMMAND",
     "LiveListener",
     "LiveResult",
     "Sample",
-    "domain_id",
     "measure_live",
     "plain_environment",
     "process_usage",
@@ -325,20 +324,18 @@ class LiveListener:
         self.diagnostics: dict[str, str] = {}
 
     def __enter__(self) -> LiveListener:
-        import threading
+        with ExitStack() as made:
+            self.node = made.enter_context(tool_node("live_listener", "a live benchmark"))
+            self._subscribe()
+            made.enter_context(spinning(self.node))
+            self._made = made.pop_all()
+        return self
 
-        import rclpy
+    def _subscribe(self) -> None:
         from diagnostic_msgs.msg import DiagnosticArray
-        from rclpy.context import Context
-        from rclpy.executors import SingleThreadedExecutor
         from rclpy.qos import QoSProfile
         from std_msgs.msg import Float32
 
-        self._context = Context()
-        rclpy.init(args=[], context=self._context)
-        self.node = rclpy.create_node(
-            "live_listener", context=self._context, use_global_arguments=False
-        )
         subscribe = self.node.create_subscription
         subscribe(
             DiagnosticArray,
@@ -348,19 +345,9 @@ class LiveListener:
         )
         subscribe(Float32, "/anomaly_detector/score", self._on_score, QoSProfile(depth=1000))
         subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self.node)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._spin, name="live-listener", daemon=True)
-        self._thread.start()
-        return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._executor.shutdown()
-        self.node.destroy_node()
-        self._context.shutdown()
+        self._made.close()
 
     def answers(self) -> list[tuple[int, int]]:
         """Give the stamp of each answered frame and the time at which its score arrived.
@@ -373,10 +360,6 @@ class LiveListener:
             return list(self.arrivals)
         stamps = (stamp for stamp, _ in self.arrivals)
         return list(zip(stamps, self.score_arrivals, strict=True))
-
-    def _spin(self) -> None:
-        while not self._stop.is_set():
-            self._executor.spin_once(timeout_sec=0.1)
 
     def _on_detection(self, message: Any) -> None:
         stamp = message.header.stamp
@@ -428,38 +411,34 @@ def run_camera(
     Raises:
         AnomalyDetectorError: nobody subscribes.
     """
-    import rclpy
-    from rclpy.qos import QoSProfile, QoSReliabilityPolicy
-
-    rclpy.init(args=[])
-    node = rclpy.create_node("live_camera", use_global_arguments=False)
     frames_to_show = [
         camera_frame(index, width, height, transport, encoding) for index in range(_PICTURES)
     ]
-    messages = [ros_message(frame) for frame in frames_to_show]
-    qos = QoSProfile(depth=10, reliability=QoSReliabilityPolicy[reliability.upper()])
-    suffix = "/compressed" if transport == "compressed" else ""
-    publisher = node.create_publisher(type(messages[0]), f"{topic}{suffix}", qos)
-    deadline = time.monotonic() + START_S
-    while not publisher.get_subscription_count():
-        if time.monotonic() > deadline:
-            raise AnomalyDetectorError(f"nobody subscribes to {publisher.topic_name}")
-        time.sleep(0.02)
-    time.sleep(SETTLE_S)
-    stamps = []
-    due = time.monotonic()
-    for index in range(frames):
-        due = max(due, time.monotonic() - 0.5 / hz)
-        time.sleep(max(0.0, due - time.monotonic()))
-        due += 1 / hz
-        message = messages[index % len(messages)]
-        stamp = time.time_ns()
-        message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 10**9)
-        publisher.publish(message)
-        stamps.append(stamp)
-    time.sleep(SETTLE_S)
-    node.destroy_node()
-    rclpy.shutdown()
+    with tool_node("live_camera", "a live benchmark") as node:
+        from rclpy.qos import QoSProfile, QoSReliabilityPolicy
+
+        messages = [ros_message(frame) for frame in frames_to_show]
+        qos = QoSProfile(depth=10, reliability=QoSReliabilityPolicy[reliability.upper()])
+        suffix = "/compressed" if transport == "compressed" else ""
+        publisher = node.create_publisher(type(messages[0]), f"{topic}{suffix}", qos)
+        deadline = time.monotonic() + START_S
+        while not publisher.get_subscription_count():
+            if time.monotonic() > deadline:
+                raise AnomalyDetectorError(f"nobody subscribes to {publisher.topic_name}")
+            time.sleep(0.02)
+        time.sleep(SETTLE_S)
+        stamps = []
+        due = time.monotonic()
+        for index in range(frames):
+            due = max(due, time.monotonic() - 0.5 / hz)
+            time.sleep(max(0.0, due - time.monotonic()))
+            due += 1 / hz
+            message = messages[index % len(messages)]
+            stamp = time.time_ns()
+            message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 10**9)
+            publisher.publish(message)
+            stamps.append(stamp)
+        time.sleep(SETTLE_S)
     return stamps
 
 

@@ -27,10 +27,10 @@ from anomaly_detector.ros.live_benchmark import (
     NODE_COMMAND,
     LiveListener,
     LiveResult,
-    domain_id,
     measure_live,
     ros_message,
 )
+from anomaly_detector.ros.tool_node import check_domain_id, domain_id
 
 __all__ = ["NodeCost", "StartUp", "follow", "measure_node_cost", "measure_start_up"]
 
@@ -231,6 +231,7 @@ def _node_cost(model: Path, messages: Sequence[Any], transport: str, frames: int
     from anomaly_detector.ros.parameters import declare_parameters
     from anomaly_detector.ros.result_publishers import ResultPublishers
 
+    check_domain_id()
     rclpy.init(args=[])
     overrides = [Parameter("image_transport", value=transport)]
     node = LifecycleNode("anomaly_detector", parameter_overrides=overrides)

@@ -14,12 +14,34 @@ from typing import Any
 
 from anomaly_detector.errors import AnomalyDetectorError, as_one_line
 
-__all__ = ["domain_id", "signals_set", "tool_node"]
+__all__ = ["check_domain_id", "domain_id", "signals_set", "spinning", "tool_node"]
+
+_MAX_DOMAIN = 232
 
 
 def domain_id() -> int:
     """Give a ROS_DOMAIN_ID that nobody else is likely to use."""
     return 1 + os.getpid() % 100
+
+
+def check_domain_id(domain: int | None = None) -> None:
+    """Refuse a ROS_DOMAIN_ID that has no ports: Fast DDS ends the process over it.
+
+    Args:
+        domain: None for that of the environment. One that is no number is left to ``rclpy``.
+
+    Raises:
+        AnomalyDetectorError: it is not from 0 to 232.
+    """
+    if domain is None:
+        try:
+            domain = int(os.environ.get("ROS_DOMAIN_ID", ""), 0)
+        except ValueError:
+            return
+    if not 0 <= domain <= _MAX_DOMAIN:
+        raise AnomalyDetectorError(
+            f"ROS_DOMAIN_ID is {domain}: give a number from 0 to {_MAX_DOMAIN}"
+        )
 
 
 @contextmanager
@@ -48,8 +70,9 @@ def tool_node(name: str, doing: str, domain_id: int | None = None) -> Iterator[A
 
     Raises:
         AnomalyDetectorError: ROS 2, or a message package that the block imports, is missing, or
-            ROS 2 does not start.
+            ROS 2 does not start, or the domain is out of range.
     """
+    check_domain_id(domain_id)
     try:
         import rclpy
         from rclpy.context import Context
@@ -57,7 +80,7 @@ def tool_node(name: str, doing: str, domain_id: int | None = None) -> Iterator[A
         context = Context()
         try:
             rclpy.init(args=[], context=context, domain_id=domain_id)
-        except RuntimeError as error:  # rclpy's RCLError: no middleware, a bad ROS_DOMAIN_ID, ...
+        except RuntimeError as error:  # rclpy's RCLError: no middleware, ...
             raise AnomalyDetectorError(f"ROS 2 does not start: {as_one_line(error)}") from error
         try:
             node = rclpy.create_node(name, context=context, use_global_arguments=False)
@@ -73,3 +96,35 @@ def tool_node(name: str, doing: str, domain_id: int | None = None) -> Iterator[A
             f"{doing} needs ROS 2 ({error}): source its setup.bash, or "
             "pip install 'anomaly_detector[ros]'"
         ) from error
+
+
+@contextmanager
+def spinning(node: Any) -> Iterator[None]:
+    """Have a node's callbacks called in a thread, for the time of the block.
+
+    Args:
+        node: an ``rclpy`` node that nobody spins.
+    """
+    from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+
+    stop = threading.Event()
+
+    def spin() -> None:
+        executor = SingleThreadedExecutor(context=node.context)
+        executor.add_node(node)
+        try:
+            while not stop.is_set():
+                executor.spin_once(timeout_sec=0.1)
+        except ExternalShutdownException:
+            pass
+        finally:
+            executor.remove_node(node)
+            executor.shutdown()
+
+    thread = threading.Thread(target=spin, name=node.get_name(), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import Log
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from rclpy.serialization import deserialize_message
 
@@ -28,6 +27,7 @@ from anomaly_detector.ros.event_message import EventRecord, read_event
 from anomaly_detector.ros.player import PlayedFrame
 from anomaly_detector.ros.result_publishers import TOPICS, Topic
 from anomaly_detector.ros.silence import type_name
+from anomaly_detector.ros.tool_node import spinning
 
 __all__ = ["FRAME_TOPICS", "ResultRecorder", "recording"]
 
@@ -249,28 +249,8 @@ def recording(
     """
     from rosbags.rosbag2 import StoragePlugin, Writer
 
-    with ExitStack() as stack:
-        # Version 8 is the oldest that the writer knows, so the most robots read it.
-        bag = stack.enter_context(Writer(path, version=8, storage_plugin=StoragePlugin.MCAP))
+    # Version 8 is the oldest that the writer knows, so the most robots read it.
+    with Writer(path, version=8, storage_plugin=StoragePlugin.MCAP) as bag:
         recorder = ResultRecorder(node, bag, node_name, image, rate)
-        stop = threading.Event()
-
-        def spin() -> None:
-            executor = SingleThreadedExecutor(context=node.context)
-            executor.add_node(node)
-            try:
-                while not stop.is_set():
-                    executor.spin_once(timeout_sec=0.1)
-            except ExternalShutdownException:
-                pass
-            finally:
-                executor.remove_node(node)
-                executor.shutdown()
-
-        thread = threading.Thread(target=spin, name="result-recorder", daemon=True)
-        thread.start()
-        try:
+        with spinning(node):
             yield recorder
-        finally:
-            stop.set()
-            thread.join()

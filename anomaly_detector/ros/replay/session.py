@@ -22,7 +22,7 @@ from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.ros.dds import large_image_environment
 from anomaly_detector.ros.player import play
 from anomaly_detector.ros.replay.comparison import Comparison, OfflineFrame, compare, read_scores
-from anomaly_detector.ros.tool_node import domain_id, signals_set, tool_node
+from anomaly_detector.ros.tool_node import check_domain_id, domain_id, signals_set, tool_node
 from anomaly_detector.scoring import write_scores
 from anomaly_detector.sources import BagSource, list_image_topics, open_source
 
@@ -38,7 +38,6 @@ _QUEUE_FRAMES = 100
 _READY_S = 60.0
 _PATIENCE_S = 30.0
 _EXIT_S = 10.0
-_MAX_DOMAIN = 232
 
 
 @dataclass(frozen=True)
@@ -78,10 +77,8 @@ class ReplayOptions:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.rate) and self.rate > 0):
             raise AnomalyDetectorError(f"rate is {self.rate:g}: give a number above 0")
-        if self.domain is not None and not 0 <= self.domain <= _MAX_DOMAIN:
-            raise AnomalyDetectorError(
-                f"ROS_DOMAIN_ID is {self.domain}: give a number from 0 to {_MAX_DOMAIN}"
-            )
+        if self.domain is not None:
+            check_domain_id(self.domain)
 
 
 @dataclass(frozen=True)

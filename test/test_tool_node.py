@@ -1,0 +1,65 @@
+"""Commands that talk ROS 2: a bad ROS_DOMAIN_ID is one line, and no end inside the middleware."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from ros_harness import noise, running, write_image_bag
+
+from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.ros.tool_node import check_domain_id, tool_node
+
+PYTHON = [sys.executable, "-m"]
+CAMERA = [*PYTHON, "anomaly_detector.ros.live_benchmark", "--size", "64x48", "--frames", "2"]
+NODE = [*PYTHON, "anomaly_detector.ros.detector_node"]
+REFUSED = "ROS_DOMAIN_ID is 300: give a number from 0 to 232"
+
+
+@pytest.mark.parametrize("verb", ["watch", "play"])
+def test_verbs_refuse_a_domain_out_of_range(verb: str, tmp_path: Path) -> None:
+    arguments = {"watch": [], "play": [str(tmp_path / "bag")]}[verb]
+    write_image_bag(tmp_path / "bag", [noise(1)])
+    environment = {**os.environ, "ROS_DOMAIN_ID": "300"}
+    with running([*PYTHON, "anomaly_detector", verb, *arguments], environment) as process:
+        assert process.wait() == 1
+    assert [line for line in process.lines if line] == [f"error: {REFUSED}"]
+
+
+def test_benchmark_camera_and_node_refuse_a_domain_out_of_range(tmp_path: Path) -> None:
+    out = tmp_path / "stamps.json"
+    environment = {**os.environ, "ROS_DOMAIN_ID": "300"}
+    for command in ([*CAMERA, "--out", str(out)], NODE):
+        with running(command, environment) as process:
+            assert process.wait() == 1
+        assert process.lines[-1].endswith(REFUSED)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("text", ["233", "-1", "0x1000"])
+def test_domain_of_the_environment_is_checked(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", text)
+    with (
+        pytest.raises(AnomalyDetectorError, match=f"ROS_DOMAIN_ID is {int(text, 0)}: give"),
+        tool_node("nobody", "testing"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("text", ["", "0", "232"])
+def test_good_domains_pass(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", text)
+    check_domain_id()
+    monkeypatch.delenv("ROS_DOMAIN_ID")
+    check_domain_id()
+
+
+def test_domain_that_is_no_number_is_told_by_rclpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", "abc")
+    with (
+        pytest.raises(AnomalyDetectorError, match="ROS_DOMAIN_ID is not an integral number"),
+        tool_node("nobody", "testing"),
+    ):
+        pass
