@@ -36,6 +36,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Bool, Float32
 
 from anomaly_detector.ros.detection_message import stamp_to_ns
+from anomaly_detector.ros.tool_node import domain_id
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -44,7 +45,7 @@ DEADLINE_S = 30.0
 
 # A domain of its own for each pytest process, so that neither a robot nor another run is heard.
 # Everything made here, and every process started, finds it in the environment.
-DOMAIN_ID = 1 + os.getpid() % 100
+DOMAIN_ID = domain_id()
 os.environ["ROS_DOMAIN_ID"] = str(DOMAIN_ID)
 
 

@@ -10,7 +10,7 @@ import pytest
 from ros_harness import noise, running, write_image_bag
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.ros.tool_node import check_domain_id, tool_node
+from anomaly_detector.ros.tool_node import check_domain_id, claim_domain, domain_id, tool_node
 
 PYTHON = [sys.executable, "-m"]
 CAMERA = [*PYTHON, "anomaly_detector.ros.live_benchmark", "--size", "64x48", "--frames", "2"]
@@ -63,3 +63,25 @@ def test_domain_that_is_no_number_is_told_by_rclpy(monkeypatch: pytest.MonkeyPat
         tool_node("nobody", "testing"),
     ):
         pass
+
+
+def test_two_claims_are_never_of_one_domain() -> None:
+    first, claim = claim_domain(7)
+    second, other = claim_domain(first)
+    assert claim is not None
+    assert other is not None
+    with other:
+        assert second != first
+        claim.close()
+        third, again = claim_domain(first)
+    assert again is not None
+    with again:
+        assert third == first
+
+
+def test_process_keeps_its_domain() -> None:
+    assert domain_id() == domain_id()
+    other, claim = claim_domain(domain_id())
+    assert claim is not None
+    with claim:
+        assert other != domain_id()

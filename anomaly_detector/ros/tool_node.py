@@ -5,23 +5,63 @@ rclpy is imported when the node is made: the command lines can be built without 
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from anomaly_detector.errors import AnomalyDetectorError, as_one_line
 
-__all__ = ["check_domain_id", "domain_id", "signals_set", "spinning", "tool_node"]
+__all__ = [
+    "check_domain_id",
+    "claim_domain",
+    "domain_id",
+    "signals_set",
+    "spinning",
+    "tool_node",
+]
 
 _MAX_DOMAIN = 232
 
+_OWN_DOMAINS = 100
+"""Higher ones have ports that Linux hands out to anybody."""
 
+
+@cache
 def domain_id() -> int:
-    """Give a ROS_DOMAIN_ID that nobody else is likely to use."""
-    return 1 + os.getpid() % 100
+    """Give a ROS_DOMAIN_ID that nobody else is likely to use; always the same in a process."""
+    domain, claim = claim_domain(1 + os.getpid() % _OWN_DOMAINS)
+    if claim is not None:
+        atexit.register(claim.close)
+    return domain
+
+
+def claim_domain(preferred: int) -> tuple[int, socket.socket | None]:
+    """Find a ROS_DOMAIN_ID that no process has claimed in this way.
+
+    Args:
+        preferred: where to begin, from 1 to 100.
+
+    Returns:
+        The domain, and what holds it until it is closed or the process ends; None where that
+        cannot be had, and the preferred one is given.
+    """
+    for offset in range(_OWN_DOMAINS):
+        domain = 1 + (preferred - 1 + offset) % _OWN_DOMAINS
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            # Linux' abstract names leave no file behind, and none that another user owns.
+            claim.bind(f"\0anomaly_detector/ros_domain_{domain}")
+        except OSError:
+            claim.close()
+        else:
+            return domain, claim
+    return preferred, None
 
 
 def check_domain_id(domain: int | None = None) -> None:
