@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -156,6 +157,19 @@ def test_signal_while_it_starts_ends_it_quietly(model: Path) -> None:
         node.send_signal(signal.SIGTERM)
         assert node.wait() == 0
         assert "Traceback" not in node.output
+
+
+def test_signal_leaves_no_shared_memory_behind(model: Path) -> None:
+    with running_node(model=model) as node:
+        node.wait_for_line("active, waiting for")
+        maps = Path(f"/proc/{node.pid}/maps").read_text()
+        segments = {
+            Path(name) for name in re.findall(r"/dev/shm/fast(?:dds|rtps)_[0-9a-f]{16}\b", maps)
+        }
+        assert segments
+        node.send_signal(signal.SIGINT)
+        assert node.wait() == 0
+    assert not [path for path in segments if path.exists()]
 
 
 @pytest.fixture

@@ -561,6 +561,18 @@ def main(args: Sequence[str] | None = None) -> int:
     # signal. A KeyboardInterrupt too would hit the clean-up when Ctrl-C arrives twice, from the
     # terminal and from launch.
     _handle_signals_with(lambda *_: None)
+    try:
+        return _run(args)
+    finally:
+        # The node's parts refer to each other; Fast DDS removes its shared memory, tens of
+        # megabytes with the profile for large images, when the last of them is gone.
+        gc.unfreeze()
+        gc.collect()
+        # Nor may a late signal kill the interpreter while it ends.
+        _handle_signals_with(signal.SIG_IGN)
+
+
+def _run(args: Sequence[str] | None) -> int:
     node: DetectorNode | None = None
     started = False
     try:
@@ -589,8 +601,6 @@ def main(args: Sequence[str] | None = None) -> int:
             node.destroy_node()
         if rclpy.ok():
             rclpy.shutdown()
-        # Nor may a late one kill the interpreter while it ends.
-        _handle_signals_with(signal.SIG_IGN)
     return 0
 
 
