@@ -224,6 +224,7 @@ def test_signal_ends_the_node_quietly(model: Path, number: signal.Signals, times
 
 
 def check_started_lines_only(node: Process) -> None:
+    assert len(node.lines) == 2, node.output
     configured, active = node.lines
     assert "configured: model" in configured
     assert READY in active

@@ -249,7 +249,7 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> SlowJob:
     for index in range(8):
         folder = root / f"run_{index}"
         folder.mkdir()
-        for number in range(8 + index):
+        for number in range(24 + index):
             os.link(frame, folder / f"{number}.png")
         drives.append(folder)
     assert main(arguments(model, drives, root / "whole", "--workers", "1")) == 0

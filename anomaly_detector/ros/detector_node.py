@@ -117,6 +117,7 @@ class DetectorNode(LifecycleNode):
         self._is_reverting = False
         self._model_loaded = self.create_guard_condition(self._take_model)
         self._loader = ModelLoader(self._model_loaded.trigger)
+        self._activated = self.create_guard_condition(self._tell_active)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._diagnostics_timer = self._make_diagnostics_timer()
         # Kept: the callback lives as long as the handle. A backward jump of a nanosecond counts.
@@ -156,10 +157,15 @@ class DetectorNode(LifecycleNode):
         def activate() -> None:
             super(DetectorNode, self).on_activate(state)
             self._subscribe()
-            topic, kind = self._images.topic_name, type_name(self._images.msg_type)
-            self.get_logger().info(f"active, waiting for {kind} on {topic}")
+            # Said once rclpy has completed the transition: whoever waits for it may go on at once.
+            self._activated.trigger()
 
         return self._transition("activate", activate, "active", self._stop)
+
+    def _tell_active(self) -> None:
+        if self._images is not None:
+            topic, kind = self._images.topic_name, type_name(self._images.msg_type)
+            self.get_logger().info(f"active, waiting for {kind} on {topic}")
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop: no subscription, no work."""
