@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["commit", "fit_summary", "inputs", "provenance", "resolved_recipe", "write_history"]
 
 _INPUTS = ("data", "anomalies", "topic", "codes", "anomaly_codes", "encoder")
-_NO_RECIPE = (
-    *(*_INPUTS, "out", "cache", "progress", "resume", "tensorboard", "device"),
-    *("cluster", "worker"),
-)
+_RUN_ONLY = ("out", "cache", "progress", "resume", "tensorboard", "device", "cluster", "worker")
+_NO_RECIPE = (*_INPUTS, *_RUN_ONLY)
 
 _PACKAGES = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime", "numpy")
 

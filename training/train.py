@@ -83,7 +83,6 @@ def train(options: TrainOptions) -> ModelMetadata:
     with TemporaryDirectory() as folder:
         if not membership.is_chief:
             # It does all that the chief does, and what it writes is thrown away.
-            check_options(options)
             options = replace(
                 options, out=Path(folder, options.out.name), tensorboard=None, progress=False
             )
