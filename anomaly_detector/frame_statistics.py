@@ -37,6 +37,7 @@ class StatisticsReport:
         failed: frames that could not be used, by reason.
         without_stamp: frames with a stamp of zero.
         from_future: frames whose stamp is ahead of the clock.
+        repeated: frames that show the very same picture as the one before.
         recent_dropped: dropped in the window.
         recent_failed: failed in the window.
         recent_received: received in the window.
@@ -46,6 +47,8 @@ class StatisticsReport:
         input_rate: frames a second that were sent to the node, dropped ones included; NaN before
             the second frame.
         age_s: seconds since the last frame was received; None before the first.
+        unchanged_s: seconds from the first frame with the newest picture to the last; 0 when that
+            came once.
         processing_p50_s: median time from message to published result, seconds; NaN without any.
         processing_p99_s: 99th percentile of the same.
         queueing_p50_s: median time from the frame's stamp to the node's callback; NaN without any.
@@ -59,6 +62,7 @@ class StatisticsReport:
     failed: Mapping[str, int]
     without_stamp: int
     from_future: int
+    repeated: int
     recent_dropped: int
     recent_failed: int
     recent_received: int
@@ -67,6 +71,7 @@ class StatisticsReport:
     consecutive_failures: int
     input_rate: float
     age_s: float | None
+    unchanged_s: float
     processing_p50_s: float
     processing_p99_s: float
     queueing_p50_s: float
@@ -109,9 +114,13 @@ class FrameStatistics:
     failed: Counter[str] = field(default_factory=Counter)
     without_stamp: int = 0
     from_future: int = 0
+    repeated: int = 0
     consecutive_failures: int = 0
     counts_drops: bool = False
     _last: float | None = None
+    _picture: bytes = b""
+    _picture_since: float = 0.0
+    _unchanged_s: float = 0.0
     _arrivals: _Window = field(default_factory=_Window)
     _drops: _Window = field(default_factory=_Window)
     _failures: _Window = field(default_factory=_Window)
@@ -123,6 +132,7 @@ class FrameStatistics:
     def start(self) -> None:
         """Begin a new stretch of input: what came before says nothing about rates and age."""
         self._last = None
+        self._picture, self._unchanged_s = b"", 0.0
         self.consecutive_failures = 0
         for window in (
             self._arrivals,
@@ -192,6 +202,19 @@ class FrameStatistics:
         self.from_future += 1
         self._from_future.add(now, 1)
 
+    def see_picture(self, now: float, picture: bytes) -> None:
+        """Notice whether a frame shows the same picture as the one before.
+
+        Args:
+            now: time.
+            picture: its shrunk pixels.
+        """
+        if picture == self._picture:
+            self.repeated += 1
+            self._unchanged_s = now - self._picture_since
+        else:
+            self._picture, self._picture_since, self._unchanged_s = picture, now, 0.0
+
     def report(self, now: float) -> StatisticsReport:
         """Say what the last :data:`WINDOW_S` seconds looked like."""
         processing = self._processing.values(now)
@@ -207,6 +230,7 @@ class FrameStatistics:
             failed=dict(self.failed),
             without_stamp=self.without_stamp,
             from_future=self.from_future,
+            repeated=self.repeated,
             recent_dropped=int(sum(self._drops.values(now))),
             recent_failed=len(self._failures.values(now)),
             recent_received=len(arrivals),
@@ -215,6 +239,7 @@ class FrameStatistics:
             consecutive_failures=self.consecutive_failures,
             input_rate=rate,
             age_s=None if self._last is None else now - self._last,
+            unchanged_s=self._unchanged_s,
             processing_p50_s=_percentile(processing, 50),
             processing_p99_s=_percentile(processing, 99),
             queueing_p50_s=_percentile(queueing, 50),

@@ -10,7 +10,7 @@ from typing import Literal
 from anomaly_detector.frame_statistics import WINDOW_S, StatisticsReport
 from anomaly_detector.settings import Setting, setting, settings_of
 
-__all__ = ["HEALTH_SETTINGS", "Health", "HealthLimits", "Level", "assess"]
+__all__ = ["HEALTH_SETTINGS", "Health", "HealthLimits", "Level", "assess", "is_frozen"]
 
 Level = Literal["OK", "WARN", "ERROR", "STALE"]
 
@@ -42,6 +42,14 @@ class HealthLimits:
         2.0,
         "Time without a frame after which the camera counts as stopped, seconds.",
         minimum=0.1,
+        maximum=3600.0,
+    )
+    frozen_timeout: float = setting(
+        5.0,
+        "Time for which every frame shows the very same picture, after which the camera counts as "
+        "frozen, seconds; 0 never. A simulated camera without noise that stands still looks the "
+        "same.",
+        minimum=0.0,
         maximum=3600.0,
     )
     max_failures: int = setting(
@@ -89,7 +97,7 @@ def assess(
     if silent_s > limits.stale_timeout:
         since = "since activation" if report.age_s is None else "any more"
         return Health("STALE", f"no frame {since}, for {silent_s:.1f} s: is the camera running?")
-    warnings = [*_rate_warnings(report, limits), *_frame_warnings(report)]
+    warnings = [*_rate_warnings(report, limits), *_frame_warnings(report, limits)]
     warnings += [other for other in others if other]
     return Health("WARN", "; ".join(warnings)) if warnings else Health("OK", "scoring")
 
@@ -109,8 +117,19 @@ def _rate_warnings(report: StatisticsReport, limits: HealthLimits) -> list[str]:
     return warnings
 
 
-def _frame_warnings(report: StatisticsReport) -> list[str]:
+def is_frozen(report: StatisticsReport, limits: HealthLimits) -> bool:
+    """Tell whether a camera sends the same picture again and again.
+
+    Even two frames of a camera at rest differ in some of their 12,288 shrunk values, by the noise
+    of its sensor; a driver that hangs repeats its last one.
+    """
+    return 0.0 < limits.frozen_timeout < report.unchanged_s
+
+
+def _frame_warnings(report: StatisticsReport, limits: HealthLimits) -> list[str]:
     warnings = []
+    if is_frozen(report, limits):
+        warnings.append(f"the same picture for {report.unchanged_s:.1f} s: is the camera frozen?")
     sent = report.recent_received + report.recent_dropped
     if report.recent_dropped > _MIN_LOST_SHARE * sent:
         cause = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from anomaly_detector.detector import Detector
 from anomaly_detector.ros.live_benchmark import LiveResult, Sample
 from benchmarks.node_overload import answered_per_second, write_slow_model
-from benchmarks.node_soak import drift, growth_mb, per_minute
+from benchmarks.node_soak import Yardstick, drift, growth_mb, has_drifted, per_minute
 
 
 def result(latencies_of_minutes: list[float], resident_mb: list[float]) -> LiveResult:
@@ -34,8 +35,13 @@ def result(latencies_of_minutes: list[float], resident_mb: list[float]) -> LiveR
     )
 
 
+def even(minutes: int, cost: float = 1.0) -> list[tuple[float, float]]:
+    """Give the costs of a yardstick on a machine that keeps its pace."""
+    return [(float(second), cost) for second in range(60 * minutes)]
+
+
 def test_soak_gives_each_minute_its_own_figures() -> None:
-    rows = per_minute(result([2.0, 3.0], [100.0, 101.0]))
+    rows = per_minute(result([2.0, 3.0], [100.0, 101.0]), even(2))
     assert [row["latency_p99_ms"] for row in rows] == [2.0, 3.0]
     assert [row["answered"] for row in rows] == [60, 60]
     assert [row["resident_mb"] for row in rows] == [100.0, 101.0]
@@ -48,8 +54,25 @@ def test_soak_sees_growth_after_the_first_minute_only() -> None:
 
 
 def test_soak_compares_the_last_quarter_with_the_first() -> None:
-    rows = per_minute(result([2.0, 2.0, 9.0, 2.0, 2.0, 2.0, 4.0, 4.0], [100.0] * 8))
+    run = result([2.0, 2.0, 9.0, 2.0, 2.0, 2.0, 4.0, 4.0], [100.0] * 8)
+    rows = per_minute(run, even(8))
     assert drift(rows) == (2.0, 4.0)
+    assert has_drifted(rows)
+    # Not when the machine has become as much slower.
+    slower = [(second, 1.0 if second < 360 else 2.0) for second, _ in even(8)]
+    assert not has_drifted(per_minute(run, slower))
+    # Without a yardstick nothing can be said for it.
+    assert has_drifted(per_minute(run, []))
+
+
+def test_yardstick_times_its_work_until_the_end() -> None:
+    with Yardstick() as yardstick:
+        deadline = time.monotonic() + 20.0
+        while not yardstick.costs and time.monotonic() < deadline:
+            time.sleep(0.01)
+    (when, cost), *_ = yardstick.costs
+    assert when <= time.monotonic()
+    assert cost > 0
 
 
 def test_summary_holds_percentiles_in_the_place_of_frames() -> None:

@@ -105,6 +105,45 @@ def test_low_rate_is_a_warning(client: RosClient) -> None:
     client.set_parameters(expected_rate=0.0)
 
 
+def test_camera_that_repeats_its_picture_is_told_and_its_recovery_too(client: RosClient) -> None:
+    """Other stamps, the same pixels: each frame is a normal one, and no score can tell."""
+    (result,) = client.set_parameters(frozen_timeout=0.5)
+    assert result.successful
+    client.ask(client.stamp(image_message(noise(4), "rgb8")))
+    client.logs.clear()
+    hung = image_message(noise(5), "rgb8")
+    seen: list[Any] = []
+
+    def is_told(picture: Any) -> bool:
+        client.stamp(picture)
+        seen[:] = [s for s in client.diagnostics if "the same picture for" in s.message]
+        return bool(seen)
+
+    client.diagnostics.clear()
+    client.publish_until(hung, lambda: is_told(hung), "a warning")
+    assert seen[0].level == DiagnosticStatus.WARN
+    assert float(values(seen[0])["Picture unchanged for (s)"]) > 0.5
+    assert int(values(seen[0])["Frames repeated"]) >= 2
+    client.wait_for_log("every image on /well/image for")
+    client.ask(good(client))
+    client.wait_for_log("the picture on /well/image changes again")
+    client.wait_for_diagnostics(lambda s, _: "the same picture" not in s.message, "no warning")
+    client.set_parameters(frozen_timeout=0.0)
+    # As long again, and nothing is said.
+    client.logs.clear()
+    long = 1.5 * float(values(seen[0])["Picture unchanged for (s)"])
+
+    def is_unchanged() -> bool:
+        client.stamp(hung)
+        told = [float(values(s)["Picture unchanged for (s)"]) for s in client.diagnostics]
+        return bool(told) and told[-1] > long
+
+    client.diagnostics.clear()
+    client.publish_until(hung, is_unchanged, "a picture that does not change")
+    assert not [s for s in client.diagnostics if "the same picture" in s.message]
+    assert not [line for line in client.log_lines() if "shows the same picture" in line]
+
+
 def test_subscribers_that_cannot_be_served_are_named(client: RosClient) -> None:
     client.logs.clear()
     latched = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)

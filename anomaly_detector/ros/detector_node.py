@@ -35,7 +35,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, as_one_line, describe_error
 from anomaly_detector.frame_statistics import FrameStatistics, StatisticsReport
-from anomaly_detector.health import Health, assess
+from anomaly_detector.health import Health, assess, is_frozen
 from anomaly_detector.model_file import read_metadata
 from anomaly_detector.providers import check_providers
 from anomaly_detector.resources import resolve_model
@@ -105,6 +105,7 @@ class DetectorNode(LifecycleNode):
         self._images: Any = None
         self._active_since = 0.0
         self._silence_told_at: float | None = None
+        self._has_told_frozen = False
         self._checks_loss = False
         self._images_since: float | None = None
         self._has_other_qos = False
@@ -371,6 +372,7 @@ class DetectorNode(LifecycleNode):
         self._frames.start()
         self._active_since = time.monotonic()
         self._silence_told_at = None
+        self._has_told_frozen = False
         self._checks_loss, self._images_since = True, None
         try:
             self._images = self.create_subscription(
@@ -438,6 +440,7 @@ class DetectorNode(LifecycleNode):
         if self._images is not None:
             self._check_silence(report, now)
             self._check_loss(report, now)
+            self._check_frozen(report)
             if self._has_other_qos:
                 self._has_other_qos = False
                 self.get_logger().warning(explain_incompatible_qos(self, self._images))
@@ -513,6 +516,21 @@ class DetectorNode(LifecycleNode):
             f"no image ({kind}) on {topic} for {silent_s:.1f} s: "
             f"{explain_silence(self, self._images)}"
         )
+
+    def _check_frozen(self, report: StatisticsReport) -> None:
+        """Tell once when the camera repeats itself, which no score of a single frame shows."""
+        was_told, self._has_told_frozen = (
+            self._has_told_frozen,
+            is_frozen(report, self._settings.limits),
+        )
+        if self._has_told_frozen and not was_told:
+            self.get_logger().warning(
+                f"every image on {self._images.topic_name} for {report.unchanged_s:.1f} s shows "
+                "the same picture: restart the camera driver if it hangs (frozen_timeout: 0 where "
+                "a simulated camera may stand still)"
+            )
+        elif was_told and not self._has_told_frozen:
+            self.get_logger().info(f"the picture on {self._images.topic_name} changes again")
 
     def _check_unheard(self, frames: FrameProcessor) -> None:
         """Warn once of each reason why a result does not reach a subscriber."""

@@ -15,6 +15,7 @@ from anomaly_detector.frame_statistics import FrameStatistics, SequenceGaps
 from anomaly_detector.image import Converter, decode_compressed, decode_image
 from anomaly_detector.overlay import MapScale, map_scale, render_overlay
 from anomaly_detector.pixels import Pixels, RegionOfInterest, crop
+from anomaly_detector.preprocessing import shrink
 from anomaly_detector.ros.cv_bridge_probe import cv_bridge_converter, probe_cv_bridge
 from anomaly_detector.ros.detection_message import stamp_to_ns
 from anomaly_detector.ros.event_message import write_event_end, write_event_start
@@ -153,13 +154,15 @@ class FrameProcessor:
             stamp_ns, queueing_s = self._read_stamp(message.header)
             region = self._region
             pixels = self._decode(message, reduced=region.is_whole_frame)
-            detection = self.detector.detect(crop(pixels, region))
+            image = shrink(crop(pixels, region))
+            detection = self.detector.detect_shrunk(image)
         except AnomalyDetectorError as error:
             self._fail(error.reason if isinstance(error, ImageError) else "model", str(error))
             return gap_s
         except Exception as error:  # one frame is never worth the node
             self._fail("internal", describe_error(error))
             return gap_s
+        self.statistics.see_picture(time.monotonic(), image.tobytes())
         state = self._decisions.update(
             detection.score, detection.normalized_score, detection.is_anomaly, stamp_ns=stamp_ns
         )
