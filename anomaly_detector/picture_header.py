@@ -34,6 +34,9 @@ _MAX_DEFLATE_RATIO = 1032
 _MAX_PNG_CHUNKS = 20_000
 _MAX_JPEG_SEGMENTS = 5_000
 
+# In coded data 0xFF is a marker unless it is stuffed, filling, or begins a restart marker.
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+
 _SIGNATURES: tuple[tuple[PictureFormat, bytes], ...] = (
     ("jpeg", b"\xff\xd8\xff"),
     ("png", b"\x89PNG\r\n\x1a\n"),
@@ -98,7 +101,7 @@ def read_header(buffer: NDArray[np.uint8], name: str) -> PictureHeader:
 
 def _jpeg(data: memoryview) -> PictureHeader:
     size: tuple[int, int] | None = None
-    markers: NDArray[np.intp] | None = None
+    has_scan = False
     position = 2
     for _ in range(_MAX_JPEG_SEGMENTS):
         if data[position] != 0xFF:
@@ -109,7 +112,7 @@ def _jpeg(data: memoryview) -> PictureHeader:
         marker = int(data[position + 1])
         position += 2
         if marker == 0xD9:  # end of image
-            if size is None or markers is None:
+            if size is None or not has_scan:
                 raise _Damaged("it ends before its pixels")
             return PictureHeader("jpeg", *size)
         if marker == 0x01:
@@ -124,23 +127,12 @@ def _jpeg(data: memoryview) -> PictureHeader:
             size = (width, height)
         position += length
         if marker == 0xDA:  # start of scan: coded data up to the next marker
-            if markers is None:
-                markers = position + _find_markers(data[position:])
-            index = int(np.searchsorted(markers, position))
-            if index == len(markers):
+            has_scan = True
+            found = _JPEG_MARKER.search(data, position)
+            if found is None:
                 raise _Damaged("its end is missing")
-            position = int(markers[index])
+            position = found.start()
     raise _Damaged(f"it has more than {_MAX_JPEG_SEGMENTS} segments")
-
-
-def _find_markers(data: memoryview) -> NDArray[np.intp]:
-    """Give where 0xFF in coded data is neither stuffing, nor filling, nor a restart marker."""
-    coded = np.frombuffer(data, np.uint8)
-    starts = np.flatnonzero(coded[:-1] == 0xFF)
-    second = coded[starts + 1]
-    is_data = (second == 0) | (second == 0xFF) | ((second >= 0xD0) & (second <= 0xD7))
-    found: NDArray[np.intp] = starts[~is_data]
-    return found
 
 
 def _png(data: memoryview) -> PictureHeader:

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from anomaly_detector.batch_scoring import BATCH_SIZE
 from anomaly_detector.decision import DecisionSettings, add_decision_arguments, decision_settings
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
@@ -50,9 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: 1). The tables do not depend on it",
     )  # fmt: skip
     parser.add_argument(
-        "--batch-size", type=int, default=1,
-        help="frames a run of the network (default %(default)s, which gives the node's scores "
-        "exactly); 16 or more is faster on a GPU, but scores may differ in the last digit",
+        "--batch-size", type=int, default=BATCH_SIZE,
+        help="frames a run of the network (default %(default)s); 1 is slower and gives the node's "
+        "scores to the last digit",
     )  # fmt: skip
     parser.add_argument(
         "--scheduler", metavar="ADDRESS",

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from anomaly_detector.batch_scoring import check_fps, score_recording, stamp_at
+from anomaly_detector.batch_scoring import BATCH_SIZE, check_fps, score_recording, stamp_at
 from anomaly_detector.decision import AlarmEvent, DecisionFilter, DecisionSettings
 from anomaly_detector.detector import Detection, Detector
 from anomaly_detector.errors import AnomalyDetectorError
@@ -75,7 +75,7 @@ def score_frames(
     """Score a recording frame by frame, exactly as the node does, with pictures and maps.
 
     Where only scores are wanted, :func:`anomaly_detector.batch_scoring.score_recording` gives the
-    same ones faster.
+    same ones faster (with a batch size of 1 to the last bit).
 
     Args:
         detector: the model.
@@ -108,7 +108,7 @@ def write_scores(
     events: Path | None = None,
     fps: float | None = None,
     workers: int | None = None,
-    batch_size: int = 1,
+    batch_size: int = BATCH_SIZE,
     progress: bool = True,
 ) -> ScoreSummary:
     """Score a recording into a CSV file with the columns of :data:`SCORE_COLUMNS`.

@@ -65,7 +65,8 @@ def test_workers_change_no_byte(kind: str, tmp_path: Path, trained_model: Path) 
         )
         tables.append(output.read_bytes())
     assert len(set(tables)) == 1
-    results = list(score_recording(detector, open_source(path), fps=20.0, workers=2))
+    source = open_source(path)
+    results = list(score_recording(detector, source, fps=20.0, workers=2, batch_size=1))
     for result, (frame, detection) in zip(results, one_by_one, strict=True):
         assert (result.name, result.stamp_ns) == (frame.name, frame.stamp_ns)
         assert result.score == detection.score

@@ -93,6 +93,7 @@ def test_node_and_offline_scoring_agree_to_the_bit(
         in replayed.output
     )
     source = ["--model", str(model), "--input", str(replayed.bag), *replayed.decision]
+    source += ["--batch-size", "1"]
     scores, events = tmp_path / "scores.csv", tmp_path / "events.csv"
     assert main(["score", *source, "--output", str(scores), "--events", str(events)]) == 0
     assert (replayed.folder / "scores.csv").read_bytes() == scores.read_bytes()

@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from anomaly_detector.batch_scoring import check_fps
+from anomaly_detector.batch_scoring import BATCH_SIZE, check_fps
 from anomaly_detector.decision import DecisionSettings
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
@@ -56,7 +56,7 @@ class FleetOptions:
     threshold: float | None = None
     providers: Sequence[str] | None = None
     decision: DecisionSettings = DecisionSettings()  # noqa: RUF009
-    batch_size: int = 1
+    batch_size: int = BATCH_SIZE
     progress: bool = True
 
 

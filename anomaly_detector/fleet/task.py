@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import anomaly_detector
+from anomaly_detector.batch_scoring import BATCH_SIZE
 from anomaly_detector.decision import DecisionSettings
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
@@ -50,7 +51,7 @@ class ScoreTask:
     providers: tuple[str, ...] | None = None
     decision: DecisionSettings = DecisionSettings()  # noqa: RUF009
     workers: int = 1
-    batch_size: int = 1
+    batch_size: int = BATCH_SIZE
 
     def digest(self) -> str:
         """Give a hash of all that the result depends on: recording, model, options, software.

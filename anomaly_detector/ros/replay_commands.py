@@ -70,10 +70,13 @@ def record_command(output: Path, topics: Iterable[str], *, storage: str = "") ->
 
 
 def score_command(bag: Path, topic: str, model: Path, out: Path) -> list[str]:
-    """Give the command that scores the bag offline, into ``scores.csv`` and ``events.csv``."""
+    """Give the command that scores the bag offline, into ``scores.csv`` and ``events.csv``.
+
+    Frame by frame, as the node does: to be compared with what it recorded, to the last bit.
+    """
     return [
         sys.executable, "-m", "anomaly_detector", "score", "--model", str(model),
-        "--input", str(bag), "--topic", topic,
+        "--input", str(bag), "--topic", topic, "--batch-size", "1",
         "--output", str(out / "scores.csv"), "--events", str(out / "events.csv"),
     ]  # fmt: skip
 

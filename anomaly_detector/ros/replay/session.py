@@ -157,6 +157,7 @@ def replay(options: ReplayOptions, folder: Path) -> ReplayResult:
         scores,
         decision=options.decision,
         events=events,
+        batch_size=1,  # the node's scores to the last bit
         progress=options.progress,
     )
     unreadable = [f"{item.name}: {item.reason}" for item in source.unreadable]
