@@ -7,6 +7,7 @@ or dark frame reconstructs too well, and a small object hardly moves the mean er
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 from anomaly_detector.preprocessing import INPUT_SIZE
 from training.layers import BatchNormalization, Place
 from training.outliers import (
-    move_camera,
+    PictureFault,
+    Texture,
     paste_outlier,
     picture_fault,
     turn_camera,
@@ -43,7 +45,6 @@ _KINDS = ("normal", "normal", "pasted", "whole")
 
 # Of the faults of the whole picture. A slight turn is the hardest of all to learn.
 _TURNED_SHARE = 0.4
-_MOVED_SHARE = 0.08
 
 _FEW_ANOMALIES = 10
 """So many recorded anomalies take the place of a quarter of the whole-picture faults."""
@@ -158,25 +159,27 @@ def _cross_entropy(target: Any, log_odds: Any) -> Any:
 def make_batch(
     generator: np.random.Generator,
     images: NDArray[np.uint8],
-    pool: NDArray[np.uint8],
     anomalies: NDArray[np.uint8] | None = None,
     *,
     pasted: bool = True,
     whole: bool = True,
+    textures: Sequence[Texture] | None = None,
+    faults: Sequence[tuple[PictureFault, float]] | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """Turn normal frames into a batch for training.
 
     Of every four frames two stay normal, the third gets something pasted in, and the fourth a fault
-    of the whole picture, in many cases that of a camera that has been turned or moved.
+    of the whole picture, in many cases that of a camera that has been turned.
 
     Args:
         generator: source of chance.
         images: uint8 [N, 64, 64, 3], normal frames.
-        pool: uint8 [M, 64, 64, 3], normal frames to take textures from.
         anomalies: uint8 [K, 64, 64, 3], recorded anomalies, 1 or more; the more there are, the
             more they take the place of whole-picture faults, up to half of them.
         pasted: paste things in; else these frames get a fault of the whole picture too.
         whole: faults of the whole picture; else these frames get something pasted in too.
+        textures: other than the usual ones, see :mod:`training.outliers`.
+        faults: likewise, and how often each is drawn.
 
     Returns:
         ``image`` float32 [N, 64, 64, 3], whole grey levels; ``map`` [N, 32, 32] and ``frame`` [N],
@@ -200,7 +203,7 @@ def make_batch(
         elif kind == "whole" and not whole:
             kind = "pasted"
         if kind == "whole":
-            picture, turn = _whole_fault(picture, generator, pool, anomalies)
+            picture, turn = _whole_fault(picture, generator, anomalies, textures, faults)
             batch["frame"][index] = 1
             batch["map_weight"][index] = 0
             batch["turn"][index] = turn or 0
@@ -208,7 +211,7 @@ def make_batch(
         else:
             picture = vary_normal(picture, generator)
         if kind == "pasted":
-            picture, mask = paste_outlier(picture, generator, pool)
+            picture, mask = paste_outlier(picture, generator, textures)
             cells = cv2.resize(mask, (MAP_SIZE, MAP_SIZE), interpolation=cv2.INTER_AREA)
             batch["map"][index] = cells > _MASK_SHARE
             batch["frame"][index] = mask.sum() > _MIN_VISIBLE
@@ -228,17 +231,16 @@ def _recorded_share(count: int) -> float:
 def _whole_fault(
     picture: NDArray[np.float32],
     generator: np.random.Generator,
-    pool: NDArray[np.uint8],
     anomalies: NDArray[np.uint8] | None,
+    textures: Sequence[Texture] | None,
+    faults: Sequence[tuple[PictureFault, float]] | None,
 ) -> tuple[NDArray[np.float32], float | None]:
     """Give a frame with a fault of the whole picture, and its turn where that is known."""
     if anomalies is not None and generator.random() < _recorded_share(len(anomalies)):
         recorded = anomalies[int(generator.integers(len(anomalies)))]
         return vary_normal(recorded.astype(np.float32), generator), None
-    kind = generator.random()
-    if kind < _TURNED_SHARE:
+    if generator.random() < _TURNED_SHARE:
         picture, degrees = turn_camera(picture, generator)
         return picture, float(np.clip(degrees / TURN_UNIT, -_MOST_TURN, _MOST_TURN))
-    if kind < _TURNED_SHARE + _MOVED_SHARE:
-        return move_camera(picture, generator), None
-    return picture_fault(vary_normal(picture, generator), generator, pool), None
+    varied = vary_normal(picture, generator)
+    return picture_fault(varied, generator, textures, faults), None

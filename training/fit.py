@@ -47,6 +47,8 @@ class FitSettings:
         learning_rate: of Adam, at the start.
         clipnorm: limit of each gradient's norm; None or 0 for no limit.
         global_clipnorm: limit of the norm of all gradients together; likewise.
+        weight_decay: of kernels, not of biases and normalisations: what each step takes from them,
+            in units of the learning rate (decoupled, Loshchilov and Hutter 2019); 0 for none.
         early_stopping_patience: epochs without a better validation loss before stopping; 0 never.
         plateau_patience: epochs without a better validation loss before the rate is reduced; 0
             never.
@@ -65,6 +67,7 @@ class FitSettings:
     learning_rate: float = 1e-3
     clipnorm: float | None = None
     global_clipnorm: float | None = None
+    weight_decay: float = 0.0
     early_stopping_patience: int = 5
     plateau_patience: int = 4
     plateau_factor: float = 0.1
@@ -374,13 +377,17 @@ class FusedAdam(keras.optimizers.Adam):
 
 
 def adam(settings: FitSettings) -> Any:
-    """Give the optimizer: Adam with the settings' rate and clipping."""
+    """Give the optimizer: Adam with the settings' rate, clipping and weight decay."""
     fused = keras.backend.backend() == "tensorflow"
-    return (FusedAdam if fused else keras.optimizers.Adam)(
+    optimizer = (FusedAdam if fused else keras.optimizers.Adam)(
         settings.learning_rate,
         clipnorm=settings.clipnorm or None,
         global_clipnorm=settings.global_clipnorm or None,
+        weight_decay=settings.weight_decay or None,
     )
+    if settings.weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
 
 
 def _jit_compile() -> bool | str:

@@ -6,6 +6,12 @@ shapes pasted into a frame, in the manner of CutPaste (Li et al. 2021) and DRAEM
 2021), and faults of the whole picture. They need not look real: they have to be many and varied, so
 that what separates them from normal frames is the frame's own normality.
 
+None of them is made of pieces of the drive: no crops of other frames, no views shifted, zoomed or
+mirrored, no half of another frame. Such an outlier shows normal things in another place, and all
+that tells it is to know every place of the drive by heart. A network that has learnt that takes the
+next unknown corner for an anomaly, and its threshold comes from such corners
+(``benchmarks/exposure_ablation.py`` has them for comparison).
+
 The stress test (:mod:`training.stress`) has generators of its own; nothing is shared with them.
 All pictures here are float32 [64, 64, 3], RGB, 0..255.
 """
@@ -24,7 +30,6 @@ from anomaly_detector.preprocessing import INPUT_SIZE
 __all__ = [
     "PICTURE_FAULTS",
     "TEXTURES",
-    "move_camera",
     "paste_outlier",
     "picture_fault",
     "turn_camera",
@@ -33,6 +38,10 @@ __all__ = [
 
 Picture: TypeAlias = NDArray[Any]
 Generator: TypeAlias = np.random.Generator
+Texture: TypeAlias = Callable[[Generator], Picture]
+"""From the source of chance to a texture [64, 64, 3]."""
+PictureFault: TypeAlias = Callable[[Picture, Generator, Sequence[Texture]], Picture]
+"""From a frame, the source of chance and textures to the frame with a fault."""
 
 _SIZE = INPUT_SIZE
 _CENTER = ((_SIZE - 1) / 2, (_SIZE - 1) / 2)
@@ -91,36 +100,6 @@ def turn_camera(picture: Picture, generator: Generator) -> tuple[Picture, float]
     return _vary_light(_warp(picture, motion, border, generator), generator), angle
 
 
-def move_camera(picture: Picture, generator: Generator) -> Picture:
-    """Show a normal frame as no drive shows it: from elsewhere, mirrored or upside down.
-
-    Args:
-        picture: float32 [64, 64, 3].
-        generator: source of chance.
-    """
-    kind = int(generator.integers(5))
-    stretch, offset = np.eye(2), np.zeros(2)
-    if kind == 0:
-        scale = float(np.exp(generator.uniform(np.log(1.25), np.log(2.2))))
-        stretch = stretch * (scale if generator.random() < 0.6 else 1 / scale)
-    elif kind == 1:
-        direction = generator.uniform(0, 2 * np.pi)
-        reach = generator.uniform(9, 26)
-        offset = reach * np.array([np.cos(direction), np.sin(direction)])
-    elif kind == 2:
-        stretch[0, 1] = generator.uniform(0.15, 0.6) * generator.choice([-1, 1])
-        if generator.random() < 0.5:
-            stretch = stretch.T
-    else:
-        stretch[kind - 3, kind - 3] = -1
-        if kind == 4 and generator.random() < 0.6:
-            stretch[0, 0] = -1
-    motion = _then(_pose(generator), stretch)
-    motion[:, 2] += offset
-    border = int(generator.choice((cv2.BORDER_REFLECT, cv2.BORDER_REPLICATE)))
-    return _vary_light(_warp(picture, motion, border, generator), generator)
-
-
 def _pose(generator: Generator) -> Picture:
     """Give the motion, float64 [2, 3], of a slightly different way through the scene."""
     angle, scale = generator.uniform(-1, 1), 1 + generator.uniform(-0.04, 0.04)
@@ -148,14 +127,14 @@ def _vary_light(picture: Picture, generator: Generator) -> Picture:
 
 
 def paste_outlier(
-    picture: Picture, generator: Generator, pool: NDArray[np.uint8]
+    picture: Picture, generator: Generator, textures: Sequence[Texture] | None = None
 ) -> tuple[Picture, Picture]:
     """Put one to three foreign things into a frame.
 
     Args:
         picture: float32 [64, 64, 3].
         generator: source of chance.
-        pool: uint8 [N, 64, 64, 3], normal frames to take textures from.
+        textures: to fill shapes with; None for :data:`TEXTURES`.
 
     Returns:
         The picture, and a mask float32 [64, 64], 1 where it visibly differs.
@@ -164,7 +143,7 @@ def paste_outlier(
     count = 1 if generator.random() < 0.8 else int(generator.integers(2, 4))
     for _ in range(count):
         shape = _shape(generator)
-        filling = _filling(picture, generator, pool)
+        filling = _filling(picture, generator, TEXTURES if textures is None else textures)
         if generator.random() < 0.35:
             shape = np.asarray(
                 cv2.GaussianBlur(shape, (0, 0), generator.uniform(0.5, 4)), np.float32
@@ -181,16 +160,25 @@ def paste_outlier(
     return picture, mask
 
 
-def picture_fault(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
-    """Apply one fault of :data:`PICTURE_FAULTS` to the whole frame.
+def picture_fault(
+    picture: Picture,
+    generator: Generator,
+    textures: Sequence[Texture] | None = None,
+    faults: Sequence[tuple[PictureFault, float]] | None = None,
+) -> Picture:
+    """Apply one fault to the whole frame.
 
     Args:
         picture: float32 [64, 64, 3].
         generator: source of chance.
-        pool: uint8 [N, 64, 64, 3], normal frames to take textures from.
+        textures: to cover the frame with; None for :data:`TEXTURES`.
+        faults: each with how often it is drawn, in relation to the others; None for
+            :data:`PICTURE_FAULTS`.
     """
-    fault = generator.choice(len(_FAULTS), p=_FAULT_SHARES)
-    return _FAULTS[fault](picture, generator, pool)
+    faults = PICTURE_FAULTS if faults is None else faults
+    shares = np.array([share for _, share in faults])
+    fault, _ = faults[generator.choice(len(faults), p=shares / shares.sum())]
+    return fault(picture, generator, TEXTURES if textures is None else textures)
 
 
 # --- what is pasted -------------------------------------------------------------------------------
@@ -250,11 +238,11 @@ def _blob(canvas: Any, center: Any, radius: float, generator: Generator) -> Any:
 _SHAPES: Sequence[Callable[..., Any]] = (_polygon, _ellipse, _curve, _curve, _box, _blob)
 
 
-def _filling(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+def _filling(picture: Picture, generator: Generator, textures: Sequence[Texture]) -> Picture:
     """Give what fills a shape: mostly a foreign texture, else the frame itself, spoilt."""
     kind = generator.random()
     if kind < 0.72:
-        return _texture(generator, pool)
+        return _texture(generator, textures)
     if kind < 0.80:
         return _blur(picture, generator.uniform(2, 6))
     if kind < 0.85:
@@ -270,40 +258,22 @@ def _filling(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) ->
 # --- textures -------------------------------------------------------------------------------------
 
 
-def _texture(generator: Generator, pool: NDArray[np.uint8]) -> Picture:
-    make = TEXTURES[int(generator.integers(len(TEXTURES)))]
-    return np.clip(make(generator, pool), 0, 255).astype(np.float32)
+def _texture(generator: Generator, textures: Sequence[Texture]) -> Picture:
+    make = textures[int(generator.integers(len(textures)))]
+    return np.clip(make(generator), 0, 255).astype(np.float32)
 
 
-def _foreign_crop(generator: Generator, pool: NDArray[np.uint8]) -> Picture:
-    """A piece of another normal frame, enlarged, turned, with other colours and contrast."""
-    side = int(generator.integers(8, _SIZE + 1))
-    top, left = generator.integers(0, _SIZE - side + 1, 2)
-    crop = pool[generator.integers(len(pool))][top : top + side, left : left + side]
-    crop = cv2.resize(crop, (_SIZE, _SIZE), interpolation=cv2.INTER_LINEAR).astype(np.float32)
-    if generator.random() < 0.5:
-        crop = crop[::-1]
-    if generator.random() < 0.5:
-        crop = crop[:, ::-1]
-    if generator.random() < 0.5:
-        crop = crop[..., generator.permutation(3)]
-    if generator.random() < 0.3:
-        crop = 255 - crop
-    contrast, level = generator.uniform(0.3, 1.8), generator.uniform(10, 245)
-    return np.asarray((crop - crop.mean()) * contrast + level, np.float32)
-
-
-def _flat(generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+def _flat(generator: Generator) -> Picture:
     return np.full((_SIZE, _SIZE, 3), generator.uniform(0, 255, 3), np.float32)
 
 
-def _shaded(generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+def _shaded(generator: Generator) -> Picture:
     """Smooth shading between four colours."""
     corners = generator.uniform(0, 255, (2, 2, 3)).astype(np.float32)
     return np.asarray(cv2.resize(corners, (_SIZE, _SIZE)), np.float32)
 
 
-def _band_noise(generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+def _band_noise(generator: Generator) -> Picture:
     """Noise of one coarseness, grey or coloured."""
     cells = int(2 ** generator.uniform(1, 6))
     channels = 3 if generator.random() < 0.6 else 1
@@ -314,7 +284,7 @@ def _band_noise(generator: Generator, pool: NDArray[np.uint8]) -> Picture:
     return np.asarray((fine - 128) * contrast + level, np.float32)
 
 
-def _stripes(generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+def _stripes(generator: Generator) -> Picture:
     angle, period = generator.uniform(0, np.pi), generator.uniform(2, 16)
     phase = (_COLUMNS * np.cos(angle) + _ROWS * np.sin(angle)) * (2 * np.pi / period)
     first = (np.sin(phase) > 0)[:, :, np.newaxis]
@@ -322,30 +292,29 @@ def _stripes(generator: Generator, pool: NDArray[np.uint8]) -> Picture:
     return np.asarray(np.where(first, colors[0], colors[1]).astype(np.float32), np.float32)
 
 
-def _grey_grain(generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+def _grey_grain(generator: Generator) -> Picture:
     grain = generator.normal(0, generator.uniform(0, 20), (_SIZE, _SIZE, 1))
     return np.repeat(generator.uniform(0, 255) + grain, 3, axis=2).astype(np.float32)
 
 
-TEXTURES: Sequence[Callable[[Generator, NDArray[np.uint8]], Picture]] = (
-    _foreign_crop,
+TEXTURES: Sequence[Texture] = (
     _flat,
     _shaded,
     _band_noise,
     _stripes,
     _grey_grain,
 )
-"""Each gives a texture [64, 64, 3] from the source of chance and a pool of normal frames."""
+"""Each gives a texture [64, 64, 3] from the source of chance."""
 
 
 # --- faults of the whole picture ------------------------------------------------------------------
 
 
-def _unsharp(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+def _unsharp(picture: Picture, generator: Generator, textures: Sequence[Texture]) -> Picture:
     return _blur(picture, float(np.exp(generator.uniform(np.log(0.9), np.log(6)))))
 
 
-def _smeared(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+def _smeared(picture: Picture, generator: Generator, textures: Sequence[Texture]) -> Picture:
     """Smeared along a line, as by motion."""
     length = int(generator.integers(4, 14))
     angle, half = generator.uniform(0, np.pi), (length - 1) / 2
@@ -356,30 +325,30 @@ def _smeared(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) ->
     return np.asarray(cv2.filter2D(picture, -1, kernel / kernel.sum()), np.float32)
 
 
-def _darkened(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+def _darkened(picture: Picture, generator: Generator, textures: Sequence[Texture]) -> Picture:
     return np.asarray(picture * np.float32(generator.uniform(0, 0.55)), np.float32)
 
 
-def _brightened(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+def _brightened(picture: Picture, generator: Generator, textures: Sequence[Texture]) -> Picture:
     return np.asarray(
         picture * np.float32(generator.uniform(1.45, 3)) + np.float32(generator.uniform(0, 30)),
         np.float32,
     )
 
 
-def _noisy(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+def _noisy(picture: Picture, generator: Generator, textures: Sequence[Texture]) -> Picture:
     sigma = float(np.exp(generator.uniform(np.log(9), np.log(50))))
     return _add_noise(picture, sigma, generator, channels=3 if generator.random() < 0.6 else 1)
 
 
-def _dead_pixels(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+def _dead_pixels(picture: Picture, generator: Generator, textures: Sequence[Texture]) -> Picture:
     share = generator.uniform(0.01, 0.2)
     chance = generator.random((_SIZE, _SIZE, 1))
     low, high = chance < share / 2, chance > 1 - share / 2
     return np.where(low, 0.0, np.where(high, 255.0, picture)).astype(np.float32)
 
 
-def _tinted(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+def _tinted(picture: Picture, generator: Generator, textures: Sequence[Texture]) -> Picture:
     """Another white balance, or no colour at all."""
     gains = np.exp(generator.normal(0, 0.35, 3))
     gains /= gains.mean()
@@ -394,7 +363,7 @@ def _tinted(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> 
     return picture
 
 
-def _veiled(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+def _veiled(picture: Picture, generator: Generator, textures: Sequence[Texture]) -> Picture:
     """Fog, glare or shade that comes from one side or spreads from a point."""
     angle = generator.uniform(0, 2 * np.pi)
     if generator.random() < 0.5:
@@ -410,7 +379,7 @@ def _veiled(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> 
     return _blend(picture, veil, weight)
 
 
-def _flattened(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+def _flattened(picture: Picture, generator: Generator, textures: Sequence[Texture]) -> Picture:
     """Too little or too much contrast, or another gamma."""
     if generator.random() < 0.5:
         contrast = float(generator.choice([generator.uniform(0.1, 0.6), generator.uniform(1.8, 3)]))
@@ -420,7 +389,7 @@ def _flattened(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) 
     return np.asarray(255 * (np.clip(picture, 0, 255) / 255) ** np.float32(gamma), np.float32)
 
 
-def _lined(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+def _lined(picture: Picture, generator: Generator, textures: Sequence[Texture]) -> Picture:
     """Rows or columns dead, glaring or in a rhythm."""
     lines = np.zeros((_SIZE, 1, 1), np.float32)
     if generator.random() < 0.5:
@@ -435,43 +404,34 @@ def _lined(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> P
     return np.asarray(picture + lines, np.float32)
 
 
-def _torn(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
-    """Rows shifted, or the lower part shifted or taken from another frame."""
-    picture = picture.copy()
-    if generator.random() < 0.5:
-        shifts = generator.normal(0, generator.uniform(2, 8), _SIZE).astype(int)
-        for row, shift in enumerate(shifts):
-            picture[row] = np.roll(picture[row], int(shift), 0)
-        return picture
-    row = int(generator.integers(8, _SIZE - 8))
-    if generator.random() < 0.5:
-        picture[row:] = np.roll(picture[row:], int(generator.integers(6, _SIZE - 6)), 1)
-    else:
-        picture[row:] = pool[generator.integers(len(pool))][row:]
-    return picture
+def _jittered(picture: Picture, generator: Generator, textures: Sequence[Texture]) -> Picture:
+    """Rows out of line, as without synchronisation."""
+    shifts = generator.normal(0, generator.uniform(2, 8), _SIZE).astype(int)
+    rows = [np.roll(row, int(shift), 0) for row, shift in zip(picture, shifts, strict=True)]
+    return np.stack(rows)
 
 
-def _blocky(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+def _blocky(picture: Picture, generator: Generator, textures: Sequence[Texture]) -> Picture:
     side = _SIZE // int(generator.choice([4, 8, 16]))
     coarse = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
     enlarged = cv2.resize(coarse, (_SIZE, _SIZE), interpolation=cv2.INTER_NEAREST)
     return np.asarray(enlarged, np.float32)
 
 
-def _compressed(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+def _compressed(picture: Picture, generator: Generator, textures: Sequence[Texture]) -> Picture:
     quality = int(generator.integers(1, 8))
     data = np.clip(picture, 0, 255).astype(np.uint8)
     _, encoded = cv2.imencode(".jpg", data, [cv2.IMWRITE_JPEG_QUALITY, quality])
     return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.float32)
 
 
-def _covered(picture: Picture, generator: Generator, pool: NDArray[np.uint8]) -> Picture:
+def _covered(picture: Picture, generator: Generator, textures: Sequence[Texture]) -> Picture:
     """Covered all over by something out of focus, more or less opaque."""
-    cover = _blur(_texture(generator, pool), generator.uniform(0.5, 10))
+    cover = _blur(_texture(generator, textures), generator.uniform(0.5, 10))
     return _blend(picture, cover, np.float32(generator.uniform(0.5, 1)))
 
 
-PICTURE_FAULTS: Sequence[tuple[Callable[..., Picture], float]] = (
+PICTURE_FAULTS: Sequence[tuple[PictureFault, float]] = (
     (_unsharp, 2.2),
     (_smeared, 1.0),
     (_darkened, 1.0),
@@ -480,7 +440,7 @@ PICTURE_FAULTS: Sequence[tuple[Callable[..., Picture], float]] = (
     (_dead_pixels, 0.7),
     (_tinted, 1.2),
     # One of the hardest to learn.
-    (_torn, 2.2),
+    (_jittered, 2.2),
     (_veiled, 1.0),
     (_flattened, 0.8),
     (_lined, 0.8),
@@ -489,10 +449,6 @@ PICTURE_FAULTS: Sequence[tuple[Callable[..., Picture], float]] = (
     (_covered, 1.3),
 )
 """Each fault and how often it is drawn, in relation to the others."""
-
-_FAULTS = [fault for fault, _ in PICTURE_FAULTS]
-_FAULT_SHARES = np.array([share for _, share in PICTURE_FAULTS])
-_FAULT_SHARES = _FAULT_SHARES / _FAULT_SHARES.sum()
 
 
 # --- shared steps ---------------------------------------------------------------------------------

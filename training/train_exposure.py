@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from training.datasets import FrameSet
 from training.exposure import build_exposure_network, loss_model, make_batch
 from training.fit import FitResult, FitSettings, fit
 from training.job import Job, Trained
+from training.outliers import PictureFault, Texture
 from training.provenance import fit_summary
 from training.scorers import exposure_scorer
 from training.train_autoencoder import mean_output
@@ -22,8 +24,13 @@ __all__ = ["EXPOSURE_BATCH", "ExposureParts", "fit_exposure", "train_exposure"]
 EXPOSURE_BATCH = 48
 """Frames a step; every fourth gets something pasted in, every fourth a whole-picture fault."""
 
+WEIGHT_DECAY = 1.0
+"""Times the learning rate, a step: over the whole training the kernels would shrink to a sixth.
+
+It keeps the network from knowing the drive's few places by heart."""
+
 _VALIDATION_FRAMES = 384
-_POOL_FRAMES = 2000
+_MOST_ANOMALIES = 2000
 
 
 @dataclass(frozen=True)
@@ -35,12 +42,19 @@ class ExposureParts:
         turn: it learns to tell by how much the camera has rolled.
         pasted: outliers with things pasted in.
         whole: outliers with a fault of the whole picture.
+        textures: what shapes are filled with, None for the usual ones; see
+            :mod:`training.outliers`.
+        faults: of the whole picture, and how often each is drawn; likewise.
+        weight_decay: times the learning rate, a step.
     """
 
     place: bool = True
     turn: bool = True
     pasted: bool = True
     whole: bool = True
+    textures: Sequence[Texture] | None = None
+    faults: Sequence[tuple[PictureFault, float]] | None = None
+    weight_decay: float = WEIGHT_DECAY
 
 
 def train_exposure(job: Job) -> Trained:
@@ -74,12 +88,7 @@ def fit_exposure(job: Job, parts: ExposureParts = ExposureParts()) -> tuple[Any,
     seed_everything(options.seed)
     network = build_exposure_network(place=parts.place)
     generator = np.random.default_rng(options.seed)
-    pool = _sample(job.frames, split.train, generator)
-    anomalies = (
-        None
-        if job.anomalies is None
-        else _sample(job.anomalies, np.arange(len(job.anomalies)), generator)
-    )
+    anomalies = None if job.anomalies is None else _sample(job.anomalies, generator)
     # An epoch is a number of steps, not a pass: the outliers are new in every step anyway. Every
     # training frame equally often.
     count = options.exposure_steps * EXPOSURE_BATCH
@@ -88,22 +97,29 @@ def fit_exposure(job: Job, parts: ExposureParts = ExposureParts()) -> tuple[Any,
     held_out = np.zeros(len(job.frames), bool)
     held_out[split.held_out] = True
 
-    def made(own: np.random.Generator, images: Any, textures: Any) -> dict[str, Any]:
-        batch = make_batch(own, images, textures, anomalies, pasted=parts.pasted, whole=parts.whole)
+    def made(own: np.random.Generator, images: Any) -> dict[str, Any]:
+        batch = make_batch(
+            own,
+            images,
+            anomalies,
+            pasted=parts.pasted,
+            whole=parts.whole,
+            textures=parts.textures,
+            faults=parts.faults,
+        )
         batch["turn_weight"] *= parts.turn
         return batch
 
     def take(indices: NDArray[np.int64]) -> tuple[Any, NDArray[np.float32]]:
         batch: Any = job.frames.take(indices)
         if held_out[indices[0]]:
-            # The same outliers in every epoch, so that validation losses can be compared; made
-            # from held-out frames alone.
+            # The same outliers in every epoch, so that validation losses can be compared.
             own = np.random.default_rng((options.seed, *indices[:4].tolist()))
-            batch = made(own, batch, batch)
+            batch = made(own, batch)
         return batch, np.zeros(len(indices), np.float32)
 
     def draw(own: np.random.Generator, images: Any) -> dict[str, NDArray[np.float32]]:
-        return made(own, images[own.permutation(len(images))], pool)
+        return made(own, images[own.permutation(len(images))])
 
     result = fit(
         loss_model(network),
@@ -115,6 +131,7 @@ def fit_exposure(job: Job, parts: ExposureParts = ExposureParts()) -> tuple[Any,
             batch_size=EXPOSURE_BATCH,
             learning_rate=2e-3,
             clipnorm=1.0,
+            weight_decay=parts.weight_decay,
             early_stopping_patience=0,
             plateau_patience=0,
             cosine=True,
@@ -135,9 +152,7 @@ def fit_exposure(job: Job, parts: ExposureParts = ExposureParts()) -> tuple[Any,
     return network, result
 
 
-def _sample(
-    frames: FrameSet, indices: NDArray[np.int64], generator: np.random.Generator
-) -> NDArray[np.uint8]:
+def _sample(frames: FrameSet, generator: np.random.Generator) -> NDArray[np.uint8]:
     """Give some frames, uint8 [N, 64, 64, 3], so many that they are varied and fit in memory."""
-    count = min(len(indices), _POOL_FRAMES)
-    return frames.take(np.sort(generator.choice(indices, count, replace=False)))
+    count = min(len(frames), _MOST_ANOMALIES)
+    return frames.take(np.sort(generator.choice(len(frames), count, replace=False)))
