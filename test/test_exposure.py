@@ -280,6 +280,22 @@ def test_loss_is_cross_entropy_and_leaves_out_unknown_places(exposure: Any) -> N
     np.testing.assert_allclose(loss, expected, rtol=1e-4)
 
 
+def test_weight_decay_takes_from_kernels_alone(exposure: Any) -> None:
+    from training.fit import FitSettings, adam
+
+    network = exposure.build_exposure_network()
+    for variable in network.trainable_variables:
+        variable.assign(np.ones(variable.shape))
+    # Without gradients only the decay is left: 0.01 * 2 of each kernel.
+    optimizer = adam(FitSettings(learning_rate=0.01, weight_decay=2.0))
+    variables = network.trainable_variables
+    optimizer.apply([np.zeros(v.shape, np.float32) for v in variables], variables)
+    for variable in variables:
+        expected = 0.98 if variable.name == "kernel" else 1.0
+        np.testing.assert_allclose(np.asarray(variable), expected, rtol=1e-6)
+    assert {v.name for v in variables} == {"kernel", "bias", "gamma", "beta"}
+
+
 @pytest.mark.parametrize("with_anomalies", [False, True], ids=["normal only", "with anomalies"])
 def test_a_short_training_gives_a_working_detector(
     with_anomalies: bool, normal_drive: Path, anomalous_drive: Path, tmp_path: Path
