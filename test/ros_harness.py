@@ -305,6 +305,14 @@ class RosClient:
         stamp = message.header.stamp
         return [d for d in self.detections if d.header.stamp == stamp]
 
+    def is_answered(self, message: Any, *, within_s: float) -> bool:
+        """Wait for a detection of a message that was sent; tell whether one came."""
+        until = time.monotonic() + within_s
+        self.spin_until(
+            lambda: bool(self.answers_to(message)) or time.monotonic() > until, "a detection"
+        )
+        return bool(self.answers_to(message))
+
     def ask(self, message: Any, *, once: bool = False) -> Any:
         """Send a stamped image, one time or until it arrives, and give the detection of it."""
         what = f"a detection with stamp {stamp_to_ns(message.header.stamp)}"
