@@ -85,9 +85,8 @@ def test_normal_variation_is_small_beside_a_fault() -> None:
         assert result.shape == picture.shape
         assert result.dtype == np.float32
         varied.append(np.abs(result - picture).mean())
-        faulted.append(
-            np.abs(picture_fault(picture, np.random.default_rng(seed), TEXTURES) - picture).mean()
-        )
+        fault = picture_fault(picture, np.random.default_rng(seed), TEXTURES, PICTURE_FAULTS)
+        faulted.append(np.abs(fault - picture).mean())
     assert 0 < np.mean(varied) < 20
     assert np.median(varied) < np.mean(faulted)
 
@@ -114,7 +113,7 @@ def test_mask_marks_the_pixels_that_visibly_differ() -> None:
     masked, far, areas = [], [], []
     for seed in range(150):
         picture = POOL[seed % len(POOL)].astype(np.float32)
-        pasted, mask = paste_outlier(picture, np.random.default_rng(seed))
+        pasted, mask = paste_outlier(picture, np.random.default_rng(seed), TEXTURES)
         assert pasted.shape == (64, 64, 3)
         assert mask.shape == (64, 64)
         assert pasted.dtype == mask.dtype == np.float32

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from anomaly_detector.preprocessing import INPUT_SIZE
 from training.layers import BatchNormalization, Place
 from training.outliers import (
+    PICTURE_FAULTS,
+    TEXTURES,
     PictureFault,
     Texture,
     paste_outlier,
@@ -163,8 +165,8 @@ def make_batch(
     *,
     pasted: bool = True,
     whole: bool = True,
-    textures: Sequence[Texture] | None = None,
-    faults: Sequence[tuple[PictureFault, float]] | None = None,
+    textures: Sequence[Texture] = TEXTURES,
+    faults: Sequence[tuple[PictureFault, float]] = PICTURE_FAULTS,
 ) -> dict[str, NDArray[np.float32]]:
     """Turn normal frames into a batch for training.
 
@@ -178,8 +180,8 @@ def make_batch(
             more they take the place of whole-picture faults, up to half of them.
         pasted: paste things in; else these frames get a fault of the whole picture too.
         whole: faults of the whole picture; else these frames get something pasted in too.
-        textures: other than the usual ones, see :mod:`training.outliers`.
-        faults: likewise, and how often each is drawn.
+        textures: what shapes are filled with, see :mod:`training.outliers`.
+        faults: of the whole picture, and how often each is drawn; likewise.
 
     Returns:
         ``image`` float32 [N, 64, 64, 3], whole grey levels; ``map`` [N, 32, 32] and ``frame`` [N],
@@ -232,8 +234,8 @@ def _whole_fault(
     picture: NDArray[np.float32],
     generator: np.random.Generator,
     anomalies: NDArray[np.uint8] | None,
-    textures: Sequence[Texture] | None,
-    faults: Sequence[tuple[PictureFault, float]] | None,
+    textures: Sequence[Texture],
+    faults: Sequence[tuple[PictureFault, float]],
 ) -> tuple[NDArray[np.float32], float | None]:
     """Give a frame with a fault of the whole picture, and its turn where that is known."""
     if anomalies is not None and generator.random() < _recorded_share(len(anomalies)):

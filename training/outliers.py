@@ -127,14 +127,14 @@ def _vary_light(picture: Picture, generator: Generator) -> Picture:
 
 
 def paste_outlier(
-    picture: Picture, generator: Generator, textures: Sequence[Texture] | None = None
+    picture: Picture, generator: Generator, textures: Sequence[Texture]
 ) -> tuple[Picture, Picture]:
     """Put one to three foreign things into a frame.
 
     Args:
         picture: float32 [64, 64, 3].
         generator: source of chance.
-        textures: to fill shapes with; None for :data:`TEXTURES`.
+        textures: to fill shapes with, such as :data:`TEXTURES`.
 
     Returns:
         The picture, and a mask float32 [64, 64], 1 where it visibly differs.
@@ -143,7 +143,7 @@ def paste_outlier(
     count = 1 if generator.random() < 0.8 else int(generator.integers(2, 4))
     for _ in range(count):
         shape = _shape(generator)
-        filling = _filling(picture, generator, TEXTURES if textures is None else textures)
+        filling = _filling(picture, generator, textures)
         if generator.random() < 0.35:
             shape = np.asarray(
                 cv2.GaussianBlur(shape, (0, 0), generator.uniform(0.5, 4)), np.float32
@@ -163,22 +163,21 @@ def paste_outlier(
 def picture_fault(
     picture: Picture,
     generator: Generator,
-    textures: Sequence[Texture] | None = None,
-    faults: Sequence[tuple[PictureFault, float]] | None = None,
+    textures: Sequence[Texture],
+    faults: Sequence[tuple[PictureFault, float]],
 ) -> Picture:
     """Apply one fault to the whole frame.
 
     Args:
         picture: float32 [64, 64, 3].
         generator: source of chance.
-        textures: to cover the frame with; None for :data:`TEXTURES`.
-        faults: each with how often it is drawn, in relation to the others; None for
+        textures: to cover the frame with, such as :data:`TEXTURES`.
+        faults: each with how often it is drawn, in relation to the others, such as
             :data:`PICTURE_FAULTS`.
     """
-    faults = PICTURE_FAULTS if faults is None else faults
     shares = np.array([share for _, share in faults])
     fault, _ = faults[generator.choice(len(faults), p=shares / shares.sum())]
-    return fault(picture, generator, TEXTURES if textures is None else textures)
+    return fault(picture, generator, textures)
 
 
 # --- what is pasted -------------------------------------------------------------------------------

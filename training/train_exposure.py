@@ -14,7 +14,7 @@ from training.datasets import FrameSet
 from training.exposure import build_exposure_network, loss_model, make_batch
 from training.fit import FitResult, FitSettings, fit
 from training.job import Job, Trained
-from training.outliers import PictureFault, Texture
+from training.outliers import PICTURE_FAULTS, TEXTURES, PictureFault, Texture
 from training.provenance import fit_summary
 from training.scorers import exposure_scorer
 from training.train_autoencoder import mean_output
@@ -27,7 +27,8 @@ EXPOSURE_BATCH = 48
 WEIGHT_DECAY = 1.0
 """Times the learning rate, a step: over the whole training the kernels would shrink to a sixth.
 
-It keeps the network from knowing the drive's few places by heart."""
+It is meant to keep the network from knowing the drive's few places by heart.
+"""
 
 _VALIDATION_FRAMES = 384
 _MOST_ANOMALIES = 2000
@@ -42,8 +43,7 @@ class ExposureParts:
         turn: it learns to tell by how much the camera has rolled.
         pasted: outliers with things pasted in.
         whole: outliers with a fault of the whole picture.
-        textures: what shapes are filled with, None for the usual ones; see
-            :mod:`training.outliers`.
+        textures: what shapes are filled with, see :mod:`training.outliers`.
         faults: of the whole picture, and how often each is drawn; likewise.
         weight_decay: times the learning rate, a step.
     """
@@ -52,8 +52,8 @@ class ExposureParts:
     turn: bool = True
     pasted: bool = True
     whole: bool = True
-    textures: Sequence[Texture] | None = None
-    faults: Sequence[tuple[PictureFault, float]] | None = None
+    textures: Sequence[Texture] = TEXTURES
+    faults: Sequence[tuple[PictureFault, float]] = PICTURE_FAULTS
     weight_decay: float = WEIGHT_DECAY
 
 

@@ -519,10 +519,8 @@ class DetectorNode(LifecycleNode):
 
     def _check_frozen(self, report: StatisticsReport) -> None:
         """Tell once when the camera repeats itself, which no score of a single frame shows."""
-        was_told, self._has_told_frozen = (
-            self._has_told_frozen,
-            is_frozen(report, self._settings.limits),
-        )
+        was_told = self._has_told_frozen
+        self._has_told_frozen = is_frozen(report, self._settings.limits)
         if self._has_told_frozen and not was_told:
             self.get_logger().warning(
                 f"every image on {self._images.topic_name} for {report.unchanged_s:.1f} s shows "
