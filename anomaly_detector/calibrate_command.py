@@ -82,7 +82,7 @@ def calibrate(options: CalibrateOptions) -> ModelMetadata:
     detector = Detector(options.model)
     old = detector.metadata
     for source in sources:
-        source.region = old.region
+        source.view = old.view
     parts = [_scores(detector, source, options.progress) for source in sources]
     scores = np.concatenate(parts)
     used = _without(scores, options.exclude, options.data)

@@ -64,7 +64,7 @@ def cache_frames(
 ) -> CachedFrames:
     """Shrink all frames of a recording, or take them from the cache.
 
-    An entry is found again by the recording's files (names, sizes, times), topic and region, decode
+    An entry is found again by the recording's files (names, sizes, times), topic and view, decode
     and resize method; a changed recording is read again.
 
     Args:
@@ -79,8 +79,10 @@ def cache_frames(
         AnomalyDetectorError: the cache folder cannot be written.
     """
     method = f"{DECODE_METHOD}|{RESIZE_METHOD}"
-    if not source.region.is_whole_frame:
-        method += f"|{source.region}"
+    if not source.view.region.is_whole_frame:
+        method += f"|{source.view.region}"
+    if source.view.scaling is not None:
+        method += f"|{source.view.scaling}"
     key = hashlib.sha256(f"{source.identity}|{method}".encode()).hexdigest()[:32]
     entry = (default_cache_folder() if folder is None else folder) / key
     if not (entry / "index.json").is_file():

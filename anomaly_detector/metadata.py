@@ -14,12 +14,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
+from anomaly_detector.encodings import ImageScaling
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
 from anomaly_detector.pixels import RegionOfInterest
 from anomaly_detector.preprocessing import (
     COMPATIBLE_RESIZE_METHODS,
     INPUT_SIZE,
     RESIZE_METHOD,
+    View,
 )
 
 __all__ = ["FORMAT_VERSION", "METADATA_KEY", "Calibration", "ModelMetadata"]
@@ -69,6 +71,8 @@ class ModelMetadata:
         resize_method: name and version of the shrink the model was trained with.
         region_of_interest: x, y, width and height of the part of the camera's frame that the model
             was trained on, pixels; a width or height of 0 reaches to the edge.
+        image_scaling: the values that become black and white in pictures of more than 8 bits; None
+            where the encoding says it.
         provenance: data, seed, options and versions that made the model.
         metrics: figures from training, for example ``validation_mse``.
         format_version: of this JSON entry.
@@ -84,14 +88,16 @@ class ModelMetadata:
     color_order: str = "rgb"
     resize_method: str = RESIZE_METHOD
     region_of_interest: tuple[int, int, int, int] = (0, 0, 0, 0)
+    image_scaling: tuple[float, float] | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     @property
-    def region(self) -> RegionOfInterest:
-        """The region as what cuts it out."""
-        return RegionOfInterest(*self.region_of_interest)
+    def view(self) -> View:
+        """What the model sees of a frame."""
+        scaling = None if self.image_scaling is None else ImageScaling(*self.image_scaling)
+        return View(RegionOfInterest(*self.region_of_interest), scaling)
 
     def to_json(self) -> str:
         """Give the JSON text for the ONNX metadata entry.
@@ -157,6 +163,9 @@ class ModelMetadata:
             region_of_interest=reader.region("region_of_interest")
             if "region_of_interest" in raw
             else (0, 0, 0, 0),
+            image_scaling=reader.optional("image_scaling", reader.scaling)
+            if "image_scaling" in raw
+            else None,
             provenance=reader.mapping("provenance"),
             metrics=reader.mapping("metrics"),
             format_version=version,
@@ -220,6 +229,16 @@ class _FieldReader:
                 "not a list of two numbers: export the model again with 'python -m training train'"
             )
         return ends.number("0"), ends.number("1")
+
+    def scaling(self, key: str) -> tuple[float, float]:
+        minimum, maximum = self.interval(key)
+        try:
+            ImageScaling(minimum, maximum)
+        except AnomalyDetectorError as error:
+            raise ModelError(
+                f"model {self.source}: metadata field {self.prefix + key!r}: {error}"
+            ) from error
+        return minimum, maximum
 
     def region(self, key: str) -> tuple[int, int, int, int]:
         value = self._get(key, "a list of four integers", (list,))

@@ -7,13 +7,24 @@ in another way than those it was trained on.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anomaly_detector.encodings import ImageScaling
 from anomaly_detector.image import Pixels, to_rgb
+from anomaly_detector.pixels import RegionOfInterest
 
-__all__ = ["COMPATIBLE_RESIZE_METHODS", "INPUT_SIZE", "RESIZE_METHOD", "shrink"]
+__all__ = [
+    "COMPATIBLE_RESIZE_METHODS",
+    "INPUT_SIZE",
+    "RESIZE_METHOD",
+    "WHOLE_FRAME",
+    "View",
+    "shrink",
+]
 
 INPUT_SIZE = 64
 """Height and width of the model's input (thesis 5.4.1, paper section IV)."""
@@ -44,6 +55,24 @@ _THINNED_ROWS = (192, 280)
 _THINNED_WIDTH = 640
 
 _Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class View:
+    """What a model sees of a camera's frame; part of the model, kept in its metadata.
+
+    Attributes:
+        region: the part of the frame.
+        scaling: the values that become black and white, for pictures of more than 8 bits; None
+            where the encoding says it.
+    """
+
+    region: RegionOfInterest = field(default_factory=RegionOfInterest)
+    scaling: ImageScaling | None = None
+
+
+WHOLE_FRAME = View()
+"""All of a frame, scaled as its encoding says."""
 
 
 def shrink(pixels: Pixels) -> NDArray[np.uint8]:

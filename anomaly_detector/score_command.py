@@ -91,7 +91,7 @@ def _score_one(
 ) -> int:
     source = open_source(path, arguments.topic)
     detector = Detector(model, providers=arguments.providers, threshold=arguments.threshold)
-    source.region = detector.metadata.region
+    source.view = detector.metadata.view
     start = time.perf_counter()
     summary = write_scores(
         detector,

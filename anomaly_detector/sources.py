@@ -21,10 +21,12 @@ from typing import Any, TypeAlias, TypeVar
 import cv2
 import numpy as np
 
+from anomaly_detector.encodings import ImageScaling
 from anomaly_detector.errors import ImageError, SourceError, as_one_line
 from anomaly_detector.image import Pixels, decode_compressed, decode_encoded_bytes, decode_image
 from anomaly_detector.ordered_pool import map_in_order
-from anomaly_detector.pixels import RegionOfInterest, crop
+from anomaly_detector.pixels import crop
+from anomaly_detector.preprocessing import WHOLE_FRAME, View
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -93,14 +95,14 @@ class FrameSource(abc.ABC):
 
     Attributes:
         path: where it is.
-        region: the part of each frame that is given; may be set before a pass. A frame that it
-            does not fit into counts as unreadable.
+        view: the part of each frame that is given and how deep pictures are scaled; may be set
+            before a pass. A frame that its region does not fit into counts as unreadable.
         unreadable: the frames skipped by the newest pass, in order.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.region = RegionOfInterest()
+        self.view: View = WHOLE_FRAME
         self.unreadable: list[UnreadableFrame] = []
         # Whether the newest pass may decode JPEG at reduced scale.
         self._reduced = False
@@ -148,10 +150,10 @@ class FrameSource(abc.ABC):
         return self._readable(map(self._cropped, self._frames()), reduced=False)
 
     def _cropped(self, item: Frame | UnreadableFrame) -> Frame | UnreadableFrame:
-        if isinstance(item, UnreadableFrame) or self.region.is_whole_frame:
+        if isinstance(item, UnreadableFrame) or self.view.region.is_whole_frame:
             return item
         try:
-            return replace(item, pixels=crop(item.pixels, self.region))
+            return replace(item, pixels=crop(item.pixels, self.view.region))
         except ImageError as error:
             return UnreadableFrame(item.name, str(error))
 
@@ -177,7 +179,7 @@ class FrameSource(abc.ABC):
     def _readable(self, items: Iterator[_T | UnreadableFrame], *, reduced: bool) -> Iterator[_T]:
         self.unreadable = []
         # A region's edges may lie between the pixels of a reduced picture.
-        self._reduced = reduced and self.region.is_whole_frame
+        self._reduced = reduced and self.view.region.is_whole_frame
         count = 0
         for item in items:
             if isinstance(item, UnreadableFrame):
@@ -216,10 +218,12 @@ class ImageFilesSource(FrameSource):
         return f"{self.path.resolve()}|{lines}"
 
     def _frames(self) -> Iterator[Frame | UnreadableFrame]:
-        return (_read_image_file(file, self._reduced) for file in self.files)
+        return (_read_image_file(file, self.view.scaling, self._reduced) for file in self.files)
 
     def _pending(self) -> Iterator[_PendingFrame]:
-        return (partial(_read_image_file, file, self._reduced) for file in self.files)
+        return (
+            partial(_read_image_file, file, self.view.scaling, self._reduced) for file in self.files
+        )
 
 
 class ImageFolderSource(ImageFilesSource):
@@ -238,9 +242,13 @@ class ImageFolderSource(ImageFilesSource):
         super().__init__(path, files)
 
 
-def _read_image_file(file: Path, reduced: bool) -> Frame | UnreadableFrame:
+def _read_image_file(
+    file: Path, scaling: ImageScaling | None, reduced: bool
+) -> Frame | UnreadableFrame:
     try:
-        pixels = decode_encoded_bytes(file.read_bytes(), file.name, reduced=reduced)
+        pixels = decode_encoded_bytes(
+            file.read_bytes(), file.name, scaling=scaling, reduced=reduced
+        )
     except (ImageError, OSError) as error:
         return UnreadableFrame(file.name, str(error))
     return Frame(file.name, None, pixels)
@@ -296,7 +304,14 @@ class BagSource(FrameSource):
                     reason = f"message cannot be deserialized: {error}"
                     yield partial(_same, UnreadableFrame(name, reason))
                     continue
-                yield partial(_decode_message, message, connection.msgtype, name, self._reduced)
+                yield partial(
+                    _decode_message,
+                    message,
+                    connection.msgtype,
+                    name,
+                    self.view.scaling,
+                    self._reduced,
+                )
 
 
 def _same(item: Frame | UnreadableFrame) -> Frame | UnreadableFrame:
@@ -304,14 +319,14 @@ def _same(item: Frame | UnreadableFrame) -> Frame | UnreadableFrame:
 
 
 def _decode_message(
-    message: Any, message_type: str, name: str, reduced: bool
+    message: Any, message_type: str, name: str, scaling: ImageScaling | None, reduced: bool
 ) -> Frame | UnreadableFrame:
     stamp = message.header.stamp
     try:
         if message_type == _IMAGE_TYPES[1]:
-            pixels = decode_compressed(message, reduced=reduced)
+            pixels = decode_compressed(message, scaling=scaling, reduced=reduced)
         else:
-            pixels = decode_image(message)
+            pixels = decode_image(message, scaling=scaling)
     except ImageError as error:
         return UnreadableFrame(name, str(error))
     return Frame(name, int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec), pixels)

@@ -16,7 +16,7 @@ from anomaly_detector.errors import AnomalyDetectorError, ModelError
 from anomaly_detector.frame_cache import cache_frames
 from anomaly_detector.metadata import ModelMetadata
 from anomaly_detector.pixels import Pixels, RegionOfInterest, parse_region
-from anomaly_detector.preprocessing import shrink
+from anomaly_detector.preprocessing import View, shrink
 from anomaly_detector.sources import open_source
 from training.train import TrainOptions, train
 
@@ -46,14 +46,14 @@ def model(drive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_training_looks_at_the_region_and_the_model_remembers_it(model: Path) -> None:
     metadata = Detector(model).metadata
-    assert metadata.region == REGION
+    assert metadata.view.region == REGION
     assert metadata.provenance["recipe"]["region"] == "20,10,80,0"
 
 
 def test_cache_holds_the_region(drive: Path, tmp_path: Path) -> None:
     source = open_source(drive)
     whole = np.asarray(cache_frames(source, tmp_path, progress=False).images)
-    source.region = REGION
+    source.view = View(REGION)
     part = np.asarray(cache_frames(source, tmp_path, progress=False).images)
     assert not np.array_equal(whole, part)
     frame = next(iter(open_source(drive))).pixels
@@ -76,7 +76,7 @@ def test_recalibration_keeps_the_region(model: Path, drive: Path, tmp_path: Path
     out = tmp_path / "again.onnx"
     command = ["calibrate", "--model", str(model), "--data", str(drive), "--output", str(out)]
     assert robot(command) == 0
-    assert Detector(out).metadata.region == REGION
+    assert Detector(out).metadata.view.region == REGION
 
 
 def test_frames_that_the_region_does_not_fit_into_are_unreadable(

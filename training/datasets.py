@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from anomaly_detector.errors import SourceError
 from anomaly_detector.frame_cache import CachedFrames, cache_frames
-from anomaly_detector.pixels import RegionOfInterest
+from anomaly_detector.preprocessing import WHOLE_FRAME, View
 from anomaly_detector.sources import FrameSource, ImageFilesSource, ImageFolderSource
 from training.hazards_robots import open_recording
 from training.labels import read_labels
@@ -69,7 +69,7 @@ def open_frame_set(
     sources: Sequence[str],
     topic: str | None = None,
     *,
-    region: RegionOfInterest | None = None,
+    view: View = WHOLE_FRAME,
     cache: Path | None = None,
     progress: bool = True,
 ) -> FrameSet:
@@ -78,7 +78,7 @@ def open_frame_set(
     Args:
         sources: as :func:`training.hazards_robots.open_recording` takes them.
         topic: image topic, for bags with more than one.
-        region: the part of each frame to look at; None for the whole.
+        view: what to see of each frame.
         cache: folder of the cache; None for the user's.
         progress: show progress bars.
 
@@ -88,14 +88,14 @@ def open_frame_set(
     if not sources:
         raise SourceError("no recording given: name an image folder, a bag or a video")
     opened = [open_recording(source, topic) for source in sources]
-    return _cached(opened, region, cache, progress)
+    return _cached(opened, view, cache, progress)
 
 
 def open_anomaly_set(
     sources: Sequence[str],
     topic: str | None = None,
     *,
-    region: RegionOfInterest | None = None,
+    view: View = WHOLE_FRAME,
     cache: Path | None = None,
     progress: bool = True,
 ) -> FrameSet:
@@ -113,17 +113,17 @@ def open_anomaly_set(
         open_recorded_events(Path(source)) or _anomalies_of(open_recording(source, topic))
         for source in sources
     ]
-    return _cached(opened, region, cache, progress)
+    return _cached(opened, view, cache, progress)
 
 
 def _cached(
     sources: Sequence[FrameSource],
-    region: RegionOfInterest | None,
+    view: View,
     cache: Path | None,
     progress: bool,
 ) -> FrameSet:
     for source in sources:
-        source.region = region or RegionOfInterest()
+        source.view = view
     return FrameSet([cache_frames(source, cache, progress=progress) for source in sources])
 
 

@@ -468,7 +468,7 @@ def run(args: argparse.Namespace) -> int:
     recordings = _recordings(args)
     detector = Detector(args.model)
     for recording in recordings:
-        recording.source.region = detector.metadata.region
+        recording.source.view = detector.metadata.view
     evaluation = evaluate(
         detector,
         recordings,

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import writable_parent
 from anomaly_detector.metadata import Calibration, ModelMetadata
-from anomaly_detector.pixels import RegionOfInterest
-from anomaly_detector.preprocessing import INPUT_SIZE
+from anomaly_detector.preprocessing import INPUT_SIZE, View
 from training.architectures import ARCHITECTURES, Autoencoder, NetworkSettings, build_autoencoder
 from training.backend import import_keras
 from training.datasets import open_frame_set
@@ -94,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
         open_frame_set(
             arguments.data,
             arguments.topic,
-            region=_region(arguments.weights),
+            view=_view(arguments.weights),
             cache=arguments.cache,
         )
         if arguments.data
@@ -158,11 +157,11 @@ def _check_precision(arguments: argparse.Namespace) -> None:
         raise AnomalyDetectorError(f"--stress-frames is {arguments.stress_frames}: give 1 or more")
 
 
-def _region(weights: Path) -> RegionOfInterest:
-    """Give the region that a training looked at; a lone file of weights says none."""
+def _view(weights: Path) -> View:
+    """Give what a training saw of the frames; a lone file of weights says none."""
     from training.run_folder import RunFolder
 
-    return RunFolder(weights).metadata().region if weights.is_dir() else RegionOfInterest()
+    return RunFolder(weights).metadata().view if weights.is_dir() else View()
 
 
 def _write_variant(
@@ -180,7 +179,7 @@ def _write_variant(
     ranges = images
     if arguments.range_data:
         frames = open_frame_set(
-            arguments.range_data, arguments.topic, region=metadata.region, cache=arguments.cache
+            arguments.range_data, arguments.topic, view=metadata.view, cache=arguments.cache
         )
         ranges = frames.take(np.arange(len(frames)))
     variant = convert_precision(model, arguments.precision, ranges)
@@ -189,7 +188,7 @@ def _write_variant(
     )
     sources = [open_recording(source, arguments.topic) for source in arguments.data]
     for source in sources:
-        source.region = metadata.region
+        source.view = metadata.view
     with tempfile.TemporaryDirectory() as folder:
         float32 = Path(folder) / "float32.onnx"
         write_detector(model, metadata, float32, scorer=scorer, images=parity_images(images))

@@ -465,7 +465,7 @@ def run(args: argparse.Namespace) -> int:
             f"{source.path}: leave out fewer"
         )
     detector = Detector(args.model)
-    source.region = detector.metadata.region
+    source.view = detector.metadata.view
     result = run_stress(
         detector,
         numbered_frames(source, exclude),

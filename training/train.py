@@ -19,7 +19,7 @@ from anomaly_detector.calibration import (
 )
 from anomaly_detector.metadata import Calibration, ModelMetadata
 from anomaly_detector.pixels import RegionOfInterest, parse_region
-from anomaly_detector.preprocessing import INPUT_SIZE
+from anomaly_detector.preprocessing import INPUT_SIZE, View
 from anomaly_detector.sources import expand_sources
 from training.backend import import_keras
 from training.cluster import Cluster, Membership, read_membership
@@ -184,14 +184,15 @@ def _open(
     return open_set(
         sources,
         options.topic,
-        region=_region(options),
+        view=_view(options),
         cache=options.cache,
         progress=options.progress,
     )
 
 
-def _region(options: TrainOptions) -> RegionOfInterest:
-    return RegionOfInterest() if options.region is None else parse_region(options.region)
+def _view(options: TrainOptions) -> View:
+    region = RegionOfInterest() if options.region is None else parse_region(options.region)
+    return View(region)
 
 
 def export_trained(job: Job, trained: Trained) -> ModelMetadata:
@@ -223,7 +224,7 @@ def export_trained(job: Job, trained: Trained) -> ModelMetadata:
         score_units=score_units(options.scorer, options.architecture),
         threshold=threshold,
         calibration=calibration,
-        region_of_interest=astuple(_region(options)),
+        region_of_interest=astuple(_view(options).region),
         provenance=provenance(job) | trained.provenance,
         metrics=trained.metrics,
     )

@@ -96,7 +96,7 @@ def score_task(task: ScoreTask) -> ScoreOutcome:
     path = Path(task.source)
     detector = _detector(task)
     source = open_source(path, task.topic if is_bag(path) else None)
-    source.region = detector.metadata.region
+    source.view = detector.metadata.view
     with tempfile.TemporaryDirectory(prefix="anomaly_detector.") as folder:
         scores, events = Path(folder, "scores.csv"), Path(folder, "events.csv")
         summary = write_scores(

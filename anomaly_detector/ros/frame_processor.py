@@ -179,7 +179,7 @@ class FrameProcessor:
     def _region(self) -> RegionOfInterest:
         """The parameter's, or else the model's."""
         region = self._settings.region
-        return self.detector.metadata.region if region.is_whole_frame else region
+        return self.detector.metadata.view.region if region.is_whole_frame else region
 
     def _decode(self, message: Any, *, reduced: bool) -> Pixels:
         """Give the pixels of an image.
