@@ -10,7 +10,7 @@ unexport PYTHONPATH
 # The robot side's tests; those of training need TensorFlow, which pins a numpy of its own.
 JAZZY_VENV ?= .venv-jazzy
 JAZZY_TESTS = $(shell grep -LE '^ *(from|import) training' test/test_*.py) \
-	test/test_calibrate_command.py test/test_overlay.py test/test_sources.py
+	test/test_calibrate_command.py test/test_overlay.py test/test_recordings.py
 
 .PHONY: help demo test test-jazzy lint check-aarch64 model colcon clean
 .DEFAULT_GOAL := help

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.frame_cache import ShrunkFrame, shrunk_frame
-from anomaly_detector.ordered_pool import map_in_order
-from anomaly_detector.sources import FrameSource, usable_cores
+from anomaly_detector.ordered_pool import map_in_order, usable_cores
+from anomaly_detector.recordings import FrameSource
 
 __all__ = ["BATCH_SIZE", "ScoredFrame", "check_fps", "score_recording", "stamp_at"]
 
@@ -45,7 +45,7 @@ class ScoredFrame:
     """The result for one frame of a recording.
 
     Attributes:
-        name: see :class:`anomaly_detector.sources.Frame`.
+        name: see :class:`anomaly_detector.recordings.Frame`.
         stamp_ns: likewise.
         score: in the model's units.
         normalized_score: in [0, 1], 0.5 at the threshold.

@@ -32,9 +32,9 @@ from anomaly_detector.normalization import (
     normalization_scale,
     replace_normalization,
 )
+from anomaly_detector.recordings import FrameSource, open_source
 from anomaly_detector.resources import MODEL_SUFFIX, resolve_model
 from anomaly_detector.scoring import score_frames
-from anomaly_detector.sources import FrameSource, open_source
 
 __all__ = ["CalibrateOptions", "add_arguments", "calibrate", "run"]
 

@@ -20,8 +20,9 @@ from tqdm import tqdm
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.files import atomic_directory, user_cache_folder
 from anomaly_detector.image import DECODE_METHOD
+from anomaly_detector.ordered_pool import usable_cores
 from anomaly_detector.preprocessing import INPUT_SIZE, RESIZE_METHOD, shrink
-from anomaly_detector.sources import Frame, FrameSource, UnreadableFrame, usable_cores
+from anomaly_detector.recordings import Frame, FrameSource, UnreadableFrame
 
 __all__ = ["CachedFrames", "ShrunkFrame", "cache_frames", "default_cache_folder", "shrunk_frame"]
 
@@ -35,7 +36,7 @@ class CachedFrames:
     Attributes:
         source: the recording's path.
         images: uint8 [N, 64, 64, 3] RGB, memory-mapped, read-only.
-        names: N frame names, as in :class:`anomaly_detector.sources.Frame`.
+        names: N frame names, as in :class:`anomaly_detector.recordings.Frame`.
         stamps_ns: N stamps in nanoseconds; None where the recording has none.
         unreadable: the frames that were left out.
     """
@@ -126,7 +127,7 @@ class ShrunkFrame(NamedTuple):
     """One frame of a recording at the model's input size.
 
     Attributes:
-        name: see :class:`anomaly_detector.sources.Frame`.
+        name: see :class:`anomaly_detector.recordings.Frame`.
         stamp_ns: likewise.
         image: uint8 [64, 64, 3] RGB.
     """

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-__all__ = ["map_in_order"]
+__all__ = ["map_in_order", "usable_cores"]
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -36,3 +37,11 @@ def map_in_order(
         finally:
             for future in futures:
                 future.cancel()
+
+
+def usable_cores() -> int:
+    """Give the number of processor cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        return os.cpu_count() or 1

@@ -13,9 +13,9 @@ from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.fleet.job import FleetOptions, score_fleet
 from anomaly_detector.fleet.summary import summary_table
+from anomaly_detector.recordings import expand_sources, open_source
 from anomaly_detector.resources import resolve_model
 from anomaly_detector.scoring import write_scores
-from anomaly_detector.sources import expand_sources, open_source
 
 __all__ = ["add_arguments", "run"]
 

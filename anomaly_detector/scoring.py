@@ -17,7 +17,7 @@ from anomaly_detector.decision import AlarmEvent, DecisionFilter, DecisionSettin
 from anomaly_detector.detector import Detection, Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
-from anomaly_detector.sources import Frame, FrameSource
+from anomaly_detector.recordings import Frame, FrameSource
 
 __all__ = [
     "EVENT_COLUMNS",

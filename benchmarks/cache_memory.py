@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.frame_cache import CachedFrames, cache_frames
-from anomaly_detector.sources import open_source
+from anomaly_detector.recordings import open_source
 from training.datasets import FrameSet, split_blocks
 
 TRAINING_FRAMES = 56_066

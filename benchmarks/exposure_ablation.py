@@ -32,7 +32,7 @@ from anomaly_detector.calibration import calibrate_threshold
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
 from anomaly_detector.preprocessing import INPUT_SIZE, shrink
-from anomaly_detector.sources import open_source
+from anomaly_detector.recordings import open_source
 from training.backend import import_keras
 from training.metrics import area_under_roc
 from training.options import TrainOptions

@@ -26,9 +26,10 @@ import numpy as np
 
 from anomaly_detector.detector import Detector
 from anomaly_detector.frame_cache import shrunk_frame
+from anomaly_detector.ordered_pool import usable_cores
+from anomaly_detector.recordings import open_source
 from anomaly_detector.resources import resolve_model
 from anomaly_detector.scoring import score_frames, write_scores
-from anomaly_detector.sources import open_source, usable_cores
 from benchmarks.cache_memory import anonymous_mib, peak_anonymous_mib
 from training.corridor import CorridorDrive
 from training.corridor.writer import render_frames

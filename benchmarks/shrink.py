@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from anomaly_detector.image import Pixels, decode_encoded_bytes, to_rgb
 from anomaly_detector.preprocessing import INPUT_SIZE, RESIZE_METHOD, shrink
-from anomaly_detector.sources import open_source
+from anomaly_detector.recordings import open_source
 from training.corridor import HAZARD_LABELS, CorridorDrive
 
 SIZES = (

@@ -24,6 +24,7 @@ from launch.events import Shutdown, matches_action
 from launch.events.process import ShutdownProcess
 
 from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.recordings import find_image_topic, list_image_topics
 from anomaly_detector.resources import resolve_model
 from anomaly_detector.ros.launch_actions import (
     argument_values,
@@ -41,7 +42,6 @@ from anomaly_detector.ros.replay_commands import (
     report_command,
     score_command,
 )
-from anomaly_detector.sources import find_image_topic, list_image_topics
 from anomaly_detector.timeline import import_matplotlib
 
 ACTIVE = "active, waiting for"

@@ -18,8 +18,8 @@ from anomaly_detector.batch_scoring import score_recording
 from anomaly_detector.cli import main
 from anomaly_detector.detector import BatchScores, Detector
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
+from anomaly_detector.recordings import Frame, expand_sources, open_source
 from anomaly_detector.scoring import score_frames, write_scores
-from anomaly_detector.sources import Frame, expand_sources, open_source
 
 FRAMES = make_drive(37)
 

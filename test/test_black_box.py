@@ -37,7 +37,7 @@ from anomaly_detector.black_box import (
 from anomaly_detector.decision import DecisionState
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.image import ColorOrder, Pixels
-from anomaly_detector.sources import open_source
+from anomaly_detector.recordings import open_source
 
 OFF = DecisionState(False, False, None)
 ON = DecisionState(True, False, None)

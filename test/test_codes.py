@@ -19,7 +19,7 @@ from anomaly_detector.detector import Detector
 from anomaly_detector.errors import ModelError, SourceError
 from anomaly_detector.image import Pixels
 from anomaly_detector.preprocessing import shrink
-from anomaly_detector.sources import open_source
+from anomaly_detector.recordings import open_source
 from training.cli import main
 from training.code_space import code_space_figure
 from training.codes import CodeModel, has_code, load_codes, training_codes, write_codes

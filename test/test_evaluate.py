@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.metadata import Calibration, ModelMetadata
-from anomaly_detector.sources import open_source
+from anomaly_detector.recordings import open_source
 from training.evaluate import (
     LabelledRecording,
     add_arguments,

@@ -17,7 +17,7 @@ from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.frame_cache import CachedFrames, cache_frames, default_cache_folder
 from anomaly_detector.image import Pixels
 from anomaly_detector.preprocessing import shrink
-from anomaly_detector.sources import Frame, ImageFolderSource, open_source
+from anomaly_detector.recordings import Frame, ImageFolderSource, open_source
 
 
 @pytest.fixture

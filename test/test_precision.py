@@ -18,7 +18,7 @@ from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.image import Pixels
 from anomaly_detector.model_file import read_metadata
 from anomaly_detector.preprocessing import shrink
-from anomaly_detector.sources import open_source
+from anomaly_detector.recordings import open_source
 from training import precision
 from training.cli import main
 from training.precision import (

@@ -17,7 +17,7 @@ from anomaly_detector.frame_cache import cache_frames
 from anomaly_detector.metadata import ModelMetadata
 from anomaly_detector.pixels import Pixels, RegionOfInterest, parse_region
 from anomaly_detector.preprocessing import View, shrink
-from anomaly_detector.sources import open_source
+from anomaly_detector.recordings import open_source
 from training.train import TrainOptions, train
 
 REGION = RegionOfInterest(20, 10, 80, 0)

@@ -14,7 +14,7 @@ from conftest import add_box, make_drive, write_images
 from model_files import write_grey_difference_model
 
 from anomaly_detector.detector import Detector
-from anomaly_detector.sources import open_source
+from anomaly_detector.recordings import open_source
 from training.evaluate import LabelledRecording, evaluate, write_evaluation
 
 pytest.importorskip("selenium", reason="selenium is not installed")

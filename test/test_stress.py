@@ -22,7 +22,7 @@ from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.image import Pixels
 from anomaly_detector.preprocessing import shrink
-from anomaly_detector.sources import Frame, ImageFolderSource
+from anomaly_detector.recordings import Frame, ImageFolderSource
 from training.stress import (
     Exclusion,
     StressResult,

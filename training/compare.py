@@ -20,7 +20,7 @@ from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
 from anomaly_detector.preprocessing import INPUT_SIZE
-from anomaly_detector.sources import open_source
+from anomaly_detector.recordings import open_source
 from training.architectures import ARCHITECTURES
 from training.datasets import open_frame_set
 from training.labels import read_labels, read_visible_shares

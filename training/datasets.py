@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from anomaly_detector.errors import SourceError
 from anomaly_detector.frame_cache import CachedFrames, cache_frames
 from anomaly_detector.preprocessing import WHOLE_FRAME, View
-from anomaly_detector.sources import FrameSource, ImageFilesSource, ImageFolderSource
+from anomaly_detector.recordings import FrameSource, ImageFilesSource, ImageFolderSource
 from training.hazards_robots import open_recording
 from training.labels import read_labels
 from training.recorded_events import open_recorded_events

@@ -14,8 +14,8 @@ from tqdm import tqdm
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.files import writable_parent
 from anomaly_detector.frame_cache import CachedFrames, cache_frames
+from anomaly_detector.recordings import BagSource, FrameSource, is_bag, open_source
 from anomaly_detector.resources import resolve_model
-from anomaly_detector.sources import BagSource, FrameSource, is_bag, open_source
 from training.codes import UNKNOWN_LABEL, CodeModel, FrameTable, write_codes
 from training.evaluate import frame_names
 from training.labels import FrameLabels, read_labels

@@ -23,13 +23,13 @@ from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.files import atomic_directory
 from anomaly_detector.metadata import ModelMetadata
 from anomaly_detector.preprocessing import shrink
-from anomaly_detector.scoring import format_score, format_stamp, score_frames
-from anomaly_detector.sources import (
+from anomaly_detector.recordings import (
     BagSource,
     FrameSource,
     ImageFilesSource,
     UnreadableFrame,
 )
+from anomaly_detector.scoring import format_score, format_stamp, score_frames
 from training.codes import CodeModel, has_code
 from training.hazards_robots import HazardsRobotsSource, open_recording
 from training.labels import NORMAL, FrameLabels, read_labels

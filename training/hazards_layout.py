@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from anomaly_detector.errors import SourceError
-from anomaly_detector.sources import IMAGE_SUFFIXES, natural_key
+from anomaly_detector.recordings import IMAGE_SUFFIXES, natural_key
 from training.frame_labels import LabelTable, read_label_table
 
 __all__ = ["DEPTH", "SPLITS", "FolderTree", "assign_tables", "find_split"]

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import SourceError
-from anomaly_detector.sources import FrameSource, ImageFilesSource, is_bag, open_source
+from anomaly_detector.recordings import FrameSource, ImageFilesSource, is_bag, open_source
 from training.frame_labels import read_label_names
 from training.hazards_layout import (
     DEPTH,
@@ -251,8 +251,8 @@ def open_recording(text: str, topic: str | None = None) -> FrameSource:
     """Open a recording of any kind, or a part of the data set.
 
     Args:
-        text: what :func:`anomaly_detector.sources.open_source` takes, or ``DIR#SPLIT[:WHICH]`` as
-            in :func:`open_labelled`.
+        text: what :func:`anomaly_detector.recordings.open_source` takes, or
+            ``DIR#SPLIT[:WHICH]`` as in :func:`open_labelled`.
         topic: image topic, for bags with more than one; other recordings leave it aside.
 
     Raises:

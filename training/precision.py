@@ -38,7 +38,7 @@ from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
 from anomaly_detector.metadata import ModelMetadata
 from anomaly_detector.providers import CPU
-from anomaly_detector.sources import Frame, FrameSource
+from anomaly_detector.recordings import Frame, FrameSource
 from training.export import with_metadata
 from training.stress import numbered_frames, run_stress
 from training.stress_faults import FAULT_SETS

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from anomaly_detector.black_box.events import RecordedEvent, find_events, read_event
 from anomaly_detector.errors import SourceError
-from anomaly_detector.sources import (
+from anomaly_detector.recordings import (
     BagSource,
     Frame,
     FrameSource,

@@ -30,7 +30,7 @@ from anomaly_detector.files import atomic_directory
 from anomaly_detector.image import Pixels, to_rgb
 from anomaly_detector.metadata import ModelMetadata
 from anomaly_detector.preprocessing import INPUT_SIZE, shrink
-from anomaly_detector.sources import Frame, FrameSource, open_source
+from anomaly_detector.recordings import Frame, FrameSource, open_source
 from training.metrics import DEFAULT_BLOCK, Interval, json_safe, ranking_table
 from training.stress_faults import FAULT_SETS, Fault, FrozenFrame, choose_faults, seen_at
 

@@ -20,7 +20,7 @@ from anomaly_detector.calibration import (
 from anomaly_detector.metadata import Calibration, ModelMetadata
 from anomaly_detector.pixels import RegionOfInterest, parse_region
 from anomaly_detector.preprocessing import INPUT_SIZE, View
-from anomaly_detector.sources import expand_sources
+from anomaly_detector.recordings import expand_sources
 from training.backend import import_keras
 from training.cluster import Cluster, Membership, read_membership
 from training.datasets import FrameSet, open_anomaly_set, open_frame_set, split_blocks

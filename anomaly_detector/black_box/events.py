@@ -35,7 +35,7 @@ class RecordedFrame:
 
     Attributes:
         name: file name (jpeg), or six digits, its place in the bag (mcap); the name that
-            :mod:`anomaly_detector.sources` gives it.
+            :mod:`anomaly_detector.recordings` gives it.
         stamp_ns: time it is recorded under, nanoseconds.
         phase: ``before``, ``during`` or ``after`` the alarm.
         score: in the model's units; None when it was not a number.

@@ -19,7 +19,7 @@ from anomaly_detector.fleet.processes import Finished, run_here, run_in_processe
 from anomaly_detector.fleet.results import ResultFolder, SourceResult, unique_names
 from anomaly_detector.fleet.summary import write_summaries
 from anomaly_detector.fleet.task import ScoreOutcome, ScoreTask, file_sha256
-from anomaly_detector.sources import usable_cores
+from anomaly_detector.ordered_pool import usable_cores
 
 __all__ = ["FleetOptions", "FleetResult", "score_fleet"]
 

@@ -17,8 +17,8 @@ from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
 from anomaly_detector.image import DECODE_METHOD
 from anomaly_detector.preprocessing import RESIZE_METHOD
+from anomaly_detector.recordings import is_bag, open_source, path_identity
 from anomaly_detector.scoring import ScoreSummary, write_scores
-from anomaly_detector.sources import is_bag, open_source, path_identity
 
 __all__ = ["ScoreOutcome", "ScoreTask", "file_sha256", "score_task"]
 

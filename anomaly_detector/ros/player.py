@@ -23,9 +23,9 @@ from typing import Any
 from tqdm import tqdm
 
 from anomaly_detector.errors import AnomalyDetectorError, SourceError, as_one_line
+from anomaly_detector.recordings import find_image_topic, open_bag
 from anomaly_detector.ros.dds import large_image_environment
 from anomaly_detector.ros.tool_node import signals_set, tool_node
-from anomaly_detector.sources import find_image_topic, open_bag
 
 __all__ = ["PlayResult", "PlayedFrame", "add_arguments", "play", "run"]
 

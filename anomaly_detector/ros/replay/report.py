@@ -12,11 +12,11 @@ import anomaly_detector
 from anomaly_detector import html_page as html
 from anomaly_detector.files import atomic_path
 from anomaly_detector.overlay import state_word
+from anomaly_detector.recordings import open_bag
 from anomaly_detector.ros.replay.comparison import frame_ranges
 from anomaly_detector.ros.replay.picture import bag_name, start_ns
 from anomaly_detector.ros.replay.session import NODE_NAME, ReplayResult
 from anomaly_detector.scoring import format_score, parse_stamp
-from anomaly_detector.sources import open_bag
 from anomaly_detector.timeline import top_frames
 
 if TYPE_CHECKING:

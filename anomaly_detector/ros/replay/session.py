@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 from anomaly_detector.decision import DECISION_OPTIONS, DecisionSettings
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.recordings import BagSource, list_image_topics, open_source
 from anomaly_detector.ros.dds import large_image_environment
 from anomaly_detector.ros.player import play
 from anomaly_detector.ros.replay.comparison import Comparison, OfflineFrame, compare, read_scores
 from anomaly_detector.ros.tool_node import check_domain_id, domain_id, signals_set, tool_node
 from anomaly_detector.scoring import write_scores
-from anomaly_detector.sources import BagSource, list_image_topics, open_source
 
 if TYPE_CHECKING:
     from anomaly_detector.ros.event_message import EventRecord

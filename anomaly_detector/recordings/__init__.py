@@ -1,0 +1,48 @@
+"""Recordings as streams of frames: a folder of images, a ROS bag or a video file.
+
+Training and offline scoring read through this one layer. A source holds one full-size frame at a
+time. Frames that cannot be read are recorded in :attr:`FrameSource.unreadable` and skipped; a
+source that yields nothing at all is an error.
+"""
+
+from anomaly_detector.recordings.bag import (
+    BagSource,
+    find_image_topic,
+    is_bag,
+    list_image_topics,
+    open_bag,
+)
+from anomaly_detector.recordings.base import (
+    Frame,
+    FrameSource,
+    UnreadableFrame,
+    natural_key,
+    path_identity,
+)
+from anomaly_detector.recordings.images import (
+    IMAGE_SUFFIXES,
+    ImageFilesSource,
+    ImageFolderSource,
+)
+from anomaly_detector.recordings.opening import expand_sources, open_source
+from anomaly_detector.recordings.video import VIDEO_SUFFIXES, VideoSource
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "VIDEO_SUFFIXES",
+    "BagSource",
+    "Frame",
+    "FrameSource",
+    "ImageFilesSource",
+    "ImageFolderSource",
+    "UnreadableFrame",
+    "VideoSource",
+    "expand_sources",
+    "find_image_topic",
+    "is_bag",
+    "list_image_topics",
+    "natural_key",
+    "open_bag",
+    "open_source",
+    "path_identity",
+]

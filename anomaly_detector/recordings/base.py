@@ -1,0 +1,177 @@
+"""A recording as a stream of frames: one full-size frame at a time, bad ones counted."""
+
+from __future__ import annotations
+
+import abc
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+from anomaly_detector.errors import ImageError, SourceError
+from anomaly_detector.ordered_pool import map_in_order
+from anomaly_detector.pixels import Pixels, crop
+from anomaly_detector.preprocessing import WHOLE_FRAME, View
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of a recording.
+
+    Attributes:
+        name: file name, or the frame's number in a bag's topic or a video as six digits.
+        stamp_ns: header stamp of a bag's message, or time since the start of a video, in
+            nanoseconds; None for a folder of images.
+        pixels: the picture, full size unless a reduced one was asked for.
+    """
+
+    name: str
+    stamp_ns: int | None
+    pixels: Pixels
+
+
+@dataclass(frozen=True)
+class UnreadableFrame:
+    """A frame that was skipped, and why."""
+
+    name: str
+    reason: str
+
+
+PendingFrame: TypeAlias = Callable[[], "Frame | UnreadableFrame"]
+"""Decodes one frame whose bytes are at hand or in a file of their own; from any thread."""
+
+_WAITING_PER_WORKER = 4
+"""Frames begun or waiting for their turn, a worker: they bound the memory."""
+
+
+class FrameSource(abc.ABC):
+    """A recording that can be read from start to end, any number of times.
+
+    Attributes:
+        path: where it is.
+        view: the part of each frame that is given and how deep pictures are scaled; may be set
+            before a pass. A frame that its region does not fit into counts as unreadable.
+        unreadable: the frames skipped by the newest pass, in order.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.view: View = WHOLE_FRAME
+        self.unreadable: list[UnreadableFrame] = []
+        # Whether the newest pass may decode JPEG at reduced scale.
+        self._reduced = False
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """Give the number of frames that the recording says it has; some may be unreadable."""
+
+    @abc.abstractmethod
+    def _frames(self) -> Iterator[Frame | UnreadableFrame]:
+        """Yield every frame in order."""
+
+    def _pending(self) -> Iterator[PendingFrame]:
+        """Yield what decodes each frame, in order; whole frames unless a subclass can do better."""
+        for item in self._frames():
+            yield partial(same, item)
+
+    def _mapped(
+        self, function: Callable[[Frame], _T], workers: int
+    ) -> Iterator[_T | UnreadableFrame]:
+        """Yield ``function`` of every frame in order."""
+
+        def decode(pending: PendingFrame) -> _T | UnreadableFrame:
+            item = self._cropped(pending())
+            return item if isinstance(item, UnreadableFrame) else function(item)
+
+        if workers <= 1:
+            yield from map(decode, self._pending())
+            return
+        # Threads, not processes: OpenCV decodes and resizes without the interpreter's lock.
+        waiting = _WAITING_PER_WORKER * workers
+        yield from map_in_order(decode, self._pending(), workers, waiting)
+
+    @property
+    def identity(self) -> str:
+        """A text that tells this recording from others; changes when the files change."""
+        return path_identity(self.path)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the readable frames in order.
+
+        Raises:
+            SourceError: at the end, when not one frame was readable.
+        """
+        return self._readable(map(self._cropped, self._frames()), reduced=False)
+
+    def _cropped(self, item: Frame | UnreadableFrame) -> Frame | UnreadableFrame:
+        if isinstance(item, UnreadableFrame) or self.view.region.is_whole_frame:
+            return item
+        try:
+            return replace(item, pixels=crop(item.pixels, self.view.region))
+        except ImageError as error:
+            return UnreadableFrame(item.name, str(error))
+
+    def mapped(
+        self, function: Callable[[Frame], _T], workers: int = 1, *, reduced: bool = False
+    ) -> Iterator[_T]:
+        """Yield ``function`` of the readable frames, in order.
+
+        Args:
+            function: called once for every readable frame; with several workers from any thread.
+            workers: threads that decode and call ``function`` at the same time. A bag's messages
+                and a video's frames are read in one thread; of a video, that decodes them too.
+            reduced: whether the frames are only wanted for
+                :func:`~anomaly_detector.preprocessing.shrink`, so that JPEG may be decoded at
+                reduced scale (:func:`~anomaly_detector.image.decode_encoded_bytes`). The node
+                does so too.
+
+        Raises:
+            SourceError: at the end, when not one frame was readable.
+        """
+        return self._readable(self._mapped(function, workers), reduced=reduced)
+
+    def _readable(self, items: Iterator[_T | UnreadableFrame], *, reduced: bool) -> Iterator[_T]:
+        self.unreadable = []
+        # A region's edges may lie between the pixels of a reduced picture.
+        self._reduced = reduced and self.view.region.is_whole_frame
+        count = 0
+        for item in items:
+            if isinstance(item, UnreadableFrame):
+                self.unreadable.append(item)
+            else:
+                count += 1
+                yield item
+        if count == 0:
+            detail = ""
+            if self.unreadable:
+                first = self.unreadable[0]
+                detail = f" (all {len(self.unreadable)} unreadable; {first.name}: {first.reason})"
+            raise SourceError(f"{self.path} has no readable frame{detail}: give another recording")
+
+
+def same(item: Frame | UnreadableFrame) -> Frame | UnreadableFrame:
+    """Return the item: a frame that needs no decoding."""
+    return item
+
+
+def path_identity(path: Path) -> str:
+    """Give a text that changes when a recording's files change (names, sizes, times).
+
+    Raises:
+        OSError: it is not there.
+    """
+    path.stat()
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
+    return f"{path.resolve()}|{stats}"
+
+
+def natural_key(name: str) -> list[tuple[int, int | str]]:
+    """Give a sort key that orders the numbers in names by value (``2`` before ``10``)."""
+    parts = re.split(r"(\d+)", name)
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]

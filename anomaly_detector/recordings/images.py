@@ -1,0 +1,82 @@
+"""A folder or a list of image files as a recording."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from anomaly_detector.encodings import ImageScaling
+from anomaly_detector.errors import ImageError, SourceError
+from anomaly_detector.image import decode_encoded_bytes
+from anomaly_detector.recordings.base import (
+    Frame,
+    FrameSource,
+    PendingFrame,
+    UnreadableFrame,
+    natural_key,
+)
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
+)
+
+
+class ImageFilesSource(FrameSource):
+    """A list of image files, in the order given.
+
+    Args:
+        path: the folder that they belong to, for messages and for :attr:`identity`.
+        files: the image files.
+    """
+
+    def __init__(self, path: Path, files: Sequence[Path]) -> None:
+        super().__init__(path)
+        self.files = list(files)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def identity(self) -> str:
+        """See :attr:`FrameSource.identity`."""
+        stats = [(f, f.stat()) for f in self.files]
+        lines = [(os.path.relpath(f, self.path), s.st_size, s.st_mtime_ns) for f, s in stats]
+        return f"{self.path.resolve()}|{lines}"
+
+    def _frames(self) -> Iterator[Frame | UnreadableFrame]:
+        return (_read_image_file(file, self.view.scaling, self._reduced) for file in self.files)
+
+    def _pending(self) -> Iterator[PendingFrame]:
+        return (
+            partial(_read_image_file, file, self.view.scaling, self._reduced) for file in self.files
+        )
+
+
+class ImageFolderSource(ImageFilesSource):
+    """The images directly in a folder, in natural order (``2.jpg`` before ``10.jpg``)."""
+
+    def __init__(self, path: Path) -> None:
+        files = sorted(
+            (f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file()),
+            key=lambda f: natural_key(f.name),
+        )
+        if not files:
+            raise SourceError(
+                f"{path} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}), bag or video: "
+                "give the folder that directly holds the frames"
+            )
+        super().__init__(path, files)
+
+
+def _read_image_file(
+    file: Path, scaling: ImageScaling | None, reduced: bool
+) -> Frame | UnreadableFrame:
+    try:
+        pixels = decode_encoded_bytes(
+            file.read_bytes(), file.name, scaling=scaling, reduced=reduced
+        )
+    except (ImageError, OSError) as error:
+        return UnreadableFrame(file.name, str(error))
+    return Frame(file.name, None, pixels)

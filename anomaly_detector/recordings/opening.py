@@ -1,0 +1,87 @@
+"""Recordings as a command line names them."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from anomaly_detector.errors import SourceError
+from anomaly_detector.recordings.bag import BAG_SUFFIXES, BagSource, is_bag
+from anomaly_detector.recordings.base import FrameSource, natural_key
+from anomaly_detector.recordings.images import ImageFolderSource
+from anomaly_detector.recordings.video import VIDEO_SUFFIXES, VideoSource
+
+
+def open_source(path: str | Path, topic: str | None = None) -> FrameSource:
+    """Open a recording of any kind.
+
+    Args:
+        path: a folder of images, a rosbag2 folder, an .mcap, .db3 or .bag file, or a video file.
+        topic: the image topic of a bag; only needed when it has more than one.
+
+    Raises:
+        SourceError: nothing there, or nothing in it that this package reads.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise SourceError(f"{path} does not exist: give an image folder, a bag or a video")
+    source: FrameSource
+    if is_bag(path):
+        return BagSource(path, topic)
+    if topic is not None:
+        raise SourceError(f"{path} is not a bag, so it has no topic {topic!r}: leave the topic out")
+    if path.is_dir():
+        bags = sorted(f.name for f in path.iterdir() if f.suffix.lower() in BAG_SUFFIXES)
+        if bags:
+            raise SourceError(
+                f"{path} holds {', '.join(bags)} but no metadata.yaml: the recording was cut off; "
+                f"run 'ros2 bag reindex {path}' or give the file itself"
+            )
+        source = ImageFolderSource(path)
+    elif path.suffix.lower() in VIDEO_SUFFIXES:
+        source = VideoSource(path)
+    else:
+        raise SourceError(
+            f"{path} is no bag ({', '.join(sorted(BAG_SUFFIXES))}) or video "
+            f"({', '.join(sorted(VIDEO_SUFFIXES))}): give one of these or an image folder"
+        )
+    return source
+
+
+def expand_sources(texts: Sequence[str]) -> list[str]:
+    """Give the recordings that a command line names, each once.
+
+    Args:
+        texts: recordings, or shell patterns for them (``runs/2026-*``), which are expanded here
+            so that they can be quoted. Of a pattern's matches, files that are neither a bag nor a
+            video are left out.
+
+    Returns:
+        In the order given, a pattern's matches in natural order. What is no pattern stays as it
+        is, there or not.
+
+    Raises:
+        SourceError: a pattern matches no recording.
+    """
+    found: list[str] = []
+    for text in texts:
+        if Path(text).exists() or not re.search(r"[*?[]", text):
+            found.append(text)
+            continue
+        matches = [match for match in glob.glob(text, recursive=True) if _may_be_source(match)]
+        if not matches:
+            raise SourceError(
+                f"pattern {text} matches no folder, bag or video: check it with 'ls -d {text}'"
+            )
+        found += sorted(matches, key=natural_key)
+    unique: dict[Path, str] = {}
+    for text in found:
+        unique.setdefault(Path(text).resolve(), text)
+    return list(unique.values())
+
+
+def _may_be_source(text: str) -> bool:
+    path = Path(text)
+    return path.is_dir() or path.suffix.lower() in BAG_SUFFIXES | VIDEO_SUFFIXES
