@@ -4,6 +4,12 @@ Nothing outside :mod:`anomaly_detector.ros` imports rclpy or ROS messages, and n
 TensorFlow: the same code scores frames on the robot, in the command line and during training.
 """
 
+import os
+
 __all__ = ["__version__"]
 
 __version__ = "0.1.0"
+
+# ONNX Runtime reads this when it is imported. Since 1.29 it else writes a device id and a database of
+# events, and looks up an outside host. Whatever imports it here has imported this package before.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

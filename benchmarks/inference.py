@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from anomaly_detector.bound_run import BoundRun
 from anomaly_detector.detector import Detector
@@ -30,6 +29,8 @@ from anomaly_detector.model_file import read_model_file
 from anomaly_detector.preprocessing import INPUT_SIZE
 from anomaly_detector.providers import CPU, session_options
 from anomaly_detector.resources import resolve_model
+
+import onnxruntime  # isort: skip  # after the package, which switches telemetry off
 
 RATE_HZ = 30.0
 OUTPUTS = ("score", "normalized_score", "anomaly_map")

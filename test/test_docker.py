@@ -84,6 +84,8 @@ def test_image_starts_a_launch_file_and_keeps_numpy_1(image: str) -> None:
         # Else pip would replace apt's numpy by one that cv_bridge crashes with.
         assert line.count("pip install") == line.count('"numpy<2"')
     assert ("STOPSIGNAL", ("SIGINT",)) in parsed
+    variables = [part for name, value in parsed if name == "ENV" for part in value]
+    assert variables[variables.index("ORT_DISABLE_TELEMETRY") + 1] == "1"
 
 
 def test_index_of_jetson_wheels_has_to_be_given() -> None:
@@ -121,6 +123,10 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     text = UNIT.read_text(encoding="utf-8")
     wrong.write_text(text.replace("KillSignal=", "KilSignal="), encoding="utf-8")
     assert "KilSignal" in complaints(wrong)
+
+
+def test_unit_switches_telemetry_off() -> None:
+    assert "\nEnvironment=ORT_DISABLE_TELEMETRY=1\n" in UNIT.read_text(encoding="utf-8")
 
 
 def test_unit_s_command_uses_what_its_settings_file_has() -> None:

@@ -55,6 +55,44 @@ def grey(tmp_path: Path) -> Path:
     return write_grey_difference_model(tmp_path / "grey.onnx")
 
 
+def run_with_telemetry(code: str, setting: str | None, home: Path, *arguments: str) -> str:
+    """Run Python code in a home of its own; give what it prints at the end."""
+    home.mkdir()
+    variables = ("HOME", "TMPDIR", *(f"XDG_{name}_HOME" for name in ("CACHE", "DATA", "STATE")))
+    environment = os.environ | dict.fromkeys(variables, str(home))
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    if setting is not None:
+        environment["ORT_DISABLE_TELEMETRY"] = setting
+    code = f"import os, sys; {code}; print(os.environ.get('ORT_DISABLE_TELEMETRY'))"
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=Path(__file__).parents[1],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return result.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from anomaly_detector.detector import Detector; Detector(sys.argv[1])",
+        "import training.train, onnxruntime; onnxruntime.InferenceSession(sys.argv[1])",
+    ],
+)
+def test_telemetry_is_off(grey: Path, tmp_path: Path, code: str) -> None:
+    assert run_with_telemetry(code, None, tmp_path / "home", str(grey)) == "1"
+    # Else deviceid and onnxruntime.db are in the cache, .ses in the temporary folder.
+    assert [path for path in (tmp_path / "home").rglob("*") if path.is_file()] == []
+
+
+def test_telemetry_stays_as_the_user_set_it(tmp_path: Path) -> None:
+    assert run_with_telemetry("import anomaly_detector", "0", tmp_path / "home") == "0"
+
+
 def test_choice_keeps_the_order_and_takes_short_names() -> None:
     choice = choose_providers(["CUDA", "cpu"], GPU_WHEEL, KNOWN)
     assert (choice.wanted, choice.usable, choice.reasons) == ((CUDA, CPU), (CUDA, CPU), {})
