@@ -10,6 +10,6 @@ __all__ = ["__version__"]
 
 __version__ = "0.1.0"
 
-# ONNX Runtime reads this when it is imported. Since 1.29 it else writes a device id and a database of
-# events, and looks up an outside host. Whatever imports it here has imported this package before.
+# ONNX Runtime reads this when it is imported. Since 1.29 it else writes a device id and a database
+# of events, and looks up an outside host. Whatever imports it here has imported this package first.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
