@@ -16,13 +16,14 @@ from conftest import PERIOD_NS, START_NS, add_box, make_drive, write_bag, write_
 from model_files import write_grey_difference_model
 
 from anomaly_detector.detector import Detector
-from anomaly_detector.errors import ModelError, SourceError
+from anomaly_detector.errors import ModelError
 from anomaly_detector.image import Pixels
+from anomaly_detector.metadata import METADATA_KEY
 from anomaly_detector.preprocessing import shrink
 from anomaly_detector.recordings import open_source
 from training.cli import main
 from training.code_space import code_space_figure
-from training.codes import CodeModel, has_code, load_codes, training_codes, write_codes
+from training.codes import CodeModel, FrameTable, has_code, write_codes
 from training.evaluate import LabelledRecording, evaluate, write_evaluation
 
 
@@ -30,6 +31,11 @@ def encode(model: Path, out: Path, *options: str | Path) -> int:
     cache = out.parent / "cache"
     arguments = ["encode", "--model", model, "--out", out, "--cache", cache, *options]
     return main([str(argument) for argument in arguments])
+
+
+def load(path: Path) -> dict[str, Any]:
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
 
 
 @pytest.fixture(scope="module")
@@ -64,32 +70,31 @@ def codes_file(
 def test_codes_are_those_of_the_model(
     trained_model: Path, codes_file: Path, box_drive: tuple[Path, Path]
 ) -> None:
-    codes = load_codes(codes_file)
-    assert codes.codes.shape == (131, 128)
-    assert codes.codes.dtype == np.float32
+    file = load(codes_file)
+    assert file["codes"].shape == (131, 128)
+    assert file["codes"].dtype == np.float32
     frame = box_drive[0] / "frame_5.png"
-    row = codes.frames.names.index("frame_5.png", 120)
+    row = file["names"].tolist().index("frame_5.png", 120)
     image = shrink(Pixels(np.asarray(cv2.imread(str(frame)), np.uint8), "bgr"))
     own = CodeModel(trained_model).encode(image[np.newaxis])[0]
-    np.testing.assert_allclose(codes.codes[row], own, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(file["codes"][row], own, rtol=1e-4, atol=1e-3)
     # The decoder, fed with the code, gives what the score is computed from.
     model = onnx.load(trained_model)
     maker = next(n for n in model.graph.node if "code" in n.output)
     assert {n.op_type for n in model.graph.node if "code" in n.input} <= {"MatMul", "Gemm"}
     assert maker.op_type in ("MatMul", "Gemm", "Add")
-    assert codes.model["architecture"] == "v5"
-    assert codes.model["name"] == "tiny"
+    made_by = json.loads(str(file["model"]))
+    assert (made_by["architecture"], made_by["name"]) == ("v5", "tiny")
 
 
 def test_frames_keep_their_truth(codes_file: Path) -> None:
     """Labels by order stay right where a frame is unreadable."""
-    frames = load_codes(codes_file).frames
-    assert frames.recordings.tolist() == [0] * 120 + [1] * 11
-    boxes = [name for name, label in zip(frames.names, frames.labels, strict=True) if label]
-    assert boxes == ["frame_4.png", "frame_5.png", "frame_6.png", "frame_7.png"]
-    assert set(frames.classes) == {"normal", "boxes"}
-    assert "frame_2.png" not in frames.names[120:]
-    assert frames.stamps_ns == [None] * 131
+    file = load(codes_file)
+    assert file["recordings"].tolist() == [0] * 120 + [1] * 11
+    assert file["names"][file["labels"] > 0].tolist() == [f"frame_{i}.png" for i in range(4, 8)]
+    assert set(file["classes"]) == {"normal", "boxes"}
+    assert "frame_2.png" not in file["names"][120:]
+    assert not file["has_stamp"].any()
 
 
 def test_bag_without_labels(trained_model: Path, tmp_path: Path) -> None:
@@ -97,43 +102,11 @@ def test_bag_without_labels(trained_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "bag.npz"
     options = ("--data", bag, "--topic", "/camera/image_raw")
     assert encode(trained_model, out, *options) == 0
-    codes = load_codes(out)
-    assert codes.frames.stamps_ns == [START_NS + i * PERIOD_NS for i in range(5)]
-    assert codes.frames.labels.tolist() == [-1] * 5
-    assert codes.frames.classes == [""] * 5
-
-
-def test_training_codes(
-    trained_model: Path, codes_file: Path, anomalous_drive: Path, tmp_path: Path
-) -> None:
-    alone = training_codes(codes_file, model=CodeModel(trained_model))
-    assert alone.normal.shape == (127, 128)
-    assert alone.normal_lengths == [120, 7]
-    assert alone.anomalous_lengths == [4]
-    others = tmp_path / "others.npz"
-    assert encode(trained_model, others, "--data", anomalous_drive) == 0
-    both = training_codes(codes_file, others)
-    assert both.anomalous.shape == (44, 128)
-    assert both.anomalous_lengths == [4, 40]
-    np.testing.assert_array_equal(both.anomalous[4:], load_codes(others).codes)
-    np.testing.assert_array_equal(both.normal, alone.normal)
-    # Unlabelled frames are what the file is given as.
-    assert training_codes(others).normal_lengths == [40]
-
-
-def test_codes_of_another_model_are_refused(
-    trained_model: Path, codes_file: Path, normal_drive: Path, tmp_path: Path
-) -> None:
-    other = tmp_path / "other.onnx"
-    model = onnx.load(trained_model)
-    model.doc_string = "the same with another checksum"
-    onnx.save(model, other)
-    out = tmp_path / "other.npz"
-    assert encode(other, out, "--data", normal_drive) == 0
-    with pytest.raises(SourceError, match=r"other\.npz were made by another model \(tiny\)"):
-        training_codes(codes_file, out)
-    with pytest.raises(SourceError, match=r"than model .*other\.onnx: encode the frames again"):
-        training_codes(codes_file, model=CodeModel(other))
+    file = load(out)
+    assert file["stamps_ns"].tolist() == [START_NS + i * PERIOD_NS for i in range(5)]
+    assert file["has_stamp"].all()
+    assert file["labels"].tolist() == [-1] * 5
+    assert file["classes"].tolist() == [""] * 5
 
 
 def test_model_without_a_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,65 +157,48 @@ def test_wrong_options_are_told_before_reading(
 
 
 def test_file_is_whole_or_absent(codes_file: Path, trained_model: Path, tmp_path: Path) -> None:
-    codes = load_codes(codes_file)
+    codes = load(codes_file)["codes"]
     model = CodeModel(trained_model)
+    zeros = np.zeros(131, np.int64)
+    frames = FrameTable(zeros, ["frame"] * 131, [None] * 131, zeros, [""] * 131)
     out = tmp_path / "c.npz"
     with pytest.raises(ValueError, match="130 codes for 131 frames"):
-        write_codes(out, codes.frames, model, [codes.codes[:100], codes.codes[101:]])
+        write_codes(out, frames, model, [codes[:100], codes[101:]])
     assert not list(tmp_path.iterdir())
-    write_codes(out, codes.frames, model, [codes.codes[:100], codes.codes[100:]])
-    assert out.read_bytes() != b""
-    again = load_codes(out)
-    np.testing.assert_array_equal(again.codes, codes.codes)
-    assert again.frames.names == codes.frames.names
-    assert again.model == codes.model
-
-
-def test_damaged_files_are_told(codes_file: Path, tmp_path: Path) -> None:
-    with np.load(codes_file) as file:
-        good = dict(file)
-
-    def written(**changes: Any) -> Path:
-        path = tmp_path / "c.npz"
-        np.savez(path, **{k: v for k, v in (good | changes).items() if v is not None})
-        return path
-
-    broken = good["codes"].copy()
-    broken[7] = np.inf
-    cases: list[tuple[dict[str, Any], str]] = [
-        ({"labels": None}, "has no array .*labels"),
-        ({"labels": good["labels"][1:]}, r"array labels is int64 \(130,\) where 131 int64"),
-        ({"codes": good["codes"].astype(np.float64)}, "array codes is float64"),
-        ({"names": np.arange(131)}, "array names is int64"),
-        ({"codes": broken}, "codes that are not finite"),
-        ({"recordings": good["recordings"] + 1}, "recordings that are not numbered in order"),
-        ({"labels": good["labels"] - 5}, "has the label -5"),
-        ({"model": np.array(json.dumps({}))}, "does not say which model made it"),
-        ({"model": np.array("[]")}, "no whole codes file"),
-        ({name: good[name][:0] for name in good if name != "model"}, "has no frame"),
-        ({"classes": np.array([None] * 131)}, "no whole codes file"),
-    ]
-    for changes, reason in cases:
-        with pytest.raises(SourceError, match=reason) as error:
-            load_codes(written(**changes))
-        assert "python -m training encode" in str(error.value)
-    whole = codes_file.read_bytes()
-    for content in (b"", b"text", whole[: len(whole) // 2]):
-        (tmp_path / "cut.npz").write_bytes(content)
-        with pytest.raises(SourceError, match="no whole codes file"):
-            load_codes(tmp_path / "cut.npz")
-    with pytest.raises(SourceError, match="is not a file"):
-        load_codes(tmp_path / "missing.npz")
-    with zipfile.ZipFile(codes_file) as archive:
+    write_codes(out, frames, model, [codes[:100], codes[100:]])
+    np.testing.assert_array_equal(load(out)["codes"], codes)
+    with zipfile.ZipFile(out) as archive:
         assert archive.testzip() is None
 
 
-def test_all_hazards_are_no_normal_codes(codes_file: Path, tmp_path: Path) -> None:
-    with np.load(codes_file) as file:
-        good = dict(file)
-    np.savez(tmp_path / "c.npz", **(good | {"labels": np.full(131, 3)}))
-    with pytest.raises(SourceError, match="all 131 frames are labelled with hazards"):
-        training_codes(tmp_path / "c.npz")
+def test_encode_sees_what_the_model_sees(trained_model: Path, tmp_path: Path) -> None:
+    """12-bit pictures, cut to the region and scaled by hand, have the same codes."""
+    viewing = tmp_path / "viewing.onnx"
+    model = onnx.load(trained_model)
+    metadata = dataclasses.replace(
+        Detector(trained_model).metadata,
+        region_of_interest=(8, 4, 40, 24),
+        image_scaling=(100.0, 4000.0),
+    )
+    onnx.helper.set_model_props(model, {METADATA_KEY: metadata.to_json()})
+    onnx.save(model, viewing)
+    deep = np.random.default_rng(0).integers(0, 4096, (5, 48, 64), np.uint16)
+    scaled = np.clip((deep - 100.0) * 255 / 3900, 0, 255)
+    for folder, frames in (("deep", deep), ("by_hand", np.rint(scaled[:, 4:28, 8:48]))):
+        (tmp_path / folder).mkdir()
+        for number, frame in enumerate(frames):
+            content = frame if folder == "deep" else frame.astype(np.uint8)
+            assert cv2.imwrite(str(tmp_path / folder / f"{number}.png"), content)
+    codes = {}
+    for path, folder in ((viewing, "deep"), (trained_model, "deep"), (trained_model, "by_hand")):
+        out = tmp_path / f"{path.stem}_{folder}.npz"
+        assert encode(path, out, "--data", tmp_path / folder) == 0
+        codes[out.stem] = load(out)["codes"]
+    scale = np.abs(codes["tiny_by_hand"]).max()
+    np.testing.assert_allclose(
+        codes["viewing_deep"], codes["tiny_by_hand"], atol=0.01 * scale, rtol=0
+    )
+    assert np.abs(codes["viewing_deep"] - codes["tiny_deep"]).max() > 0.05 * scale
 
 
 def test_report_shows_the_code_space(

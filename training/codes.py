@@ -1,8 +1,7 @@
-"""Codes: the 128-vectors that a model's encoder gives, as a file for training and analysis.
+"""Codes: the 128-vectors that an encoder gives, to train scorers on and as a file for analysis.
 
-The thesis encodes all frames once and trains on the vectors (5.16). Here the encoder is taken out
-of the exported detector: every model written by :mod:`training.export` has a tensor ``code`` inside
-its graph, so no Keras and no training checkpoint are needed.
+The file's encoder is taken out of the exported detector: every model with an encoder that
+:mod:`training.export` writes has a tensor ``code`` inside its graph, so no Keras is needed.
 """
 
 from __future__ import annotations
@@ -10,28 +9,26 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.detector import Detector
-from anomaly_detector.errors import ModelError, SourceError, as_one_line
+from anomaly_detector.errors import ModelError, as_one_line
 from anomaly_detector.files import atomic_path
 from anomaly_detector.preprocessing import INPUT_SIZE
+from training.architectures import Autoencoder
+from training.datasets import FrameSet
 
 __all__ = [
     "UNKNOWN_LABEL",
     "CodeModel",
-    "Codes",
     "FrameTable",
-    "TrainingCodes",
+    "encode_frames",
     "has_code",
-    "load_codes",
-    "training_codes",
     "write_codes",
 ]
 
@@ -39,15 +36,7 @@ UNKNOWN_LABEL = -1
 """Label of a frame that nobody labelled; its class name is empty."""
 
 _CODE_TENSOR = "code"
-_ARRAYS: Mapping[str, tuple[type[np.generic], int]] = {
-    "codes": (np.float32, 2),
-    "recordings": (np.int64, 1),
-    "names": (np.str_, 1),
-    "stamps_ns": (np.int64, 1),
-    "has_stamp": (np.bool_, 1),
-    "labels": (np.int64, 1),
-    "classes": (np.str_, 1),
-}
+_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -72,48 +61,14 @@ class FrameTable:
         return len(self.names)
 
 
-@dataclass(frozen=True)
-class Codes:
-    """The codes of N frames; a file written by ``python -m training encode``.
-
-    Attributes:
-        codes: float32 [N, size].
-        frames: the frames.
-        model: ``name``, ``architecture`` and ``sha256`` of the model file that made the codes.
-    """
-
-    codes: NDArray[np.float32]
-    frames: FrameTable
-    model: Mapping[str, str]
-
-    def __len__(self) -> int:
-        return len(self.codes)
-
-
-@dataclass(frozen=True)
-class TrainingCodes:
-    """What a classifier or a flow on codes is trained with.
-
-    Attributes:
-        normal: float32 [N, size].
-        normal_lengths: frames of each recording, for :func:`training.datasets.split_blocks`.
-        anomalous: float32 [K, size]; K may be 0.
-        anomalous_lengths: the same for these.
-        model: what made them, as :attr:`Codes.model`; empty for an encoder that has no file yet.
-    """
-
-    normal: NDArray[np.float32]
-    normal_lengths: list[int]
-    anomalous: NDArray[np.float32]
-    anomalous_lengths: list[int]
-    model: Mapping[str, str] = field(default_factory=dict)
-
-
 class CodeModel:
     """The encoder inside a detector file.
 
-    Args:
+    Attributes:
         path: the model file.
+        model: its ``name``, ``architecture`` and ``sha256``.
+        view: what it sees of a frame.
+        size: length of a code.
 
     Raises:
         ModelError: no usable detector, or one without a tensor ``code``.
@@ -125,6 +80,7 @@ class CodeModel:
         # Whatever is wrong with the file is said as the robot would say it.
         metadata = Detector(path, providers=["CPUExecutionProvider"]).metadata
         self.path = Path(path)
+        self.view = metadata.view
         content = self.path.read_bytes()
         self.model = {
             "name": metadata.name,
@@ -166,6 +122,15 @@ class CodeModel:
                 f"{codes.shape} or is not finite: train the model again"
             )
         return codes
+
+
+def encode_frames(autoencoder: Autoencoder, frames: FrameSet) -> NDArray[np.float32]:
+    """Return the codes of all frames, float32 [N, 128]."""
+    codes = [
+        np.asarray(autoencoder.encoder(frames.take(batch).astype(np.float32), training=False))
+        for batch in np.array_split(np.arange(len(frames)), -(-len(frames) // _BATCH))
+    ]
+    return np.concatenate(codes)
 
 
 def has_code(path: str | Path) -> bool:
@@ -227,106 +192,3 @@ def write_codes(
                 np.lib.format.write_array(member, array, allow_pickle=False)
         if rows != len(frames):
             raise ValueError(f"{rows} codes for {len(frames)} frames")
-
-
-def load_codes(path: str | Path) -> Codes:
-    """Read a codes file.
-
-    Raises:
-        SourceError: no such file, no codes file, or a damaged one.
-    """
-    remedy = "write it with 'python -m training encode'"
-    if not Path(path).is_file():
-        raise SourceError(f"codes {path} is not a file: {remedy}")
-    try:
-        # Opened here: numpy leaves a file open that it cannot read.
-        with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in (*_ARRAYS, "model")}
-        model = {str(key): str(value) for key, value in json.loads(str(arrays["model"])).items()}
-    except KeyError as error:
-        raise SourceError(f"codes {path} has no array {error}: {remedy}") from error
-    except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise SourceError(f"codes {path} is no whole codes file ({error}): {remedy}") from error
-    count = len(arrays["codes"]) if arrays["codes"].ndim else 0
-    for name, (kind, rank) in _ARRAYS.items():
-        array = arrays[name]
-        if not np.issubdtype(array.dtype, kind) or array.ndim != rank or len(array) != count:
-            raise SourceError(
-                f"codes {path}: array {name} is {array.dtype} {array.shape} where "
-                f"{count} {kind.__name__} are wanted: {remedy}"
-            )
-    steps = np.diff(arrays["recordings"], prepend=-1)
-    problem = ""
-    if count == 0:
-        problem = "has no frame"
-    elif not np.isfinite(arrays["codes"]).all():
-        problem = "has codes that are not finite"
-    elif arrays["labels"].min() < UNKNOWN_LABEL:
-        problem = f"has the label {arrays['labels'].min()}"
-    elif steps[0] != 1 or steps.min() < 0 or steps.max() > 1:
-        problem = "has recordings that are not numbered in order"
-    elif "sha256" not in model:
-        problem = "does not say which model made it"
-    if problem:
-        raise SourceError(f"codes {path} {problem}: {remedy}")
-    stamps = zip(arrays["stamps_ns"].tolist(), arrays["has_stamp"].tolist(), strict=True)
-    frames = FrameTable(
-        arrays["recordings"],
-        arrays["names"].tolist(),
-        [stamp if known else None for stamp, known in stamps],
-        arrays["labels"],
-        arrays["classes"].tolist(),
-    )
-    return Codes(arrays["codes"], frames, model)
-
-
-def training_codes(
-    codes: str | Path, anomaly_codes: str | Path | None = None, *, model: CodeModel | None = None
-) -> TrainingCodes:
-    """Read the codes to train a classifier or a flow with.
-
-    From the first file come the frames labelled normal and those that nobody labelled, and as
-    anomalies those labelled with a hazard. From the second come anomalies only: all frames but
-    those labelled normal.
-
-    Args:
-        codes: codes file of normal drives.
-        anomaly_codes: codes file of anomalies.
-        model: if given, the files have to come from this very model.
-
-    Raises:
-        SourceError: a file is at fault, files of different models, or no normal code.
-    """
-    first = load_codes(codes)
-    others = [load_codes(anomaly_codes)] if anomaly_codes is not None else []
-    expected = first.model["sha256"] if model is None else model.model["sha256"]
-    for path, part in zip((codes, anomaly_codes), (first, *others), strict=False):
-        if part.model["sha256"] != expected:
-            wanted = f"model {model.path}" if model else f"the model of {codes}"
-            raise SourceError(
-                f"codes {path} were made by another model ({part.model.get('name', '?')}) than "
-                f"{wanted}: encode the frames again"
-            )
-    normal = first.frames.labels <= 0
-    if not normal.any():
-        raise SourceError(
-            f"codes {codes}: all {len(first)} frames are labelled with hazards: "
-            "give codes of normal drives, these with --anomaly-codes"
-        )
-    parts = [
-        (first, first.frames.labels > 0),
-        *((part, part.frames.labels != 0) for part in others),
-    ]
-    return TrainingCodes(
-        first.codes[normal],
-        _lengths(first, normal),
-        np.concatenate([part.codes[chosen] for part, chosen in parts]),
-        [length for part, chosen in parts for length in _lengths(part, chosen)],
-        first.model if model is None else model.model,
-    )
-
-
-def _lengths(codes: Codes, chosen: NDArray[np.bool_]) -> list[int]:
-    """Count the chosen frames of each recording that has any."""
-    counts: NDArray[Any] = np.bincount(codes.frames.recordings[chosen])
-    return [int(count) for count in counts if count]

@@ -64,6 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise AnomalyDetectorError(
             f"--topic {arguments.topic}: none of the recordings is a bag: leave the topic out"
         )
+    for source in sources:
+        source.view = model.view
     # Labels of another recording are told before hours of reading.
     truths: list[_Truth | None] = [
         _truth(source, read_labels(path))

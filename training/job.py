@@ -5,12 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from training.architectures import Autoencoder, NetworkSettings
 from training.cluster import Cluster
-from training.codes import TrainingCodes
 from training.datasets import BlockSplit, FrameSet
 from training.options import TrainOptions
 from training.scorers import Scorer
@@ -27,11 +23,10 @@ class Job:
 
     Attributes:
         options: checked.
-        frames: normal frames; none when training from codes.
-        split: of the normal frames, or of the normal codes.
+        frames: normal frames.
+        split: of the normal frames.
         anomalies: frames of anomalies, for scorers that learn from them.
         folder: of the checkpoints.
-        codes: read from files, when training from codes.
         cluster: the workers that train together; None for this machine alone.
     """
 
@@ -40,7 +35,6 @@ class Job:
     split: BlockSplit
     anomalies: FrameSet | None
     folder: RunFolder
-    codes: TrainingCodes | None = None
     cluster: Cluster | None = None
 
 
@@ -55,7 +49,6 @@ class Trained:
         metrics: figures for the metadata.
         histories: name of a network to its history.
         provenance: further entries of the metadata's provenance.
-        held_out_scores: float32 [N], of the held-out normal codes, for a scorer on codes.
     """
 
     autoencoder: Autoencoder | None
@@ -64,7 +57,6 @@ class Trained:
     metrics: dict[str, Any]
     histories: dict[str, dict[str, list[float]]]
     provenance: dict[str, Any] = field(default_factory=dict)
-    held_out_scores: NDArray[np.float32] | None = None
 
     def base_metrics(self) -> dict[str, Any]:
         """Give the metrics for a scorer on top, which has a validation loss of its own."""

@@ -54,14 +54,12 @@ class ScorerTraits:
         takes_anomalies: it learns from recordings of anomalies when it gets them.
         threshold: its fixed threshold; None where one is calibrated on held-out normal frames.
         architecture: its own network; None for those that stand on an autoencoder.
-        on_codes: it scores the encoder's code, and can be trained from a file of codes.
     """
 
     needs_anomalies: bool = False
     takes_anomalies: bool = False
     threshold: float | None = None
     architecture: str | None = None
-    on_codes: bool = False
 
 
 SCORERS: Mapping[str, ScorerTraits] = {
@@ -69,11 +67,9 @@ SCORERS: Mapping[str, ScorerTraits] = {
     "reconstruction": ScorerTraits(),
     "reconstruction-mae": ScorerTraits(),
     "reconstruction-q99": ScorerTraits(),
-    "mlp": ScorerTraits(
-        needs_anomalies=True, takes_anomalies=True, threshold=MLP_THRESHOLD, on_codes=True
-    ),
-    "realnvp": ScorerTraits(on_codes=True),
-    "realnvp-oe": ScorerTraits(needs_anomalies=True, takes_anomalies=True, on_codes=True),
+    "mlp": ScorerTraits(needs_anomalies=True, takes_anomalies=True, threshold=MLP_THRESHOLD),
+    "realnvp": ScorerTraits(),
+    "realnvp-oe": ScorerTraits(needs_anomalies=True, takes_anomalies=True),
 }
 """The first one is the default."""
 
@@ -133,18 +129,6 @@ class TrainOptions:
         "recordings of anomalies, or folders of the robot's black box, for scorers that learn "
         "from them",
         metavar="SOURCE",
-    )
-    codes: Path | None = _option(  # noqa: RUF009
-        None,
-        "train mlp or realnvp from a file of 'python -m training encode' instead of --data; "
-        "frames labelled with a hazard count as anomalies",
-        metavar="FILE",
-    )
-    anomaly_codes: Path | None = _option(  # noqa: RUF009
-        None, "codes of anomalies, in the place of --anomalies", metavar="FILE"
-    )
-    encoder: str | None = _option(
-        None, "the model that made the codes: its file, or a shipped model's name", metavar="MODEL"
     )
     epochs: int = _option(100, "most epochs to train the autoencoder")
     mlp_epochs: int = _option(100, "most epochs to train the mlp")
@@ -306,10 +290,7 @@ def check_options(options: TrainOptions) -> None:
                 f"{item.name.replace('_', ' ')} {value!r} is not known: "
                 f"choose one of {', '.join(choices)}"
             )
-    if options.codes is not None:
-        _check_codes(options)
-    else:
-        _check_recordings(options)
+    _check_recordings(options)
     _check_cluster(options)
     resolve_architecture(options.scorer, options.architecture)
     if options.out.suffix != ".onnx":
@@ -337,67 +318,17 @@ def _check_cluster(options: TrainOptions) -> None:
 
 def _check_recordings(options: TrainOptions) -> None:
     traits = SCORERS[options.scorer]
-    for name in ("anomaly_codes", "encoder"):
-        if getattr(options, name) is not None:
-            raise AnomalyDetectorError(
-                f"{_flag(name)} {getattr(options, name)} is for training from codes: "
-                "give --codes FILE too or leave it out"
-            )
     if not options.data:
-        raise AnomalyDetectorError("nothing to train on: give --data SOURCE, or --codes FILE")
+        raise AnomalyDetectorError("nothing to train on: give --data SOURCE")
     if traits.needs_anomalies and not options.anomalies:
         raise AnomalyDetectorError(
             f"scorer {options.scorer} learns from anomalies: give --anomalies SOURCE"
         )
-    if options.anomalies:
-        _check_takes_anomalies(options, "anomalies")
-
-
-_NOT_WITH_CODES: Mapping[str, str] = {
-    "data": "leave one of them out",
-    "anomalies": "give --anomaly-codes FILE",
-    "topic": "leave it out",
-    "region": "leave it out",
-    "folds": "leave it out, the encoder is trained already",
-    "thesis_folds": "leave it out, the encoder is trained already",
-    "augmentation": "leave it out, the encoder is trained already",
-    "dropout": "leave it out, the encoder is trained already",
-}
-"""Options that training from codes cannot heed, with the remedy."""
-
-
-def _check_codes(options: TrainOptions) -> None:
-    if not SCORERS[options.scorer].on_codes:
-        able = ", ".join(name for name, item in SCORERS.items() if item.on_codes)
+    if options.anomalies and not traits.takes_anomalies:
+        able = next(name for name, other in SCORERS.items() if other.takes_anomalies)
         raise AnomalyDetectorError(
-            f"scorer {options.scorer} needs images, not --codes: give --data SOURCE or choose "
-            f"--scorer from {able}"
-        )
-    defaults = {item.name: item.default for item in _options()}
-    for name, remedy in _NOT_WITH_CODES.items():
-        value = getattr(options, name)
-        if value and value != defaults[name]:
-            raise AnomalyDetectorError(
-                f"{_flag(name)} and --codes {options.codes} exclude each other: {remedy}"
-            )
-    if options.encoder is None:
-        raise AnomalyDetectorError(
-            f"--codes {options.codes} needs the model that made them: give --encoder MODEL"
-        )
-    if options.anomaly_codes is not None:
-        _check_takes_anomalies(options, "anomaly_codes")
-
-
-def _check_takes_anomalies(options: TrainOptions, name: str) -> None:
-    if not SCORERS[options.scorer].takes_anomalies:
-        able = (
-            other
-            for other, item in SCORERS.items()
-            if item.takes_anomalies and (item.on_codes or options.codes is None)
-        )
-        raise AnomalyDetectorError(
-            f"scorer {options.scorer} uses no anomalies: leave {_flag(name)} out or choose "
-            f"--scorer {next(able)}"
+            f"scorer {options.scorer} uses no anomalies: leave --anomalies out or choose "
+            f"--scorer {able}"
         )
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["commit", "fit_summary", "inputs", "provenance", "resolved_recipe", "write_history"]
 
-_INPUTS = ("data", "anomalies", "topic", "codes", "anomaly_codes", "encoder")
+_INPUTS = ("data", "anomalies", "topic")
 _RUN_ONLY = ("out", "cache", "progress", "resume", "tensorboard", "device", "cluster", "worker")
 _NO_RECIPE = (*_INPUTS, *_RUN_ONLY)
 
@@ -41,31 +41,26 @@ def resolved_recipe(options: TrainOptions) -> dict[str, Any]:
 def inputs(options: TrainOptions) -> dict[str, Any]:
     """Give what was trained on, by name."""
     # Where a recording lay on the training machine is nobody's business; its name is.
-    named: dict[str, Any] = {
+    return {
         "data": [Path(source).name for source in options.data],
         "anomalies": [Path(source).name for source in options.anomalies],
         "topic": options.topic,
     }
-    for key in ("codes", "anomaly_codes", "encoder"):
-        value = getattr(options, key)
-        if value is not None:
-            named[key] = Path(value).name
-    return named
 
 
 def provenance(job: Job) -> dict[str, Any]:
     """Give the entry of the metadata, as JSON knows it."""
-    options, split, codes = job.options, job.split, job.codes
+    options, split = job.options, job.split
     return {
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "options": inputs(options),
         "recipe": resolved_recipe(options),
         "frames": {
-            "recorded": len(job.frames) if codes is None else len(codes.normal),
+            "recorded": len(job.frames),
             "unreadable": sum(len(part.unreadable) for part in job.frames.parts),
             "train": len(split.train),
             "held_out": len(split.held_out),
-            "anomalies": len(job.anomalies or ()) if codes is None else len(codes.anomalous),
+            "anomalies": len(job.anomalies or ()),
         },
         "versions": {
             "anomaly_detector": anomaly_detector.__version__,

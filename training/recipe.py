@@ -114,9 +114,6 @@ def resolve_options(arguments: Mapping[str, Any], recipe: Path | None = None) ->
         if arguments.get(one) or (one == "threshold" and one in arguments):
             given.pop(other, None)
     given |= arguments
-    if "codes" in given:
-        # They take the place of the recordings.
-        given.setdefault("data", ())
     for item in fields(TrainOptions):
         if item.default is MISSING and item.name not in given:
             raise AnomalyDetectorError(

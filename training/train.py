@@ -19,7 +19,7 @@ from anomaly_detector.calibration import (
 )
 from anomaly_detector.metadata import Calibration, ModelMetadata
 from anomaly_detector.pixels import RegionOfInterest, parse_region
-from anomaly_detector.preprocessing import INPUT_SIZE, View
+from anomaly_detector.preprocessing import View
 from anomaly_detector.recordings import expand_sources
 from training.backend import import_keras
 from training.cluster import Cluster, Membership, read_membership
@@ -40,7 +40,6 @@ from training.recipe import resolve_options
 from training.run_folder import RunFolder
 from training.scorer_table import SCORER_TABLE
 from training.scorers import score_units
-from training.train_from_codes import read_codes, restored_base
 
 __all__ = [
     "MLP_THRESHOLD",
@@ -102,9 +101,7 @@ def _train(options: TrainOptions, membership: Membership | None) -> ModelMetadat
     from training.train_autoencoder import cross_validate, train_autoencoder
 
     entry = SCORER_TABLE[options.scorer]
-    if job.codes is not None:
-        trained = entry.train(job, restored_base(job))
-    elif entry.needs_autoencoder:
+    if entry.needs_autoencoder:
         folds = {"cross_validation": cross_validate(job)} if options.folds else {}
         trained = entry.train(job, train_autoencoder(job))
         trained.metrics = folds | trained.metrics
@@ -116,15 +113,12 @@ def _train(options: TrainOptions, membership: Membership | None) -> ModelMetadat
 def _join(membership: Membership, job: Job) -> Cluster:
     """Connect to the other workers, and check that they are about to train the same."""
     cluster = Cluster.join(membership)
-    codes = job.codes
     cluster.agree(
         {
             "options": resolved_recipe(job.options) | {"resume": job.options.resume},
             "recordings": [
                 _fingerprint(frames) for frames in (job.frames, job.anomalies) if frames is not None
             ],
-            "codes": codes is not None
-            and [float(array.sum()) for array in (codes.normal, codes.anomalous)],
         }
     )
     return cluster
@@ -137,43 +131,32 @@ def _fingerprint(frames: FrameSet) -> list[int]:
 
 
 def prepare(options: TrainOptions) -> Job:
-    """Check the options, read the recordings or the codes and split them.
+    """Check the options, read the recordings and split them.
 
     Raises:
-        AnomalyDetectorError: a recording, a file of codes or an option is at fault.
+        AnomalyDetectorError: a recording or an option is at fault.
     """
     check_options(options)
-    codes, anomalies = None, None
-    if options.codes is not None:
-        options, codes = read_codes(options)
-        frames = FrameSet([])
-        lengths, anomalous_lengths = codes.normal_lengths, codes.anomalous_lengths
-    else:
-        options = replace(
-            options,
-            architecture=resolve_architecture(options.scorer, options.architecture),
-            data=expand_sources(options.data),
-            anomalies=expand_sources(options.anomalies),
-        )
-        frames = _open(options, options.data)
-        anomalies = (
-            _open(options, options.anomalies, open_anomaly_set) if options.anomalies else None
-        )
-        lengths = frames.lengths
-        anomalous_lengths = [] if anomalies is None else anomalies.lengths
-    split = split_blocks(lengths, held_out=options.held_out, seed=options.seed)
+    options = replace(
+        options,
+        architecture=resolve_architecture(options.scorer, options.architecture),
+        data=expand_sources(options.data),
+        anomalies=expand_sources(options.anomalies),
+    )
+    frames = _open(options, options.data)
+    anomalies = _open(options, options.anomalies, open_anomaly_set) if options.anomalies else None
+    split = split_blocks(frames.lengths, held_out=options.held_out, seed=options.seed)
     folder = RunFolder.beside(options.out, options.resume)
     recipe = resolved_recipe(options)
     folder.start(
         {name: value for name, value in recipe.items() if name not in _FREE_TO_CHANGE}
         | inputs(options)
         | {
-            "frames": lengths,
-            "anomalous frames": anomalous_lengths,
-            "encoder": None if codes is None else dict(codes.model),
+            "frames": frames.lengths,
+            "anomalous frames": [] if anomalies is None else anomalies.lengths,
         }
     )
-    return Job(options, frames, split, anomalies, folder, codes)
+    return Job(options, frames, split, anomalies, folder)
 
 
 def _open(
@@ -205,15 +188,9 @@ def export_trained(job: Job, trained: Trained) -> ModelMetadata:
 
     options = job.options
     model = convert(trained.scorer)
-    if job.codes is None:
-        held_out_images = job.frames.take(job.split.held_out)
-        held_out_scores = score_images(model, held_out_images)
-    else:
-        assert trained.held_out_scores is not None  # of every scorer on codes
-        held_out_images = np.empty((0, INPUT_SIZE, INPUT_SIZE, 3), np.uint8)
-        held_out_scores = trained.held_out_scores
+    held_out_images = job.frames.take(job.split.held_out)
     threshold, calibration = choose_threshold(
-        held_out_scores,
+        score_images(model, held_out_images),
         SCORERS[options.scorer].threshold if options.threshold is None else options.threshold,
         options.false_alarm_rate,
     )
@@ -255,11 +232,10 @@ def parity_images(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Give seven frames for the export check: four real ones, noise, black and white.
 
     Args:
-        images: uint8 [N, 64, 64, 3]; without any the four are noise too.
+        images: uint8 [N, 64, 64, 3].
     """
-    count = 4 if len(images) else 0
-    real = images[np.linspace(0, len(images) - 1, count).astype(int)]
-    noise = np.random.default_rng(0).integers(0, 256, (5 - count, *images.shape[1:]), np.uint8)
+    real = images[np.linspace(0, len(images) - 1, 4).astype(int)]
+    noise = np.random.default_rng(0).integers(0, 256, (1, *images.shape[1:]), np.uint8)
     black = np.zeros_like(noise[:1])
     return np.concatenate([real, noise, black, 255 - black])
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from training.backend import seed_everything
+from training.codes import encode_frames
 from training.datasets import split_blocks
 from training.fit import FitSettings, fit
 from training.job import Job, Trained
 from training.options import MLP_THRESHOLD
 from training.provenance import fit_summary
 from training.scorers import build_mlp, mlp_scorer
-from training.train_from_codes import job_codes
 
 __all__ = ["train_mlp"]
 
@@ -25,13 +25,14 @@ def train_mlp(job: Job, base: Trained) -> Trained:
     options, split = job.options, job.split
     autoencoder = base.autoencoder
     assert autoencoder is not None  # this scorer stands on one
-    given = job_codes(job, autoencoder)
+    assert job.anomalies is not None  # it cannot be trained without
     anomaly_split = split_blocks(
-        given.anomalous_lengths, held_out=options.held_out, seed=options.seed
+        job.anomalies.lengths, held_out=options.held_out, seed=options.seed
     )
-    codes = np.concatenate([given.normal, given.anomalous])
-    normal = len(given.normal)
-    labels = np.repeat(np.array([0, 1], np.float32), [normal, len(given.anomalous)])
+    parts = [encode_frames(autoencoder, frames) for frames in (job.frames, job.anomalies)]
+    codes = np.concatenate(parts)
+    normal = len(job.frames)
+    labels = np.repeat(np.array([0, 1], np.float32), [normal, len(job.anomalies)])
     seed_everything(options.seed)
     mlp = build_mlp()
     train_indices = np.concatenate([split.train, anomaly_split.train + normal])
@@ -76,5 +77,4 @@ def train_mlp(job: Job, base: Trained) -> Trained:
         metrics=metrics | {"validation_loss": result.best_loss, "validation_accuracy": accuracy},
         histories=base.histories | {"mlp": result.history},
         provenance=base.provenance | {"mlp": fit_summary(result)},
-        held_out_scores=probabilities[: len(split.held_out)],
     )

@@ -6,12 +6,11 @@ from dataclasses import asdict
 
 import numpy as np
 
+from training.codes import encode_frames
 from training.job import Job, Trained
-from training.options import SCORERS
 from training.provenance import fit_summary
 from training.realnvp import RealNVPSettings, fit_realnvp
 from training.scorers import realnvp_scorer
-from training.train_from_codes import job_codes
 
 __all__ = ["train_realnvp"]
 
@@ -27,10 +26,8 @@ def train_realnvp(job: Job, base: Trained) -> Trained:
     options, split = job.options, job.split
     autoencoder = base.autoencoder
     assert autoencoder is not None  # this scorer stands on one
-    codes = job_codes(job, autoencoder)
-    held_out = codes.normal[split.held_out]
-    # A file of codes may hold labelled hazards that plain Real-NVP has no use for.
-    outliers = codes.anomalous if SCORERS[options.scorer].takes_anomalies else None
+    codes = encode_frames(autoencoder, job.frames)
+    outliers = None if job.anomalies is None else encode_frames(autoencoder, job.anomalies)
     settings = RealNVPSettings(
         epochs=options.realnvp_epochs,
         early_stopping_patience=100,
@@ -38,8 +35,8 @@ def train_realnvp(job: Job, base: Trained) -> Trained:
         seed=options.seed,
     )
     flow, result = fit_realnvp(
-        codes.normal[split.train],
-        held_out,
+        codes[split.train],
+        codes[split.held_out],
         outliers=outliers,
         settings=settings,
         label=f"training {options.scorer}",
@@ -58,5 +55,4 @@ def train_realnvp(job: Job, base: Trained) -> Trained:
         histories=base.histories | {"realnvp": result.history},
         provenance=base.provenance
         | {"realnvp": fit_summary(result) | {"settings": asdict(settings)}},
-        held_out_scores=np.asarray(flow.nll(held_out), np.float32),
     )
