@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from anomaly_detector.black_box import BlackBox, BlackBoxFrame, EncodedPicture
 from anomaly_detector.decision import AlarmEvent, DecisionFilter, DecisionState
 from anomaly_detector.detector import Detection, Detector
-from anomaly_detector.encodings import ENCODINGS
 from anomaly_detector.errors import AnomalyDetectorError, ImageError, describe_error
 from anomaly_detector.frame_statistics import FrameStatistics, SequenceGaps
-from anomaly_detector.image import Converter, decode_compressed, decode_image
+from anomaly_detector.image import decode_compressed, decode_image
 from anomaly_detector.overlay import MapScale, map_scale, render_overlay
 from anomaly_detector.pixels import Pixels, RegionOfInterest, crop
 from anomaly_detector.preprocessing import shrink
-from anomaly_detector.ros.cv_bridge_probe import cv_bridge_converter, probe_cv_bridge
+from anomaly_detector.ros.cv_bridge_rule import load_cv_bridge
 from anomaly_detector.ros.detection_message import stamp_to_ns
 from anomaly_detector.ros.event_message import write_event_end, write_event_start
 from anomaly_detector.ros.parameters import Parameters
@@ -72,7 +70,9 @@ class FrameProcessor:
         self._decisions = DecisionFilter(settings.decision)
         self._gaps = SequenceGaps()
         self._map_scale: MapScale | None = None
-        self._bridge: Future[Converter | None] | None = None
+        self._convert, reason = load_cv_bridge()
+        if reason:
+            node.get_logger().warning(reason)
         self._results = ResultPublishers(node)
 
     def destroy(self) -> None:
@@ -191,26 +191,7 @@ class FrameProcessor:
         scaling = self._settings.scaling
         if self._settings.image_transport == "compressed":
             return decode_compressed(message, scaling=scaling, reduced=reduced)
-        return decode_image(message, scaling=scaling, convert=self._converter(message.encoding))
-
-    def _converter(self, encoding: str) -> Converter | None:
-        """Give cv_bridge's conversion where there is one that works, for encodings that need any.
-
-        Whether it works is found out beside the running node, from the first such image on; until
-        then, and where it does not, OpenCV converts.
-        """
-        if encoding not in ENCODINGS or ENCODINGS[encoding].kind == "direct":
-            return None
-        if self._bridge is None:
-            self._bridge = ThreadPoolExecutor(1, "cv_bridge").submit(self._probe_cv_bridge)
-        return self._bridge.result() if self._bridge.done() else None
-
-    def _probe_cv_bridge(self) -> Converter | None:
-        status = probe_cv_bridge()
-        if not status.is_missing:
-            log = self._node.get_logger()
-            (log.info if status.usable else log.warning)(status.reason)
-        return cv_bridge_converter()
+        return decode_image(message, scaling=scaling, convert=self._convert)
 
     def _read_stamp(self, header: Any) -> tuple[int, float | None]:
         """Give the stamp to decide by, nanoseconds, and the time the frame has waited, seconds.
