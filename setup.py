@@ -58,6 +58,7 @@ setup(
             "onnxruntime>=1.17",
             "opencv-python-headless>=4.5",
             "rosbags>=0.10",
+            "simplejpeg>=1.7.6",
         ],
         # For 'python -m anomaly_detector score --scheduler' on a Dask cluster.
         "fleet": ["dask>=2024.1", "distributed>=2024.1"],
@@ -65,12 +66,14 @@ setup(
             "onnxruntime-gpu>=1.17",
             "opencv-python-headless>=4.5",
             "rosbags>=0.10",
+            "simplejpeg>=1.7.6",
         ],
         "openvino": [
             "onnxruntime-openvino>=1.17",
             "opencv-python-headless>=4.5",
             "rosbags>=0.10",
             "rosbags-image>=0.10",
+            "simplejpeg>=1.7.6",
         ],
         "training": [
             "jinja2>=3.1",

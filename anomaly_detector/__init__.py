@@ -13,3 +13,7 @@ __version__ = "0.1.0"
 # ONNX Runtime reads this when it is imported. Since 1.29 it else writes a device id and a database
 # of events, and looks up an outside host. Whatever imports it here has imported this package first.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+# OpenCV reads this when it is imported: a file that asks for a giant picture costs nothing. It is
+# anomaly_detector.pixels.MAX_PIXELS.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "40000000")

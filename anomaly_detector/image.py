@@ -15,20 +15,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from anomaly_detector.compressed import DECODE_METHOD, byte_buffer, decode_encoded_bytes
 from anomaly_detector.encodings import (
     ENCODINGS,
     Encoding,
     ImageScaling,
     convert_rows,
-    scale_to_8_bits,
     shorten,
 )
 from anomaly_detector.errors import ImageError, ImageErrorReason
-from anomaly_detector.picture_header import PictureHeader, read_header
 from anomaly_detector.pixels import (
     MAX_PIXELS,
     ColorOrder,
@@ -56,23 +53,9 @@ __all__ = [
     "to_rgb",
 ]
 
-DECODE_METHOD = "reduced-jpeg/1"
-"""Name and version of how pictures are decoded; change the version when a pixel changes."""
-
 Converter = Callable[[Any, str], Any]
 """Converts a message to uint8 [H, W, 3] in ``bgr8`` (or [H, W] in ``mono8``), as named by its
 second argument; ``cv_bridge``'s ``imgmsg_to_cv2`` is one."""
-
-# A JPEG is decoded so small only where the shrink still averages several pixels into one.
-_LEAST_REDUCED_SIDE = 192
-_LEAST_REDUCED_EXACT = 128
-
-_REDUCED_FLAGS = {
-    1: cv2.IMREAD_COLOR,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-}
 
 _DEPTH_FORMATS = ("16UC1", "32FC1")
 
@@ -144,7 +127,7 @@ def decode_image(
             "the message is damaged",
             reason="step",
         )
-    buffer = _buffer(message.data, "image")
+    buffer = byte_buffer(message.data, "image")
     rows, height = _row_count(encoding, name, height, step, buffer.size)
     if encoding.kind == "direct":
         channels = encoding.pixel_bytes
@@ -187,16 +170,6 @@ def _is_bigendian(message: ImageLike) -> bool:
         raise ImageError(
             f"image is_bigendian is {shorten(message.is_bigendian)}, not 0 or 1: "
             "the message is damaged",
-            reason="data",
-        ) from error
-
-
-def _buffer(data: Any, name: str) -> NDArray[np.uint8]:
-    try:
-        return np.frombuffer(data, dtype=np.uint8)
-    except (TypeError, ValueError, BufferError) as error:
-        raise ImageError(
-            f"{name} data is {shorten(type(data).__name__)}, not bytes: the message is damaged",
             reason="data",
         ) from error
 
@@ -268,73 +241,3 @@ def decode_compressed(
         )
     name = f"compressed image (format {short})"
     return decode_encoded_bytes(message.data, name, scaling=scaling, reduced=reduced)
-
-
-def decode_encoded_bytes(
-    data: Any, name: str, *, scaling: ImageScaling | None = None, reduced: bool = False
-) -> Pixels:
-    """Decode the bytes of an image file: JPEG, PNG, TIFF, BMP, PNM or WebP.
-
-    The size is read from the header first, so that a file that asks for a giant picture costs
-    nothing; a JPEG or PNG that is cut short is refused, a PNG with a wrong checksum as well.
-
-    Args:
-        data: bytes, bytearray, array or uint8 array with a whole file.
-        name: what to call it in an error.
-        scaling: range of values of a 16-bit grey PNG; None for the upper 8 of its bits. Others
-            are not changed by it.
-        reduced: whether the picture is only wanted for
-            :func:`~anomaly_detector.preprocessing.shrink`: a JPEG that is large enough is then
-            decoded at 1/2, 1/4 or 1/8 of its size, which costs less and is as close to area
-            averaging. Its size on both sides must be a multiple of that.
-
-    Returns:
-        BGR pixels, uint8 [H, W, 3]; ``mono`` [H, W] for a 16-bit grey PNG with a scaling.
-
-    Raises:
-        ImageError: it is empty, damaged, of another format or too large.
-    """
-    buffer = _buffer(data, name)
-    if buffer.size == 0:
-        raise ImageError(f"{name} is empty: no picture in it", reason="data")
-    header = read_header(buffer, name)
-    check_size(header.width, header.height, name)
-    if scaling is not None and header.is_grey16:
-        values = _imdecode(buffer, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION, name)
-        if values.ndim == 2 and values.dtype == np.uint16:  # no transparency added to it
-            return scale_to_8_bits(values, "mono", scaling)
-    scale = _reduction(header) if reduced else 1
-    # IGNORE_ORIENTATION: a robot's camera frame is used as it was recorded.
-    array = _imdecode(buffer, _REDUCED_FLAGS[scale] | cv2.IMREAD_IGNORE_ORIENTATION, name)
-    return Pixels(np.asarray(array, dtype=np.uint8), "bgr", scale)
-
-
-def _reduction(header: PictureHeader) -> int:
-    if header.format != "jpeg":
-        return 1
-    for scale in (8, 4, 2):
-        width, height = header.width // scale, header.height // scale
-        # Not a multiple: the last column would stand for fewer pixels and move all the others.
-        if (width * scale, height * scale) != (header.width, header.height):
-            continue
-        least = min(width, height)
-        if least >= _LEAST_REDUCED_SIDE:
-            return scale
-        if least >= _LEAST_REDUCED_EXACT and width % 64 == 0 and height % 64 == 0:
-            return scale
-    return 1
-
-
-def _imdecode(buffer: NDArray[np.uint8], flags: int, name: str) -> NDArray[Any]:
-    try:
-        array = cv2.imdecode(buffer, flags)
-    except cv2.error as error:
-        raise ImageError(
-            f"{name} cannot be decoded: {shorten(error, 200)}", reason="decode"
-        ) from error
-    if array is None:
-        raise ImageError(
-            f"{name} with {buffer.size} bytes cannot be decoded: its pixels are damaged",
-            reason="decode",
-        )
-    return np.asarray(array)

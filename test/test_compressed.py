@@ -57,6 +57,21 @@ def png(width: int, height: int, pixels: bytes, color: int = 2, depth: int = 8) 
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
+def tiff(width: int, height: int) -> bytes:
+    fields = [(256, width), (257, height), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1)]
+    fields += [(278, height), (279, 100)]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields)
+    directory = struct.pack("<H", len(fields)) + entries + bytes(4)
+    return b"II*\0" + struct.pack("<I", 108) + bytes(100) + directory
+
+
+def webp(width: int, height: int) -> bytes:
+    data = bytearray(encoded(".webp", smooth_picture(64, 64), [cv2.IMWRITE_WEBP_QUALITY, 80]))
+    place = data.index(b"VP8 ") + 14
+    data[place : place + 4] = struct.pack("<HH", width, height)
+    return bytes(data)
+
+
 @pytest.mark.parametrize(
     ("size", "scale"),
     [
@@ -112,20 +127,83 @@ def test_sizes_are_read_right(suffix: str) -> None:
 
 
 @pytest.mark.parametrize("kind", JPEG_KINDS)
-def test_jpeg_that_is_cut_short_is_refused(kind: str) -> None:
-    data = encoded(".jpg", smooth_picture(320, 240), JPEG_KINDS[kind])
-    whole = decode_encoded_bytes(data, "frame")
-    # A driver may send its whole buffer, with rubbish after the picture.
-    padded = decode_encoded_bytes(data + bytes(100), "frame")
-    np.testing.assert_array_equal(whole.array, padded.array)
-    cuts = [2, 3, 10, 30, 200, len(data) // 4, len(data) // 2, len(data) - 2, len(data) - 1]
-    for cut in cuts:
-        with pytest.raises(ImageError, match=r"not a (whole )?JPEG") as error:
-            decode_encoded_bytes(data[:cut], "frame")
-        assert error.value.reason == "decode"
-    # Half a picture is no picture, even with zeros behind it.
-    with pytest.raises(ImageError, match="not a whole JPEG"):
-        decode_encoded_bytes(data[: len(data) // 2] + bytes(len(data) // 2), "frame")
+@pytest.mark.parametrize("reduced", [False, True])
+def test_jpeg_that_is_cut_short_is_refused(
+    kind: str, reduced: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = encoded(".jpg", smooth_picture(640, 480), JPEG_KINDS[kind])
+    for cut in (2, 3, 10, 30, 200, len(data) // 4, len(data) // 2, len(data) - 20):
+        # Half a picture is no picture, even with an end marker or zeros behind it.
+        for rest in (b"", b"\xff\xd9", bytes(len(data) - cut)):
+            with pytest.raises(ImageError, match=r"not a (whole )?JPEG|are damaged") as error:
+                decode_encoded_bytes(data[:cut] + rest, "frame", reduced=reduced)
+            assert error.value.reason == "decode"
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("kind", JPEG_KINDS)
+@pytest.mark.parametrize("reduced", [False, True])
+def test_jpeg_that_loses_no_pixel_is_good(
+    kind: str, reduced: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = encoded(".jpg", smooth_picture(640, 480), JPEG_KINDS[kind])
+    flags = cv2.IMREAD_REDUCED_COLOR_2 if reduced else cv2.IMREAD_COLOR
+    whole = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    unusual = {
+        "whole": data,
+        "rubbish after the end": data + b"rubbish" * 20,
+        "no end marker": data[:-2],
+        "half an end marker": data[:-1],
+        "zeros in place of the end marker": data[:-2] + bytes(100),
+        "bytes too many, as some webcams send": data[:-2] + b"\x12\x34\xff\xd9",
+        "a word of the scan's that libjpeg does not like": data.replace(
+            b"\x03\x11\x00\x3f\x00", b"\x03\x11\x00\x3e\x00"
+        ),
+    }
+    for name, sent in unusual.items():
+        decoded = decode_encoded_bytes(sent, "frame", reduced=reduced)
+        np.testing.assert_array_equal(decoded.array, whole, err_msg=name)
+    assert capfd.readouterr().err == ""
+
+
+def test_progressive_jpeg_without_its_last_scans_is_refused() -> None:
+    data = encoded(".jpg", smooth_picture(320, 240), JPEG_KINDS["progressive"])
+    for scan in range(2, data.count(b"\xff\xda")):
+        scans = data.split(b"\xff\xda")[: scan + 1]
+        # What stands before the next scan are its tables.
+        cut = len(b"\xff\xda".join(scans))
+        tables = scans[-1].rfind(b"\xff\xc4")
+        cut -= len(scans[-1]) - tables if tables >= 0 else 0
+        for rest in (b"", b"\xff\xd9"):
+            with pytest.raises(ImageError, match="not a whole JPEG picture, it ends before"):
+                decode_encoded_bytes(data[:cut] + rest, "frame")
+
+
+def test_jpeg_decodes_as_opencv_does() -> None:
+    picture = smooth_picture(328, 248)
+    factors = {
+        name: [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, getattr(cv2, name)]
+        for name in dir(cv2)
+        if name.startswith("IMWRITE_JPEG_SAMPLING_FACTOR_")
+    }
+    assert len(factors) >= 5
+    for name, options in factors.items():
+        data = encoded(".jpg", picture, options)
+        expected = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        decoded = decode_encoded_bytes(data, "frame")
+        np.testing.assert_array_equal(decoded.array, expected, err_msg=name)
+    grey = encoded(".jpg", picture[..., 0])
+    expected = cv2.imdecode(np.frombuffer(grey, np.uint8), cv2.IMREAD_COLOR)
+    np.testing.assert_array_equal(decode_encoded_bytes(grey, "frame").array, expected)
+
+
+@pytest.mark.parametrize("level", [0, 127, 128, 255])
+def test_flat_jpeg_is_whole(level: int) -> None:
+    flat = np.full((480, 640, 3), level, np.uint8)
+    data = encoded(".jpg", flat)
+    assert np.ptp(decode_encoded_bytes(data, "frame").array) == 0
+    with pytest.raises(ImageError, match="premature end"):
+        decode_encoded_bytes(data[: len(data) * 3 // 4] + b"\xff\xd9", "frame")
 
 
 def test_png_that_is_cut_short_or_damaged_is_refused() -> None:
@@ -149,8 +227,12 @@ def test_giant_pictures_are_refused_before_they_are_decoded() -> None:
         "jpeg": bytes(jpeg),
         "png": png(1_000_000, 1_000_000, rows),
         "bomb": png(6000, 6000, rows),
-        "bmp": b"BM" + struct.pack("<IIIIii", 0, 0, 54, 40, 60000, -60000) + bytes(100),
+        "bmp": b"BM"
+        + struct.pack("<IIIIiiHHIIiiII", 0, 0, 54, 40, 60000, -60000, 1, 24, 0, 0, 0, 0, 0, 0)
+        + bytes(100),
         "pnm": b"P6 60000 60000 255\n" + bytes(100),
+        "tiff": tiff(30000, 30000),
+        "webp": webp(16000, 16000),
     }
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for name, data in giants.items():
