@@ -21,7 +21,7 @@ import onnxruntime
 from anomaly_detector.camera_picture import BENCHMARK_ENCODINGS, parse_size
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.files import atomic_path
+from anomaly_detector.files import atomic_path, output_files
 from anomaly_detector.frame_benchmark import (
     FLOOR_ROWS,
     STEPS,
@@ -73,6 +73,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command line; gives the exit code."""
+    with output_files(arguments.json):
+        return _benchmark(arguments)
+
+
+def _benchmark(arguments: argparse.Namespace) -> int:
     width, height = parse_size(arguments.size)
     for name in ("frames", "hz", "seconds"):
         if not getattr(arguments, name) > 0:

@@ -24,7 +24,7 @@ import anomaly_detector
 from anomaly_detector.calibration import calibrate_threshold, describe_calibration
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.files import atomic_path, writable_parent
+from anomaly_detector.files import atomic_path, check_output_file
 from anomaly_detector.metadata import METADATA_KEY, ModelMetadata
 from anomaly_detector.normalization import (
     float32_threshold,
@@ -140,7 +140,7 @@ def _check(options: CalibrateOptions) -> None:
             f"--exclude counts the frames of one recording, --data gives {len(options.data)}: "
             "calibrate with one"
         )
-    writable_parent(options.output)
+    check_output_file(options.output)
 
 
 def _scores(detector: Detector, source: FrameSource, progress: bool) -> NDArray[np.float32]:

@@ -14,6 +14,7 @@ __all__ = [
     "ImageError",
     "ImageErrorReason",
     "ModelError",
+    "OutputError",
     "SourceError",
     "as_one_line",
     "describe_error",
@@ -69,3 +70,7 @@ class SourceError(AnomalyDetectorError):
 
 class ModelError(AnomalyDetectorError):
     """A model file is missing, damaged, not a detector, or of another format version."""
+
+
+class OutputError(AnomalyDetectorError):
+    """A file or folder cannot be written: no room, no permission, or a place that is taken."""

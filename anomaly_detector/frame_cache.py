@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from anomaly_detector.errors import AnomalyDetectorError, SourceError
+from anomaly_detector.errors import OutputError, SourceError
 from anomaly_detector.files import atomic_directory, user_cache_folder
 from anomaly_detector.image import DECODE_METHOD
 from anomaly_detector.ordered_pool import usable_cores
@@ -77,7 +77,7 @@ def cache_frames(
 
     Raises:
         SourceError: no frame is readable, or the cache entry is damaged.
-        AnomalyDetectorError: the cache folder cannot be written.
+        OutputError: the cache folder cannot be written.
     """
     method = f"{DECODE_METHOD}|{RESIZE_METHOD}"
     if not source.view.region.is_whole_frame:
@@ -89,13 +89,10 @@ def cache_frames(
     if not (entry / "index.json").is_file():
         try:
             _build(source, entry, workers or usable_cores(), progress)
-        except OSError as error:
+        except OutputError:
             # Another process may have finished the same entry first: theirs is as good.
             if not (entry / "index.json").is_file():
-                raise AnomalyDetectorError(
-                    f"cache entry {entry} cannot be written ({error.strerror or error}): "
-                    "make room or choose another cache folder"
-                ) from error
+                raise
     return _load(source.path, entry)
 
 

@@ -11,6 +11,7 @@ from anomaly_detector.batch_scoring import BATCH_SIZE
 from anomaly_detector.decision import DecisionSettings, add_decision_arguments, decision_settings
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.files import output_files
 from anomaly_detector.fleet.job import FleetOptions, score_fleet
 from anomaly_detector.fleet.summary import summary_table
 from anomaly_detector.recordings import expand_sources, open_source
@@ -83,7 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise AnomalyDetectorError(
             f"--scheduler {arguments.scheduler} works with --output-dir DIR, not with --output"
         )
-    return _score_one(arguments, model, sources[0], decision)
+    with output_files(arguments.output, arguments.events):
+        return _score_one(arguments, model, sources[0], decision)
 
 
 def _score_one(

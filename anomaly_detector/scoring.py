@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -131,8 +132,8 @@ def write_scores(
     Raises:
         SourceError: no frame is readable.
         ModelError: the model fails.
-        AnomalyDetectorError: an output cannot be written, or a frame without a stamp is to be
-            decided on in seconds.
+        OutputError: a table cannot be written; neither is.
+        AnomalyDetectorError: a frame without a stamp is to be decided on in seconds.
     """
     if events is not None and events.resolve() == output.resolve():
         raise AnomalyDetectorError(f"{output} is given for scores and events: name two files")
@@ -178,6 +179,9 @@ def write_scores(
         if last is not None:
             alarms.append(last)
         if events is not None:
+            # A disk that is too full for the scores gives no lone table of alarms.
+            file.flush()
+            os.fsync(file.fileno())
             _write_events(alarms, stack.enter_context(atomic_path(events)))
     return ScoreSummary(
         scored, flagged, len(source.unreadable), len(alarms), peak, first_stamp, last_stamp

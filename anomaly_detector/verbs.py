@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from anomaly_detector import __version__
 from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.files import describe_os_error
 
 __all__ = ["run_verbs"]
 
@@ -45,14 +48,36 @@ def run_verbs(
     verb = importlib.import_module(verbs[parsed.verb][0])
     del parsed.verb
     try:
-        return int(verb.run(parsed))
+        code = int(verb.run(parsed))
+        sys.stdout.flush()
+        return code
     except AnomalyDetectorError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         # The reader of our output (head, less) has gone: nothing to tell it.
-        sys.stderr.close()
+        return 1
+    except OSError as error:
+        if error.errno is None:
+            raise
+        if error.filename is None and not _flushed():
+            error.filename = "standard output"
+        print(f"error: {describe_os_error(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    finally:
+        if not _flushed():
+            # Keeps the interpreter from trying again, as its last act, and from telling.
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _flushed() -> bool:
+    """Write what was printed; tells whether that was possible."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return False
+    return True

@@ -9,13 +9,12 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from black_box_frames import DEADLINE_S, Drive, event_json, events_in, frame, jpeg, wait_until
+from disks import small_disk
 
 from anomaly_detector.black_box import (
     BLACK_BOX_FORMATS,
@@ -63,19 +62,6 @@ def is_whole(event: Path) -> bool:
         "event.json",
         *(row["name"] for row in content["frames"]),
     }
-
-
-@contextmanager
-def small_disk(path: Path, size: str) -> Iterator[Path]:
-    """Mount a file system of its own in memory; needs to be root."""
-    path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)]
-    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("no permission to mount")
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
 @both_formats

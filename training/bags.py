@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.files import writable_parent
+from anomaly_detector.errors import OutputError
+from anomaly_detector.files import atomic_directory
 
 __all__ = ["IMAGE_TOPIC", "StampedImage", "write_image_bag"]
 
@@ -53,29 +53,35 @@ def write_image_bag(
         The number of messages written.
 
     Raises:
-        AnomalyDetectorError: ``path`` is there already, or cannot be written.
+        OutputError: ``path`` is there and not an empty folder, or cannot be written.
     """
     from rosbags.rosbag2 import StoragePlugin, Writer
     from rosbags.typesys import Stores, get_typestore
 
-    if path.exists():
-        raise AnomalyDetectorError(f"{path} is there already: give a new name or remove it")
     store = get_typestore(Stores.LATEST)
     name = "sensor_msgs/msg/CompressedImage" if compressed else "sensor_msgs/msg/Image"
     count = 0
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=writable_parent(path)) as folder:
+    with atomic_directory(path) as folder:
         # The storage file is named after the bag's folder, so the bag gets its name right away.
-        bag = Path(folder) / path.name
-        # Version 8 is the oldest that the writer knows, so the most robots read it.
-        with Writer(bag, version=8, storage_plugin=StoragePlugin[storage.upper()]) as writer:
-            connection = writer.add_connection(
-                f"{topic}/compressed" if compressed else topic, name, typestore=store
-            )
-            for frame in frames:
-                message = _message(store.types, name, frame)
-                writer.write(connection, frame.stamp_ns, store.serialize_cdr(message, name))
-                count += 1
-        bag.replace(path)
+        bag = folder / path.name
+        try:
+            # Version 8 is the oldest that the writer knows, so the most robots read it.
+            with Writer(bag, version=8, storage_plugin=StoragePlugin[storage.upper()]) as writer:
+                connection = writer.add_connection(
+                    f"{topic}/compressed" if compressed else topic, name, typestore=store
+                )
+                for frame in frames:
+                    message = _message(store.types, name, frame)
+                    writer.write(connection, frame.stamp_ns, store.serialize_cdr(message, name))
+                    count += 1
+        except sqlite3.Error as error:
+            raise OutputError(
+                f"{path} cannot be written ({error}): make room in {path.absolute().parent} or "
+                "choose another place"
+            ) from error
+        for file in bag.iterdir():
+            file.replace(folder / file.name)
+        bag.rmdir()
     return count
 
 

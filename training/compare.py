@@ -18,7 +18,7 @@ import numpy as np
 
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.files import atomic_path
+from anomaly_detector.files import atomic_path, check_output_file
 from anomaly_detector.preprocessing import INPUT_SIZE
 from anomaly_detector.recordings import open_source
 from training.architectures import ARCHITECTURES
@@ -283,6 +283,7 @@ def run(arguments: argparse.Namespace) -> int:
     scorers = _names(arguments.scorers, list(SCORERS), "scorer")
     if arguments.scorers == "all" and not arguments.anomalies:
         scorers = [name for name in scorers if not SCORERS[name].needs_anomalies]
+    check_output_file(arguments.out / "comparison.json")
     if arguments.labels is not None:
         measure = labelled_measure(
             arguments.test, arguments.labels, arguments.topic, arguments.cache, arguments.seen

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
-from anomaly_detector.files import writable_parent
+from anomaly_detector.files import check_output_file
 from anomaly_detector.frame_cache import CachedFrames, cache_frames
 from anomaly_detector.recordings import BagSource, FrameSource, is_bag, open_source
 from anomaly_detector.resources import resolve_model
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"{len(arguments.data)} --data and {len(arguments.labels)} --labels: give one labels "
             "file per recording, in the same order, or none"
         )
-    writable_parent(out)
+    check_output_file(out)
     model = CodeModel(resolve_model(arguments.model))
     sources = [
         open_source(source, arguments.topic if is_bag(Path(source)) else None)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
-from anomaly_detector.files import atomic_directory
+from anomaly_detector.files import atomic_directory, check_output_folder
 from anomaly_detector.metadata import ModelMetadata
 from anomaly_detector.preprocessing import shrink
 from anomaly_detector.recordings import (
@@ -460,11 +460,7 @@ def run(args: argparse.Namespace) -> int:
     for name, value, least in (("bootstrap", args.bootstrap, 0), ("block", args.block, 1)):
         if value < least:
             raise AnomalyDetectorError(f"--{name} is {value}: give {least} or more")
-    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
-        # Said before an hour of scoring, not after it.
-        raise AnomalyDetectorError(
-            f"{args.out} is there and not empty: give a new folder or remove it"
-        )
+    check_output_folder(args.out)
     recordings = _recordings(args)
     detector = Detector(args.model)
     for recording in recordings:

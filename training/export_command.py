@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.files import writable_parent
+from anomaly_detector.files import check_output_file
 from anomaly_detector.metadata import Calibration, ModelMetadata
 from anomaly_detector.preprocessing import INPUT_SIZE, View
 from training.architectures import ARCHITECTURES, Autoencoder, NetworkSettings, build_autoencoder
@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"--out {arguments.out} does not end with .onnx: name an ONNX file"
         )
     _check_precision(arguments)
-    writable_parent(arguments.out)
+    check_output_file(arguments.out)
     frames = (
         open_frame_set(
             arguments.data,

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.files import writable_parent
+from anomaly_detector.files import check_output_file
 from training.architectures import ARCHITECTURES, INITIALIZERS
 from training.augmentation import AUGMENTATIONS
 
@@ -305,7 +305,7 @@ def check_options(options: TrainOptions) -> None:
             "give one of them"
         )
     # Found out now rather than after an hour of training.
-    writable_parent(options.out)
+    check_output_file(options.out)
 
 
 def _check_cluster(options: TrainOptions) -> None:

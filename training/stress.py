@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
-from anomaly_detector.files import atomic_directory
+from anomaly_detector.files import atomic_directory, check_output_folder
 from anomaly_detector.image import Pixels, to_rgb
 from anomaly_detector.metadata import ModelMetadata
 from anomaly_detector.preprocessing import INPUT_SIZE, shrink
@@ -450,11 +450,7 @@ def run(args: argparse.Namespace) -> int:
     ):
         if value < least:
             raise AnomalyDetectorError(f"--{name} is {value}: give {least} or more")
-    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
-        # Said before minutes of scoring, not after them.
-        raise AnomalyDetectorError(
-            f"{args.out} is there and not empty: give a new folder or remove it"
-        )
+    check_output_folder(args.out)
     faults = choose_faults(args.faults) if args.faults else FAULT_SETS[args.fault_set]
     exclude = [parse_exclusion(text) for text in args.exclude]
     source = open_source(args.normal, args.topic)

@@ -16,8 +16,9 @@ from datetime import datetime
 from pathlib import Path
 
 from anomaly_detector.black_box.events import EVENT_NAME, event_number, is_event
+from anomaly_detector.files import sync
 
-__all__ = ["EventStore", "sync"]
+__all__ = ["EventStore"]
 
 _WORKSPACE_PREFIX = ".black_box_"
 _LOCK = "lock"
@@ -171,15 +172,6 @@ class EventStore:
         self._workspace = None
         if lock is not None:
             os.close(lock)
-
-
-def sync(path: Path) -> None:
-    """Have a file or folder written to the disk: a robot's power may go at any time."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _locked(path: Path, flags: int = 0) -> int | None:

@@ -18,8 +18,8 @@ import anomaly_detector
 from anomaly_detector.black_box.events import EVENT_FILE, EVENT_KIND, EVENT_VERSION
 from anomaly_detector.black_box.frames import Phase, StoredFrame
 from anomaly_detector.black_box.selection import AlarmSpan, OpenEvent
-from anomaly_detector.black_box.store import sync
 from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.files import sync
 
 __all__ = ["EventWriter", "JpegEventWriter", "McapEventWriter", "prepare_format", "write_event"]
 

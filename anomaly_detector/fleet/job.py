@@ -13,7 +13,7 @@ from anomaly_detector.batch_scoring import BATCH_SIZE, check_fps
 from anomaly_detector.decision import DecisionSettings
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
-from anomaly_detector.files import writable_parent
+from anomaly_detector.files import check_output_file
 from anomaly_detector.fleet.dask_cluster import run_on_dask
 from anomaly_detector.fleet.processes import Finished, run_here, run_in_processes
 from anomaly_detector.fleet.results import ResultFolder, SourceResult, unique_names
@@ -135,7 +135,7 @@ def _check(options: FleetOptions) -> None:
         raise SourceError("no recording given: name image folders, bags or videos")
     if options.output.exists() and not options.output.is_dir():
         raise AnomalyDetectorError(f"{options.output} is a file: name a folder for the results")
-    writable_parent(options.output)
+    check_output_file(options.output / "summary.csv")
 
 
 def _tasks(options: FleetOptions) -> list[ScoreTask]:

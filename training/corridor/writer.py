@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import multiprocessing
 import os
-import shutil
 import sys
-import tempfile
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ import cv2
 from tqdm import tqdm
 
 from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.files import atomic_directory
 
 from .drive import CorridorDrive, CorridorFrame
 
@@ -98,31 +97,14 @@ def write_drive(
         progress: show a progress bar on stderr.
 
     Raises:
-        AnomalyDetectorError: `out` exists and is not an empty folder, or an argument is wrong.
+        OutputError: `out` exists and is not an empty folder, or cannot be written.
+        AnomalyDetectorError: an argument is wrong.
     """
     if image_format not in ("jpg", "png"):
         raise AnomalyDetectorError(f"image format is {image_format!r}: choose jpg or png")
     _worker_count(drive, workers)
-    out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise AnomalyDetectorError(f"{out} exists and is not empty: give a new folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        _write(drive, unfinished, workers, image_format, progress)
-        unfinished.chmod(0o777 & ~_umask())
-        if out.exists():
-            out.rmdir()
-        unfinished.rename(out)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with atomic_directory(out) as folder:
+        _write(drive, folder, workers, image_format, progress)
 
 
 def _write(
