@@ -36,7 +36,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Bool, Float32
 
 from anomaly_detector.ros.detection_message import stamp_to_ns
-from anomaly_detector.ros.tool_node import domain_id
+from anomaly_detector.ros.tool_node import domain_id, wait_until_found
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -162,7 +162,8 @@ class RosClient:
     """What stands in for the robot: sends images to a node and keeps what comes back.
 
     Args:
-        node_name: the detector node, with its namespace.
+        node_name: the detector node, with its namespace; one process of it, where services are
+            called.
         image_topic: where the node listens.
         message_type: of the images.
     """
@@ -181,6 +182,7 @@ class RosClient:
         self.scores: list[float] = []
         self.anomalies: list[bool] = []
         self.logs: list[Any] = []
+        self._clients: dict[str, Any] = {}
         self._stamp_ns = 1_700_000_000_000_000_123
         self._context = Context()
         rclpy.init(args=[], context=self._context)
@@ -241,16 +243,22 @@ class RosClient:
 
         self.spin_until(publish_and_check, what)
 
+    def wait_until_found(self) -> None:
+        """Wait until the detector node has found all that this client has made so far."""
+        missing = wait_until_found(self.node, [self.node_name], DEADLINE_S)
+        assert not missing, f"{self.node_name} gave no answer in {DEADLINE_S} s"
+
     def call(self, service_type: Any, name: str, request: Any) -> Any:
         """Call a service of the detector node and give its response."""
-        client = self.node.create_client(service_type, f"{self.node_name}/{name}")
-        try:
+        if name not in self._clients:
+            client = self.node.create_client(service_type, f"{self.node_name}/{name}")
             self.spin_until(client.service_is_ready, f"service {name}")
-            future = client.call_async(request)
-            self.spin_until(future.done, f"an answer of {name}")
-            return future.result()
-        finally:
-            self.node.destroy_client(client)
+            # Not before: a service's answer to a client that it has not found yet is lost.
+            self.wait_until_found()
+            self._clients[name] = client
+        future = self._clients[name].call_async(request)
+        self.spin_until(future.done, f"an answer of {name}")
+        return future.result()
 
     def change_state(self, transition: int) -> bool:
         """Ask for a transition of ``lifecycle_msgs/Transition``; give whether it succeeded."""

@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from ros_harness import noise, running, write_image_bag
+import rclpy
+from rclpy.qos import QoSProfile, QoSReliabilityPolicy
+from ros_harness import (
+    DEADLINE_S,
+    image_message,
+    noise,
+    ros_client,
+    running,
+    running_node,
+    write_image_bag,
+)
+from sensor_msgs.msg import Image
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.ros.tool_node import check_domain_id, claim_domain, domain_id, tool_node
+from anomaly_detector.ros.tool_node import (
+    check_domain_id,
+    claim_domain,
+    domain_id,
+    tool_node,
+    wait_for_match,
+    wait_until_found,
+)
 
 PYTHON = [sys.executable, "-m"]
 CAMERA = [*PYTHON, "anomaly_detector.ros.live_benchmark", "--size", "64x48", "--frames", "2"]
@@ -85,3 +105,46 @@ def test_process_keeps_its_domain() -> None:
     assert claim is not None
     with claim:
         assert other != domain_id()
+
+
+def test_first_frame_of_a_matched_camera_is_never_missed(model: Path) -> None:
+    """Best effort, sent once. Without the wait, the node misses about one in eight of them."""
+    best_effort = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
+    with running_node(model=model) as node, ros_client(image_topic="/unused") as client:
+        node.wait_for_line("active, waiting for")
+        client.wait_until_found()
+        for _ in range(20):
+            with tool_node("camera", "testing") as camera:
+                publisher = camera.create_publisher(Image, "/image", best_effort)
+                client.spin_until(publisher.get_subscription_count, "the node's subscription")
+                wait_for_match(camera, publisher, DEADLINE_S)
+                message = client.stamp(image_message(noise(1), "rgb8"))
+                publisher.publish(message)
+                assert client.is_answered(message, within_s=DEADLINE_S - 1)
+
+
+def test_node_that_does_not_answer_is_named(model: Path) -> None:
+    with running_node(model=model, autostart="false") as node, ros_client() as client:
+        names = [client.node_name, "/nobody"]
+        client.wait_until_found()
+        node.send_signal(signal.SIGSTOP)
+        try:
+            assert wait_until_found(client.node, names, 1.0) == names
+            assert wait_until_found(client.node, names, DEADLINE_S, lambda: False) == names
+        finally:
+            node.send_signal(signal.SIGCONT)
+        assert wait_until_found(client.node, names[:1], DEADLINE_S) == []
+
+
+def test_subscriber_that_cannot_be_asked_is_not_waited_for() -> None:
+    with tool_node("camera", "testing") as camera, tool_node("owner", "testing") as owner:
+        # As the nodes of 'ros2 topic echo' are.
+        echo = rclpy.create_node("echo", context=owner.context, start_parameter_services=False)
+        echo.create_subscription(Image, "/image", print, 1)
+        publisher = camera.create_publisher(Image, "/image", 1)
+        deadline = time.monotonic() + DEADLINE_S
+        while not publisher.get_subscription_count():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        wait_for_match(camera, publisher, DEADLINE_S, lambda: pytest.fail("it waits"))
+        echo.destroy_node()

@@ -25,9 +25,10 @@ import numpy as np
 from anomaly_detector.camera_picture import CameraFrame, camera_frame, parse_size
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.ros.dds import PROFILE_VARIABLES, large_image_environment
-from anomaly_detector.ros.tool_node import domain_id, spinning, tool_node
+from anomaly_detector.ros.tool_node import domain_id, spinning, tool_node, wait_for_match
 
 __all__ = [
+    "LISTENER_NAME",
     "NODE_COMMAND",
     "LiveListener",
     "LiveResult",
@@ -42,11 +43,13 @@ __all__ = [
 NODE_COMMAND = (sys.executable, "-m", "anomaly_detector.ros.detector_node", "--ros-args")
 """Runs a detector node; parameters follow."""
 
-START_S = 30.0
-"""Enough for a node to start on a busy machine."""
+LISTENER_NAME = "live_listener"
 
-SETTLE_S = 1.0
-"""Time between the discovery of camera, node and listener and the first frame."""
+START_S = 60.0
+"""For processes to start and find each other, on a busy machine."""
+
+LINGER_S = 1.0
+"""Time for the last frame to arrive, before the camera goes away."""
 
 _PICTURES = 8
 
@@ -325,7 +328,7 @@ class LiveListener:
 
     def __enter__(self) -> LiveListener:
         with ExitStack() as made:
-            self.node = made.enter_context(tool_node("live_listener", "a live benchmark"))
+            self.node = made.enter_context(tool_node(LISTENER_NAME, "a live benchmark"))
             self._subscribe()
             made.enter_context(spinning(self.node))
             self._made = made.pop_all()
@@ -426,7 +429,7 @@ def run_camera(
             if time.monotonic() > deadline:
                 raise AnomalyDetectorError(f"nobody subscribes to {publisher.topic_name}")
             time.sleep(0.02)
-        time.sleep(SETTLE_S)
+        wait_for_match(node, publisher, START_S)
         stamps = []
         due = time.monotonic()
         for index in range(frames):
@@ -438,7 +441,7 @@ def run_camera(
             message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 10**9)
             publisher.publish(message)
             stamps.append(stamp)
-        time.sleep(SETTLE_S)
+        time.sleep(LINGER_S)
     return stamps
 
 

@@ -24,13 +24,14 @@ from anomaly_detector.camera_picture import camera_frame, parse_size
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.frame_benchmark import PICTURES, FrameSteps, Percentiles
 from anomaly_detector.ros.live_benchmark import (
+    LISTENER_NAME,
     NODE_COMMAND,
     LiveListener,
     LiveResult,
     measure_live,
     ros_message,
 )
-from anomaly_detector.ros.tool_node import check_domain_id, domain_id
+from anomaly_detector.ros.tool_node import check_domain_id, domain_id, wait_until_found
 
 __all__ = ["NodeCost", "StartUp", "follow", "measure_node_cost", "measure_start_up"]
 
@@ -245,7 +246,8 @@ def _node_cost(model: Path, messages: Sequence[Any], transport: str, frames: int
         if time.monotonic() > deadline:
             raise AnomalyDetectorError("nobody subscribes to the node's topics")
         time.sleep(0.05)
-    time.sleep(1.0)  # both sides of each pair have to know the other
+    if wait_until_found(node, [f"/{LISTENER_NAME}"], DEADLINE_S):
+        raise AnomalyDetectorError("the listener does not answer")
     steps = FrameSteps(detector, transport)
     publish: list[float] = []
     whole: list[float] = []

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from anomaly_detector.errors import AnomalyDetectorError, SourceError, as_one_line
 from anomaly_detector.recordings import find_image_topic, open_bag
 from anomaly_detector.ros.dds import large_image_environment
-from anomaly_detector.ros.tool_node import signals_set, tool_node
+from anomaly_detector.ros.tool_node import signals_set, tool_node, wait_for_match
 
 __all__ = ["PlayResult", "PlayedFrame", "add_arguments", "play", "run"]
 
@@ -35,15 +35,15 @@ LOOKAHEAD_FRAMES = 16
 SETTLE_S = 0.5
 """Time between the last subscription that was waited for and the first frame.
 
-The publisher may learn of the match first: what it sends before the subscriber has learnt of it too
-is lost to a best-effort subscriber, and nothing tells the publisher when that is over.
+For best-effort subscriptions of nodes that cannot be asked whether they have found the publisher,
+and in which the bag's time runs up to the first frame.
 """
 
 POLL_S = 0.02
 """Time between two looks for subscriptions."""
 
 ACKNOWLEDGE_S = 5.0
-"""Longest wait for reliable subscriptions to have received the last frames."""
+"""Longest wait for subscribers to find the publisher, and to have received the last frames."""
 
 LINGER_S = 0.5
 """Time for the last frame to reach best-effort subscriptions, before the publisher goes away."""
@@ -269,7 +269,6 @@ def play(
             bar.update()
         duration = time.monotonic() - first_sent if sent else 0.0
         if sent:
-            _wait_for_acknowledgement(publisher)
             time.sleep(LINGER_S)
     return PlayResult(output_topic, sent, duration, max_late)
 
@@ -362,6 +361,7 @@ def _wait_for_subscriptions(
                 "first, with the same topic and ROS_DOMAIN_ID",
             )
         if not missing:
+            wait_for_match(node, publisher, ACKNOWLEDGE_S, lambda: not stop.is_set())
             return
         if time.monotonic() >= deadline:
             raise AnomalyDetectorError("; ".join(missing))
@@ -374,12 +374,6 @@ def _bad_topic(topic: str, error: Exception) -> AnomalyDetectorError:
     return AnomalyDetectorError(f"topic {topic!r} cannot be used: {as_one_line(error)}")
 
 
-def _wait_for_acknowledgement(publisher: Any) -> None:
-    from rclpy.duration import Duration
-
-    publisher.wait_for_all_acked(Duration(seconds=ACKNOWLEDGE_S))
-
-
 @contextmanager
 def _publishers(
     message_type: str, topic: str, reliable: bool, clock_hz: float | None, node: Any
@@ -388,6 +382,7 @@ def _publishers(
     # Fast DDS reads it when the first participant is made.
     os.environ.update(large_image_environment(os.environ))
     with tool_node("anomaly_player", "playing") if node is None else nullcontext(node) as node:
+        from rclpy.duration import Duration
         from rclpy.exceptions import NameValidationException
         from rclpy.qos import QoSProfile, QoSReliabilityPolicy
         from sensor_msgs.msg import CompressedImage, Image
@@ -397,18 +392,24 @@ def _publishers(
         kind = CompressedImage if message_type.endswith("CompressedImage") else Image
         qos = QoSProfile(depth=10, reliability=reliability)
         with ExitStack() as made:
-            try:
+
+            def make(kind: Any, topic: str, qos: Any) -> Any:
                 publisher = node.create_publisher(kind, topic, qos)
+                made.callback(node.destroy_publisher, publisher)
+                # Before that:
+                made.callback(publisher.wait_for_all_acked, Duration(seconds=ACKNOWLEDGE_S))
+                return publisher
+
+            try:
+                publisher = make(kind, topic, qos)
             except NameValidationException as error:
                 raise _bad_topic(topic, error) from error
-            made.callback(node.destroy_publisher, publisher)
             if clock_hz is None:
                 yield node, publisher, _Clock(None, 0.0)
                 return
             from rosgraph_msgs.msg import Clock
 
-            clock = node.create_publisher(Clock, "/clock", 10)
-            made.callback(node.destroy_publisher, clock)
+            clock = make(Clock, "/clock", 10)
 
             def tell(time_ns: int) -> None:
                 message = Clock()

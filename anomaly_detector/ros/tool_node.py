@@ -6,11 +6,13 @@ rclpy is imported when the node is made: the command lines can be built without 
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -24,12 +26,17 @@ __all__ = [
     "signals_set",
     "spinning",
     "tool_node",
+    "wait_for_match",
+    "wait_until_found",
 ]
 
 _MAX_DOMAIN = 232
 
 _OWN_DOMAINS = 100
 """Higher ones have ports that Linux hands out to anybody."""
+
+ASK_AGAIN_S = 0.5
+"""Time for the answer to a question that may be asked again."""
 
 
 @cache
@@ -168,3 +175,86 @@ def spinning(node: Any) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
+
+
+def wait_until_found(
+    node: Any,
+    names: Iterable[str],
+    timeout_s: float,
+    goes_on: Callable[[], bool] = lambda: True,
+) -> list[str]:
+    """Wait until other nodes have found all that this node has made so far.
+
+    What has found its counterpart may not have been found by it yet. Until then a best-effort
+    subscription misses what is published, and a service drops its answer to a new client for good
+    (github.com/ros2/rmw_fastrtps/issues/842). Nothing tells when that is over, but DDS announces
+    writers, and readers, reliably and in the order in which they were made. So a client is made
+    last of all: once it has an answer, its writer of requests and its reader of answers have been
+    found, and so has all that was made before them. Asking for no parameter changes nothing, so it
+    is asked again until one answer arrives.
+
+    Args:
+        node: an ``rclpy`` node, whoever spins it.
+        names: full names of the other nodes, which somebody spins.
+        timeout_s: longest wait, seconds.
+        goes_on: tells whether there is still anything to wait for.
+
+    Returns:
+        Those that gave no answer.
+    """
+    import rclpy
+    from rcl_interfaces.srv import GetParameters
+    from rclpy.executors import SingleThreadedExecutor
+
+    # A node that nobody else spins, of the same participant.
+    own = rclpy.create_node(
+        f"{node.get_name()}_asking",
+        context=node.context,
+        use_global_arguments=False,
+        enable_rosout=False,
+        start_parameter_services=False,
+    )
+    executor = SingleThreadedExecutor(context=node.context)
+    try:
+        executor.add_node(own)
+        clients = {
+            name: own.create_client(GetParameters, f"{name}/get_parameters") for name in names
+        }
+        asked = dict.fromkeys(clients, -math.inf)
+        deadline = time.monotonic() + timeout_s
+        while clients and goes_on() and (now := time.monotonic()) < deadline:
+            for name, client in clients.items():
+                if now - asked[name] >= ASK_AGAIN_S and client.service_is_ready():
+                    asked[name] = now
+                    answer = client.call_async(GetParameters.Request())
+                    answer.add_done_callback(lambda _, name=name: clients.pop(name, None))
+            executor.spin_once(timeout_sec=0.02)
+        return list(clients)
+    finally:
+        executor.shutdown()
+        own.destroy_node()
+
+
+def wait_for_match(
+    node: Any,
+    publisher: Any,
+    timeout_s: float,
+    goes_on: Callable[[], bool] = lambda: True,
+) -> None:
+    """Wait until the subscriptions that a publisher has found have found it, too.
+
+    A node without parameter services, such as that of ``ros2 topic echo``, cannot be asked and is
+    not waited for.
+
+    Args:
+        node: the publisher's node.
+        publisher: what is about to publish.
+        timeout_s: longest wait for nodes that do not answer, seconds.
+        goes_on: tells whether there is still anything to wait for.
+    """
+    found = node.get_subscriptions_info_by_topic(publisher.topic_name)
+    names = {f"{info.node_namespace.rstrip('/')}/{info.node_name}" for info in found}
+    # A node makes these services before its own subscriptions: they have been found, too.
+    services = {service for service, _ in node.get_service_names_and_types()}
+    names = {name for name in names if f"{name}/get_parameters" in services}
+    wait_until_found(node, names, timeout_s, goes_on)

@@ -88,7 +88,8 @@ class ResultRecorder:
         self._state_changer = node.create_client(ChangeState, f"{node_name}/change_state")
         rosout = QoSProfile(depth=_DEPTH, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
         self._subscribe(node, Topic("/rosout", Log, "the log"), rosout)
-        # Last: a node that has found this subscription has found those before it, too.
+        # Last: a node that has found this subscription has found those before it, too, and the
+        # client's, without which its answer would be lost.
         self._subscribe(node, Topic("/diagnostics", DiagnosticArray, "the node's health"))
 
     def _connect(self, name: str, message_type: str) -> Any:

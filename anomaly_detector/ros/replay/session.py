@@ -37,7 +37,7 @@ _CLOCK_HZ = 100.0
 _QUEUE_FRAMES = 100
 _READY_S = 60.0
 _PATIENCE_S = 30.0
-_EXIT_S = 10.0
+_EXIT_S = 30.0
 
 
 @dataclass(frozen=True)
