@@ -35,7 +35,7 @@ from anomaly_detector.preprocessing import INPUT_SIZE, shrink
 from anomaly_detector.recordings import open_source
 from training.backend import import_keras
 from training.metrics import area_under_roc
-from training.options import TrainOptions
+from training.options import TrainOptions, without_unused
 from training.outliers import PICTURE_FAULTS, TEXTURES, PictureFault, Texture
 from training.stress import fault_generator, inject, numbered_frames, parse_exclusion
 from training.stress_faults import FAULT_SETS, Fault
@@ -223,19 +223,18 @@ def ablate(arguments: argparse.Namespace, report: Callable[[str, dict[str, Any]]
     with tempfile.TemporaryDirectory() as folder:
 
         def job(name: str, scorer: str = "outlier-exposure") -> Any:
-            return prepare(
-                TrainOptions(
-                    data=[arguments.data],
-                    out=Path(folder) / f"{name}.onnx",
-                    topic=arguments.topic,
-                    scorer=scorer,
-                    exposure_epochs=arguments.epochs,
-                    exposure_steps=arguments.steps,
-                    epochs=arguments.autoencoder_epochs,
-                    seed=arguments.seed,
-                    progress=False,
-                )
+            options = TrainOptions(
+                data=[arguments.data],
+                out=Path(folder) / f"{name}.onnx",
+                topic=arguments.topic,
+                scorer=scorer,
+                exposure_epochs=arguments.epochs,
+                exposure_steps=arguments.steps,
+                epochs=arguments.autoencoder_epochs,
+                seed=arguments.seed,
+                progress=False,
             )
+            return prepare(without_unused(options))
 
         whole = job("whole")
         held_out = whole.frames.take(whole.split.held_out)

@@ -17,7 +17,11 @@ from training.options import TrainOptions, add_options, check_options, option_ty
 from training.provenance import resolved_recipe
 from training.recipe import RECIPES, read_recipe, resolve_options
 
-INPUTS: dict[str, Any] = {"data": ["drive"], "out": Path("model.onnx")}
+INPUTS: dict[str, Any] = {
+    "data": ["drive"],
+    "out": Path("model.onnx"),
+    "scorer": "reconstruction",
+}
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -53,6 +57,7 @@ def test_shipped_recipe(path: Path, tmp_path: Path) -> None:
 def test_command_line_beats_recipe_beats_default(tmp_path: Path) -> None:
     recipe = write(tmp_path, "epochs: 7\nbatch_size: 8\nlearning_rate: 1e-4\nthesis_folds: true\n")
     given = parse("--data", "a", "b", "--out", "m.onnx", "--epochs", "9", "--no-thesis-folds")
+    given["scorer"] = "realnvp"
     options = resolve_options(given, recipe)
     assert options.data == ["a", "b"]
     assert (options.epochs, options.batch_size, options.learning_rate) == (9, 8, 1e-4)
@@ -71,7 +76,8 @@ def test_a_threshold_of_the_command_line_replaces_the_recipes_rate(tmp_path: Pat
 def test_all_options_can_be_in_a_recipe(tmp_path: Path) -> None:
     recipe = write(
         tmp_path,
-        "data: [a, b]\nout: m.onnx\nanomalies: c\ncache: folder\ntopic: null\nresume: yes\n",
+        "data: [a, b]\nout: m.onnx\nanomalies: c\nscorer: mlp\ncache: folder\ntopic: null\n"
+        "resume: yes\n",
     )
     options = resolve_options({}, recipe)
     assert tuple(options.data) == ("a", "b")
@@ -131,15 +137,15 @@ def test_wrong_options_are_refused(
     tmp_path: Path, arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "model.onnx"
-    assert main(["train", "--data", "missing", "--out", str(out), *arguments]) == 1
+    command = ["train", "--data", "missing", "--scorer", "reconstruction", "--out", str(out)]
+    assert main([*command, *arguments]) == 1
     assert reason in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
 def test_a_choice_in_a_recipe_is_checked(tmp_path: Path) -> None:
-    options = resolve_options(INPUTS, write(tmp_path, "augmentation: much"))
     with pytest.raises(AnomalyDetectorError, match="'much' is not known: choose one of none"):
-        check_options(options)
+        resolve_options(INPUTS, write(tmp_path, "augmentation: much"))
 
 
 def test_gpu_is_refused_where_there_is_none() -> None:

@@ -191,11 +191,11 @@ def test_model_that_differs_from_keras_is_not_written(tmp_path: Path) -> None:
     ("arguments", "reason"),
     [
         (["--scorer", "mlp"], "give --anomalies SOURCE"),
-        (["--scorer", "reconstruction", "--anomalies", "x"], "leave --anomalies out"),
-        (["--epochs", "0"], "epochs is 0"),
+        (["--scorer", "reconstruction", "--epochs", "0"], "epochs is 0"),
+        (["--epochs", "3"], "outlier-exposure does not use --epochs"),
         (["--held-out", "0"], "held-out share is 0"),
         (["--false-alarm-rate", "2"], "false alarm rate is 2"),
-        (["--learning-rate", "nan"], "learning rate is nan"),
+        (["--scorer", "realnvp", "--learning-rate", "nan"], "learning rate is nan"),
     ],
 )
 def test_wrong_options_are_refused_before_any_work(

@@ -32,6 +32,7 @@ from training.backend import import_keras
 __all__ = [
     "ARCHITECTURES",
     "CODE_SIZE",
+    "CODE_TABLE_OPTIONS",
     "INITIALIZERS",
     "Architecture",
     "Autoencoder",
@@ -39,6 +40,9 @@ __all__ = [
     "build_autoencoder",
     "count_macs",
 ]
+
+CODE_TABLE_OPTIONS = frozenset({"embedding_l1", "embedding_l2"})
+"""Options of training that only architectures with a code table use."""
 
 CODE_SIZE = 128
 """Length of the code vector (thesis 5.2, paper section IV)."""
@@ -139,6 +143,12 @@ class Architecture:
     global_clipnorm: float | None = None
     slope: float = 0.2
     standardized: bool = False
+
+    @property
+    def unused_options(self) -> frozenset[str]:
+        """Options of training that do nothing here."""
+        has_table = any(isinstance(layer, Table) for layer in self.decoder)
+        return frozenset() if has_table else CODE_TABLE_OPTIONS
 
 
 def _thesis_2(source: str, reported_loss: str, l2: float) -> Architecture:

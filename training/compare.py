@@ -25,7 +25,7 @@ from training.architectures import ARCHITECTURES
 from training.datasets import open_frame_set
 from training.labels import read_labels, read_visible_shares
 from training.metrics import area_under_roc, json_safe
-from training.options import SCORERS, TrainOptions, check_options
+from training.options import SCORERS, TrainOptions, check_options, without_unused
 from training.stress import Exclusion, numbered_frames, parse_exclusion, run_stress
 from training.stress_faults import FAULT_SETS
 
@@ -114,12 +114,9 @@ def compare(
     for architecture, names in [*pairs, *((str(SCORERS[n].architecture), [n]) for n in alone)]:
         base: Trained | None = None
         for name in names:
-            changed = replace(
-                options,
-                architecture=architecture,
-                scorer=name,
-                out=folder / f"{architecture}_{name}.onnx",
-                anomalies=options.anomalies if SCORERS[name].takes_anomalies else (),
+            out = folder / f"{architecture}_{name}.onnx"
+            changed = without_unused(
+                replace(options, architecture=architecture, scorer=name, out=out)
             )
             check_options(changed)
             job = prepare(changed)

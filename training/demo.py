@@ -28,7 +28,7 @@ from anomaly_detector.scoring import score_frames
 from anomaly_detector.timeline import TruthEvent
 from training.labels import read_labels
 from training.metrics import Event, area_under_roc, find_events
-from training.options import SCORERS, TrainOptions
+from training.options import SCORERS, TrainOptions, without_unused
 from training.train import train
 
 __all__ = ["add_arguments", "run"]
@@ -103,25 +103,17 @@ def run(arguments: argparse.Namespace) -> int:
         model,
         topic=arguments.topic if is_bag(drives.normal) else None,
         scorer=arguments.scorer,
-        anomalies=arguments.anomalies,
         epochs=_EPOCHS,
         exposure_epochs=_EXPOSURE_EPOCHS,
         time_limit=_TRAINING_SECONDS,
         seed=arguments.seed,
     )
-    train(options)
+    train(replace(without_unused(options), anomalies=arguments.anomalies))
     thesis = None
     if drives.labels is not None and arguments.scorer != "reconstruction":
         thesis = out / "thesis.onnx"
-        train(
-            replace(
-                options,
-                out=thesis,
-                scorer="reconstruction",
-                anomalies=(),
-                time_limit=_THESIS_SECONDS,
-            )
-        )
+        changed = replace(options, out=thesis, scorer="reconstruction", time_limit=_THESIS_SECONDS)
+        train(without_unused(changed))
 
     print(f"\n[3/4] Replaying {drives.replay} to the node over ROS 2")
     # That of an earlier demo; nothing else in a folder of ours has such a report in it.

@@ -25,7 +25,7 @@ from training.checkpoint import Checkpoint
 from training.cluster import Cluster
 from training.cluster_fit import fit_together
 
-__all__ = ["FitResult", "FitSettings", "adam", "fit"]
+__all__ = ["FitResult", "FitSettings", "adam", "fit", "tensorboard_log"]
 
 Take: TypeAlias = Callable[[NDArray[np.int64]], tuple[Any, Any]]
 """From frame numbers to inputs and targets."""
@@ -273,6 +273,11 @@ class _TensorBoard(keras.callbacks.Callback):
         self._writer.close()
 
 
+def tensorboard_log(folder: Path) -> keras.callbacks.Callback:
+    """Return the callback that writes losses and learning rate of every epoch for TensorBoard."""
+    return _TensorBoard(folder)
+
+
 class _Checkpoints(keras.callbacks.Callback):
     """Writes a checkpoint after every epoch, and starts a training from one.
 
@@ -467,7 +472,7 @@ def fit(
         callbacks.append(_TimeLimit(settings.time_limit, result))
     callbacks += [keras.callbacks.TerminateOnNaN(), bar]
     if tensorboard is not None:
-        callbacks.append(_TensorBoard(tensorboard))
+        callbacks.append(tensorboard_log(tensorboard))
     done = 0
     stopped = False
     if checkpoint is not None:

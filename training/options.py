@@ -10,20 +10,21 @@ import argparse
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import check_output_file
-from training.architectures import ARCHITECTURES, INITIALIZERS
+from training.architectures import ARCHITECTURES, CODE_TABLE_OPTIONS, INITIALIZERS
 from training.augmentation import AUGMENTATIONS
 
 __all__ = [
     "AUTO_ARCHITECTURE",
     "DEVICES",
+    "FALSE_ALARM_RATE",
     "MLP_THRESHOLD",
     "SCORERS",
     "THESIS_THRESHOLD",
@@ -31,9 +32,13 @@ __all__ = [
     "ScorerTraits",
     "TrainOptions",
     "add_options",
+    "check_given",
     "check_options",
+    "fixed_threshold",
     "option_types",
     "resolve_architecture",
+    "used_options",
+    "without_unused",
 ]
 
 THESIS_THRESHOLD = 200.0
@@ -41,6 +46,9 @@ THESIS_THRESHOLD = 200.0
 
 MLP_THRESHOLD = 0.5
 """Of the classifier's probability (thesis 5.17)."""
+
+FALSE_ALARM_RATE = 0.01
+"""Share of normal frames that a calibrated threshold flags, by default."""
 
 DEVICES = ("auto", "cpu", "gpu")
 
@@ -50,26 +58,50 @@ class ScorerTraits:
     """What the options of a scorer have to be.
 
     Attributes:
+        options: those that it uses, beside those that every scorer uses; any other one that is
+            given with it is an error.
         needs_anomalies: it cannot be trained without recordings of anomalies.
-        takes_anomalies: it learns from recordings of anomalies when it gets them.
         threshold: its fixed threshold; None where one is calibrated on held-out normal frames.
         architecture: its own network; None for those that stand on an autoencoder.
     """
 
+    options: frozenset[str]
     needs_anomalies: bool = False
-    takes_anomalies: bool = False
     threshold: float | None = None
     architecture: str | None = None
 
 
+_EVERY_SCORER = frozenset(
+    {
+        *("data", "out", "topic", "region", "scorer", "architecture"),
+        *("held_out", "false_alarm_rate", "threshold", "seed", "time_limit"),
+        *("resume", "tensorboard", "cluster", "worker", "device", "cache"),
+    }
+)
+
+_AUTOENCODER = frozenset(
+    {
+        *("epochs", "batch_size", "learning_rate", "clipnorm", "global_clipnorm"),
+        *("early_stopping_patience", "plateau_patience", "plateau_factor", "min_learning_rate"),
+        *("dropout", "l1", "l2", "embedding_l1", "embedding_l2", "initializer"),
+        *("augmentation", "folds", "thesis_folds"),
+    }
+)
+
 SCORERS: Mapping[str, ScorerTraits] = {
-    "outlier-exposure": ScorerTraits(takes_anomalies=True, architecture="unet"),
-    "reconstruction": ScorerTraits(),
-    "reconstruction-mae": ScorerTraits(),
-    "reconstruction-q99": ScorerTraits(),
-    "mlp": ScorerTraits(needs_anomalies=True, takes_anomalies=True, threshold=MLP_THRESHOLD),
-    "realnvp": ScorerTraits(),
-    "realnvp-oe": ScorerTraits(needs_anomalies=True, takes_anomalies=True),
+    "outlier-exposure": ScorerTraits(
+        frozenset({"anomalies", "exposure_epochs", "exposure_steps"}), architecture="unet"
+    ),
+    "reconstruction": ScorerTraits(_AUTOENCODER),
+    "reconstruction-mae": ScorerTraits(_AUTOENCODER),
+    "reconstruction-q99": ScorerTraits(_AUTOENCODER),
+    "mlp": ScorerTraits(
+        _AUTOENCODER | {"anomalies", "mlp_epochs"}, needs_anomalies=True, threshold=MLP_THRESHOLD
+    ),
+    "realnvp": ScorerTraits(_AUTOENCODER | {"realnvp_epochs"}),
+    "realnvp-oe": ScorerTraits(
+        _AUTOENCODER | {"anomalies", "realnvp_epochs"}, needs_anomalies=True
+    ),
 }
 """The first one is the default."""
 
@@ -80,7 +112,8 @@ def resolve_architecture(scorer: str, architecture: str) -> str:
     """Give the network that a scorer is trained with.
 
     Raises:
-        AnomalyDetectorError: the scorer has a network of its own and another one is asked for.
+        AnomalyDetectorError: the network is another one than the scorer's own, or that of another
+            scorer.
     """
     own = SCORERS[scorer].architecture
     if architecture == AUTO_ARCHITECTURE:
@@ -89,6 +122,11 @@ def resolve_architecture(scorer: str, architecture: str) -> str:
         raise AnomalyDetectorError(
             f"scorer {scorer} has a network of its own, {own}, not {architecture}: leave "
             "--architecture out or choose another --scorer"
+        )
+    if own is None and architecture not in ARCHITECTURES:
+        raise AnomalyDetectorError(
+            f"scorer {scorer} stands on an autoencoder, and {architecture} is none: leave "
+            f"--architecture out or choose one of {', '.join(ARCHITECTURES)}"
         )
     return architecture
 
@@ -136,8 +174,8 @@ class TrainOptions:
     exposure_epochs: int = _option(18, "epochs to train the unet of outlier-exposure")
     exposure_steps: int = _option(100, "steps of each of these epochs, of 48 frames a step")
     time_limit: float = _option(0.0, "most seconds to train each network, 0 for no limit")
-    batch_size: int = _option(32, "frames a step")
-    learning_rate: float = _option(1e-3, "of Adam, at the start")
+    batch_size: int = _option(32, "frames a step, of the autoencoder and the mlp")
+    learning_rate: float = _option(1e-3, "of Adam, at the start, for the autoencoder")
     clipnorm: float | None = _option(
         None, "limit of each gradient's norm, 0 for none (default: the architecture's)"
     )
@@ -145,11 +183,15 @@ class TrainOptions:
         None,
         "limit of the norm of all gradients together, 0 for none (default: the architecture's)",
     )
-    early_stopping_patience: int = _option(
-        5, "epochs without a better validation loss before training stops, 0 for never"
+    early_stopping_patience: int | None = _option(
+        None,
+        "epochs without a better validation loss before the training of a network stops, 0 for "
+        "never (default: 5 for the autoencoder, 20 for the mlp, 100 for the flow of realnvp)",
     )
     plateau_patience: int = _option(
-        4, "epochs without a better validation loss before the learning rate falls, 0 for never"
+        4,
+        "epochs without a better validation loss before the learning rate of the autoencoder "
+        "falls, 0 for never",
     )
     plateau_factor: float = _option(0.1, "what the learning rate is multiplied with then")
     min_learning_rate: float = _option(1e-7, "floor of the learning rate")
@@ -178,10 +220,10 @@ class TrainOptions:
         0.2, "share of the frames for validation and calibration", metavar="SHARE"
     )
     seed: int = _option(0, "makes the run repeatable")
-    false_alarm_rate: float = _option(
-        0.01,
+    false_alarm_rate: float | None = _option(
+        None,
         "calibrate the threshold on the held-out normal frames so that this share of normal "
-        "frames is flagged",
+        f"frames is flagged (default {FALSE_ALARM_RATE:g}, where no threshold is fixed)",
         metavar="SHARE",
         group="threshold",
     )
@@ -210,6 +252,11 @@ class TrainOptions:
         None, "folder for shrunk frames (default ~/.cache)", metavar="FOLDER"
     )
     progress: bool = True
+
+    def patience(self, default: int) -> int:
+        """Return the epochs before a network's training stops early, 0 for never."""
+        given = self.early_stopping_patience
+        return default if given is None else given
 
 
 @dataclass(frozen=True)
@@ -249,7 +296,7 @@ def _options() -> list[Field[Any]]:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Declare the options on a command line.
+    """Declare the options on a command line, those of some scorers only in groups of their own.
 
     What the user leaves out is missing from the parsed arguments, so that a recipe can say it.
     """
@@ -262,6 +309,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             if group not in groups:
                 groups[group] = parser.add_mutually_exclusive_group()
             target = groups[group]
+        elif item.name not in _EVERY_SCORER:
+            title = f"for --scorer {', '.join(_users(item.name))}"
+            if title not in groups:
+                groups[title] = parser.add_argument_group(title)
+            target = groups[title]
         text = details.pop("help").replace("%", "%%")
         if "default" not in text and item.default not in (MISSING, None, (), False):
             text += f" (default {item.default})"
@@ -276,8 +328,50 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         target.add_argument(_flag(item.name), **details)
 
 
-def check_options(options: TrainOptions) -> None:
-    """Refuse what cannot be trained, before any work.
+def _users(name: str) -> list[str]:
+    """Return the scorers that use an option."""
+    return [scorer for scorer, traits in SCORERS.items() if name in traits.options | _EVERY_SCORER]
+
+
+def used_options(options: TrainOptions) -> frozenset[str]:
+    """Return the names of the options that the scorer and its network use, given or not.
+
+    Raises:
+        AnomalyDetectorError: the architecture is not for this scorer.
+    """
+    used = _EVERY_SCORER | SCORERS[options.scorer].options
+    architecture = resolve_architecture(options.scorer, options.architecture)
+    if architecture in ARCHITECTURES:
+        used -= ARCHITECTURES[architecture].unused_options
+    if options.plateau_patience == 0:
+        used -= {"plateau_factor", "min_learning_rate"}
+    return used
+
+
+def without_unused(options: TrainOptions) -> TrainOptions:
+    """Return the options with the default in the place of every one that would do nothing.
+
+    Raises:
+        AnomalyDetectorError: the architecture is not for this scorer.
+    """
+    used = used_options(options)
+    defaults: dict[str, Any] = {i.name: i.default for i in _options() if i.name not in used}
+    return replace(options, **defaults)
+
+
+def fixed_threshold(options: TrainOptions) -> float | None:
+    """Return the fixed threshold; None where one is to be calibrated."""
+    if options.threshold is None and options.false_alarm_rate is None:
+        return SCORERS[options.scorer].threshold
+    return options.threshold
+
+
+def check_given(options: TrainOptions, given: Collection[str]) -> None:
+    """Refuse values that are no choice, and options that would do nothing.
+
+    Args:
+        options: the options.
+        given: the names of those that somebody set, perhaps to their default.
 
     Raises:
         AnomalyDetectorError: an option is at fault.
@@ -290,20 +384,55 @@ def check_options(options: TrainOptions) -> None:
                 f"{item.name.replace('_', ' ')} {value!r} is not known: "
                 f"choose one of {', '.join(choices)}"
             )
+    used = used_options(options)
+    reasons: dict[str, list[str]] = {}
+    for name in option_types():
+        if name in given and name not in used:
+            reasons.setdefault(_why_unused(name, options), []).append(_flag(name))
+    if reasons:
+        count = sum(len(flags) for flags in reasons.values())
+        told = "; ".join(why.format(", ".join(flags)) for why, flags in reasons.items())
+        raise AnomalyDetectorError(f"{told}: leave {'it' if count == 1 else 'them'} out")
+
+
+def _why_unused(name: str, options: TrainOptions) -> str:
+    """Return what does not use an option and what would, with {} in the place of its name."""
+    users = _users(name)
+    if options.scorer not in users:
+        return f"scorer {options.scorer} does not use {{}} (for {', '.join(users)})"
+    if name in CODE_TABLE_OPTIONS:
+        users = [n for n, item in ARCHITECTURES.items() if name not in item.unused_options]
+        architecture = resolve_architecture(options.scorer, options.architecture)
+        return (
+            f"scorer {options.scorer} on architecture {architecture} does not use {{}} "
+            f"(for {', '.join(users)})"
+        )
+    return f"scorer {options.scorer} does not use {{}} with --plateau-patience 0"
+
+
+def check_options(options: TrainOptions) -> None:
+    """Refuse what cannot be trained, before any work.
+
+    Raises:
+        AnomalyDetectorError: an option is at fault.
+    """
+    values = {item.name: getattr(options, item.name) for item in _options()}
+    check_given(options, [i.name for i in _options() if values[i.name] not in (i.default, [])])
     _check_recordings(options)
     _check_cluster(options)
-    resolve_architecture(options.scorer, options.architecture)
     if options.out.suffix != ".onnx":
         raise AnomalyDetectorError(
             f"--out {options.out} does not end with .onnx: name an ONNX file"
         )
     _check_numbers(options)
     _check_rates(options)
-    if options.clipnorm and options.global_clipnorm:
-        raise AnomalyDetectorError(
-            f"clipnorm is {options.clipnorm:g} and global_clipnorm {options.global_clipnorm:g}: "
-            "give one of them"
-        )
+    for one, other in (("clipnorm", "global_clipnorm"), ("threshold", "false_alarm_rate")):
+        first, second = getattr(options, one), getattr(options, other)
+        # A limit of 0 is none; a threshold of 0 is one.
+        if second and (first or (one == "threshold" and first is not None)):
+            raise AnomalyDetectorError(
+                f"{one} is {first:g} and {other} {second:g}: give one of them"
+            )
     # Found out now rather than after an hour of training.
     check_output_file(options.out)
 
@@ -324,12 +453,6 @@ def _check_recordings(options: TrainOptions) -> None:
         raise AnomalyDetectorError(
             f"scorer {options.scorer} learns from anomalies: give --anomalies SOURCE"
         )
-    if options.anomalies and not traits.takes_anomalies:
-        able = next(name for name, other in SCORERS.items() if other.takes_anomalies)
-        raise AnomalyDetectorError(
-            f"scorer {options.scorer} uses no anomalies: leave --anomalies out or choose "
-            f"--scorer {able}"
-        )
 
 
 def _flag(name: str) -> str:
@@ -341,9 +464,10 @@ def _check_numbers(options: TrainOptions) -> None:
     least |= {"exposure_epochs": 1, "exposure_steps": 1, "folds": 0}
     least |= {"early_stopping_patience": 0, "plateau_patience": 0}
     for name, lowest in least.items():
-        if getattr(options, name) < lowest:
+        value = getattr(options, name)
+        if value is not None and value < lowest:
             raise AnomalyDetectorError(
-                f"{name.replace('_', ' ')} is {getattr(options, name)}: give {lowest} or more"
+                f"{name.replace('_', ' ')} is {value}: give {lowest} or more"
             )
     if options.folds == 1:
         raise AnomalyDetectorError("folds is 1: give 2 or more, or 0 for no cross-validation")
@@ -359,7 +483,7 @@ def _check_rates(options: TrainOptions) -> None:
         raise AnomalyDetectorError(f"held-out share is {options.held_out}: give 0.05 to 0.5")
     if not (math.isfinite(options.learning_rate) and options.learning_rate > 0.0):
         raise AnomalyDetectorError(f"learning rate is {options.learning_rate}: give 0.001 or so")
-    if not 0.0 < options.false_alarm_rate < 1.0:
+    if options.false_alarm_rate is not None and not 0.0 < options.false_alarm_rate < 1.0:
         raise AnomalyDetectorError(
             f"false alarm rate is {options.false_alarm_rate}: give a share such as 0.01"
         )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import anomaly_detector
 from anomaly_detector.files import atomic_path
 from training.job import Job
-from training.options import TrainOptions
+from training.options import FALSE_ALARM_RATE, TrainOptions, fixed_threshold, used_options
 
 if TYPE_CHECKING:
     from training.fit import FitResult
@@ -30,12 +30,16 @@ _PACKAGES = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime", "numpy")
 
 
 def resolved_recipe(options: TrainOptions) -> dict[str, Any]:
-    """Give the options that say how was trained, defaults included, as a recipe would."""
-    return {
-        item.name: getattr(options, item.name)
-        for item in fields(options)
-        if item.name not in _NO_RECIPE
-    }
+    """Return the options that the training uses, defaults included, as a recipe would."""
+    used = used_options(options) - set(_NO_RECIPE)
+    recipe = {item.name: getattr(options, item.name) for item in fields(options)}
+    fixed = fixed_threshold(options)
+    if fixed is None:
+        recipe["false_alarm_rate"] = options.false_alarm_rate or FALSE_ALARM_RATE
+    else:
+        recipe["threshold"] = fixed
+    used -= {"threshold" if fixed is None else "false_alarm_rate"}
+    return {name: value for name, value in recipe.items() if name in used}
 
 
 def inputs(options: TrainOptions) -> dict[str, Any]:

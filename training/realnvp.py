@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from anomaly_detector.errors import AnomalyDetectorError
-from training.fit import FitResult
+from training.fit import FitResult, tensorboard_log
 
 __all__ = ["AffineCoupling", "RealNVP", "RealNVPSettings", "Whitening", "fit_realnvp"]
 
@@ -332,6 +333,7 @@ def fit_realnvp(
     settings: RealNVPSettings | None = None,
     label: str = "training realnvp",
     progress: bool = True,
+    tensorboard: Path | None = None,
 ) -> tuple[RealNVP, FitResult]:
     """Fit a flow to codes of normal frames; it holds the weights of the best epoch.
 
@@ -347,6 +349,7 @@ def fit_realnvp(
         settings: see there; None for the paper's.
         label: name on the progress bar.
         progress: show a progress bar on stderr.
+        tensorboard: folder for TensorBoard logs.
 
     Raises:
         AnomalyDetectorError: too few codes, a code that is not finite, training diverged, or
@@ -374,6 +377,10 @@ def fit_realnvp(
     flow.compile(optimizer=optimizer, loss=loss, jit_compile=False)
     result = FitResult()
     best: list[Any] = []
+    board = None if tensorboard is None else tensorboard_log(tensorboard)
+    if board is not None:
+        board.set_model(flow)
+        board.on_train_begin()
     start = time.perf_counter()
     bar = tqdm(total=settings.epochs, desc=label, unit="epoch", disable=not progress)
     try:
@@ -386,6 +393,8 @@ def fit_realnvp(
                 best = flow.get_weights()
             bar.set_postfix_str(f"loss {train_loss:.5g}, validation {validation_loss:.5g}")
             bar.update()
+            if board is not None:
+                board.on_epoch_end(epoch - 1, {"loss": train_loss, "val_loss": validation_loss})
             if not np.isfinite(train_loss + validation_loss):
                 break
             if epoch - result.best_epoch == settings.early_stopping_patience:
@@ -398,6 +407,8 @@ def fit_realnvp(
         result.stopped_by = "interrupt"
     finally:
         bar.close()
+        if board is not None:
+            board.on_train_end()
     result.seconds = time.perf_counter() - start
     result.trained = bool(best)
     if not best and result.stopped_by == "interrupt":

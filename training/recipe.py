@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from anomaly_detector.errors import AnomalyDetectorError, as_one_line
-from training.options import OptionType, TrainOptions, option_types
+from training.options import OptionType, TrainOptions, check_given, option_types
 
 __all__ = ["RECIPES", "read_recipe", "resolve_options"]
 
@@ -100,7 +100,8 @@ def resolve_options(arguments: Mapping[str, Any], recipe: Path | None = None) ->
         recipe: the recipe file.
 
     Raises:
-        AnomalyDetectorError: the recipe is at fault, or neither gives what is required.
+        AnomalyDetectorError: the recipe is at fault, neither gives what is required, or one gives
+            an option that the scorer does not use.
     """
     given = dict(read_recipe(recipe)) if recipe is not None else {}
     # Of two options that exclude each other the command line's counts.
@@ -113,10 +114,16 @@ def resolve_options(arguments: Mapping[str, Any], recipe: Path | None = None) ->
         # A limit of 0 is none, and leaves the other one in force.
         if arguments.get(one) or (one == "threshold" and one in arguments):
             given.pop(other, None)
+    if arguments.get("plateau_patience") == 0:
+        # The rate never falls.
+        for name in ("plateau_factor", "min_learning_rate"):
+            given.pop(name, None)
     given |= arguments
     for item in fields(TrainOptions):
         if item.default is MISSING and item.name not in given:
             raise AnomalyDetectorError(
                 f"option {item.name!r} is missing: give --{item.name} or put it into a recipe"
             )
-    return TrainOptions(**given)
+    options = TrainOptions(**given)
+    check_given(options, given)
+    return options

@@ -27,12 +27,14 @@ from training.datasets import FrameSet, open_anomaly_set, open_frame_set, split_
 from training.device import select_device
 from training.job import Job, Trained
 from training.options import (
+    FALSE_ALARM_RATE,
     MLP_THRESHOLD,
     SCORERS,
     THESIS_THRESHOLD,
     TrainOptions,
     add_options,
     check_options,
+    fixed_threshold,
     resolve_architecture,
 )
 from training.provenance import inputs, provenance, resolved_recipe, write_history
@@ -191,8 +193,8 @@ def export_trained(job: Job, trained: Trained) -> ModelMetadata:
     held_out_images = job.frames.take(job.split.held_out)
     threshold, calibration = choose_threshold(
         score_images(model, held_out_images),
-        SCORERS[options.scorer].threshold if options.threshold is None else options.threshold,
-        options.false_alarm_rate,
+        fixed_threshold(options),
+        options.false_alarm_rate or FALSE_ALARM_RATE,
     )
     metadata = ModelMetadata(
         name=options.out.stem,

@@ -114,7 +114,7 @@ def fit_settings(options: TrainOptions) -> FitSettings:
         learning_rate=options.learning_rate,
         clipnorm=clipnorm,
         global_clipnorm=global_clipnorm,
-        early_stopping_patience=options.early_stopping_patience,
+        early_stopping_patience=options.patience(5),
         plateau_patience=options.plateau_patience,
         plateau_factor=options.plateau_factor,
         min_learning_rate=options.min_learning_rate,

@@ -51,7 +51,7 @@ def train_mlp(job: Job, base: Trained) -> Trained:
             epochs=options.mlp_epochs,
             batch_size=options.batch_size,
             learning_rate=1e-4,
-            early_stopping_patience=20,
+            early_stopping_patience=options.patience(20),
             plateau_patience=10,
             time_limit=options.time_limit,
             seed=options.seed,

@@ -30,7 +30,7 @@ def train_realnvp(job: Job, base: Trained) -> Trained:
     outliers = None if job.anomalies is None else encode_frames(autoencoder, job.anomalies)
     settings = RealNVPSettings(
         epochs=options.realnvp_epochs,
-        early_stopping_patience=100,
+        early_stopping_patience=options.patience(100) or None,
         time_limit=options.time_limit,
         seed=options.seed,
     )
@@ -41,6 +41,7 @@ def train_realnvp(job: Job, base: Trained) -> Trained:
         settings=settings,
         label=f"training {options.scorer}",
         progress=options.progress,
+        tensorboard=None if options.tensorboard is None else options.tensorboard / "realnvp",
     )
     job.folder.trained(result)
     metrics = base.base_metrics()

@@ -1,0 +1,294 @@
+"""Options of training: each is used by the scorer that it is given with, or refused."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from conftest import make_drive, write_images
+
+from anomaly_detector.detector import Detector
+from anomaly_detector.errors import AnomalyDetectorError
+from training.architectures import ARCHITECTURES, NetworkSettings, build_autoencoder
+from training.backend import import_keras
+from training.cli import main
+from training.job import Trained
+from training.options import (
+    SCORERS,
+    TrainOptions,
+    add_options,
+    check_options,
+    option_types,
+    used_options,
+    without_unused,
+)
+from training.provenance import resolved_recipe
+from training.recipe import resolve_options
+from training.scorer_table import SCORER_TABLE
+from training.train import prepare
+
+EXCLUSIVE = {
+    "outlier-exposure": {"exposure_epochs", "exposure_steps"},
+    "mlp": {"mlp_epochs"},
+    "realnvp": {"realnvp_epochs"},
+    "realnvp-oe": {"realnvp_epochs"},
+}
+
+
+def parsed(*arguments: str) -> dict[str, Any]:
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    return vars(parser.parse_args(arguments))
+
+
+def sample(name: str) -> tuple[list[str], str]:
+    """An option with a value: as it is written on a command line, and in a recipe."""
+    flag = "--" + name.replace("_", "-")
+    kind = option_types()[name].kind
+    if kind is bool:
+        return [flag], f"{name}: true"
+    choices = {"device": "cpu", "initializer": "he_normal", "augmentation": "thesis"}
+    value = {int: "3", float: "0.3"}.get(kind, choices.get(name, "x"))
+    return [flag, value], f"{name}: {value}"
+
+
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, "unet"])
+@pytest.mark.parametrize("scorer", SCORERS)
+def test_every_option_with_every_scorer_is_used_or_refused(
+    scorer: str, architecture: str, tmp_path: Path
+) -> None:
+    if (architecture == "unet") != (scorer == "outlier-exposure"):
+        with pytest.raises(AnomalyDetectorError, match=f"scorer {scorer} .*{architecture}"):
+            resolve_options(parsed("--data", "d", "--out", "m.onnx", "--scorer", scorer,
+                                   "--architecture", architecture))  # fmt: skip
+        return
+    base = ["--data", "d", "--out", "m.onnx", "--scorer", scorer, "--architecture", architecture]
+    used = used_options(resolve_options(parsed(*base)))
+    refused = set()
+    for name in option_types():
+        if name in ("data", "out", "scorer", "architecture"):
+            assert name in used
+            continue
+        arguments, line = sample(name)
+        recipe = tmp_path / "recipe.yaml"
+        recipe.write_text(line)
+        ways: list[tuple[list[str], Path | None]] = [(arguments, None), ([], recipe)]
+        for given, file in ways:
+            if name in used:
+                value = getattr(resolve_options(parsed(*base, *given), file), name)
+                assert value != getattr(TrainOptions(["d"], Path("m.onnx")), name)
+                continue
+            with pytest.raises(AnomalyDetectorError) as caught:
+                resolve_options(parsed(*base, *given), file)
+            message = str(caught.value)
+            assert f"scorer {scorer} " in message
+            assert f"does not use {arguments[0]} (for " in message
+            assert message.endswith(": leave it out")
+            assert "\n" not in message
+            # What would use it is named: other scorers, or other networks of this one.
+            users = [other for other in SCORERS if name in SCORERS[other].options]
+            users = users if scorer not in users else ["v2", "v3"]
+            assert f"(for {', '.join(users)})" in message
+            refused.add(name)
+    own = EXCLUSIVE.get(scorer, set())
+    expected = set().union(*EXCLUSIVE.values()) - own
+    if scorer not in ("outlier-exposure", "mlp", "realnvp-oe"):
+        expected.add("anomalies")
+    if scorer == "outlier-exposure":
+        expected |= SCORERS["reconstruction"].options
+    elif architecture not in ("v2", "v3"):
+        expected |= {"embedding_l1", "embedding_l2"}
+    assert refused == expected
+
+
+def test_defaults_that_are_given_are_refused_too(tmp_path: Path) -> None:
+    """Who writes --epochs 100 expects a hundred epochs."""
+    with pytest.raises(AnomalyDetectorError, match="does not use --epochs, --learning-rate"):
+        resolve_options(
+            parsed("--data", "d", "--out", "m.onnx", "--epochs", "100", "--learning-rate", "1e-3")
+        )
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("plateau_factor: 0.5\nepochs: 7\n")
+    command = parsed("--data", "d", "--out", "m.onnx", "--scorer", "realnvp")
+    factor = {"plateau_patience": 0, "plateau_factor": 0.1}
+    with pytest.raises(AnomalyDetectorError, match="does not use --plateau-factor with --plateau-"):
+        resolve_options(command | factor)
+    # The command line counts before the recipe.
+    assert resolve_options(command | {"plateau_patience": 0}, recipe).epochs == 7
+
+
+def test_refused_options_write_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "model.onnx"
+    command = ["train", "--data", str(tmp_path), "--out", str(out), "--epochs", "3"]
+    command += ["--learning-rate", "1e-5", "--dropout", "0.9", "--folds", "4", "--mlp-epochs", "9"]
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert "outlier-exposure does not use --epochs, --learning-rate, --dropout, --folds" in error
+    assert "outlier-exposure does not use --mlp-epochs (for mlp): leave them out" in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+    # In Python likewise; what is asked for many scorers can be cut down to what one uses.
+    options = TrainOptions([str(tmp_path)], out, epochs=3, exposure_epochs=2)
+    with pytest.raises(AnomalyDetectorError, match="does not use --epochs"):
+        check_options(options)
+    check_options(without_unused(options))
+    assert without_unused(options) == replace(options, epochs=100)
+    with pytest.raises(AnomalyDetectorError, match=r"threshold is 3 and false_alarm_rate 0\.1"):
+        check_options(TrainOptions([str(tmp_path)], out, threshold=3.0, false_alarm_rate=0.1))
+
+
+@pytest.mark.parametrize("scorer", SCORERS)
+def test_recipe_of_a_model_holds_what_was_used(scorer: str) -> None:
+    options = TrainOptions(["d"], Path("m.onnx"), scorer=scorer)
+    recipe = resolved_recipe(options)
+    assert recipe["scorer"] == scorer
+    assert set(recipe) < used_options(options)
+    assert ("epochs" in recipe) == (scorer != "outlier-exposure")
+    assert ("exposure_steps" in recipe) == (scorer == "outlier-exposure")
+    assert ("mlp_epochs" in recipe) == (scorer == "mlp")
+    # One of the two says where the threshold comes from.
+    fixed = {"threshold": 0.5} if scorer == "mlp" else {"false_alarm_rate": 0.01}
+    assert {key: recipe[key] for key in ("threshold", "false_alarm_rate") if key in recipe} == fixed
+    asked = resolved_recipe(replace(options, false_alarm_rate=0.2))
+    assert (asked["false_alarm_rate"], "threshold" in asked) == (0.2, False)
+
+
+def test_factors_of_the_code_table_are_for_networks_with_one() -> None:
+    settings = NetworkSettings(embedding_l1=0.1, embedding_l2=0.1)
+    for architecture in ("v2", "v5"):
+        plain = build_autoencoder(architecture).model.losses
+        changed = build_autoencoder(architecture, settings).model.losses
+        options = TrainOptions(["d"], Path("m"), scorer="mlp", architecture=architecture)
+        assert ("embedding_l1" in used_options(options)) == (len(changed) > len(plain))
+
+
+class Read(TrainOptions):
+    """Options that note which of them the modules that train have read."""
+
+    names: ClassVar[set[str]] = set()
+
+    def __getattribute__(self, name: str) -> Any:
+        reader = sys._getframe(1)
+        trains = reader.f_globals["__name__"].startswith("training.train_")
+        if trains or reader.f_code.co_name in ("network_settings", "patience"):
+            Read.names.add(name)
+        return super().__getattribute__(name)
+
+
+@pytest.fixture(scope="module")
+def drives(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A short drive, and another one of the same kind, which nobody can tell from it."""
+    folder = tmp_path_factory.mktemp("drives")
+    return tuple(write_images(folder / str(i), make_drive(60, seed=i)) for i in range(2))  # type: ignore[return-value]
+
+
+def train_on(
+    drives: tuple[Path, Path], scorer: str, base: Trained | None = None, **options: Any
+) -> Trained:
+    """Train without exporting; on the given autoencoder, if there is one."""
+    import_keras()
+    from training.train_autoencoder import cross_validate, train_autoencoder
+
+    folder = drives[0].parent
+    asked: TrainOptions = Read(
+        [str(drives[0])],
+        folder / f"{scorer}.onnx",
+        scorer=scorer,
+        anomalies=[str(drives[1])] if "anomalies" in SCORERS[scorer].options else (),
+        cache=folder / "cache",
+        progress=False,
+        **options,
+    )
+    job = prepare(asked)
+    entry = SCORER_TABLE[scorer]
+    if entry.needs_autoencoder and base is None:
+        base = train_autoencoder(job)
+        if asked.folds:
+            cross_validate(job)
+    return entry.train(job, base)
+
+
+@pytest.fixture(scope="module")
+def autoencoder(drives: tuple[Path, Path]) -> Trained:
+    return train_on(drives, "reconstruction", epochs=1)
+
+
+@pytest.mark.parametrize("scorer", ["outlier-exposure", "reconstruction", "mlp", "realnvp-oe"])
+def test_options_that_a_scorer_uses_are_those_that_its_training_reads(
+    scorer: str, drives: tuple[Path, Path]
+) -> None:
+    Read.names.clear()
+    short: dict[str, Any] = {"epochs": 1, "mlp_epochs": 1, "realnvp_epochs": 1, "folds": 2}
+    short |= {"exposure_epochs": 1, "exposure_steps": 1}
+    chosen = {name: value for name, value in short.items() if name in SCORERS[scorer].options}
+    train_on(drives, scorer, **chosen)
+    fields = set(option_types())
+    of_some = set().union(*(traits.options for traits in SCORERS.values()))
+    # The frames of anomalies are read before.
+    assert Read.names & of_some == set(SCORERS[scorer].options & fields) - {"anomalies"}
+
+
+@pytest.mark.parametrize("scorer", ["mlp", "realnvp", "realnvp-oe"])
+def test_early_stopping_patience_is_that_of_every_network(
+    scorer: str, drives: tuple[Path, Path], autoencoder: Trained
+) -> None:
+    """What cannot be learned gets no better, so patience runs out."""
+    network = "mlp" if scorer == "mlp" else "realnvp"
+    epochs: dict[str, Any] = {f"{network}_epochs": 40}
+    stopped = train_on(drives, scorer, autoencoder, early_stopping_patience=3, **epochs)
+    course = stopped.provenance[network]
+    assert (course["stopped_by"], course["epochs"]) == ("early-stopping", course["best_epoch"] + 3)
+    assert course["epochs"] < 40
+    patient = train_on(drives, scorer, autoencoder, early_stopping_patience=0, **epochs)
+    assert patient.provenance[network]["epochs"] == 40
+
+
+@pytest.mark.parametrize(
+    ("scorer", "runs"),
+    [("mlp", {"autoencoder", "mlp"}), ("realnvp", {"autoencoder", "realnvp"})],
+)
+def test_tensorboard_logs_every_network(
+    scorer: str, runs: set[str], drives: tuple[Path, Path], tmp_path: Path
+) -> None:
+    import_keras()
+    import tensorflow
+
+    epochs: dict[str, Any] = {"epochs": 1, f"{scorer}_epochs": 3}
+    trained = train_on(drives, scorer, tensorboard=tmp_path, **epochs)
+    assert {folder.name for folder in tmp_path.iterdir()} == runs
+    (file,) = (tmp_path / scorer).iterdir()
+    found: dict[str, list[float]] = {}
+    for record in tensorflow.data.TFRecordDataset(str(file)):
+        event = tensorflow.compat.v1.Event.FromString(record.numpy())
+        for value in event.summary.value:
+            found.setdefault(value.tag, []).append(float(tensorflow.make_ndarray(value.tensor)))
+    assert set(found) == {"loss", "val_loss", "learning_rate"}
+    np.testing.assert_allclose(found["val_loss"], trained.histories[scorer]["val_loss"], rtol=1e-6)
+
+
+def test_false_alarm_rate_takes_the_place_of_the_fixed_threshold(
+    drives: tuple[Path, Path], autoencoder: Trained, tmp_path: Path
+) -> None:
+    from training.train import export_trained
+
+    options = TrainOptions(
+        [str(drives[0])],
+        tmp_path / "mlp.onnx",
+        scorer="mlp",
+        anomalies=[str(drives[1])],
+        mlp_epochs=2,
+        false_alarm_rate=0.25,
+        cache=drives[0].parent / "cache",
+        progress=False,
+    )
+    job = prepare(options)
+    metadata = export_trained(job, SCORER_TABLE["mlp"].train(job, autoencoder))
+    assert metadata.calibration.method == "split-conformal"
+    assert metadata.threshold != 0.5
+    assert Detector(options.out).metadata.provenance["recipe"]["false_alarm_rate"] == 0.25
+    assert "exposure_epochs" not in metadata.provenance["recipe"]
