@@ -528,8 +528,8 @@ def _finish(result: FitResult, restored: bool, settings: FitSettings, label: str
                 f"{label} was interrupted in its first epoch: nothing learned, nothing written"
             )
         raise AnomalyDetectorError(
-            f"{label} diverged, its loss is not finite: try another --seed, or for an autoencoder a "
-            f"lower --learning-rate (it is {settings.learning_rate:g})"
+            f"{label} diverged, its loss is not finite: try another --seed, or for an autoencoder "
+            f"a lower --learning-rate (it is {settings.learning_rate:g})"
         )
     if result.stopped_by == "interrupt":
         print(
