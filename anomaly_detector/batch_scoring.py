@@ -22,9 +22,9 @@ from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.frame_cache import ShrunkFrame, shrunk_frame
 from anomaly_detector.ordered_pool import map_in_order, usable_cores
-from anomaly_detector.recordings import FrameSource
+from anomaly_detector.recordings import Frame, FrameSource
 
-__all__ = ["BATCH_SIZE", "ScoredFrame", "check_fps", "score_recording", "stamp_at"]
+__all__ = ["BATCH_SIZE", "ScoredFrame", "check_fps", "score_recording", "stamp_and_time"]
 
 BATCH_SIZE = 16
 """Frames a run where the last bit of a score does not matter: larger ones gain nothing more."""
@@ -47,6 +47,7 @@ class ScoredFrame:
     Attributes:
         name: see :class:`anomaly_detector.recordings.Frame`.
         stamp_ns: likewise.
+        time_ns: the time to decide by: the stamp, or what stands in for a missing one.
         score: in the model's units.
         normalized_score: in [0, 1], 0.5 at the threshold.
         is_anomaly: the score is at or above the threshold.
@@ -54,6 +55,7 @@ class ScoredFrame:
 
     name: str
     stamp_ns: int | None
+    time_ns: int | None
     score: float
     normalized_score: float
     is_anomaly: bool
@@ -118,9 +120,11 @@ def score_recording(
     for frames, scores in results:
         values = (array.tolist() for array in scores)
         for frame, score, normalized in zip(frames, *values, strict=True):
+            stamp_ns, time_ns = stamp_and_time(frame, index, fps)
             yield ScoredFrame(
                 frame.name,
-                stamp_at(frame.stamp_ns, index, fps),
+                stamp_ns,
+                time_ns,
                 score,
                 normalized,
                 detector.is_anomaly(score),
@@ -138,9 +142,21 @@ def check_fps(fps: float | None) -> None:
         raise AnomalyDetectorError(f"frame rate is {fps}: give a positive number, such as 20")
 
 
-def stamp_at(stamp_ns: int | None, index: int, fps: float | None) -> int | None:
-    """Give a frame's own stamp, or one from its number where it has none and a rate is given."""
-    return stamp_ns if fps is None or stamp_ns is not None else round(index * 1e9 / fps)
+def stamp_and_time(
+    frame: Frame | ShrunkFrame, index: int, fps: float | None
+) -> tuple[int | None, int | None]:
+    """Return a frame's stamp, and the time to decide by.
+
+    Args:
+        frame: the frame.
+        index: its number.
+        fps: gives both from the number where the recording has no times; None leaves them out.
+    """
+    time_ns = frame.stamp_ns if frame.time_ns is None else frame.time_ns
+    if time_ns is None and fps is not None:
+        time_ns = round(index * 1e9 / fps)
+        return time_ns, time_ns
+    return frame.stamp_ns, time_ns
 
 
 def _batched(items: Iterator[_T], size: int) -> Iterator[list[_T]]:

@@ -20,7 +20,7 @@ __all__ = [
     "describe_error",
 ]
 
-ImageErrorReason = Literal["encoding", "size", "step", "data", "decode", "depth", "roi", "stamp"]
+ImageErrorReason = Literal["encoding", "size", "step", "data", "decode", "depth", "roi"]
 
 IMAGE_ERROR_REASONS: tuple[ImageErrorReason, ...] = get_args(ImageErrorReason)
 """Every value of :attr:`ImageError.reason`, for counters of dropped frames."""
@@ -37,8 +37,7 @@ class ImageError(AnomalyDetectorError):
         reason: a short word for counters: ``encoding`` (unknown or empty), ``size`` (zero or
             giant), ``step`` (shorter than a row), ``data`` (missing, too short or too long),
             ``decode`` (a damaged or unknown compressed picture, or a failed conversion), ``depth``
-            (needs a scaling, or no pixel has a value), ``roi`` (outside the frame), ``stamp``
-            (no time).
+            (needs a scaling, or no pixel has a value), ``roi`` (outside the frame).
     """
 
     def __init__(self, message: str, *, reason: ImageErrorReason) -> None:

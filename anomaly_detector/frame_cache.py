@@ -108,7 +108,7 @@ def _build(source: FrameSource, entry: Path, workers: int, progress: bool) -> No
                 unit="frame",
                 disable=not progress,
             )
-            for name, stamp_ns, image in bar:
+            for name, stamp_ns, image, _ in bar:
                 file.write(image.data)
                 names.append(name)
                 stamps.append(stamp_ns)
@@ -127,16 +127,18 @@ class ShrunkFrame(NamedTuple):
         name: see :class:`anomaly_detector.recordings.Frame`.
         stamp_ns: likewise.
         image: uint8 [64, 64, 3] RGB.
+        time_ns: see there.
     """
 
     name: str
     stamp_ns: int | None
     image: NDArray[np.uint8]
+    time_ns: int | None
 
 
 def shrunk_frame(frame: Frame) -> ShrunkFrame:
     """Shrink a frame of a recording."""
-    return ShrunkFrame(frame.name, frame.stamp_ns, shrink(frame.pixels))
+    return ShrunkFrame(frame.name, frame.stamp_ns, shrink(frame.pixels), frame.time_ns)
 
 
 def _load(path: Path, entry: Path) -> CachedFrames:

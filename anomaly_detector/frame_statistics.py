@@ -35,7 +35,7 @@ class StatisticsReport:
             took their place or the transport lost them; None when the middleware does not number
             its messages.
         failed: frames that could not be used, by reason.
-        without_stamp: frames with a stamp of zero.
+        without_stamp: frames whose stamp is missing: zero, or no time.
         from_future: frames whose stamp is ahead of the clock.
         repeated: frames that show the very same picture as the one before.
         recent_dropped: dropped in the window.
@@ -193,7 +193,7 @@ class FrameStatistics:
         self._failures.add(now, 1)
 
     def miss_stamp(self, now: float) -> None:
-        """Count a frame with a stamp of zero."""
+        """Count a frame whose stamp is missing."""
         self.without_stamp += 1
         self._without_stamp.add(now, 1)
 

@@ -110,6 +110,12 @@ def _score_one(
         print(f"warning: {item.name} skipped: {item.reason}", file=sys.stderr)
     if summary.unreadable > _MAX_NAMED:
         print(f"warning: {summary.unreadable - _MAX_NAMED} more skipped", file=sys.stderr)
+    if summary.without_stamp:
+        print(
+            f"warning: {summary.without_stamp} frames have no time stamp (zero, negative, or a "
+            "second of nanoseconds): set it in the camera driver",
+            file=sys.stderr,
+        )
     print(
         f"{arguments.output}: {summary.scored} frames scored, {summary.flagged} anomalous at "
         f"threshold {detector.threshold:.6g}, {summary.alarms} alarms, "

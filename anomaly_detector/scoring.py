@@ -13,22 +13,20 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from anomaly_detector.batch_scoring import BATCH_SIZE, check_fps, score_recording, stamp_at
+from anomaly_detector.batch_scoring import BATCH_SIZE, check_fps, score_recording, stamp_and_time
 from anomaly_detector.decision import AlarmEvent, DecisionFilter, DecisionSettings
 from anomaly_detector.detector import Detection, Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
 from anomaly_detector.recordings import Frame, FrameSource
+from anomaly_detector.stamps import SteadyTime, stamp_text
 
 __all__ = [
     "EVENT_COLUMNS",
     "SCORE_COLUMNS",
     "ScoreSummary",
     "format_score",
-    "format_stamp",
-    "parse_stamp",
     "score_frames",
-    "stamp_text",
     "write_scores",
 ]
 
@@ -57,8 +55,9 @@ class ScoreSummary:
         unreadable: frames skipped.
         alarms: raised by the decision over time.
         peak_score: highest score.
-        first_stamp_ns: of the first frame scored; None without stamps.
-        last_stamp_ns: of the last one; likewise.
+        without_stamp: frames of a bag whose stamp is missing.
+        duration_s: from the first frame scored to the last, seconds, without steps of the clock;
+            None without times.
     """
 
     scored: int
@@ -66,8 +65,8 @@ class ScoreSummary:
     unreadable: int
     alarms: int
     peak_score: float
-    first_stamp_ns: int | None
-    last_stamp_ns: int | None
+    without_stamp: int
+    duration_s: float | None
 
 
 def score_frames(
@@ -92,8 +91,8 @@ def score_frames(
     check_fps(fps)
     # As the node does, which decodes large JPEG at reduced scale.
     for index, frame in enumerate(source.mapped(_itself, reduced=True)):
-        stamped = replace(frame, stamp_ns=stamp_at(frame.stamp_ns, index, fps))
-        yield stamped, detector.detect(frame.pixels)
+        stamp_ns, _ = stamp_and_time(frame, index, fps)
+        yield replace(frame, stamp_ns=stamp_ns), detector.detect(frame.pixels)
 
 
 def _itself(frame: Frame) -> Frame:
@@ -114,7 +113,9 @@ def write_scores(
 ) -> ScoreSummary:
     """Score a recording into a CSV file with the columns of :data:`SCORE_COLUMNS`.
 
-    The stamp is in seconds with nine decimals, empty for a folder of images without ``fps``;
+    The stamp is in seconds with nine decimals, empty where it is missing: for a folder of images
+    without ``fps``, and for messages whose stamp is no time. Those are decided on by the time
+    that stands in for it (:class:`~anomaly_detector.stamps.FrameClock`), as events tell it;
     is_anomaly (the single frame) and alarm (the decision over time) are 0 or 1. The files appear
     when all frames are scored. Their bytes do not depend on ``workers``.
 
@@ -138,10 +139,9 @@ def write_scores(
     if events is not None and events.resolve() == output.resolve():
         raise AnomalyDetectorError(f"{output} is given for scores and events: name two files")
     decisions = DecisionFilter(DecisionSettings() if decision is None else decision)
-    scored = flagged = 0
+    scored = flagged = without_stamp = 0
     peak = -math.inf
-    first_stamp: int | None = None
-    last_stamp: int | None = None
+    steady = SteadyTime()
     alarms: list[AlarmEvent] = []
     with ExitStack() as stack:
         file = stack.enter_context(
@@ -155,7 +155,7 @@ def write_scores(
                 frame.score,
                 frame.normalized_score,
                 frame.is_anomaly,
-                stamp_ns=frame.stamp_ns,
+                stamp_ns=frame.time_ns,
                 name=frame.name,
             )
             if state.ended is not None:
@@ -173,8 +173,9 @@ def write_scores(
             scored += 1
             flagged += frame.is_anomaly
             peak = max(peak, frame.score)
-            first_stamp = frame.stamp_ns if scored == 1 else first_stamp
-            last_stamp = frame.stamp_ns
+            without_stamp += frame.stamp_ns is None and frame.time_ns is not None
+            if frame.time_ns is not None:
+                steady.add(frame.time_ns)
         last = decisions.finish()
         if last is not None:
             alarms.append(last)
@@ -184,7 +185,7 @@ def write_scores(
             os.fsync(file.fileno())
             _write_events(alarms, stack.enter_context(atomic_path(events)))
     return ScoreSummary(
-        scored, flagged, len(source.unreadable), len(alarms), peak, first_stamp, last_stamp
+        scored, flagged, len(source.unreadable), len(alarms), peak, without_stamp, steady.seconds
     )
 
 
@@ -201,22 +202,6 @@ def _write_events(alarms: list[AlarmEvent], path: Path) -> None:
             writer.writerow([row[column] for column in EVENT_COLUMNS])
 
 
-def stamp_text(stamp_ns: int | None) -> str:
-    """Give a stamp as :func:`format_stamp` does, and nothing where there is none."""
-    return "" if stamp_ns is None else format_stamp(stamp_ns)
-
-
 def format_score(score: float) -> str:
     """Give the shortest text that reads back as the same float32."""
     return str(np.float32(score))
-
-
-def format_stamp(stamp_ns: int) -> str:
-    """Give nanoseconds as seconds with nine decimals, without going through a float."""
-    return f"{stamp_ns // 1_000_000_000}.{stamp_ns % 1_000_000_000:09d}"
-
-
-def parse_stamp(text: str) -> int:
-    """Give the nanoseconds of what :func:`format_stamp` wrote."""
-    seconds, _, fraction = text.partition(".")
-    return int(seconds) * 1_000_000_000 + int(fraction)

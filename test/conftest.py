@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 from model_files import write_grey_difference_model
 from numpy.typing import NDArray
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
 
 from training.bags import StampedImage, write_image_bag
 from training.train import TrainOptions, train
@@ -54,6 +57,36 @@ def write_bag(path: Path, frames: list[NDArray[np.uint8]], **options: object) ->
     """Write frames as a rosbag2 at 20 Hz."""
     stamped = (StampedImage(START_NS + i * PERIOD_NS, frame) for i, frame in enumerate(frames))
     write_image_bag(path, stamped, **options)  # type: ignore[arg-type]
+    return path
+
+
+def write_stamped_bag(
+    path: Path,
+    frames: Sequence[NDArray[np.uint8]],
+    stamps: Sequence[tuple[int, int]],
+    recorded_ns: Sequence[int] | None = None,
+) -> Path:
+    """Write frames as a rosbag2 with any header stamps (sec, nanosec) and times of recording."""
+    store = get_typestore(Stores.LATEST)
+    types, name = store.types, "sensor_msgs/msg/Image"
+    if recorded_ns is None:
+        recorded_ns = [START_NS + index * PERIOD_NS for index in range(len(frames))]
+    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as bag:
+        connection = bag.add_connection("/camera/image_raw", name, typestore=store)
+        for frame, (sec, nanosec), time_ns in zip(frames, stamps, recorded_ns, strict=True):
+            stamp = types["builtin_interfaces/msg/Time"](sec=sec, nanosec=nanosec)
+            header = types["std_msgs/msg/Header"](stamp=stamp, frame_id="camera")
+            height, width = frame.shape[:2]
+            message = types[name](
+                header=header,
+                height=height,
+                width=width,
+                encoding="rgb8",
+                is_bigendian=0,
+                step=3 * width,
+                data=frame.reshape(-1),
+            )
+            bag.write(connection, time_ns, store.serialize_cdr(message, name))
     return path
 
 

@@ -26,7 +26,8 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from anomaly_detector.detector import Detector
 from anomaly_detector.image import decode_compressed, decode_image
-from anomaly_detector.ros.detection_message import read_detection, stamp_to_ns
+from anomaly_detector.ros.detection_message import read_detection
+from anomaly_detector.stamps import stamp_to_ns
 
 READY = "waiting for"
 

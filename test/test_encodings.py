@@ -284,6 +284,6 @@ def test_a_region_with_a_negative_side_is_refused() -> None:
 
 
 def test_reasons_are_listed() -> None:
-    assert {"encoding", "size", "step", "data", "decode", "depth", "roi", "stamp"} == set(
+    assert {"encoding", "size", "step", "data", "decode", "depth", "roi"} == set(
         IMAGE_ERROR_REASONS
     )

@@ -219,7 +219,7 @@ def test_the_slower_of_two_builds_takes_the_entry_of_the_faster(
     shrunk = frame_cache.shrunk_frame
     others: list[CachedFrames] = []
 
-    def overtaken(frame: Frame) -> tuple[str, int | None, NDArray[np.uint8]]:
+    def overtaken(frame: Frame) -> frame_cache.ShrunkFrame:
         if frame.name == "39.png":
             monkeypatch.setattr(frame_cache, "shrunk_frame", shrunk)
             others.append(cached(drive, tmp_path / "cache"))

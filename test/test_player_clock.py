@@ -15,9 +15,10 @@ from ros_harness import RosClient, noise, ros_client, running_node, write_image_
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
-from anomaly_detector.ros.detection_message import read_detection, stamp_to_ns
+from anomaly_detector.ros.detection_message import read_detection
 from anomaly_detector.ros.event_message import read_event
 from anomaly_detector.ros.player import play
+from anomaly_detector.stamps import stamp_to_ns
 
 TOPIC = "/camera/image_raw"
 BLACK = np.zeros((48, 64, 3), np.uint8)  # score 16384
@@ -32,10 +33,10 @@ class Listener:
         self.times: list[int] = []
         self.stamps: list[int] = []
         client.node.create_subscription(
-            Clock, "/clock", lambda m: self.times.append(stamp_to_ns(m.clock)), 1000
+            Clock, "/clock", lambda m: self.times.append(stamp_to_ns(m.clock) or 0), 1000
         )
         client.node.create_subscription(
-            Image, TOPIC, lambda m: self.stamps.append(stamp_to_ns(m.header.stamp)), 100
+            Image, TOPIC, lambda m: self.stamps.append(stamp_to_ns(m.header.stamp) or 0), 100
         )
 
 

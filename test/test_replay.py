@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from conftest import write_bag
+from conftest import write_bag, write_stamped_bag
 from mcap.reader import make_reader
 from numpy.typing import NDArray
 from rclpy.serialization import deserialize_message
@@ -205,14 +206,14 @@ def test_what_cannot_be_replayed_is_an_error_and_leaves_nothing(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def offline(stamps: list[int], flags: str) -> list[OfflineFrame]:
+def offline(stamps: Sequence[int | None], flags: str) -> list[OfflineFrame]:
     return [
-        OfflineFrame(f"{i:06d}", stamp, "1.5", flag == "x", "0.5", False)
+        OfflineFrame(f"{i:06d}", stamp, i * 0.05, "1.5", flag == "x", "0.5", False)
         for i, (stamp, flag) in enumerate(zip(stamps, flags, strict=True))
     ]
 
 
-def answer(stamp_ns: int, is_anomaly: bool = False, alarm: bool = False) -> DetectionRecord:
+def answer(stamp_ns: int | None, is_anomaly: bool = False, alarm: bool = False) -> DetectionRecord:
     return DetectionRecord(stamp_ns, "camera", 1.5, 0.5, 1.0, is_anomaly, alarm, "model", 1.0)
 
 
@@ -235,7 +236,25 @@ def test_frames_are_named_in_ranges() -> None:
     assert frame_ranges(names) == ["000000", "000002-000004", "000008-000009"]
 
 
-def test_equal_stamps_are_answered_in_their_order() -> None:
-    frames = offline([0, 0, 0], ".x.")
-    result = compare(frames, [answer(0), answer(0, True), answer(0)])
+def test_frames_without_a_stamp_are_answered(model: Path, tmp_path: Path) -> None:
+    """As a FLIR driver stamps: a second of nanoseconds at times; and negative ones."""
+    frames = [GREY, *[BLACK] * 12, *[GREY] * 7]
+    stamps = [
+        (1_700_000_000, 20_000_000 * i + (10**9 if i % 3 == 0 else 0)) for i in range(len(frames))
+    ]
+    stamps[4] = (-1, 500_000_000)
+    bag = write_stamped_bag(tmp_path / "drive", frames, stamps)
+    command = [*COMMAND, str(bag), "--model", str(model), "--out", str(tmp_path / "out")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "20 of 20 answered" in result.stdout
+    assert "same score 20, same flag 20, same alarm 20 of 20 frames; same events" in result.stdout
+    assert "8 frames have no time stamp" in result.stdout
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("stamp", [7, None])
+def test_equal_and_missing_stamps_are_answered_in_their_order(stamp: int | None) -> None:
+    frames = offline([stamp] * 3, ".x.")
+    result = compare(frames, [answer(stamp), answer(stamp, True), answer(stamp)])
     assert (result.missing, result.other_flags, result.extra) == ([], [], 0)

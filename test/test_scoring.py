@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PERIOD_NS, START_NS, make_drive, write_bag, write_images
+from conftest import PERIOD_NS, START_NS, make_drive, write_bag, write_images, write_stamped_bag
 from model_files import grey_difference_score, write_grey_difference_model
 
 from anomaly_detector.cli import main
 from anomaly_detector.image import Pixels
 from anomaly_detector.preprocessing import shrink
-from anomaly_detector.scoring import format_score, format_stamp
+from anomaly_detector.scoring import format_score
+from anomaly_detector.stamps import format_stamp
 
 FRAMES = make_drive(8)
 
@@ -48,6 +49,44 @@ def test_bag_is_scored_with_its_stamps(
     assert flags.count("1") == 4
     assert [str(int(float(row["normalized_score"]) >= 0.5)) for row in rows] == flags
     assert "8 frames scored, 4 anomalous" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("missing", [(0, 0), (-1, 500_000_000), (1_700_000_000, 1_000_000_000)])
+@pytest.mark.parametrize("mode", ["frames", "seconds"])
+def test_missing_stamps_are_counted_and_cost_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], missing: tuple[int, int], mode: str
+) -> None:
+    frames = [np.full((48, 64, 3), 128 if index < 10 else 0, np.uint8) for index in range(30)]
+    model = write_grey_difference_model(tmp_path / "grey.onnx", threshold=100.0)
+    good = [(1_500_000_000, index * 20_000_000) for index in range(30)]
+    # The camera's clock is not that of the recorder.
+    recorded = [START_NS + index * 20_000_000 for index in range(30)]
+    some = [missing if index % 3 == 2 else stamp for index, stamp in enumerate(good)]
+    tables = {}
+    for name, stamps in (("good", good), ("some", some), ("all", [missing] * 30)):
+        bag = write_stamped_bag(tmp_path / name, frames, stamps, recorded)
+        table, events = tmp_path / f"{name}.csv", tmp_path / f"{name}_events.csv"
+        arguments = ["--model", str(model), "--input", str(bag), "--output", str(table)]
+        options = ["--events", str(events), "--decision", mode, "--immediate-level", "1.0"]
+        assert main(["score", *arguments, *options]) == 0
+        tables[name] = read_rows(table)
+        (event,) = read_rows(events)
+        told = capsys.readouterr().err
+        if name == "good":
+            assert "time stamp" not in told
+            start = event["start_frame"]
+        else:
+            assert f"{stamps.count(missing)} frames have no time stamp" in told
+        assert (event["start_frame"], event["end_frame"]) == (start, "000029")
+        end_ns = 29 * 20_000_000 + (START_NS if name == "all" else 1_500_000_000 * 10**9)
+        assert event["end_stamp"] == format_stamp(end_ns)
+        assert [row["stamp"] for row in tables[name]] == [
+            "" if stamp == missing else format_stamp(stamp[0] * 10**9 + stamp[1])
+            for stamp in stamps
+        ]
+    for name in ("some", "all"):
+        for column in ("score", "alarm"):
+            assert [r[column] for r in tables[name]] == [r[column] for r in tables["good"]]
 
 
 def test_folder_and_bag_give_the_same_scores(tmp_path: Path, model: Path) -> None:

@@ -174,10 +174,9 @@ def _report(result: ReplayResult, labels: Path | None, out: Path) -> None:
 
 def _spans(comparison: Comparison, events: Sequence[Event]) -> list[TruthEvent]:
     """Give the true hazards in seconds since the first frame."""
-    stamps = np.array([frame.stamp_ns for frame in comparison.frames], np.int64)
-    seconds = (stamps - stamps[0]) / 1e9
-    last = float(seconds[-1])
-    period = last / max(1, len(stamps) - 1)
+    seconds = [frame.time_s for frame in comparison.frames]
+    last = seconds[-1]
+    period = last / max(1, len(seconds) - 1)
     return [
         (float(seconds[e.start]), min(last, float(seconds[e.stop - 1]) + period), e.name)
         for e in events

@@ -29,7 +29,8 @@ from anomaly_detector.recordings import (
     ImageFilesSource,
     UnreadableFrame,
 )
-from anomaly_detector.scoring import format_score, format_stamp, score_frames
+from anomaly_detector.scoring import format_score, score_frames
+from anomaly_detector.stamps import stamp_text
 from training.codes import CodeModel, has_code
 from training.hazards_robots import HazardsRobotsSource, open_recording
 from training.labels import NORMAL, FrameLabels, read_labels
@@ -336,7 +337,7 @@ def write_evaluation(evaluation: Evaluation, output: Path) -> None:
                 writer.writerow(
                     [
                         name,
-                        "" if stamp is None else format_stamp(stamp),
+                        stamp_text(stamp),
                         format_score(score),
                         int(score >= evaluation.threshold),
                         frames.labels[index],

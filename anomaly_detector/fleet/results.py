@@ -29,7 +29,7 @@ class SourceResult:
         flagged: of these at or above the threshold.
         alarms: raised by the decision over time.
         unreadable: frames skipped.
-        duration_s: from the first stamp to the last, seconds; None without stamps.
+        duration_s: see :class:`~anomaly_detector.scoring.ScoreSummary`.
         peak_score: highest score; None when failed.
         error: why it failed.
     """
@@ -97,7 +97,6 @@ class ResultFolder:
             AnomalyDetectorError: the folder cannot be written to.
         """
         summary = outcome.summary
-        stamps = (summary.first_stamp_ns, summary.last_stamp_ns)
         result = SourceResult(
             task.name,
             task.source,
@@ -106,7 +105,7 @@ class ResultFolder:
             summary.flagged,
             summary.alarms,
             summary.unreadable,
-            None if None in stamps else (stamps[1] - stamps[0]) / 1e9,  # type: ignore[operator]
+            summary.duration_s,
             summary.peak_score,
         )
         record = {

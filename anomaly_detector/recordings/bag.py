@@ -18,6 +18,7 @@ from anomaly_detector.recordings.base import (
     UnreadableFrame,
     same,
 )
+from anomaly_detector.stamps import FrameClock, stamp_to_ns
 
 BAG_SUFFIXES = frozenset({".mcap", ".db3", ".bag"})
 _IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
@@ -53,10 +54,11 @@ class BagSource(FrameSource):
         with open_bag(self.path) as reader:
             connections = [c for c in reader.connections if c.topic == self.topic]
             messages = reader.messages(connections=connections)
+            clock = FrameClock()
             for index in range(self._count):
                 name = f"{index:06d}"
                 try:
-                    connection, _, data = next(messages)
+                    connection, recorded_ns, data = next(messages)
                 except StopIteration:
                     missing = self._count - index
                     reason = f"the bag ends {missing} messages early"
@@ -73,20 +75,28 @@ class BagSource(FrameSource):
                     reason = f"message cannot be deserialized: {error}"
                     yield partial(same, UnreadableFrame(name, reason))
                     continue
+                stamp_ns = stamp_to_ns(message.header.stamp)
                 yield partial(
                     _decode_message,
                     message,
                     connection.msgtype,
                     name,
+                    stamp_ns,
+                    clock.time_ns(stamp_ns, recorded_ns),
                     self.view.scaling,
                     self._reduced,
                 )
 
 
 def _decode_message(
-    message: Any, message_type: str, name: str, scaling: ImageScaling | None, reduced: bool
+    message: Any,
+    message_type: str,
+    name: str,
+    stamp_ns: int | None,
+    time_ns: int,
+    scaling: ImageScaling | None,
+    reduced: bool,
 ) -> Frame | UnreadableFrame:
-    stamp = message.header.stamp
     try:
         if message_type == _IMAGE_TYPES[1]:
             pixels = decode_compressed(message, scaling=scaling, reduced=reduced)
@@ -94,7 +104,7 @@ def _decode_message(
             pixels = decode_image(message, scaling=scaling)
     except ImageError as error:
         return UnreadableFrame(name, str(error))
-    return Frame(name, int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec), pixels)
+    return Frame(name, stamp_ns, pixels, time_ns)
 
 
 def is_bag(path: Path) -> bool:

@@ -25,13 +25,17 @@ class Frame:
     Attributes:
         name: file name, or the frame's number in a bag's topic or a video as six digits.
         stamp_ns: header stamp of a bag's message, or time since the start of a video, in
-            nanoseconds; None for a folder of images.
+            nanoseconds; None for a folder of images, and for a message whose stamp is missing
+            (:func:`~anomaly_detector.stamps.stamp_to_ns`).
         pixels: the picture, full size unless a reduced one was asked for.
+        time_ns: of a bag's message, what stands in for a missing stamp, or the stamp
+            (:class:`~anomaly_detector.stamps.FrameClock`); None for other recordings.
     """
 
     name: str
     stamp_ns: int | None
     pixels: Pixels
+    time_ns: int | None = None
 
 
 @dataclass(frozen=True)

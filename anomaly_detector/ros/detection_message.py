@@ -14,8 +14,9 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from anomaly_detector.detector import Detection
 from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.stamps import stamp_text, stamp_to_ns
 
-__all__ = ["DetectionRecord", "read_detection", "stamp_to_ns", "write_detection"]
+__all__ = ["DetectionRecord", "read_detection", "write_detection"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class DetectionRecord:
     """What one ``~/detection`` message says.
 
     Attributes:
-        stamp_ns: stamp of the image, nanoseconds.
+        stamp_ns: stamp of the image, nanoseconds; None when it is missing.
         frame_id: of the image.
         score: anomaly score, in the model's units; exactly the float32 of ``~/score``.
         normalized_score: the score in [0, 1], 0.5 at the threshold.
@@ -34,7 +35,7 @@ class DetectionRecord:
         inference_ms: time in the network, milliseconds.
     """
 
-    stamp_ns: int
+    stamp_ns: int | None
     frame_id: str
     score: float
     normalized_score: float
@@ -43,11 +44,6 @@ class DetectionRecord:
     alarm: bool
     model: str
     inference_ms: float
-
-
-def stamp_to_ns(stamp: Any) -> int:
-    """Give a ``builtin_interfaces/Time`` in nanoseconds."""
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
 def write_detection(
@@ -111,6 +107,6 @@ def read_detection(message: Any) -> DetectionRecord:
         )
     except (KeyError, ValueError) as error:
         raise AnomalyDetectorError(
-            f"diagnostic message with stamp {stamp_ns} ns is no detection ({error}): "
+            f"diagnostic message with stamp {stamp_text(stamp_ns)} is no detection ({error}): "
             "give the ~/detection topic of a detector node"
         ) from error

@@ -14,7 +14,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from anomaly_detector.decision import AlarmEvent
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.scoring import format_stamp, stamp_text
+from anomaly_detector.stamps import format_stamp, stamp_text
 
 __all__ = ["EventRecord", "read_event", "write_event_end", "write_event_start"]
 

@@ -15,10 +15,10 @@ from anomaly_detector.overlay import MapScale, map_scale, render_overlay
 from anomaly_detector.pixels import Pixels, RegionOfInterest, crop
 from anomaly_detector.preprocessing import shrink
 from anomaly_detector.ros.cv_bridge_rule import load_cv_bridge
-from anomaly_detector.ros.detection_message import stamp_to_ns
 from anomaly_detector.ros.event_message import write_event_end, write_event_start
 from anomaly_detector.ros.parameters import Parameters
 from anomaly_detector.ros.result_publishers import ResultPublishers
+from anomaly_detector.stamps import FrameClock, stamp_to_ns
 
 __all__ = ["BAD_FRAME_LOG_PERIOD_S", "FrameProcessor"]
 
@@ -69,6 +69,7 @@ class FrameProcessor:
         self._settings = settings
         self._decisions = DecisionFilter(settings.decision)
         self._gaps = SequenceGaps()
+        self._clock = FrameClock()
         self._map_scale: MapScale | None = None
         self._convert, reason = load_cv_bridge()
         if reason:
@@ -116,6 +117,7 @@ class FrameProcessor:
         """Begin a new stretch of images: another subscription, or another time."""
         self.end_event()
         self._gaps.clear()
+        self._clock = FrameClock()
         self.statistics.start()
         self._is_started = True
         if self.black_box is None:
@@ -151,7 +153,7 @@ class FrameProcessor:
         gap_s = self.statistics.receive(time.monotonic(), self._gaps.missing(publisher, number))
         self.last_bytes = len(message.data)
         try:
-            stamp_ns, queueing_s = self._read_stamp(message.header)
+            time_ns, queueing_s = self._read_stamp(message.header)
             region = self._region
             pixels = self._decode(message, reduced=region.is_whole_frame)
             image = shrink(crop(pixels, region))
@@ -164,14 +166,14 @@ class FrameProcessor:
             return gap_s
         self.statistics.see_picture(time.monotonic(), image.tobytes())
         state = self._decisions.update(
-            detection.score, detection.normalized_score, detection.is_anomaly, stamp_ns=stamp_ns
+            detection.score, detection.normalized_score, detection.is_anomaly, stamp_ns=time_ns
         )
         try:
-            self._publish(message, stamp_ns, pixels, detection, state)
+            self._publish(message, time_ns, pixels, detection, state)
         finally:
             # A signal takes the topics away in the middle of a frame; the black box keeps it.
             if self.black_box is not None:
-                self._record(self.black_box, message, pixels, detection, state)
+                self._record(self.black_box, message, time_ns, pixels, detection, state)
         self.statistics.score(time.monotonic(), time.perf_counter() - start, queueing_s)
         return gap_s
 
@@ -194,29 +196,19 @@ class FrameProcessor:
         return decode_image(message, scaling=scaling, convert=self._convert)
 
     def _read_stamp(self, header: Any) -> tuple[int, float | None]:
-        """Give the stamp to decide by, nanoseconds, and the time the frame has waited, seconds.
-
-        Raises:
-            ImageError: the stamp is no time.
-        """
-        stamp = header.stamp
-        if stamp.sec < 0 or stamp.nanosec >= 1_000_000_000:
-            raise ImageError(
-                f"image has stamp {stamp.sec} s {stamp.nanosec} ns, which is no time: its header "
-                "is damaged",
-                reason="stamp",
-            )
+        """Return the time to decide by, nanoseconds, and how long the frame has waited, seconds."""
         now_ns = self._node.get_clock().now().nanoseconds
-        stamp_ns = stamp_to_ns(stamp)
-        if stamp_ns == 0:
+        stamp_ns = stamp_to_ns(header.stamp)
+        time_ns = self._clock.time_ns(stamp_ns, now_ns)
+        if stamp_ns is None:
             self.statistics.miss_stamp(time.monotonic())
-            return now_ns, None
+            return time_ns, None
         if now_ns == 0:  # use_sim_time before the first /clock
-            return stamp_ns, None
+            return time_ns, None
         queueing_s = (now_ns - stamp_ns) / 1e9
         if queueing_s < -FUTURE_TOLERANCE_S:
             self.statistics.see_future(time.monotonic())
-        return stamp_ns, queueing_s if 0.0 <= queueing_s <= MAX_QUEUEING_S else None
+        return time_ns, queueing_s if 0.0 <= queueing_s <= MAX_QUEUEING_S else None
 
     def _fail(self, reason: str, error: str) -> None:
         if not self._node.context.ok():
@@ -232,7 +224,7 @@ class FrameProcessor:
     def _publish(
         self,
         message: Any,
-        stamp_ns: int,
+        time_ns: int,
         pixels: Pixels,
         detection: Detection,
         state: DecisionState,
@@ -248,7 +240,7 @@ class FrameProcessor:
         if state.started:
             self.alarms += 1
             self._results.publish_event(
-                write_event_start(header, self.alarms, stamp_ns, score, normalized_score, name)
+                write_event_start(header, self.alarms, time_ns, score, normalized_score, name)
             )
         self.last_detection, self.last_header = detection, header
         self.is_alarm = state.is_alarm
@@ -273,6 +265,7 @@ class FrameProcessor:
         self,
         black_box: BlackBox,
         message: Any,
+        time_ns: int,
         pixels: Pixels,
         detection: Detection,
         state: DecisionState,
@@ -284,7 +277,7 @@ class FrameProcessor:
                 EncodedPicture(message.format, message.data) if compressed else pixels,
                 detection,
                 state,
-                stamp_to_ns(message.header.stamp),
+                time_ns if self._clock.has_stamp else None,
                 time.monotonic_ns(),
                 message.header.frame_id,
             )

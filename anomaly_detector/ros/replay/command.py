@@ -130,6 +130,8 @@ def summary_lines(result: ReplayResult, out: Path) -> list[str]:
     if result.unreadable:
         count = len(result.unreadable)
         lines.append(f"{count} frames unreadable: {_some(result.unreadable, '; ')}")
+    if without := sum(frame.stamp_ns is None for frame in comparison.frames):
+        lines.append(f"{without} frames have no time stamp: set it in the camera driver")
     if comparison.extra:
         lines.append(f"{comparison.extra} answers to no frame, or to one that had one already")
     lines.append(f"{out}: report.html, timeline.png, scores.csv, events.csv, results (mcap)")

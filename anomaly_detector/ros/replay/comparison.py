@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anomaly_detector.scoring import format_score, parse_stamp
+from anomaly_detector.scoring import format_score
+from anomaly_detector.stamps import SteadyTime, parse_stamp
 
 if TYPE_CHECKING:
     from anomaly_detector.ros.detection_message import DetectionRecord
@@ -23,7 +24,9 @@ class OfflineFrame:
 
     Attributes:
         name: the frame's number in its topic, six digits.
-        stamp_ns: header stamp, nanoseconds.
+        stamp_ns: header stamp, nanoseconds; None when it is missing.
+        time_s: seconds since the first frame, without steps of the clock; that of the frame before
+            where the stamp is missing.
         score: as written in the file.
         is_anomaly: whether the frame is flagged.
         normalized_score: as written in the file.
@@ -31,7 +34,8 @@ class OfflineFrame:
     """
 
     name: str
-    stamp_ns: int
+    stamp_ns: int | None
+    time_s: float
     score: str
     is_anomaly: bool
     normalized_score: str
@@ -71,7 +75,7 @@ class Comparison:
         """Names of the frames with another score or normalised score, in any bit."""
         return [
             frame.name
-            for frame, answer in self._pairs()
+            for frame, answer in self.pairs()
             if format_score(answer.score) != frame.score
             or format_score(answer.normalized_score) != frame.normalized_score
         ]
@@ -79,14 +83,15 @@ class Comparison:
     @property
     def other_flags(self) -> list[str]:
         """Names of the frames that only one of the two flags."""
-        return [f.name for f, answer in self._pairs() if answer.is_anomaly != f.is_anomaly]
+        return [f.name for f, answer in self.pairs() if answer.is_anomaly != f.is_anomaly]
 
     @property
     def other_alarms(self) -> list[str]:
         """Names of the frames in which the alarm is on in only one of the two."""
-        return [f.name for f, answer in self._pairs() if answer.alarm != f.alarm]
+        return [f.name for f, answer in self.pairs() if answer.alarm != f.alarm]
 
-    def _pairs(self) -> Iterable[tuple[OfflineFrame, DetectionRecord]]:
+    def pairs(self) -> Iterable[tuple[OfflineFrame, DetectionRecord]]:
+        """Yield the frames that were answered, each with its answer."""
         for frame, answer in zip(self.frames, self.answers, strict=True):
             if answer is not None:
                 yield frame, answer
@@ -94,28 +99,35 @@ class Comparison:
 
 def read_scores(path: Path) -> list[OfflineFrame]:
     """Read a ``scores.csv`` of a recording with stamps."""
+    steady = SteadyTime()
+    frames = []
     with path.open(newline="", encoding="utf-8") as file:
-        return [
-            OfflineFrame(
-                row["frame"],
-                parse_stamp(row["stamp"]),
-                row["score"],
-                row["is_anomaly"] == "1",
-                row["normalized_score"],
-                row["alarm"] == "1",
+        for row in csv.DictReader(file):
+            stamp_ns = parse_stamp(row["stamp"]) if row["stamp"] else None
+            if stamp_ns is not None:
+                steady.add(stamp_ns)
+            frames.append(
+                OfflineFrame(
+                    row["frame"],
+                    stamp_ns,
+                    steady.seconds or 0.0,
+                    row["score"],
+                    row["is_anomaly"] == "1",
+                    row["normalized_score"],
+                    row["alarm"] == "1",
+                )
             )
-            for row in csv.DictReader(file)
-        ]
+    return frames
 
 
 def compare(frames: Sequence[OfflineFrame], answers: Iterable[DetectionRecord]) -> Comparison:
-    """Give each frame the answer with its stamp; equal stamps are taken in their order.
+    """Give each frame the answer with its stamp; equal and missing ones are taken in their order.
 
     Args:
         frames: in the order of the recording.
         answers: in the order of their arrival.
     """
-    by_stamp: dict[int, deque[DetectionRecord]] = defaultdict(deque)
+    by_stamp: dict[int | None, deque[DetectionRecord]] = defaultdict(deque)
     for answer in answers:
         by_stamp[answer.stamp_ns].append(answer)
     own = [

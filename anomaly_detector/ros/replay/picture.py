@@ -20,17 +20,12 @@ from anomaly_detector.timeline import (
     top_frames,
 )
 
-__all__ = ["bag_name", "draw_replay", "start_ns"]
+__all__ = ["bag_name", "draw_replay"]
 
 
 def bag_name(result: ReplayResult) -> str:
     """Give the bag's name with that of the folder it lies in: many bags are named ``bag``."""
     return "/".join(result.source.path.absolute().parts[-2:])
-
-
-def start_ns(result: ReplayResult) -> int:
-    """Give the stamp from which times in pictures and tables count, nanoseconds."""
-    return result.comparison.frames[0].stamp_ns
 
 
 def draw_replay(path: Path, result: ReplayResult, truth: Sequence[TruthEvent] = ()) -> bool:
@@ -44,25 +39,20 @@ def draw_replay(path: Path, result: ReplayResult, truth: Sequence[TruthEvent] = 
     Returns:
         Whether there was anything to draw.
     """
-    answered = result.comparison.answered
+    # A bag that jumps back in time is drawn in the order of its stamps.
+    answered = sorted(result.comparison.pairs(), key=lambda pair: pair[0].time_s)
     if not answered:
         return False
-    start = start_ns(result)
-    seconds = (np.array([a.stamp_ns for a in answered], np.int64) - start) / 1e9
-    # A bag that jumps back in time is drawn in the order of its stamps.
-    order = np.argsort(seconds, kind="stable")
-    seconds = seconds[order]
-    answered = [answered[index] for index in order]
-    scores = np.array([answer.score for answer in answered])
-    top = {answered[index].stamp_ns: answered[index] for index in top_frames(seconds, scores)}
+    seconds = np.array([frame.time_s for frame, _ in answered])
+    scores = np.array([answer.score for _, answer in answered])
+    top = {answered[index][0].name: answered[index] for index in top_frames(seconds, scores)}
     thumbnails: list[Thumbnail] = []
     thumbnail_seconds: list[float] = []
     for frame in result.source:
-        answer = top.pop(frame.stamp_ns, None) if frame.stamp_ns is not None else None
-        if answer is not None:
-            second = (answer.stamp_ns - start) / 1e9
+        if (pair := top.pop(frame.name, None)) is not None:
+            second = pair[0].time_s
             anomaly_map = result.detector.detect(frame.pixels).anomaly_map
-            title = f"{second:.1f} s, score {answer.score:.4g}"
+            title = f"{second:.1f} s, score {pair[1].score:.4g}"
             thumbnails.append((title, _thumbnail(frame.pixels), anomaly_map))
             thumbnail_seconds.append(second)
     draw_timeline(
@@ -72,7 +62,7 @@ def draw_replay(path: Path, result: ReplayResult, truth: Sequence[TruthEvent] = 
         result.detector.threshold,
         truth,
         thumbnails,
-        alarms=flag_intervals(seconds, np.array([answer.alarm for answer in answered])),
+        alarms=flag_intervals(seconds, np.array([answer.alarm for _, answer in answered])),
         title=f"Replay of {bag_name(result)}: what the node said",
         score_label=textwrap.fill(f"Anomaly score ({result.detector.metadata.score_units})", 38),
         thumbnail_stamps_s=thumbnail_seconds,

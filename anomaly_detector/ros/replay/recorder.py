@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
@@ -28,6 +29,7 @@ from anomaly_detector.ros.player import PlayedFrame
 from anomaly_detector.ros.result_publishers import TOPICS, Topic
 from anomaly_detector.ros.silence import type_name
 from anomaly_detector.ros.tool_node import spinning
+from anomaly_detector.stamps import stamp_to_ns
 
 __all__ = ["FRAME_TOPICS", "ResultRecorder", "recording"]
 
@@ -77,7 +79,7 @@ class ResultRecorder:
         self._has_pictures = image is not None
         self._changed = threading.Condition()
         self._status: dict[str, str] = {}
-        self._sent_at: dict[int, float] = {}
+        self._sent_at: dict[int | None, float] = {}
         self._anchor: tuple[int, float] | None = None
         self._error: Exception | None = None
         self._quiet = 0
@@ -228,11 +230,11 @@ class ResultRecorder:
             self._changed.wait_for(complete, timeout_s)
 
 
-def _header_stamp(cdr: bytes) -> int:
+def _header_stamp(cdr: bytes) -> int | None:
     """Give the stamp of a serialized message that begins with a header, nanoseconds."""
     # Four bytes of encapsulation, of which the second tells the byte order; then the stamp.
     seconds, nanoseconds = struct.unpack_from("<iI" if cdr[1] & 1 else ">iI", cdr, 4)
-    return int(seconds) * 1_000_000_000 + int(nanoseconds)
+    return stamp_to_ns(Time(sec=seconds, nanosec=nanoseconds))
 
 
 @contextmanager

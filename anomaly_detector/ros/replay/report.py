@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -13,10 +13,11 @@ from anomaly_detector import html_page as html
 from anomaly_detector.files import atomic_path
 from anomaly_detector.overlay import state_word
 from anomaly_detector.recordings import open_bag
-from anomaly_detector.ros.replay.comparison import frame_ranges
-from anomaly_detector.ros.replay.picture import bag_name, start_ns
+from anomaly_detector.ros.replay.comparison import OfflineFrame, frame_ranges
+from anomaly_detector.ros.replay.picture import bag_name
 from anomaly_detector.ros.replay.session import NODE_NAME, ReplayResult
-from anomaly_detector.scoring import format_score, parse_stamp
+from anomaly_detector.scoring import format_score
+from anomaly_detector.stamps import parse_stamp, stamp_to_ns
 from anomaly_detector.timeline import top_frames
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 __all__ = ["write_replay_report"]
 
 _MAX_ALARMS_SHOWN = 24
+
+_Answered: TypeAlias = "Sequence[tuple[OfflineFrame, DetectionRecord]]"
+_Overlays: TypeAlias = "dict[int | None, bytes]"
+"""Stamps, and the JPEG of each."""
 
 
 def write_replay_report(path: Path, result: ReplayResult, folder: Path) -> None:
@@ -40,9 +45,10 @@ def write_replay_report(path: Path, result: ReplayResult, folder: Path) -> None:
         AnomalyDetectorError: the file cannot be written.
     """
     alarms = [event for event in result.events if event.kind == "end"]
-    top = _top(result.comparison.answered)
-    wanted = {parse_stamp(event.peak_stamp) for event in alarms[:_MAX_ALARMS_SHOWN]}
-    overlays = _overlays(folder / "results", wanted | {answer.stamp_ns for answer in top})
+    top = _top(list(result.comparison.pairs()))
+    wanted = {frame.stamp_ns for frame, _ in top}
+    wanted |= {parse_stamp(event.peak_stamp) for event in alarms[:_MAX_ALARMS_SHOWN]}
+    overlays = _overlays(folder / "results", wanted)
     timeline = folder / "timeline.png"
     metadata = result.detector.metadata
     pieces = [
@@ -122,14 +128,25 @@ def _keys(result: ReplayResult) -> list[tuple[str, str, str, bool]]:
     return keys
 
 
-def _alarms(result: ReplayResult, alarms: Sequence[EventRecord], overlays: dict[int, bytes]) -> str:
+def _alarms(result: ReplayResult, alarms: Sequence[EventRecord], overlays: _Overlays) -> str:
     if not alarms:
         return html.section("Alarms", html.paragraph("No alarm was raised."))
-    start = start_ns(result)
+    times = {
+        frame.stamp_ns: frame.time_s
+        for frame in reversed(result.comparison.frames)
+        if frame.stamp_ns is not None
+    }
+    # Of a frame without a stamp, the node tells a time of its own.
+    start = min(times, default=0)
+
+    def seconds(stamp: str) -> float:
+        stamp_ns = parse_stamp(stamp)
+        return times.get(stamp_ns, (stamp_ns - start) / 1e9)
+
     rows = []
     cards: list[str] = []
     for event in alarms:
-        begin, end = (_seconds(text, start) for text in (event.start_stamp, event.end_stamp))
+        begin, end = (seconds(text) for text in (event.start_stamp, event.end_stamp))
         peak = f"{event.peak_normalized_score:.2f}"
         rows.append(
             [
@@ -137,7 +154,7 @@ def _alarms(result: ReplayResult, alarms: Sequence[EventRecord], overlays: dict[
                 f"{begin:.2f}",
                 f"{end - begin:.2f}",
                 str(event.frames),
-                f"{_seconds(event.peak_stamp, start):.2f}",
+                f"{seconds(event.peak_stamp):.2f}",
                 format_score(event.peak_score),
                 peak,
             ]
@@ -168,20 +185,16 @@ def _alarms(result: ReplayResult, alarms: Sequence[EventRecord], overlays: dict[
     )
 
 
-def _highest(
-    result: ReplayResult, top: Sequence[DetectionRecord], overlays: dict[int, bytes]
-) -> str:
-    start = start_ns(result)
+def _highest(result: ReplayResult, top: _Answered, overlays: _Overlays) -> str:
     cards = [
         html.card(
-            overlays[answer.stamp_ns],
+            overlays[frame.stamp_ns],
             "jpeg",
-            f"{(answer.stamp_ns - start) / 1e9:.2f} s: "
-            f"{state_word(answer.is_anomaly, answer.alarm)}",
+            f"{frame.time_s:.2f} s: {state_word(answer.is_anomaly, answer.alarm)}",
             f"score {answer.score:.6g}, normalized {answer.normalized_score:.2f}",
         )
-        for answer in top
-        if answer.stamp_ns in overlays
+        for frame, answer in top
+        if frame.stamp_ns in overlays
     ]
     if not cards:
         return ""
@@ -231,16 +244,17 @@ def _how(result: ReplayResult) -> str:
     )
 
 
-def _top(answers: Sequence[DetectionRecord]) -> list[DetectionRecord]:
-    if not answers:
+def _top(answered: _Answered) -> _Answered:
+    if not answered:
         return []
-    seconds = np.array([answer.stamp_ns for answer in answers], np.float64) / 1e9
-    return [answers[i] for i in top_frames(seconds, np.array([a.score for a in answers]))]
+    seconds = np.array([frame.time_s for frame, _ in answered])
+    scores = np.array([answer.score for _, answer in answered])
+    return [answered[index] for index in top_frames(seconds, scores)]
 
 
-def _overlays(bag: Path, stamps: set[int]) -> dict[int, bytes]:
+def _overlays(bag: Path, stamps: set[int | None]) -> _Overlays:
     """Give the recorded overlays of some frames: stamp in nanoseconds to JPEG."""
-    found: dict[int, bytes] = {}
+    found: _Overlays = {}
     with open_bag(bag) as reader:
         topic = f"{NODE_NAME}/overlay/compressed"
         connections = [c for c in reader.connections if c.topic == topic]
@@ -248,12 +262,7 @@ def _overlays(bag: Path, stamps: set[int]) -> dict[int, bytes]:
             return {}
         for connection, _, data in reader.messages(connections=connections):
             message = reader.deserialize(data, connection.msgtype)
-            stamp = message.header.stamp
-            stamp_ns = int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
-            if stamp_ns in stamps:
+            stamp_ns = stamp_to_ns(message.header.stamp)
+            if stamp_ns is not None and stamp_ns in stamps:
                 found[stamp_ns] = bytes(message.data)
     return found
-
-
-def _seconds(stamp: str, start: int) -> float:
-    return (parse_stamp(stamp) - start) / 1e9

@@ -271,7 +271,7 @@ def _same_events(
 ) -> bool:
     """Tell whether the ends of alarms are those of an ``events.csv``."""
     columns = ["start_stamp", "end_stamp", "frames", "peak_stamp"]
-    if any(frame.stamp_ns == 0 for frame in frames):
+    if any(frame.stamp_ns is None for frame in frames):
         columns = ["frames"]  # for frames without a stamp, the node takes the time of arrival
     with written.open(newline="", encoding="utf-8") as file:
         expected = [[row[name] for name in columns] for row in csv.DictReader(file)]
