@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import START_NS, write_stamped_bag
 from ros_harness import RosClient, noise, ros_client, running_node, write_image_bag
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
@@ -86,6 +88,31 @@ def test_clock_runs_from_before_the_first_frame_to_the_last(
     assert listener.times[0] < stamps[0]
     # Times between the frames, too.
     assert len({time for time in listener.times if time > stamps[0]} - set(stamps)) > 5
+
+
+@pytest.mark.parametrize(
+    "recorded",
+    [
+        [1_000_000_000 + i * 50_000_000 for i in range(4)]
+        + [START_NS + i * 50_000_000 for i in range(4)],
+        [START_NS + i * 50_000_000 for i in range(7)] + [2**63],
+    ],
+    ids=["from 1970 to now", "a time that no clock shows"],
+)
+def test_step_of_the_recorders_clock_is_told_and_not_waited_for(
+    tmp_path: Path, recorded: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    headers = [(1_700_000_000, i * 50_000_000 + 1) for i in range(8)]
+    write_stamped_bag(tmp_path / "bag", [noise(i) for i in range(8)], headers, recorded)
+    stamps = [sec * 10**9 + nanosec for sec, nanosec in headers]
+    with listening() as listener, playing(tmp_path / "bag", clock_hz=50.0, rate=10.0):
+        listener.client.spin_until(lambda: len(listener.stamps) == 8, "all frames")
+    assert listener.stamps == stamps
+    told = capsys.readouterr().err
+    assert len(re.findall(r"clock steps by \+[\d.e+]+ s, played as 5 s", told)) == 1
+    # It never runs through the years between.
+    assert is_ascending(listener.times)
+    assert all(min(abs(time - other) for other in recorded) < 6e9 for time in listener.times)
 
 
 def test_clock_jumps_back_once_with_each_start_of_a_looped_bag(tmp_path: Path) -> None:

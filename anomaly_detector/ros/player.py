@@ -48,6 +48,10 @@ ACKNOWLEDGE_S = 5.0
 LINGER_S = 0.5
 """Time for the last frame to reach best-effort subscriptions, before the publisher goes away."""
 
+MAX_GAP_S = 5.0
+"""Longest time between two frames that is played: longer ones are mostly steps of a clock that was
+set, such as from 1970 to now."""
+
 TOLERATED_LATE_S = 0.005
 """A frame that is later than this delays those after it.
 
@@ -78,14 +82,17 @@ class PlayedFrame:
     """One recorded message.
 
     Attributes:
-        time_s: seconds since the first one; goes on when the bag starts again.
+        time_s: seconds since the first one, in which no gap is longer than :data:`MAX_GAP_S`; goes
+            on when the bag starts again.
         recorded_ns: time at which it was recorded, nanoseconds.
         cdr: its bytes.
+        skipped: the gap before it, where that is longer or goes back; empty otherwise.
     """
 
     time_s: float
     recorded_ns: int
     cdr: bytes
+    skipped: str = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,7 +104,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rate", type=float, default=1.0, help="speed, as a factor (default: %(default)s)"
     )
     parser.add_argument(
-        "--hz", type=float, help="constant frame rate, in place of the recorded times"
+        "--hz",
+        type=float,
+        help="constant frame rate, in place of the recorded times, in which a gap is played as "
+        f"{MAX_GAP_S:g} s at most",
     )
     parser.add_argument("--loop", action="store_true", help="start again at the end")
     parser.add_argument(
@@ -256,6 +266,8 @@ def play(
                         partial(clock.tell, before_ns),
                     )
                 first_sent = start = time.monotonic() + settle_s
+            if frame.skipped and hz is None:
+                tqdm.write(f"frame {sent}: {frame.skipped}", file=sys.stderr)
             if clock.wait(start + time_s, frame.recorded_ns, stop):
                 break
             late = time.monotonic() - (start + time_s)
@@ -277,7 +289,7 @@ class _Clock:
     """Waits for the time of each frame, and tells the time of the bag meanwhile.
 
     Between two frames the time runs evenly, however fast the bag is played, and never passes that
-    of the next frame: it goes back when the bag starts again, and not else.
+    of the next frame. It jumps when the bag starts again, and where the recorder's clock was set.
 
     Args:
         tell: takes a time, nanoseconds; None where nobody wants to know.
@@ -320,10 +332,10 @@ class _Clock:
     def _time_at(self, frame_ns: int, whole_s: float, left_s: float) -> int:
         """Give the bag's time when ``left_s`` of the ``whole_s`` before a frame are left."""
         last_ns = self._last_ns
-        if last_ns is not None and frame_ns >= last_ns:
+        if last_ns is not None and 0 <= frame_ns - last_ns <= MAX_GAP_S * 1e9:
             return frame_ns - round((frame_ns - last_ns) * min(1.0, left_s / whole_s))
         if last_ns is not None and left_s > whole_s / 2:
-            # Time jumps back in the middle between the last frame and the first, far from both.
+            # Time jumps in the middle between the two frames, far from both.
             return last_ns + round((whole_s - left_s) * 1e9)
         return max(0, frame_ns - round(left_s * 1e9))
 
@@ -459,13 +471,21 @@ def _read(bag: Path, topic: str, loop: bool) -> Iterator[PlayedFrame]:
         connections = [c for c in reader.connections if c.topic == topic]
         start_s = 0.0
         while True:
-            first_ns, time_s, count = None, 0.0, 0
+            last_ns, time_s, period_s, count = 0, 0.0, 0.0, 0
             try:
                 for _, recorded_ns, data in reader.messages(connections=connections):
-                    first_ns = recorded_ns if first_ns is None else first_ns
-                    time_s = (recorded_ns - first_ns) / 1e9
+                    gap_s, skipped = (recorded_ns - last_ns) / 1e9 if count else 0.0, ""
+                    if 0 <= gap_s <= MAX_GAP_S:
+                        period_s = gap_s
+                    else:
+                        skipped = f"the recorder's clock steps by {gap_s:+.4g} s"
+                        gap_s = MAX_GAP_S if gap_s > 0 else period_s
+                        skipped += f", played as {gap_s:.4g} s"
+                    time_s += gap_s
+                    # No message holds a time after 2038, and rollovers make such ones.
+                    last_ns = recorded_ns if recorded_ns < 2**31 * 10**9 else last_ns + 1
                     count += 1
-                    yield PlayedFrame(start_s + time_s, recorded_ns, bytes(data))
+                    yield PlayedFrame(start_s + time_s, last_ns, bytes(data), skipped)
             except Exception as error:  # storage errors: sqlite, mcap, zstd, struct, ...
                 raise SourceError(
                     f"bag {bag} is damaged after {count} frames ({error}): copy it again"
