@@ -88,7 +88,7 @@ def score_recording(
 
     Args:
         detector: the model.
-        source: the recording.
+        source: the recording; it is read with the detector's view.
         fps: frames a second of a recording without stamps: its readable frames get stamps from 0
             on; None leaves them without.
         workers: threads that decode, and on the CPU as many that run the network; None for one
@@ -109,6 +109,7 @@ def score_recording(
     def scored(frames: Sequence[ShrunkFrame]) -> tuple[Sequence[ShrunkFrame], _Scores]:
         return frames, _run(detector, [frame.image for frame in frames], batch_size)
 
+    source.view = detector.view
     size = batch_size * max(1, _FRAMES_A_TASK // batch_size)
     batches = _batched(source.mapped(shrunk_frame, workers, reduced=True), size)
     # A GPU takes one batch after the other anyhow.

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import anomaly_detector
+from anomaly_detector.arguments import add_view_arguments, given_view
 from anomaly_detector.calibration import calibrate_threshold, describe_calibration
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
@@ -32,6 +33,7 @@ from anomaly_detector.normalization import (
     normalization_scale,
     replace_normalization,
 )
+from anomaly_detector.preprocessing import WHOLE_FRAME, View
 from anomaly_detector.recordings import FrameSource, open_source
 from anomaly_detector.resources import MODEL_SUFFIX, resolve_model
 from anomaly_detector.scoring import score_frames
@@ -48,6 +50,7 @@ class CalibrateOptions:
         data: recordings of normal frames that the model was not trained on.
         output: the model file to write.
         topic: image topic of bags with several.
+        view: overrides the model's, in the new file too.
         false_alarm_rate: wanted share of normal frames at or above the threshold.
         exclude: first and last frame of stretches to leave out, counted from 0 over the readable
             frames of the one recording.
@@ -59,6 +62,7 @@ class CalibrateOptions:
     data: Sequence[str]
     output: Path
     topic: str | None = None
+    view: View = WHOLE_FRAME
     false_alarm_rate: float = 0.01
     exclude: Sequence[tuple[int, int]] = ()
     force: bool = False
@@ -79,10 +83,8 @@ def calibrate(options: CalibrateOptions) -> ModelMetadata:
     _check(options)
     onnx = import_onnx()
     sources = [open_source(path, options.topic) for path in options.data]
-    detector = Detector(options.model)
+    detector = Detector(options.model, view=options.view)
     old = detector.metadata
-    for source in sources:
-        source.view = old.view
     parts = [_scores(detector, source, options.progress) for source in sources]
     scores = np.concatenate(parts)
     used = _without(scores, options.exclude, options.data)
@@ -108,7 +110,7 @@ def calibrate(options: CalibrateOptions) -> ModelMetadata:
         threshold=threshold,
         calibration=calibration,
         provenance={**old.provenance, "recalibrated": history},
-    )
+    ).with_view(detector.view)
     model = onnx.load_model_from_string(options.model.read_bytes())
     replace_normalization(
         model, float32_threshold(threshold), normalization_scale(new), str(options.model)
@@ -189,6 +191,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--output", type=Path, required=True, help="model file to write (.onnx)")
     parser.add_argument("--topic", help="image topic, for a bag with more than one")
+    add_view_arguments(parser)
     parser.add_argument(
         "--false-alarm-rate", type=float, default=0.01, metavar="SHARE",
         help="share of normal frames to be flagged (default %(default)s)",
@@ -203,7 +206,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command line; gives the exit code."""
     model = resolve_model(arguments.model)
-    metadata = calibrate(CalibrateOptions(**{**vars(arguments), "model": model}))
+    given = vars(arguments) | {"model": model, "view": given_view(arguments, model)}
+    del given["region"], given["image_scaling"]
+    metadata = calibrate(CalibrateOptions(**given))
     calibration = metadata.calibration
     entry = metadata.provenance["recalibrated"][-1]
     if entry["frames"]["unreadable"]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from anomaly_detector.bound_run import BoundRun
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
-from anomaly_detector.image import Pixels
+from anomaly_detector.image import Pixels, crop
 from anomaly_detector.model_file import ModelFile, read_metadata, read_model_file
 from anomaly_detector.normalization import (
     NORMALIZED_OUTPUT,
@@ -29,7 +29,7 @@ from anomaly_detector.normalization import (
     normalization_scale,
     normalize_scores,
 )
-from anomaly_detector.preprocessing import INPUT_SIZE, shrink
+from anomaly_detector.preprocessing import INPUT_SIZE, WHOLE_FRAME, View, shrink
 from anomaly_detector.providers import (
     CUDA,
     DEFAULT_PROVIDERS,
@@ -129,7 +129,7 @@ class Detector:
     """Scores frames with one model file.
 
     One thread at a time may call :meth:`detect` and the methods that it is made of, and
-    :meth:`close`; :meth:`set_threshold` may be called from any thread.
+    :meth:`close`; :meth:`set_threshold` and :meth:`set_view` may be called from any thread.
 
     Args:
         path: the ONNX file.
@@ -139,6 +139,8 @@ class Detector:
         intra_op_threads: threads inside one operator. More than one makes these small networks
             slower and keeps the robot's cores busy.
         threshold: overrides the model's own threshold, for the normalised score too.
+        view: overrides what the model sees of a frame; its whole frame and its None leave the
+            model's own.
         require_gpu: a detector that does not run on a GPU is an error.
         fp16: let TensorRT compute in half precision; nothing else heeds it.
         cuda_graph: record the GPU's work for one frame and replay it (CUDA, TensorRT). It needs a
@@ -165,6 +167,7 @@ class Detector:
         providers: Sequence[str] | None = None,
         intra_op_threads: int = 1,
         threshold: float | None = None,
+        view: View = WHOLE_FRAME,
         require_gpu: bool = False,
         fp16: bool = False,
         cuda_graph: bool = False,
@@ -174,6 +177,7 @@ class Detector:
         file = read_model_file(self.path)
         self.metadata = file.metadata
         self._limit = self._limit_of(threshold)
+        self.set_view(view)
         self._tolerance = _NORMALIZED_TOLERANCE
         self._session: Any = None
         self._bound: BoundRun | None = None
@@ -287,6 +291,19 @@ class Detector:
             AnomalyDetectorError: it is not finite; the old one stays.
         """
         self._limit = self._limit_of(threshold)
+
+    @property
+    def view(self) -> View:
+        """What is seen of a frame: the model's view, and what overrides it."""
+        return self._view
+
+    def set_view(self, view: View) -> None:
+        """Override the model's view; frames from now on are seen so.
+
+        Args:
+            view: its whole frame and its None leave the model's own.
+        """
+        self._view = view.over(self.metadata.view)
 
     def _limit_of(self, threshold: float | None) -> _Limit:
         if threshold is not None and not np.isfinite(threshold):
@@ -426,9 +443,21 @@ class Detector:
             inference_ms=elapsed_ms,
         )
 
+    def prepare(self, pixels: Pixels) -> NDArray[np.uint8]:
+        """Return the model's input, uint8 [64, 64, 3] RGB, of a camera frame of any size.
+
+        Args:
+            pixels: the whole frame, or the model's region of it already; scaled as
+                :attr:`view` says.
+
+        Raises:
+            ImageError: the model's region does not lie inside the frame.
+        """
+        return shrink(crop(pixels, self._view.region))
+
     def detect(self, pixels: Pixels) -> Detection:
-        """Shrink and score one camera frame of any size."""
-        return self.detect_shrunk(shrink(pixels))
+        """Score one camera frame; arguments and errors as for :meth:`prepare`."""
+        return self.detect_shrunk(self.prepare(pixels))
 
 
 def _no_gpu(reason: str | None) -> str:

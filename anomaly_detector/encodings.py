@@ -53,6 +53,10 @@ class ImageScaling:
                 "that becomes black and a larger one that becomes white"
             )
 
+    def __str__(self) -> str:
+        """Return both values as on a command line."""
+        return f"{self.minimum:g} {self.maximum:g}"
+
 
 @dataclass(frozen=True)
 class Encoding:

@@ -57,6 +57,8 @@ Converter = Callable[[Any, str], Any]
 """Converts a message to uint8 [H, W, 3] in ``bgr8`` (or [H, W] in ``mono8``), as named by its
 second argument; ``cv_bridge``'s ``imgmsg_to_cv2`` is one."""
 
+_REMEDY = "give --image-scaling MIN MAX, or choose the colour camera"
+
 _DEPTH_FORMATS = ("16UC1", "32FC1")
 
 
@@ -83,6 +85,7 @@ def decode_image(
     *,
     scaling: ImageScaling | None = None,
     convert: Converter | None = None,
+    remedy: str = _REMEDY,
 ) -> Pixels:
     """Give the pixels of a raw ``sensor_msgs/Image``.
 
@@ -93,6 +96,7 @@ def decode_image(
         convert: converts Bayer, YUV 4:2:2 and, without a ``scaling``, 16-bit encodings in place
             of this package's own OpenCV calls; these take over where it fails. None for these
             alone. Sizes are checked before.
+        remedy: what to do about depth without a scaling, for the error.
 
     Returns:
         A view of the message's data for rgb8, bgr8, rgba8, bgra8, mono8, 8UC1, 8UC3 and 8UC4; a
@@ -115,8 +119,7 @@ def decode_image(
         )
     if encoding.kind == "measured" and scaling is None:
         raise ImageError(
-            f"image encoding {name} is depth or infrared, whose range is not known: set "
-            "image_scaling (minimum, maximum) to use it, or subscribe to the colour camera",
+            f"image encoding {name} is depth or infrared, whose range is not known: {remedy}",
             reason="depth",
         )
     step = _integer(message, "step")
@@ -213,6 +216,7 @@ def decode_compressed(
     *,
     scaling: ImageScaling | None = None,
     reduced: bool = False,
+    remedy: str = _REMEDY,
 ) -> Pixels:
     """Give the pixels of a ``sensor_msgs/CompressedImage``.
 
@@ -220,6 +224,7 @@ def decode_compressed(
         message: an rclpy or rosbags message, or anything with the same fields.
         scaling: range of values; needed for depth (16-bit PNG), optional for other 16-bit grey.
         reduced: see :func:`decode_encoded_bytes`.
+        remedy: see :func:`decode_image`.
 
     Raises:
         ImageError: empty, cut short, damaged or unknown data, a giant size, or depth without a
@@ -236,7 +241,7 @@ def decode_compressed(
     if kind.startswith(_DEPTH_FORMATS) and scaling is None:
         raise ImageError(
             f"compressed image has format {short}, depth or infrared whose range is not known: "
-            "set image_scaling (minimum, maximum) to use it, or subscribe to the colour camera",
+            f"{remedy}",
             reason="depth",
         )
     name = f"compressed image (format {short})"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field, replace
 from typing import Any, TypeVar
 
 from anomaly_detector.encodings import ImageScaling
@@ -98,6 +98,26 @@ class ModelMetadata:
         """What the model sees of a frame."""
         scaling = None if self.image_scaling is None else ImageScaling(*self.image_scaling)
         return View(RegionOfInterest(*self.region_of_interest), scaling)
+
+    def with_view(self, view: View) -> ModelMetadata:
+        """Return the metadata of a model that sees frames so."""
+        scaling = None if view.scaling is None else astuple(view.scaling)
+        return replace(self, region_of_interest=astuple(view.region), image_scaling=scaling)
+
+    def view_warning(self, view: View) -> str | None:
+        """Return what is to be said of a view that is not the model's; None for its own."""
+        own = self.view
+        parts = []
+        if view.region != own.region:
+            parts.append(f"region of interest {view.region}, not its own {own.region}")
+        if view.scaling != own.scaling:
+            parts.append(f"image scaling {view.scaling}, not its own {own.scaling or 'none'}")
+        if not parts:
+            return None
+        return (
+            f"model {self.name} is given {' and '.join(parts)}: calibrate it with the same, or "
+            "leave them out"
+        )
 
     def to_json(self) -> str:
         """Give the JSON text for the ONNX metadata entry.

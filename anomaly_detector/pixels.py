@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import cv2
@@ -40,25 +40,6 @@ _TO_RGB = {
 
 
 @dataclass(frozen=True)
-class Pixels:
-    """A decoded frame of any size.
-
-    Attributes:
-        array: uint8, [H, W, C], or [H, W] for ``mono``. May be a view of a message's buffer with
-            padded rows; do not write to it.
-        order: the meaning of the channels.
-        scale: how many times smaller than the camera's frame it is on each side: 1, or 2, 4 or 8
-            for a JPEG that was decoded at reduced scale.
-        invalid: number of pixels that held no value (NaN or infinite) and are 0 now.
-    """
-
-    array: NDArray[np.uint8]
-    order: ColorOrder
-    scale: int = 1
-    invalid: int = 0
-
-
-@dataclass(frozen=True)
 class RegionOfInterest:
     """The part of a frame that is looked at, in pixels of the camera's frame.
 
@@ -90,6 +71,31 @@ class RegionOfInterest:
         """Tell whether nothing is cut off, whatever the frame's size."""
         return self == RegionOfInterest()
 
+    def __str__(self) -> str:
+        """Return the text that :func:`parse_region` reads."""
+        return f"{self.x},{self.y},{self.width},{self.height}"
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """A decoded frame of any size.
+
+    Attributes:
+        array: uint8, [H, W, C], or [H, W] for ``mono``. May be a view of a message's buffer with
+            padded rows; do not write to it.
+        order: the meaning of the channels.
+        scale: how many times smaller than the camera's frame it is on each side: 1, or 2, 4 or 8
+            for a JPEG that was decoded at reduced scale.
+        invalid: number of pixels that held no value (NaN or infinite) and are 0 now.
+        region: the part of the camera's frame that it is.
+    """
+
+    array: NDArray[np.uint8]
+    order: ColorOrder
+    scale: int = 1
+    invalid: int = 0
+    region: RegionOfInterest = RegionOfInterest()
+
 
 def parse_region(text: str) -> RegionOfInterest:
     """Read a region from ``X,Y,WIDTH,HEIGHT``.
@@ -109,12 +115,20 @@ def parse_region(text: str) -> RegionOfInterest:
 def crop(pixels: Pixels, roi: RegionOfInterest) -> Pixels:
     """Cut a region out of a frame, as a view: no pixel is copied.
 
+    Pixels that are this region already stay as they are.
+
     Raises:
-        ImageError: the region does not lie inside the frame, or the frame was decoded at reduced
-            scale, where the region's edges may lie between pixels.
+        ImageError: the region does not lie inside the frame, the pixels are another region, or the
+            frame was decoded at reduced scale, where the region's edges may lie between pixels.
     """
-    if roi.is_whole_frame:
+    if roi.is_whole_frame or roi == pixels.region:
         return pixels
+    if not pixels.region.is_whole_frame:
+        raise ImageError(
+            f"region of interest {_text(roi)} cannot be cut from pixels that are the region "
+            f"{_text(pixels.region)} already: give the whole frame",
+            reason="roi",
+        )
     height, width = pixels.array.shape[:2]
     if pixels.scale != 1:
         raise ImageError(
@@ -130,7 +144,7 @@ def crop(pixels: Pixels, roi: RegionOfInterest) -> Pixels:
             "give one that fits the camera",
             reason="roi",
         )
-    return Pixels(pixels.array[roi.y : bottom, roi.x : right], pixels.order, invalid=pixels.invalid)
+    return replace(pixels, array=pixels.array[roi.y : bottom, roi.x : right], region=roi)
 
 
 def _text(roi: RegionOfInterest) -> str:

@@ -70,6 +70,13 @@ class View:
     region: RegionOfInterest = field(default_factory=RegionOfInterest)
     scaling: ImageScaling | None = None
 
+    def over(self, own: View) -> View:
+        """Return a model's own view with what is stated here in its place."""
+        return View(
+            own.region if self.region.is_whole_frame else self.region,
+            own.scaling if self.scaling is None else self.scaling,
+        )
+
 
 WHOLE_FRAME = View()
 """All of a frame, scaled as its encoding says."""

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from anomaly_detector.arguments import add_view_arguments, given_view
 from anomaly_detector.batch_scoring import BATCH_SIZE
 from anomaly_detector.decision import DecisionSettings, add_decision_arguments, decision_settings
 from anomaly_detector.detector import Detector
@@ -65,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --output-dir: times that a recording is tried again after an error "
         "(default %(default)s)",
     )  # fmt: skip
+    add_view_arguments(parser)
     add_decision_arguments(parser)
 
 
@@ -92,8 +94,12 @@ def _score_one(
     arguments: argparse.Namespace, model: Path, path: str, decision: DecisionSettings
 ) -> int:
     source = open_source(path, arguments.topic)
-    detector = Detector(model, providers=arguments.providers, threshold=arguments.threshold)
-    source.view = detector.metadata.view
+    detector = Detector(
+        model,
+        providers=arguments.providers,
+        threshold=arguments.threshold,
+        view=given_view(arguments, model),
+    )
     start = time.perf_counter()
     summary = write_scores(
         detector,
@@ -144,6 +150,7 @@ def _score_many(
             topic=arguments.topic,
             fps=arguments.fps,
             threshold=arguments.threshold,
+            view=given_view(arguments, model),
             providers=arguments.providers,
             decision=decision,
             batch_size=arguments.batch_size,

@@ -79,7 +79,7 @@ def score_frames(
 
     Args:
         detector: the model.
-        source: the recording.
+        source: the recording; it is read with the detector's view.
         fps: frames a second of a recording without stamps: its readable frames get stamps from 0
             on; None leaves them without.
 
@@ -89,6 +89,7 @@ def score_frames(
         AnomalyDetectorError: ``fps`` is not positive.
     """
     check_fps(fps)
+    source.view = detector.view
     # As the node does, which decodes large JPEG at reduced scale.
     for index, frame in enumerate(source.mapped(_itself, reduced=True)):
         stamp_ns, _ = stamp_and_time(frame, index, fps)

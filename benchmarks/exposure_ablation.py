@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from anomaly_detector.calibration import calibrate_threshold
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
-from anomaly_detector.preprocessing import INPUT_SIZE, shrink
+from anomaly_detector.preprocessing import INPUT_SIZE, WHOLE_FRAME, shrink
 from anomaly_detector.recordings import open_source
 from training.backend import import_keras
 from training.metrics import area_under_roc
@@ -67,9 +67,8 @@ class _Test:
 
     def __init__(self, path: str, topic: str | None, exclude: Sequence[str], seed: int) -> None:
         faults = [fault for fault in FAULT_SETS["full"] if fault.per_frame]
-        frames = list(
-            numbered_frames(open_source(path, topic), [parse_exclusion(text) for text in exclude])
-        )
+        left_out = [parse_exclusion(text) for text in exclude]
+        frames = list(numbered_frames(open_source(path, topic), WHOLE_FRAME, left_out))
         self.clean = np.stack([shrink(frame.pixels) for _, frame in frames])
 
         def faulted(fault: Fault) -> NDArray[np.uint8]:

@@ -16,6 +16,7 @@ import cv2
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_directory
+from anomaly_detector.preprocessing import WHOLE_FRAME
 from anomaly_detector.recordings import open_source
 from training.stress import fault_generator, inject, numbered_frames
 from training.stress_faults import FAULT_SETS
@@ -34,7 +35,7 @@ def main() -> int:
     try:
         source = open_source(arguments.data, arguments.topic)
         with atomic_directory(arguments.out) as folder:
-            for number, frame in numbered_frames(source):
+            for number, frame in numbered_frames(source, WHOLE_FRAME):
                 fault = faults[number % len(faults)]
                 image, _ = inject(fault, frame, fault_generator(arguments.seed, fault, number))
                 name = f"{number:06d}_{fault.name}.png"

@@ -301,9 +301,10 @@ def main() -> int:
     try:
         exclude = [parse_exclusion(text) for text in arguments.exclude]
         source = open_source(arguments.normal, arguments.topic)
+        detector = Detector(arguments.model)
         result = run_stress(
-            Detector(arguments.model),
-            numbered_frames(source, exclude),
+            detector,
+            numbered_frames(source, detector.view, exclude),
             UNSEEN_FAULTS,
             arguments.seed,
             bootstrap=0,

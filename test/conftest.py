@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -62,9 +63,10 @@ def write_bag(path: Path, frames: list[NDArray[np.uint8]], **options: object) ->
 
 def write_stamped_bag(
     path: Path,
-    frames: Sequence[NDArray[np.uint8]],
+    frames: Sequence[NDArray[Any]],
     stamps: Sequence[tuple[int, int]],
     recorded_ns: Sequence[int] | None = None,
+    encoding: str = "rgb8",
 ) -> Path:
     """Write frames as a rosbag2 with any header stamps (sec, nanosec) and times of recording."""
     store = get_typestore(Stores.LATEST)
@@ -77,17 +79,24 @@ def write_stamped_bag(
             stamp = types["builtin_interfaces/msg/Time"](sec=sec, nanosec=nanosec)
             header = types["std_msgs/msg/Header"](stamp=stamp, frame_id="camera")
             height, width = frame.shape[:2]
+            data = np.ascontiguousarray(frame).view(np.uint8).reshape(-1)
             message = types[name](
                 header=header,
                 height=height,
                 width=width,
-                encoding="rgb8",
+                encoding=encoding,
                 is_bigendian=0,
-                step=3 * width,
-                data=frame.reshape(-1),
+                step=data.size // height,
+                data=data,
             )
             bag.write(connection, time_ns, store.serialize_cdr(message, name))
     return path
+
+
+def write_encoded_bag(path: Path, frames: Sequence[NDArray[Any]], encoding: str) -> Path:
+    """Write frames of any type as raw images of an encoding, at 20 Hz."""
+    stamps = [divmod(START_NS + index * PERIOD_NS, 10**9) for index in range(len(frames))]
+    return write_stamped_bag(path, frames, stamps, encoding=encoding)
 
 
 @pytest.fixture(scope="session")

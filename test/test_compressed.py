@@ -246,7 +246,7 @@ def test_giant_pictures_are_refused_before_they_are_decoded() -> None:
 def test_depth_in_a_png_needs_a_scaling() -> None:
     depth = np.linspace(0, 8000, 24 * 32).reshape(24, 32).astype(np.uint16)
     sent = SimpleNamespace(format="16UC1; png compressed ", data=encoded(".png", depth))
-    with pytest.raises(ImageError, match="set image_scaling") as error:
+    with pytest.raises(ImageError, match="give --image-scaling MIN MAX") as error:
         decode_compressed(sent)
     assert error.value.reason == "depth"
     decoded = decode_compressed(sent, scaling=ImageScaling(0, 8000))

@@ -140,7 +140,7 @@ def test_sixteen_bits_are_rounded_to_eight() -> None:
 
 def test_depth_needs_a_scaling_and_gets_it() -> None:
     millimetres = np.linspace(0, 8000, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype("<u2")
-    with pytest.raises(ImageError, match="set image_scaling") as error:
+    with pytest.raises(ImageError, match="give --image-scaling MIN MAX") as error:
         decode_image(message("16UC1", millimetres))
     assert error.value.reason == "depth"
     expected = np.rint((np.clip(millimetres, 500, 4000) - 500.0) * (255 / 3500))

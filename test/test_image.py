@@ -89,7 +89,7 @@ def test_yuv422_keeps_grey() -> None:
     [
         ({"encoding": "theora"}, "encoding 'theora' is not supported"),
         ({"encoding": ""}, "encoding '' is not supported"),
-        ({"encoding": "32FC1"}, "32FC1 is depth or infrared, .* set image_scaling"),
+        ({"encoding": "32FC1"}, "32FC1 is depth or infrared, .* give --image-scaling MIN MAX"),
         ({"step": WIDTH * 3 - 1}, "step is 23 bytes but a row of 8 rgb8 pixels has 24"),
         ({"step": 0}, "step is 0 bytes"),
         ({"height": HEIGHT + 1}, "was cut short"),

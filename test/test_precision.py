@@ -17,7 +17,7 @@ from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.image import Pixels
 from anomaly_detector.model_file import read_metadata
-from anomaly_detector.preprocessing import shrink
+from anomaly_detector.preprocessing import WHOLE_FRAME, shrink
 from anomaly_detector.recordings import open_source
 from training import precision
 from training.cli import main
@@ -95,7 +95,7 @@ def test_variant_that_sees_less_is_not_written(normal_drive: Path, tmp_path: Pat
         if node.op_type == "Mul":
             node.input[1] = "zero"
     out = tmp_path / "int8.onnx"
-    frames = StressFrames([open_source(normal_drive)], 8)
+    frames = StressFrames([open_source(normal_drive)], WHOLE_FRAME, 8)
 
     def write(variant: Any) -> None:
         write_variant(
@@ -239,7 +239,7 @@ def test_stress_frames_are_spread_over_recordings_and_read_anew(
     normal_drive: Path, anomalous_drive: Path
 ) -> None:
     sources = [open_source(normal_drive), open_source(anomalous_drive)]
-    frames = StressFrames(sources, 5)
+    frames = StressFrames(sources, WHOLE_FRAME, 5)
     assert len(frames) == 5
     first = list(frames)
     assert [number for number, _ in first] == [0, 39, 79, 119, 159]

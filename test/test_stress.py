@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.image import Pixels
-from anomaly_detector.preprocessing import shrink
+from anomaly_detector.preprocessing import WHOLE_FRAME, shrink
 from anomaly_detector.recordings import Frame, ImageFolderSource
 from training.stress import (
     Exclusion,
@@ -352,7 +352,7 @@ def test_figures_by_hand(model: Path, drive: Path) -> None:
     source = ImageFolderSource(drive)
     faults = choose_faults(["plain_black", "flat_box_24", "object_16", "plain_dark", "frozen"])
     result = run_stress(
-        Detector(model), numbered_frames(source), faults, bootstrap=20, progress=False
+        Detector(model), numbered_frames(source, WHOLE_FRAME), faults, bootstrap=20, progress=False
     )
     clean = np.array([grey_difference_score(shrink(frame.pixels)) for frame in source])
     np.testing.assert_allclose(result.clean_scores, clean, rtol=1e-5)
@@ -367,7 +367,7 @@ def test_figures_by_hand(model: Path, drive: Path) -> None:
     # The same frame by frame, without the runner.
     fault = FAULTS["flat_box_24"]
     scores, hits = [], []
-    for number, frame in numbered_frames(source):
+    for number, frame in numbered_frames(source, WHOLE_FRAME):
         image, mask = inject(fault, frame, fault_generator(0, fault, number))
         assert mask is not None
         scores.append(grey_difference_score(image))
@@ -400,7 +400,7 @@ def test_figures_depend_neither_on_the_other_faults_nor_on_the_other_frames(
     chosen = choose_faults(["lens_dirt", "object_10", "noise_20"])
 
     def stress(faults: Sequence[Fault], seed: int, *exclude: Exclusion) -> StressResult:
-        frames = numbered_frames(source, exclude)
+        frames = numbered_frames(source, WHOLE_FRAME, exclude)
         return run_stress(detector, frames, faults, seed, bootstrap=0, progress=False)
 
     many, alone = stress(chosen, 5), stress(chosen[1:2], 5)
@@ -411,7 +411,7 @@ def test_figures_depend_neither_on_the_other_faults_nor_on_the_other_frames(
     # A frame gets the same fault when frames before it are left out.
     last = stress(chosen[:1], 5, (0, 22))
     fault = chosen[0]
-    *_, (number, frame) = numbered_frames(source)
+    *_, (number, frame) = numbered_frames(source, WHOLE_FRAME)
     image, _ = inject(fault, frame, fault_generator(5, fault, number))
     assert (number, last.frames) == (23, 1)
     assert last.of("lens_dirt").median_score == pytest.approx(
@@ -433,13 +433,15 @@ def test_pointing_finds_a_glaring_object(model: Path) -> None:
 
 def test_excluded_frames_are_left_out(drive: Path) -> None:
     source = ImageFolderSource(drive)
-    numbers = [number for number, _ in numbered_frames(source, [(3, 5), (20, 99)])]
+    numbers = [number for number, _ in numbered_frames(source, WHOLE_FRAME, [(3, 5), (20, 99)])]
     assert numbers == [0, 1, 2, *range(6, 20)]
     (drive / "frame_2.png").write_bytes(b"not an image")
-    numbers = [number for number, _ in numbered_frames(ImageFolderSource(drive), [(4, 4)])]
+    numbers = [
+        number for number, _ in numbered_frames(ImageFolderSource(drive), WHOLE_FRAME, [(4, 4)])
+    ]
     assert numbers == [0, 1, 3, *range(5, 24)]
     with pytest.raises(SourceError, match="has frames 0 to 23"):
-        list(numbered_frames(source, [(24, 30)]))
+        list(numbered_frames(source, WHOLE_FRAME, [(24, 30)]))
 
 
 def test_exclusion_texts() -> None:

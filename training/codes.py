@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import ModelError, as_one_line
 from anomaly_detector.files import atomic_path
-from anomaly_detector.preprocessing import INPUT_SIZE
+from anomaly_detector.preprocessing import INPUT_SIZE, WHOLE_FRAME, View
 from training.architectures import Autoencoder
 from training.datasets import FrameSet
 
@@ -64,6 +64,10 @@ class FrameTable:
 class CodeModel:
     """The encoder inside a detector file.
 
+    Args:
+        path: the model file.
+        view: overrides the model's, as for :class:`~anomaly_detector.detector.Detector`.
+
     Attributes:
         path: the model file.
         model: its ``name``, ``architecture`` and ``sha256``.
@@ -74,13 +78,13 @@ class CodeModel:
         ModelError: no usable detector, or one without a tensor ``code``.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, view: View = WHOLE_FRAME) -> None:
         import onnxruntime
 
         # Whatever is wrong with the file is said as the robot would say it.
-        metadata = Detector(path, providers=["CPUExecutionProvider"]).metadata
+        detector = Detector(path, providers=["CPUExecutionProvider"], view=view)
+        metadata, self.view = detector.metadata, detector.view
         self.path = Path(path)
-        self.view = metadata.view
         content = self.path.read_bytes()
         self.model = {
             "name": metadata.name,

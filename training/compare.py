@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from anomaly_detector.arguments import add_view_arguments
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path, check_output_file
-from anomaly_detector.preprocessing import INPUT_SIZE
+from anomaly_detector.preprocessing import INPUT_SIZE, View
 from anomaly_detector.recordings import open_source
 from training.architectures import ARCHITECTURES
 from training.datasets import open_frame_set
@@ -166,7 +167,12 @@ def _milliseconds(detector: Detector) -> float:
 
 
 def labelled_measure(
-    test: str, labels: Path, topic: str | None, cache: Path | None, seen: Sequence[str]
+    test: str,
+    labels: Path,
+    topic: str | None,
+    view: View,
+    cache: Path | None,
+    seen: Sequence[str],
 ) -> Measure:
     """Measure on a drive whose hazards are labelled.
 
@@ -174,10 +180,11 @@ def labelled_measure(
         test: the recording.
         labels: its labels.csv.
         topic: image topic, for a bag with more than one.
+        view: what the models see of a frame.
         cache: folder for shrunk frames.
         seen: classes among the anomalies that were trained on.
     """
-    frames = open_frame_set([test], topic, cache=cache)
+    frames = open_frame_set([test], topic, view=view, cache=cache)
     names = list(frames.parts[0].names)
     truth, classes = read_labels(labels).for_frames(names)
     sizes = read_visible_shares(labels, names)
@@ -207,7 +214,12 @@ def stress_measure(
 
     def measure(detector: Detector) -> tuple[float, float, float | None]:
         result = run_stress(
-            detector, numbered_frames(source, exclude), faults, seed, bootstrap=0, progress=False
+            detector,
+            numbered_frames(source, detector.view, exclude),
+            faults,
+            seed,
+            bootstrap=0,
+            progress=False,
         )
         known = {item.fault.name: item.roc_auc.value for item in result.faults}
         small = [known[name] for name in _SMALL_FAULTS if name in known]
@@ -255,6 +267,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="classes of hazards that are among the anomalies: the others are measured apart",
     )  # fmt: skip
     parser.add_argument("--topic", help="image topic, for bags with more than one")
+    add_view_arguments(parser, "all of the frame; the encoding's range")
     parser.add_argument(
         "--exclude", nargs="+", type=parse_exclusion, default=[], metavar="A-B",
         help="frames of the test drive to leave out, with --faults",
@@ -281,18 +294,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.scorers == "all" and not arguments.anomalies:
         scorers = [name for name in scorers if not SCORERS[name].needs_anomalies]
     check_output_file(arguments.out / "comparison.json")
-    if arguments.labels is not None:
-        measure = labelled_measure(
-            arguments.test, arguments.labels, arguments.topic, arguments.cache, arguments.seen
-        )
-    else:
-        measure = stress_measure(
-            arguments.test, arguments.topic, arguments.exclude, arguments.faults, arguments.seed
-        )
     options = TrainOptions(
         arguments.data,
         arguments.out / "model.onnx",
         topic=arguments.topic,
+        region=arguments.region,
+        image_scaling=arguments.image_scaling or (),
         anomalies=tuple(arguments.anomalies),
         epochs=arguments.epochs,
         augmentation=arguments.augmentation,
@@ -300,6 +307,19 @@ def run(arguments: argparse.Namespace) -> int:
         cache=arguments.cache,
         time_limit=60 * arguments.minutes,
     )
+    if arguments.labels is not None:
+        measure = labelled_measure(
+            arguments.test,
+            arguments.labels,
+            arguments.topic,
+            options.view,
+            arguments.cache,
+            arguments.seen,
+        )
+    else:
+        measure = stress_measure(
+            arguments.test, arguments.topic, arguments.exclude, arguments.faults, arguments.seed
+        )
     rows: list[Comparison] = []
 
     def report(row: Comparison) -> None:

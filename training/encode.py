@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from anomaly_detector.arguments import add_view_arguments, given_view
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.files import check_output_file
 from anomaly_detector.frame_cache import CachedFrames, cache_frames
@@ -40,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="truth per frame, one file per recording in the same order (default: not known)",
     )  # fmt: skip
     parser.add_argument("--topic", help="image topic, for bags with several")
+    add_view_arguments(parser)
     parser.add_argument("--out", type=Path, required=True, help="file to write (.npz)")
     parser.add_argument("--cache", type=Path, help="folder for shrunk frames (default ~/.cache)")
 
@@ -55,7 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
             "file per recording, in the same order, or none"
         )
     check_output_file(out)
-    model = CodeModel(resolve_model(arguments.model))
+    path = resolve_model(arguments.model)
+    model = CodeModel(path, given_view(arguments, path))
     sources = [
         open_source(source, arguments.topic if is_bag(Path(source)) else None)
         for source in arguments.data
@@ -64,13 +67,13 @@ def run(arguments: argparse.Namespace) -> int:
         raise AnomalyDetectorError(
             f"--topic {arguments.topic}: none of the recordings is a bag: leave the topic out"
         )
-    for source in sources:
-        source.view = model.view
     # Labels of another recording are told before hours of reading.
     truths: list[_Truth | None] = [
         _truth(source, read_labels(path))
         for source, path in zip(sources, arguments.labels, strict=False)
     ] or [None] * len(sources)
+    for source in sources:
+        source.view = model.view
     parts = [cache_frames(source, arguments.cache) for source in sources]
     frames = _table(parts, truths)
     write_codes(out, frames, model, _vectors(model, parts, len(frames)))

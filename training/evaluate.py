@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from anomaly_detector.arguments import add_view_arguments, given_view
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.files import atomic_directory, check_output_folder
 from anomaly_detector.metadata import ModelMetadata
-from anomaly_detector.preprocessing import shrink
 from anomaly_detector.recordings import (
     BagSource,
     FrameSource,
@@ -258,12 +258,12 @@ def evaluate(
                         number,
                         class_name,
                         detection.score,
-                        shrink(frame.pixels),
+                        detector.prepare(frame.pixels),
                         detection.anomaly_map.copy(),
                     )
                     worst.add((number, position // _GALLERY_GAP, label), badness, kept)
                 if code_model is not None:
-                    codes.append(code_model.encode(shrink(frame.pixels)[np.newaxis]))
+                    codes.append(code_model.encode(detector.prepare(frame.pixels)[np.newaxis]))
                 names.append(frame.name)
                 owners.append(number)
                 stamps.append(stamp if frame.stamp_ns is None else frame.stamp_ns)
@@ -423,6 +423,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="recordings with anomalous frames only, of class NAME, else named as their folder",
     )
     parser.add_argument("--topic", help="image topic, for bags with several")
+    add_view_arguments(parser)
     parser.add_argument(
         "--out",
         required=True,
@@ -463,9 +464,7 @@ def run(args: argparse.Namespace) -> int:
             raise AnomalyDetectorError(f"--{name} is {value}: give {least} or more")
     check_output_folder(args.out)
     recordings = _recordings(args)
-    detector = Detector(args.model)
-    for recording in recordings:
-        recording.source.view = detector.metadata.view
+    detector = Detector(args.model, view=given_view(args, args.model))
     evaluation = evaluate(
         detector,
         recordings,

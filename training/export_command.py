@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anomaly_detector.arguments import add_view_arguments, view_of
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import check_output_file
 from anomaly_detector.metadata import Calibration, ModelMetadata
@@ -57,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="normal drives that were not trained on, to calibrate the threshold",
     )  # fmt: skip
     parser.add_argument("--topic", help="image topic, for a bag with more than one")
+    add_view_arguments(parser)
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
         "--false-alarm-rate", type=float, default=0.01, metavar="SHARE",
@@ -89,11 +91,12 @@ def run(arguments: argparse.Namespace) -> int:
         )
     _check_precision(arguments)
     check_output_file(arguments.out)
+    view = view_of(arguments).over(_view(arguments.weights))
     frames = (
         open_frame_set(
             arguments.data,
             arguments.topic,
-            view=_view(arguments.weights),
+            view=view,
             cache=arguments.cache,
         )
         if arguments.data
@@ -129,7 +132,7 @@ def run(arguments: argparse.Namespace) -> int:
                     metadata.calibration, method="fixed", false_alarm_rate=None, frames=0
                 ),
             )
-    metadata = replace(metadata, name=arguments.out.stem)
+    metadata = replace(metadata, name=arguments.out.stem).with_view(view)
     if arguments.precision != "float32":
         return _write_variant(arguments, model, metadata, scorer, images)
     difference = write_detector(
@@ -187,8 +190,6 @@ def _write_variant(
         score_images(variant, images), arguments.threshold, arguments.false_alarm_rate
     )
     sources = [open_recording(source, arguments.topic) for source in arguments.data]
-    for source in sources:
-        source.view = metadata.view
     with tempfile.TemporaryDirectory() as folder:
         float32 = Path(folder) / "float32.onnx"
         write_detector(model, metadata, float32, scorer=scorer, images=parity_images(images))
@@ -198,7 +199,7 @@ def _write_variant(
             arguments.out,
             precision=arguments.precision,
             float32=float32,
-            frames=StressFrames(sources, arguments.stress_frames),
+            frames=StressFrames(sources, metadata.view, arguments.stress_frames),
             range_frames=min(len(ranges), MAX_RANGE_FRAMES),
         )
     print(

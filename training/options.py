@@ -16,8 +16,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from anomaly_detector.arguments import REGION_HELP, SCALING_HELP
+from anomaly_detector.encodings import ImageScaling
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import check_output_file
+from anomaly_detector.pixels import RegionOfInterest, parse_region
+from anomaly_detector.preprocessing import View
 from training.architectures import ARCHITECTURES, CODE_TABLE_OPTIONS, INITIALIZERS
 from training.augmentation import AUGMENTATIONS
 
@@ -151,10 +155,9 @@ class TrainOptions:
     )
     out: Path = _option(MISSING, "model file to write (.onnx)", metavar="FILE")  # noqa: RUF009
     topic: str | None = _option(None, "image topic, for a bag with more than one")
-    region: str | None = _option(
-        None,
-        "part of the frame to look at, X,Y,WIDTH,HEIGHT in pixels, 0 to the edge; the model "
-        "remembers it",
+    region: str | None = _option(None, f"{REGION_HELP}; the model remembers it")
+    image_scaling: Sequence[float] = _option(
+        (), f"{SCALING_HELP}; the model remembers them", nargs=2, metavar=("MIN", "MAX")
     )
     architecture: str = _option(
         AUTO_ARCHITECTURE,
@@ -258,6 +261,22 @@ class TrainOptions:
         given = self.early_stopping_patience
         return default if given is None else given
 
+    @property
+    def view(self) -> View:
+        """What the model is to see of a frame.
+
+        Raises:
+            AnomalyDetectorError: no region, or no range of values.
+        """
+        if len(self.image_scaling) not in (0, 2):
+            raise AnomalyDetectorError(
+                f"image scaling is {list(self.image_scaling)}: give the values for black and white"
+            )
+        return View(
+            RegionOfInterest() if self.region is None else parse_region(self.region),
+            ImageScaling(*self.image_scaling) if self.image_scaling else None,
+        )
+
 
 @dataclass(frozen=True)
 class OptionType:
@@ -324,7 +343,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         else:
             details["type"] = kind.kind
             if kind.is_list:
-                details["nargs"] = "+"
+                details.setdefault("nargs", "+")
         target.add_argument(_flag(item.name), **details)
 
 

@@ -37,6 +37,7 @@ from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
 from anomaly_detector.metadata import ModelMetadata
+from anomaly_detector.preprocessing import View
 from anomaly_detector.providers import CPU
 from anomaly_detector.recordings import Frame, FrameSource
 from training.export import with_metadata
@@ -115,11 +116,13 @@ class StressFrames:
 
     Args:
         sources: the recordings, in order.
+        view: what the model sees of a frame.
         wanted: at most so many frames.
     """
 
-    def __init__(self, sources: Sequence[FrameSource], wanted: int) -> None:
+    def __init__(self, sources: Sequence[FrameSource], view: View, wanted: int) -> None:
         self._sources = list(sources)
+        self._view = view
         self._numbers = set(spread(sum(map(len, self._sources)), wanted).tolist())
 
     def __len__(self) -> int:
@@ -129,7 +132,7 @@ class StressFrames:
         """Yield the readable ones with their numbers, counted through all recordings."""
         start = 0
         for source in self._sources:
-            for number, frame in numbered_frames(source):
+            for number, frame in numbered_frames(source, self._view):
                 if start + number in self._numbers:
                     yield start + number, frame
             start += len(source)

@@ -50,6 +50,7 @@ class RecordedEventsSource(FrameSource):
     def _frames(self) -> Iterator[Frame | UnreadableFrame]:
         for event, source in zip(self.events, self._sources, strict=True):
             wanted = {frame.name: frame.stamp_ns for frame in event.anomalous_frames}
+            source.view = self.view
             # Not its public iteration: one event without a readable frame is no error.
             for item in source._frames():
                 if item.name not in wanted:

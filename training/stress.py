@@ -24,12 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from anomaly_detector.arguments import add_view_arguments, given_view
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.files import atomic_directory, check_output_folder
 from anomaly_detector.image import Pixels, to_rgb
 from anomaly_detector.metadata import ModelMetadata
-from anomaly_detector.preprocessing import INPUT_SIZE, shrink
+from anomaly_detector.preprocessing import INPUT_SIZE, View, shrink
 from anomaly_detector.recordings import Frame, FrameSource, open_source
 from training.metrics import DEFAULT_BLOCK, Interval, json_safe, ranking_table
 from training.stress_faults import FAULT_SETS, Fault, FrozenFrame, choose_faults, seen_at
@@ -223,11 +224,16 @@ class StressResult:
 
 
 def numbered_frames(
-    source: FrameSource, exclude: Sequence[Exclusion] = ()
+    source: FrameSource, view: View, exclude: Sequence[Exclusion] = ()
 ) -> Iterator[tuple[int, Frame]]:
     """Yield the readable frames of a recording with their numbers, but for excluded ranges.
 
     Numbers count from 0 over all frames of the recording; unreadable frames count too.
+
+    Args:
+        source: the recording.
+        view: what the model sees of a frame.
+        exclude: ranges to leave out.
 
     Raises:
         SourceError: no frame is readable, or an excluded range lies past the recording's end.
@@ -238,6 +244,7 @@ def numbered_frames(
                 f"--exclude {first}-{last}: {source.path} has frames 0 to {len(source) - 1}: "
                 "give a range within these"
             )
+    source.view = view
     for position, frame in enumerate(source):
         number = position + len(source.unreadable)
         if not any(first <= number <= last for first, last in exclude):
@@ -386,6 +393,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a recording of normal frames that the model was not trained on",
     )
     parser.add_argument("--topic", help="image topic, for a bag with several")
+    add_view_arguments(parser)
     parser.add_argument(
         "--exclude",
         nargs="+",
@@ -460,11 +468,10 @@ def run(args: argparse.Namespace) -> int:
             f"--exclude {' '.join(args.exclude)} leaves none of the {len(source)} frames of "
             f"{source.path}: leave out fewer"
         )
-    detector = Detector(args.model)
-    source.view = detector.metadata.view
+    detector = Detector(args.model, view=given_view(args, args.model))
     result = run_stress(
         detector,
-        numbered_frames(source, exclude),
+        numbered_frames(source, detector.view, exclude),
         faults,
         args.seed,
         bootstrap=args.bootstrap,

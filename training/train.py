@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,8 +18,6 @@ from anomaly_detector.calibration import (
     score_quantiles,
 )
 from anomaly_detector.metadata import Calibration, ModelMetadata
-from anomaly_detector.pixels import RegionOfInterest, parse_region
-from anomaly_detector.preprocessing import View
 from anomaly_detector.recordings import expand_sources
 from training.backend import import_keras
 from training.cluster import Cluster, Membership, read_membership
@@ -169,15 +167,10 @@ def _open(
     return open_set(
         sources,
         options.topic,
-        view=_view(options),
+        view=options.view,
         cache=options.cache,
         progress=options.progress,
     )
-
-
-def _view(options: TrainOptions) -> View:
-    region = RegionOfInterest() if options.region is None else parse_region(options.region)
-    return View(region)
 
 
 def export_trained(job: Job, trained: Trained) -> ModelMetadata:
@@ -203,10 +196,9 @@ def export_trained(job: Job, trained: Trained) -> ModelMetadata:
         score_units=score_units(options.scorer, options.architecture),
         threshold=threshold,
         calibration=calibration,
-        region_of_interest=astuple(_view(options).region),
         provenance=provenance(job) | trained.provenance,
         metrics=trained.metrics,
-    )
+    ).with_view(options.view)
     difference = write_detector(
         model, metadata, options.out, scorer=trained.scorer, images=parity_images(held_out_images)
     )

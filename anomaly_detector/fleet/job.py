@@ -20,6 +20,7 @@ from anomaly_detector.fleet.results import ResultFolder, SourceResult, unique_na
 from anomaly_detector.fleet.summary import write_summaries
 from anomaly_detector.fleet.task import ScoreOutcome, ScoreTask, file_sha256
 from anomaly_detector.ordered_pool import usable_cores
+from anomaly_detector.preprocessing import WHOLE_FRAME, View
 
 __all__ = ["FleetOptions", "FleetResult", "score_fleet"]
 
@@ -39,6 +40,7 @@ class FleetOptions:
         topic: see :class:`anomaly_detector.fleet.task.ScoreTask`.
         fps: likewise.
         threshold: likewise.
+        view: likewise.
         providers: likewise.
         decision: likewise.
         batch_size: likewise.
@@ -54,6 +56,7 @@ class FleetOptions:
     topic: str | None = None
     fps: float | None = None
     threshold: float | None = None
+    view: View = WHOLE_FRAME
     providers: Sequence[str] | None = None
     decision: DecisionSettings = DecisionSettings()  # noqa: RUF009
     batch_size: int = BATCH_SIZE
@@ -150,6 +153,7 @@ def _tasks(options: FleetOptions) -> list[ScoreTask]:
             options.topic,
             options.fps,
             options.threshold,
+            options.view,
             None if options.providers is None else tuple(options.providers),
             options.decision,
             batch_size=options.batch_size,

@@ -16,7 +16,7 @@ from anomaly_detector.decision import DecisionSettings
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
 from anomaly_detector.image import DECODE_METHOD
-from anomaly_detector.preprocessing import RESIZE_METHOD
+from anomaly_detector.preprocessing import RESIZE_METHOD, WHOLE_FRAME, View
 from anomaly_detector.recordings import is_bag, open_source, path_identity
 from anomaly_detector.scoring import ScoreSummary, write_scores
 
@@ -35,6 +35,7 @@ class ScoreTask:
         topic: image topic, for bags with more than one; other recordings leave it aside.
         fps: frames a second of recordings without stamps.
         threshold: instead of the model's own.
+        view: see :class:`anomaly_detector.detector.Detector`.
         providers: ONNX Runtime execution providers; None for the default.
         decision: when an alarm is raised and cleared.
         workers: threads, see :func:`anomaly_detector.batch_scoring.score_recording`.
@@ -48,6 +49,7 @@ class ScoreTask:
     topic: str | None = None
     fps: float | None = None
     threshold: float | None = None
+    view: View = WHOLE_FRAME
     providers: tuple[str, ...] | None = None
     decision: DecisionSettings = DecisionSettings()  # noqa: RUF009
     workers: int = 1
@@ -62,6 +64,7 @@ class ScoreTask:
         parts = [
             *(path_identity(Path(self.source)), self.model_sha256, self.topic, self.fps),
             *(self.threshold, self.providers, self.batch_size, asdict(self.decision)),
+            asdict(self.view),
             *(anomaly_detector.__version__, DECODE_METHOD, RESIZE_METHOD),
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -96,7 +99,6 @@ def score_task(task: ScoreTask) -> ScoreOutcome:
     path = Path(task.source)
     detector = _detector(task)
     source = open_source(path, task.topic if is_bag(path) else None)
-    source.view = detector.metadata.view
     with tempfile.TemporaryDirectory(prefix="anomaly_detector.") as folder:
         scores, events = Path(folder, "scores.csv"), Path(folder, "events.csv")
         summary = write_scores(
@@ -126,7 +128,7 @@ _loaded = _Loaded()
 
 def _detector(task: ScoreTask) -> Detector:
     """Load a model once for all recordings that a worker's thread gets."""
-    key = (task.model, task.model_sha256, task.threshold, task.providers)
+    key = (task.model, task.model_sha256, task.threshold, task.view, task.providers)
     if _loaded.key != key or _loaded.detector is None:
         path = Path(task.model)
         found = file_sha256(path)
@@ -135,7 +137,9 @@ def _detector(task: ScoreTask) -> Detector:
                 f"model {path} has other bytes here than where the job was started (SHA-256 "
                 f"{found[:12]} and {task.model_sha256[:12]}): give all workers the same file"
             )
-        detector = Detector(path, providers=task.providers, threshold=task.threshold)
+        detector = Detector(
+            path, providers=task.providers, threshold=task.threshold, view=task.view
+        )
         _loaded.key, _loaded.detector = key, detector
     return _loaded.detector
 

@@ -148,7 +148,7 @@ class DetectorNode(LifecycleNode):
             detector = self._load(self._settings)
             self._frames = FrameProcessor(self, detector, self._settings, self._statistics)
             self._session = session_values(self._settings)
-            self._tell_model("configured", detector)
+            self._tell_model("configured", self._frames)
 
         return self._transition("configure", configure, "inactive", self._release)
 
@@ -265,6 +265,7 @@ class DetectorNode(LifecycleNode):
             require_gpu=settings.require_gpu,
             intra_op_threads=settings.intra_op_threads,
             threshold=settings.threshold,
+            view=settings.view,
             fp16=settings.fp16,
             cuda_graph=settings.cuda_graph,
             on_build=self._on_build,
@@ -282,7 +283,8 @@ class DetectorNode(LifecycleNode):
         if threading.current_thread() is threading.main_thread():
             self._diagnose()  # the executor's thread is busy loading, and its timer waits
 
-    def _tell_model(self, what: str, detector: Detector) -> None:
+    def _tell_model(self, what: str, frames: FrameProcessor) -> None:
+        detector = frames.detector
         self.get_logger().info(
             f"{what}: model {detector.metadata.name} ({detector.path}) on "
             f"{detector.providers[0]}, threshold {detector.threshold:.6g}"
@@ -290,6 +292,7 @@ class DetectorNode(LifecycleNode):
         fallback = detector.provider_report.warning
         if fallback is not None:
             self.get_logger().warning(fallback)
+        frames.tell_view()
 
     def _change_model(self, settings: Parameters) -> None:
         """Have another model loaded: at once while inactive, beside the one that runs while active.
@@ -316,6 +319,7 @@ class DetectorNode(LifecycleNode):
             return
         if loaded.detector is not None:
             loaded.detector.set_threshold(self._settings.threshold)
+            loaded.detector.set_view(self._settings.view)
             self._swap(loaded.detector, self._loading)
             return
         running = self._frames.detector
@@ -332,7 +336,7 @@ class DetectorNode(LifecycleNode):
         assert self._frames is not None
         self._frames.use(detector)
         self._session = session_values(settings)
-        self._tell_model("swapped", detector)
+        self._tell_model("swapped", self._frames)
 
     # --- parameters -------------------------------------------------------------------------------
 

@@ -12,8 +12,7 @@ from anomaly_detector.errors import AnomalyDetectorError, ImageError, describe_e
 from anomaly_detector.frame_statistics import FrameStatistics, SequenceGaps
 from anomaly_detector.image import decode_compressed, decode_image
 from anomaly_detector.overlay import MapScale, map_scale, render_overlay
-from anomaly_detector.pixels import Pixels, RegionOfInterest, crop
-from anomaly_detector.preprocessing import shrink
+from anomaly_detector.pixels import Pixels, crop
 from anomaly_detector.ros.cv_bridge_rule import load_cv_bridge
 from anomaly_detector.ros.event_message import write_event_end, write_event_start
 from anomaly_detector.ros.parameters import Parameters
@@ -29,6 +28,9 @@ FUTURE_TOLERANCE_S = 0.1
 
 MAX_QUEUEING_S = 60.0
 """Older frames are replayed ones: their age says nothing about a queue."""
+
+
+_REMEDY = "set the parameter image_scaling (minimum, maximum), or subscribe to the colour camera"
 
 
 class FrameProcessor:
@@ -97,6 +99,9 @@ class FrameProcessor:
         if settings.threshold != previous.threshold:
             self.detector.set_threshold(settings.threshold)
             self._map_scale = None
+        if settings.view.over(self.detector.metadata.view) != self.detector.view:
+            self.detector.set_view(settings.view)
+            self.tell_view()
         if settings.decision != previous.decision:
             self.end_event()
             self._decisions = DecisionFilter(settings.decision)
@@ -108,6 +113,11 @@ class FrameProcessor:
         self._map_scale = None
         if self.black_box is not None:
             self.black_box.model = detector.metadata.name
+
+    def tell_view(self) -> None:
+        """Warn when the parameters show the model other pixels than it was trained on."""
+        if warning := self.detector.metadata.view_warning(self.detector.view):
+            self._node.get_logger().warning(warning)
 
     def unheard(self) -> list[Any]:
         """Give the publishers that have subscribers to which nothing gets through."""
@@ -154,9 +164,8 @@ class FrameProcessor:
         self.last_bytes = len(message.data)
         try:
             time_ns, queueing_s = self._read_stamp(message.header)
-            region = self._region
-            pixels = self._decode(message, reduced=region.is_whole_frame)
-            image = shrink(crop(pixels, region))
+            pixels = self._decode(message, reduced=self.detector.view.region.is_whole_frame)
+            image = self.detector.prepare(pixels)
             detection = self.detector.detect_shrunk(image)
         except AnomalyDetectorError as error:
             self._fail(error.reason if isinstance(error, ImageError) else "model", str(error))
@@ -177,12 +186,6 @@ class FrameProcessor:
         self.statistics.score(time.monotonic(), time.perf_counter() - start, queueing_s)
         return gap_s
 
-    @property
-    def _region(self) -> RegionOfInterest:
-        """The parameter's, or else the model's."""
-        region = self._settings.region
-        return self.detector.metadata.view.region if region.is_whole_frame else region
-
     def _decode(self, message: Any, *, reduced: bool) -> Pixels:
         """Give the pixels of an image.
 
@@ -190,10 +193,10 @@ class FrameProcessor:
             message: the image.
             reduced: for the shrink alone, a JPEG may be decoded at a part of its size.
         """
-        scaling = self._settings.scaling
+        scaling = self.detector.view.scaling
         if self._settings.image_transport == "compressed":
-            return decode_compressed(message, scaling=scaling, reduced=reduced)
-        return decode_image(message, scaling=scaling, convert=self._convert)
+            return decode_compressed(message, scaling=scaling, reduced=reduced, remedy=_REMEDY)
+        return decode_image(message, scaling=scaling, convert=self._convert, remedy=_REMEDY)
 
     def _read_stamp(self, header: Any) -> tuple[int, float | None]:
         """Return the time to decide by, nanoseconds, and how long the frame has waited, seconds."""
@@ -254,7 +257,7 @@ class FrameProcessor:
         if self._map_scale is None:
             self._map_scale = map_scale(self.detector.metadata, self.detector.threshold)
         return render_overlay(
-            crop(pixels, self._region),
+            crop(pixels, self.detector.view.region),
             detection,
             is_alarm=self.is_alarm,
             scale=self._map_scale,

@@ -19,6 +19,7 @@ from anomaly_detector.errors import AnomalyDetectorError, as_one_line
 from anomaly_detector.health import HEALTH_SETTINGS, HealthLimits
 from anomaly_detector.overlay import MAX_SIDE
 from anomaly_detector.pixels import RegionOfInterest
+from anomaly_detector.preprocessing import View
 from anomaly_detector.settings import Setting
 
 __all__ = [
@@ -147,14 +148,15 @@ PARAMETERS: tuple[ParameterDefinition, ...] = (
         [0, 0, 0, 0],
         "Part of the frame that is looked at: x, y, width, height in pixels; a width or height of "
         "0 goes to the edge. All 0 takes the region that the model was trained on "
-        "(training train --region).",
+        "(training train --region); another one is warned of.",
     ),
     ParameterDefinition(
         "image_scaling",
         "double_array",
         [0.0, 0.0],
         "The values that become black and white, for depth and infrared images (16UC1, 32FC1), "
-        "which are refused without, and for 16-bit ones of fewer bits; two equal values are none.",
+        "which are refused without, and for 16-bit ones of fewer bits. Two equal values take the "
+        "model's own (training train --image-scaling); others are warned of.",
     ),
     ParameterDefinition(
         "threshold",
@@ -236,8 +238,7 @@ class Parameters:
         model: path or name, for :func:`anomaly_detector.resources.resolve_model`.
         autostart: configure and activate at start.
         image_transport: one of :data:`IMAGE_TRANSPORTS`.
-        region: the part of the frame that is looked at.
-        scaling: of depth, infrared and 16-bit images; None for none.
+        view: overrides what the model sees of a frame.
         threshold: None for the model's own.
         providers: None for the default.
         require_gpu: refuse the CPU.
@@ -254,8 +255,7 @@ class Parameters:
     model: str
     autostart: bool
     image_transport: str
-    region: RegionOfInterest
-    scaling: ImageScaling | None
+    view: View
     threshold: float | None
     providers: tuple[str, ...] | None
     require_gpu: bool
@@ -323,8 +323,9 @@ def _parameters(values: Mapping[str, Any]) -> Parameters:
         model=values["model"],
         autostart=values["autostart"],
         image_transport=values["image_transport"],
-        region=_region(list(values["region_of_interest"])),
-        scaling=_scaling(list(values["image_scaling"])),
+        view=View(
+            _region(list(values["region_of_interest"])), _scaling(list(values["image_scaling"]))
+        ),
         threshold=None if math.isnan(threshold) else threshold,
         providers=None if providers == ("",) else providers,
         require_gpu=values["require_gpu"],

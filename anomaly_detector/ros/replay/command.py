@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from anomaly_detector.arguments import add_view_arguments, given_view
 from anomaly_detector.decision import add_decision_arguments, decision_settings
 from anomaly_detector.files import atomic_directory
 from anomaly_detector.resources import resolve_model
@@ -50,17 +51,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--domain-id", type=int, metavar="N",
         help="ROS_DOMAIN_ID to run in, to be looked at from outside (default: one of its own)",
     )  # fmt: skip
+    add_view_arguments(parser)
     add_decision_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command line; gives the exit code: 1 when a frame is missing or differs."""
+    model = resolve_model(arguments.model)
     options = ReplayOptions(
         arguments.bag,
-        resolve_model(arguments.model),
+        model,
         topic=arguments.topic,
         rate=arguments.rate,
         threshold=arguments.threshold,
+        view=given_view(arguments, model),
         providers=arguments.providers,
         decision=decision_settings(arguments),
         newest_only=arguments.newest_only,

@@ -12,13 +12,14 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anomaly_detector.decision import DECISION_OPTIONS, DecisionSettings
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.preprocessing import WHOLE_FRAME, View
 from anomaly_detector.recordings import BagSource, list_image_topics, open_source
 from anomaly_detector.ros.dds import large_image_environment
 from anomaly_detector.ros.player import play
@@ -50,6 +51,7 @@ class ReplayOptions:
         topic: the image topic; None when the bag has just one.
         rate: speed, as a factor.
         threshold: instead of the model's own.
+        view: overrides what the model sees of a frame, in the node and offline.
         providers: ONNX Runtime execution providers, in order.
         decision: when an alarm is raised and cleared.
         newest_only: subscribe as on a robot, best effort with the newest frame only, so that a
@@ -67,6 +69,7 @@ class ReplayOptions:
     topic: str | None = None
     rate: float = 1.0
     threshold: float | None = None
+    view: View = WHOLE_FRAME
     providers: Sequence[str] | None = None
     decision: DecisionSettings = field(default_factory=DecisionSettings)
     newest_only: bool = False
@@ -149,7 +152,12 @@ def replay(options: ReplayOptions, folder: Path) -> ReplayResult:
         raise AnomalyDetectorError(
             f"{source.topic} is what a detector node published: choose a camera's topic"
         )
-    detector = Detector(options.model, providers=options.providers, threshold=options.threshold)
+    detector = Detector(
+        options.model,
+        providers=options.providers,
+        threshold=options.threshold,
+        view=options.view,
+    )
     scores, events = folder / "scores.csv", folder / "events.csv"
     write_scores(
         detector,
@@ -231,6 +239,10 @@ def _node_command(options: ReplayOptions, topic: str, message_type: str) -> list
     }
     if options.threshold is not None:
         parameters["threshold"] = float(options.threshold)
+    if not options.view.region.is_whole_frame:
+        parameters["region_of_interest"] = list(astuple(options.view.region))
+    if options.view.scaling is not None:
+        parameters["image_scaling"] = list(map(float, astuple(options.view.scaling)))
     if options.providers is not None:
         parameters["providers"] = list(options.providers)
     if not options.newest_only:

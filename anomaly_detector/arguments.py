@@ -1,0 +1,58 @@
+"""Options that several verbs share, each declared once."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from anomaly_detector.encodings import ImageScaling
+from anomaly_detector.model_file import read_metadata
+from anomaly_detector.pixels import RegionOfInterest, parse_region
+from anomaly_detector.preprocessing import View
+
+__all__ = ["REGION_HELP", "SCALING_HELP", "add_view_arguments", "given_view", "view_of"]
+
+REGION_HELP = "part of the frame to look at, X,Y,WIDTH,HEIGHT in pixels, 0 to the edge"
+SCALING_HELP = (
+    "values that become black and white, for depth and infrared (16UC1, 32FC1) and for 16-bit "
+    "cameras of fewer bits"
+)
+
+
+def add_view_arguments(parser: argparse.ArgumentParser, default: str = "the model's") -> None:
+    """Declare the options that say what a model sees of a frame."""
+    parser.add_argument("--region", help=f"{REGION_HELP} (default: {default})")
+    parser.add_argument(
+        "--image-scaling", type=float, nargs=2, metavar=("MIN", "MAX"),
+        help=f"{SCALING_HELP} (default: {default})",
+    )  # fmt: skip
+
+
+def view_of(arguments: argparse.Namespace) -> View:
+    """Return the view that a command line with :func:`add_view_arguments` states.
+
+    Raises:
+        AnomalyDetectorError: no region, or no range of values.
+    """
+    return View(
+        RegionOfInterest() if arguments.region is None else parse_region(arguments.region),
+        None if arguments.image_scaling is None else ImageScaling(*arguments.image_scaling),
+    )
+
+
+def given_view(arguments: argparse.Namespace, model: Path) -> View:
+    """Return what a command line has in place of a model's view; warn when it is another.
+
+    Args:
+        arguments: as for :func:`view_of`.
+        model: the model file.
+
+    Raises:
+        AnomalyDetectorError: a value that cannot be, or the model cannot be read.
+    """
+    view = view_of(arguments)
+    metadata = read_metadata(model)
+    if warning := metadata.view_warning(view.over(metadata.view)):
+        print(f"warning: {warning}", file=sys.stderr)
+    return view

@@ -1,0 +1,299 @@
+"""What a model was trained to see of a frame (region, scaling) is what every verb shows it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from conftest import (
+    FRAME_HEIGHT,
+    FRAME_WIDTH,
+    make_drive,
+    skip_without_keras,
+    write_encoded_bag,
+    write_images,
+)
+from numpy.typing import NDArray
+from ros_harness import image_message, ros_client, running_node
+
+from anomaly_detector.calibration import calibrate_threshold
+from anomaly_detector.cli import main as robot
+from anomaly_detector.detector import Detector
+from anomaly_detector.encodings import ImageScaling
+from anomaly_detector.errors import AnomalyDetectorError, ImageError, ModelError
+from anomaly_detector.frame_cache import cache_frames
+from anomaly_detector.metadata import ModelMetadata
+from anomaly_detector.pixels import Pixels, RegionOfInterest, crop, parse_region
+from anomaly_detector.preprocessing import View, shrink
+from anomaly_detector.recordings import open_source
+from anomaly_detector.ros.detection_message import read_detection
+from training.cli import main as workstation
+from training.codes import CodeModel
+from training.train import TrainOptions, train
+
+REGION = RegionOfInterest(20, 10, 80, 0)
+SCALING = ImageScaling(500, 3500)
+VIEWS = {"region": View(REGION), "scaling": View(scaling=SCALING)}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "region": {"region": "20,10,80,0"},
+    "scaling": {"image_scaling": (500.0, 3500.0)},
+}
+COUNT = 40
+
+
+@dataclass
+class Viewed:
+    """A model trained with a view, its drive, and what both must give, worked out by hand.
+
+    Attributes:
+        kind: of :data:`VIEWS`.
+        bag: the drive: rgb8 for the region, 12-bit mono16 for the scaling.
+        frames: its pictures.
+        model: trained on it.
+        inputs: uint8 [N, 64, 64, 3], what the model is to see.
+        scores: float32 [N], what ONNX Runtime alone makes of them.
+    """
+
+    kind: str
+    bag: Path
+    frames: list[NDArray[Any]]
+    model: Path
+    inputs: NDArray[np.uint8]
+    scores: NDArray[np.float32]
+
+
+def by_hand(kind: str, frame: NDArray[Any]) -> NDArray[np.uint8]:
+    if kind == "region":
+        return shrink(Pixels(np.ascontiguousarray(frame[10:, 20:100]), "rgb"))
+    scaled = np.rint((np.clip(frame.astype(float), 500, 3500) - 500) * 255 / 3000)
+    return shrink(Pixels(scaled.astype(np.uint8), "mono"))
+
+
+@pytest.fixture(scope="module", params=list(VIEWS))
+def viewed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Viewed:
+    skip_without_keras()
+    kind = request.param
+    folder = tmp_path_factory.mktemp(kind)
+    frames: list[NDArray[Any]] = list(make_drive(COUNT))
+    if kind == "scaling":
+        frames = [frame[..., 0].astype(np.uint16) * 16 for frame in frames]
+    encoding = "rgb8" if kind == "region" else "mono16"
+    bag = write_encoded_bag(folder / "drive", frames, encoding)
+    options = TrainOptions(
+        [str(bag)],
+        folder / "model.onnx",
+        scorer="reconstruction",
+        epochs=1,
+        cache=folder / "cache",
+        progress=False,
+        **OPTIONS[kind],
+    )
+    train(options)
+    inputs = np.stack([by_hand(kind, frame) for frame in frames])
+    session = onnxruntime.InferenceSession(options.out, providers=["CPUExecutionProvider"])
+    scores = [session.run(["score"], {"image": image[np.newaxis]})[0] for image in inputs]
+    return Viewed(kind, bag, frames, options.out, inputs, np.concatenate(scores))
+
+
+def written_scores(table: Path) -> NDArray[np.float32]:
+    with table.open() as file:
+        return np.array([row["score"] for row in csv.DictReader(file)], np.float32)
+
+
+def test_training_sees_the_view_and_the_model_remembers_it(viewed: Viewed) -> None:
+    metadata = Detector(viewed.model).metadata
+    assert metadata.view == VIEWS[viewed.kind]
+    ((name, value),) = OPTIONS[viewed.kind].items()
+    assert metadata.provenance["recipe"][name] == (value if name == "region" else list(value))
+    (entry,) = (viewed.model.parent / "cache").iterdir()
+    cached = np.fromfile(entry / "frames.u8", np.uint8)
+    np.testing.assert_array_equal(cached.reshape(viewed.inputs.shape), viewed.inputs)
+
+
+def test_score(viewed: Viewed, tmp_path: Path) -> None:
+    command = ["score", "--model", str(viewed.model), "--input", str(viewed.bag)]
+    assert robot([*command, "--batch-size", "1", "--output", str(tmp_path / "one.csv")]) == 0
+    np.testing.assert_array_equal(written_scores(tmp_path / "one.csv"), viewed.scores)
+
+
+def test_score_of_a_fleet(viewed: Viewed, tmp_path: Path) -> None:
+    command = ["score", "--model", str(viewed.model), "--input", str(viewed.bag)]
+    assert robot([*command, "--batch-size", "1", "--output-dir", str(tmp_path / "all")]) == 0
+    (table,) = (tmp_path / "all").rglob("*scores.csv")
+    np.testing.assert_array_equal(written_scores(table), viewed.scores)
+
+
+def test_calibrate(viewed: Viewed, tmp_path: Path) -> None:
+    out = tmp_path / "again.onnx"
+    command = ["calibrate", "--model", str(viewed.model), "--data", str(viewed.bag)]
+    assert robot([*command, "--false-alarm-rate", "0.2", "--output", str(out)]) == 0
+    metadata = Detector(out).metadata
+    assert metadata.threshold == calibrate_threshold(viewed.scores, 0.2)[0]
+    assert metadata.view == VIEWS[viewed.kind]
+
+
+def test_encode(viewed: Viewed, tmp_path: Path) -> None:
+    out, cache = tmp_path / "codes.npz", tmp_path / "cache"
+    command = ["encode", "--model", str(viewed.model), "--data", str(viewed.bag)]
+    assert workstation([*command, "--out", str(out), "--cache", str(cache)]) == 0
+    codes = np.load(out)["codes"]
+    np.testing.assert_array_equal(codes, CodeModel(viewed.model).encode(viewed.inputs))
+
+
+def test_stress(viewed: Viewed, tmp_path: Path) -> None:
+    command = ["stress", "--model", str(viewed.model), "--normal", str(viewed.bag)]
+    command += ["--faults", "plain_black", "--bootstrap", "0", "--out", str(tmp_path / "out")]
+    assert workstation(command) == 0
+    result = json.loads((tmp_path / "out" / "stress.json").read_text())
+    assert result["clean_median_score"] == pytest.approx(np.median(viewed.scores), rel=1e-5)
+    (black,) = result["faults"]
+    (score,) = Detector(viewed.model).score_batch(np.zeros((1, 64, 64, 3), np.uint8))[0]
+    assert black["median_score"] == pytest.approx(score, rel=1e-5)
+
+
+def test_evaluate(viewed: Viewed, tmp_path: Path) -> None:
+    command = ["evaluate", "--model", str(viewed.model), "--normal", str(viewed.bag)]
+    assert workstation([*command, "--bootstrap", "0", "--out", str(tmp_path / "out")]) == 0
+    np.testing.assert_array_equal(written_scores(tmp_path / "out" / "scores.csv"), viewed.scores)
+
+
+def test_replay(viewed: Viewed, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["replay", str(viewed.bag), "--model", str(viewed.model), "--no-pictures"]
+    assert robot([*command, "--out", str(tmp_path / "out")]) == 0
+    assert f"same score {COUNT}, same flag {COUNT}" in capsys.readouterr().out
+    np.testing.assert_array_equal(written_scores(tmp_path / "out" / "scores.csv"), viewed.scores)
+
+
+def test_node(viewed: Viewed) -> None:
+    with running_node(model=viewed.model) as node, ros_client() as client:
+        for index in (0, 7, COUNT - 1):
+            frame = viewed.frames[index]
+            message = image_message(
+                frame.view(np.uint8).reshape(len(frame), -1),
+                "rgb8" if viewed.kind == "region" else "mono16",
+            )
+            message.width = frame.shape[1]
+            answer = read_detection(client.ask(client.stamp(message)))
+            assert np.float32(answer.score) == viewed.scores[index]
+        assert "not its own" not in node.output
+
+
+def test_an_override_is_warned_of_and_kept_by_calibrate(
+    viewed: Viewed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "again.onnx"
+    command = ["calibrate", "--model", str(viewed.model), "--data", str(viewed.bag)]
+    command += ["--region", "0,0,64,64", "--image-scaling", "0", "4095", "--output", str(out)]
+    assert robot(command) == 0
+    (line,) = [text for text in capsys.readouterr().err.splitlines() if "not its own" in text]
+    own = VIEWS[viewed.kind]
+    assert f"region of interest 0,0,64,64, not its own {own.region}" in line
+    assert f"image scaling 0 4095, not its own {own.scaling or 'none'}" in line
+    view = View(RegionOfInterest(0, 0, 64, 64), ImageScaling(0, 4095))
+    assert Detector(out).view == view
+    scores = tmp_path / "scores.csv"
+    arguments = ["--input", str(viewed.bag), "--batch-size", "1", "--output", str(scores)]
+    assert robot(["score", "--model", str(out), *arguments]) == 0
+    assert "not its own" not in capsys.readouterr().err
+    overridden = tmp_path / "overridden.csv"
+    arguments[-1] = str(overridden)
+    command = ["score", "--model", str(viewed.model), "--region", "0,0,64,64"]
+    assert robot([*command, "--image-scaling", "0", "4095", *arguments]) == 0
+    np.testing.assert_array_equal(written_scores(overridden), written_scores(scores))
+
+
+def test_the_node_warns_once_of_parameters_that_override_the_view(viewed: Viewed) -> None:
+    own = VIEWS[viewed.kind]
+    with (
+        running_node(
+            model=viewed.model,
+            region_of_interest="[0, 0, 64, 64]",
+            image_scaling="[0.0, 4095.0]",
+        ) as node,
+        ros_client() as client,
+    ):
+        client.wait_for_log("active, waiting")
+        warned = [line for line in node.output.splitlines() if "not its own" in line]
+        assert len(warned) == 1
+        assert f"region of interest 0,0,64,64, not its own {own.region}" in warned[0]
+        assert f"image scaling 0 4095, not its own {own.scaling or 'none'}" in warned[0]
+        client.set_parameters(region_of_interest=[0, 0, 0, 0], image_scaling=[0.0, 0.0])
+        message = image_message(viewed.frames[0].view(np.uint8).reshape(FRAME_HEIGHT, -1), "")
+        message.encoding = "rgb8" if viewed.kind == "region" else "mono16"
+        message.width = FRAME_WIDTH
+        answer = read_detection(client.ask(client.stamp(message)))
+        assert np.float32(answer.score) == viewed.scores[0]
+
+
+@pytest.mark.parametrize("encoding", ["16UC1", "32FC1"])
+def test_depth_is_trained_on_and_scored_with_the_models_scaling(
+    encoding: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    skip_without_keras()
+    metres = [frame[..., 0] / 64.0 for frame in make_drive(COUNT)]
+    kind, unit = (np.uint16, 1000) if encoding == "16UC1" else (np.float32, 1)
+    frames = [(frame * unit).astype(kind) for frame in metres]
+    bag = write_encoded_bag(tmp_path / "depth", frames, encoding)
+    model = tmp_path / "depth.onnx"
+    command = ["train", "--data", str(bag), "--scorer", "reconstruction", "--epochs", "1"]
+    command += ["--cache", str(tmp_path / "cache"), "--out", str(model)]
+    assert workstation(command) == 1
+    assert "is not known: give --image-scaling MIN MAX" in capsys.readouterr().err
+    assert not model.exists()
+    assert workstation([*command, "--image-scaling", str(unit / 2), str(3 * unit)]) == 0
+    scores = tmp_path / "scores.csv"
+    command = ["score", "--model", str(model), "--input", str(bag), "--batch-size", "1"]
+    assert robot([*command, "--output", str(scores)]) == 0
+    values = frames[0].astype(float)
+    scaled = np.rint(np.clip(values / unit - 0.5, 0, 2.5) * 102).astype(np.uint8)
+    expected = Detector(model).detect_shrunk(shrink(Pixels(scaled, "mono"))).score
+    assert written_scores(scores)[0] == pytest.approx(expected, rel=0.02)
+
+
+def test_pixels_that_are_the_region_already_are_not_cut_again(model: Path) -> None:
+    frame = Pixels(np.arange(90 * 120 * 3, dtype=np.uint8).reshape(90, 120, 3), "rgb")
+    detector = Detector(model, view=View(REGION))
+    once = crop(frame, REGION)
+    np.testing.assert_array_equal(detector.prepare(once), detector.prepare(frame))
+    np.testing.assert_array_equal(once.array, frame.array[10:, 20:100])
+    with pytest.raises(ImageError, match="are the region x 20, y 10, width 80, height 0 already"):
+        crop(once, RegionOfInterest(1, 1, 2, 2))
+
+
+def test_cache_holds_the_region(tmp_path: Path) -> None:
+    source = open_source(write_images(tmp_path / "drive", make_drive(3)))
+    whole = np.asarray(cache_frames(source, tmp_path / "cache", progress=False).images)
+    source.view = View(REGION)
+    part = np.asarray(cache_frames(source, tmp_path / "cache", progress=False).images)
+    assert not np.array_equal(whole, part)
+    frame = make_drive(1)[0]
+    np.testing.assert_array_equal(part[0], shrink(Pixels(frame[10:, 20:100], "rgb")))
+
+
+def test_frames_that_the_region_does_not_fit_into_are_unreadable(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = write_images(tmp_path / "small", [frame[:40, :50] for frame in make_drive(3)])
+    command = ["score", "--model", str(model), "--region", "20,10,80,0", "--input", str(small)]
+    assert robot([*command, "--output", str(tmp_path / "scores.csv")]) == 1
+    assert "region of interest" in capsys.readouterr().err
+    assert not (tmp_path / "scores.csv").exists()
+
+
+@pytest.mark.parametrize("text", ["", "1,2,3", "1,2,3,x", "-1,0,0,0"])
+def test_region_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(AnomalyDetectorError, match="region"):
+        parse_region(text)
+
+
+@pytest.mark.parametrize("value", [[1, 2, 3], "0,0,0,0", [0, 0, -5, 0], [0, 0, "5", 0]])
+def test_region_in_a_model_file_is_checked(model: Path, value: object) -> None:
+    raw = json.loads(Detector(model).metadata.to_json()) | {"region_of_interest": value}
+    with pytest.raises(ModelError, match="region_of_interest"):
+        ModelMetadata.from_json(json.dumps(raw), "m.onnx")
