@@ -25,14 +25,10 @@ from anomaly_detector.arguments import add_view_arguments, given_view
 from anomaly_detector.calibration import calibrate_threshold, describe_calibration
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.files import atomic_path, check_output_file
-from anomaly_detector.metadata import METADATA_KEY, ModelMetadata
-from anomaly_detector.normalization import (
-    float32_threshold,
-    import_onnx,
-    normalization_scale,
-    replace_normalization,
-)
+from anomaly_detector.files import check_output_file
+from anomaly_detector.metadata import ModelMetadata
+from anomaly_detector.model_editing import write_with_metadata
+from anomaly_detector.normalization import import_onnx
 from anomaly_detector.preprocessing import WHOLE_FRAME, View
 from anomaly_detector.recordings import FrameSource, open_source
 from anomaly_detector.resources import MODEL_SUFFIX, resolve_model
@@ -72,8 +68,6 @@ class CalibrateOptions:
 def calibrate(options: CalibrateOptions) -> ModelMetadata:
     """Recalibrate a model and write it to a new file.
 
-    The file is written beside its place, loaded as the robot would load it, and only then renamed.
-
     Returns:
         The metadata of the new file.
 
@@ -81,7 +75,7 @@ def calibrate(options: CalibrateOptions) -> ModelMetadata:
         AnomalyDetectorError: a recording, an option or the model is at fault; nothing is written.
     """
     _check(options)
-    onnx = import_onnx()
+    import_onnx()  # said before an hour of scoring
     sources = [open_source(path, options.topic) for path in options.data]
     detector = Detector(options.model, view=options.view)
     old = detector.metadata
@@ -105,21 +99,11 @@ def calibrate(options: CalibrateOptions) -> ModelMetadata:
     }
     history = [*old.provenance.get("recalibrated", []), entry]
     new = replace(
-        old,
+        old.with_threshold(threshold, calibration).with_view(detector.view),
         name=options.output.stem,
-        threshold=threshold,
-        calibration=calibration,
         provenance={**old.provenance, "recalibrated": history},
-    ).with_view(detector.view)
-    model = onnx.load_model_from_string(options.model.read_bytes())
-    replace_normalization(
-        model, float32_threshold(threshold), normalization_scale(new), str(options.model)
     )
-    entries = {item.key: item.value for item in model.metadata_props}
-    onnx.helper.set_model_props(model, {**entries, METADATA_KEY: new.to_json()})
-    with atomic_path(options.output) as temporary:
-        onnx.save(model, temporary)
-        Detector(temporary)
+    write_with_metadata(options.model, new, options.output)
     return new
 
 

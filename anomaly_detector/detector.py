@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from anomaly_detector.bound_run import BoundRun
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
 from anomaly_detector.image import Pixels, crop
+from anomaly_detector.map_scale import MapScale
 from anomaly_detector.model_file import ModelFile, read_metadata, read_model_file
 from anomaly_detector.normalization import (
     NORMALIZED_OUTPUT,
@@ -304,6 +305,11 @@ class Detector:
             view: its whole frame and its None leave the model's own.
         """
         self._view = view.over(self.metadata.view)
+
+    @property
+    def map_scale(self) -> MapScale:
+        """Which values of the anomaly map are shown as heat, at the detector's threshold."""
+        return self.metadata.map_scale.at(self.threshold, self.metadata.threshold)
 
     def _limit_of(self, threshold: float | None) -> _Limit:
         if threshold is not None and not np.isfinite(threshold):

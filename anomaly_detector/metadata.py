@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 from anomaly_detector.encodings import ImageScaling
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
+from anomaly_detector.map_scale import MapScale
+from anomaly_detector.older_models import completed
 from anomaly_detector.pixels import RegionOfInterest
 from anomaly_detector.preprocessing import (
     COMPATIBLE_RESIZE_METHODS,
@@ -62,8 +64,10 @@ class ModelMetadata:
     Attributes:
         name: short name of the model.
         architecture: network, for example ``v5``.
-        scorer: ``reconstruction`` or ``mlp``.
+        scorer: name of what makes the score; for people, nothing depends on it.
         score_units: the unit of the raw score, in words.
+        score_maximum: the largest possible score; None where it has no upper end.
+        map_scale: which values of the anomaly map are shown as heat, at the model's own threshold.
         threshold: a frame is anomalous when its score is at or above this value.
         calibration: where the threshold comes from.
         input_size: height and width of the input image, pixels.
@@ -89,6 +93,8 @@ class ModelMetadata:
     resize_method: str = RESIZE_METHOD
     region_of_interest: tuple[int, int, int, int] = (0, 0, 0, 0)
     image_scaling: tuple[float, float] | None = None
+    score_maximum: float | None = None
+    map_scale: MapScale = MapScale(0.0, None)  # noqa: RUF009
     provenance: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
@@ -103,6 +109,11 @@ class ModelMetadata:
         """Return the metadata of a model that sees frames so."""
         scaling = None if view.scaling is None else astuple(view.scaling)
         return replace(self, region_of_interest=astuple(view.region), image_scaling=scaling)
+
+    def with_threshold(self, threshold: float, calibration: Calibration) -> ModelMetadata:
+        """Return the metadata of the model with another threshold."""
+        scale = self.map_scale.at(threshold, self.threshold)
+        return replace(self, threshold=threshold, calibration=calibration, map_scale=scale)
 
     def view_warning(self, view: View) -> str | None:
         """Return what is to be said of a view that is not the model's; None for its own."""
@@ -200,7 +211,10 @@ class ModelMetadata:
                     f"model {source}: {name} is {got!r}, this package prepares frames with "
                     f"{wanted!r}: train the model again with this version"
                 )
-        return metadata
+        if "map_scale" not in raw:
+            return completed(metadata)
+        maximum = reader.optional("score_maximum", reader.number)
+        return replace(metadata, score_maximum=maximum, map_scale=reader.map_scale("map_scale"))
 
 
 @dataclass(frozen=True)
@@ -218,7 +232,7 @@ class _FieldReader:
                 "export the model again with 'python -m training train'"
             )
         value = self.raw[key]
-        if not isinstance(value, types) or isinstance(value, bool):
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             raise ModelError(
                 f"model {self.source}: metadata field {self.prefix + key!r} is {value!r}, "
                 f"not {kind}: export the model again with 'python -m training train'"
@@ -271,6 +285,22 @@ class _FieldReader:
                 "y, width and height: export the model again with 'python -m training train'"
             ) from error
         return region.x, region.y, region.width, region.height
+
+    def map_scale(self, key: str) -> MapScale:
+        scale = _FieldReader(self.mapping(key), self.source, f"{key}.")
+        try:
+            return MapScale(
+                scale.number("low"),
+                scale.optional("high", scale.number),
+                scale.integer("window"),
+                bool(scale._get("follows_threshold", "true or false", (bool,))),
+            )
+        except ModelError:
+            raise
+        except AnomalyDetectorError as error:
+            raise ModelError(
+                f"model {self.source}: metadata field {self.prefix + key!r}: {error}"
+            ) from error
 
     def optional(self, key: str, read: Callable[[str], _T]) -> _T | None:
         """Read a field that may be null, but not missing."""

@@ -18,14 +18,15 @@ running one does not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
-from anomaly_detector.metadata import ModelMetadata
+
+if TYPE_CHECKING:  # which needs this module for older files
+    from anomaly_detector.metadata import ModelMetadata
 
 __all__ = [
     "NORMALIZED_OUTPUT",
@@ -42,9 +43,6 @@ __all__ = [
 NORMALIZED_OUTPUT = "normalized_score"
 THRESHOLD_CONSTANT = "calibration_threshold"
 SCALE_CONSTANT = "calibration_scale"
-
-SCORE_MAXIMUM: Mapping[str, float] = {"mlp": 1.0}
-"""Largest possible score of the scorers that have one."""
 
 _HALF = np.float32(0.5)
 _ONE = np.float32(1.0)
@@ -74,7 +72,7 @@ def normalization_scale(metadata: ModelMetadata, threshold: float | None = None)
     own size.
 
     Args:
-        metadata: gives scorer, quantiles and the model's threshold.
+        metadata: gives the upper end of the score, quantiles and the model's threshold.
         threshold: instead of the model's.
 
     Returns:
@@ -88,7 +86,7 @@ def normalization_scale(metadata: ModelMetadata, threshold: float | None = None)
             scale = max(scale, (quantiles["0.75"] - quantiles["0.25"]) / 2)
     else:
         scale = abs(threshold) or 1.0
-    maximum = SCORE_MAXIMUM.get(metadata.scorer)
+    maximum = metadata.score_maximum
     if maximum is not None and maximum > threshold:
         scale = min(scale, (maximum - threshold) / 3)
     # Equal scores (a covered lens) leave no distance at all, on which the next frame would be 0 or

@@ -3,15 +3,13 @@
 Above: the camera picture, with a heat map where the evidence lies. Below it, so that nothing of
 the camera is hidden: the state as a colour and a word, the score, and a bar with the threshold in
 its middle. A normal frame looks normal: heat needs both a score that nears the threshold and cells
-of the anomaly map that exceed a scale which is fixed for the model (:class:`MapScale`); no frame is
+of the anomaly map that exceed a scale which is fixed for the model (``MapScale``); no frame is
 stretched to its own extremes. Colours are those of Okabe and Ito, which colour-blind readers tell
 apart.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import cv2
@@ -20,13 +18,12 @@ from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.image import Pixels
-from anomaly_detector.metadata import ModelMetadata
-from anomaly_detector.normalization import normalization_scale
+from anomaly_detector.map_scale import MapScale
 
 if TYPE_CHECKING:
     from anomaly_detector.detector import Detection
 
-__all__ = ["MAX_SIDE", "STATE_COLORS", "MapScale", "map_scale", "render_overlay", "state_word"]
+__all__ = ["MAX_SIDE", "STATE_COLORS", "render_overlay", "state_word"]
 
 MAX_SIDE = 960
 """Default for the longer side of the camera picture in an overlay, pixels."""
@@ -40,9 +37,6 @@ _MIN_WIDTH = 200
 # Normalised scores between which heat fades in: the median normal frame has 0.25, the threshold
 # is 0.5. The frame's score says how much evidence there is, the map only where.
 _FADE_FROM, _FADE_TO = 0.35, 0.5
-
-# Values of a map of log(1 + odds).
-_EVEN_ODDS, _HIGH_ODDS = math.log(2.0), math.log(20.0)
 
 _OPACITY = 0.65
 _OUTLINE_AT = 64
@@ -61,78 +55,6 @@ _MUTED = (190, 185, 180)
 _TRACK = (92, 86, 82)
 
 Color = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class MapScale:
-    """Which values of an anomaly map are shown: the same for all frames of a model.
-
-    Attributes:
-        low: cells up to this value stay clear, in the units of the map.
-        high: cells from this value on get the full heat; None for maps that have no unit of
-            their own, where it is the frame's highest cell.
-        window: cells are first averaged over a square of this many of them, an odd number.
-    """
-
-    low: float
-    high: float | None
-    window: int = 1
-
-    def __post_init__(self) -> None:
-        if not math.isfinite(self.low) or not (
-            self.high is None or (math.isfinite(self.high) and self.high > self.low)
-        ):
-            raise AnomalyDetectorError(
-                f"map scale from {self.low} to {self.high}: give two finite numbers, the smaller "
-                "one first"
-            )
-
-    def strength(self, anomaly_map: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Give the heat of each cell, float32 [H, W] in [0, 1]; 0 for cells that are NaN."""
-        cells = np.nan_to_num(np.ascontiguousarray(anomaly_map, np.float32), nan=self.low)
-        if self.window > 1:
-            cells = np.asarray(cv2.blur(cells, (self.window, self.window)), np.float32)
-        high = self.high
-        if high is None:
-            high = max(float(cells.max(initial=self.low)), self.low + 1e-6)
-        strength: NDArray[np.float32] = np.clip((cells - self.low) / (high - self.low), 0.0, 1.0)
-        return strength
-
-
-def map_scale(metadata: ModelMetadata, threshold: float | None = None) -> MapScale:
-    """Give the scale of a model's anomaly maps, from its scorer, threshold and calibration.
-
-    ``outlier-exposure`` has maps of log(1 + odds), and a frame is flagged when its cells alone
-    have log-odds at the threshold: heat starts at half the map value that these have, and is full
-    where the cells alone would give a normalised score of 0.75. But a cell that is rather anomalous
-    than not shows heat whatever the threshold, and one of 19 to 1 shows all of it: much of the
-    score may come from the frame as a whole, and then no cell alone reaches a high threshold.
-
-    Reconstruction scorers have maps of the error at each pixel. Single pixels at edges and lights
-    have high ones in normal frames too, so errors are averaged over 5x5 pixels. The score is the
-    error's mean or 99th percentile over the frame: heat starts at twice the threshold of a mean or
-    at the threshold of a percentile, and is full at four times that.
-
-    Other maps (gradient times activation) show directions and have no unit: their heat is relative
-    to the frame's highest cell, and how much of it is shown depends on the frame's score alone.
-    They tell less well where the evidence lies, so nothing is outlined.
-
-    Args:
-        metadata: of the model.
-        threshold: instead of the model's.
-    """
-    threshold = metadata.threshold if threshold is None else threshold
-    if metadata.scorer == "outlier-exposure":
-        scale = float(normalization_scale(metadata, threshold))
-        at_threshold = float(np.logaddexp(0.0, threshold))
-        return MapScale(
-            min(0.5 * at_threshold, _EVEN_ODDS),
-            min(float(np.logaddexp(0.0, threshold + scale)), _HIGH_ODDS),
-        )
-    if metadata.scorer.startswith("reconstruction") and threshold > 0:
-        low = threshold if metadata.scorer.endswith("q99") else 2.0 * threshold
-        return MapScale(low, 4.0 * low, window=5)
-    return MapScale(0.0, None)
 
 
 def state_word(is_anomaly: bool, is_alarm: bool) -> str:
@@ -156,7 +78,7 @@ def render_overlay(
         pixels: the camera frame, of any size and order; not changed.
         detection: the result for the same frame.
         is_alarm: whether the alarm is on.
-        scale: of the model's maps, from :func:`map_scale`.
+        scale: of the model's maps, :attr:`anomaly_detector.detector.Detector.map_scale`.
         max_side: the longer side of larger pictures is shrunk to this, pixels. Pictures below 320
             are enlarged by a whole factor, so that the words can be read.
 

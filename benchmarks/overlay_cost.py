@@ -20,7 +20,7 @@ from anomaly_detector.decision import DecisionFilter, DecisionSettings
 from anomaly_detector.detector import Detection, Detector
 from anomaly_detector.files import atomic_path
 from anomaly_detector.image import Pixels
-from anomaly_detector.overlay import map_scale, render_overlay
+from anomaly_detector.overlay import render_overlay
 from anomaly_detector.resources import share_path
 from training.corridor import HAZARD_LABELS, CorridorDrive
 
@@ -51,7 +51,7 @@ def score_drive(detector: Detector) -> dict[int, Frame]:
 def draw(detector: Detector, frame: Frame, **options: int) -> NDArray[np.uint8]:
     """Draw the overlay of one frame, as the node does."""
     pixels, result, is_alarm = frame
-    scale = map_scale(detector.metadata, detector.threshold)
+    scale = detector.map_scale
     return render_overlay(pixels, result, is_alarm=is_alarm, scale=scale, **options)
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from anomaly_detector.errors import ModelError
+from anomaly_detector.map_scale import MapScale
 from anomaly_detector.metadata import METADATA_KEY, Calibration, ModelMetadata
 from anomaly_detector.normalization import (
     add_normalized_score,
@@ -72,6 +73,10 @@ def write_grey_difference_model(
         score_units="squared grey levels (0..255)",
         threshold=threshold,
         calibration=Calibration("fixed"),
+        # As training gives it for the mean of squared errors.
+        map_scale=MapScale(2 * threshold, 8 * threshold, 5, follows_threshold=True)
+        if threshold > 0
+        else MapScale(0.0, None),
     )
     text = own.to_json() if metadata is None else metadata
     try:

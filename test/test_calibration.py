@@ -26,6 +26,7 @@ from anomaly_detector.calibration import (
 )
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
+from anomaly_detector.map_scale import MapScale
 from anomaly_detector.metadata import METADATA_KEY, Calibration, ModelMetadata
 from anomaly_detector.normalization import (
     NORMALIZED_OUTPUT,
@@ -44,12 +45,13 @@ QUARTILES = {"0.25": 15.0, "0.5": 20.0, "0.75": 26.0}
 def metadata(
     threshold: float,
     quantiles: Mapping[str, float] | None = None,
-    scorer: str = "reconstruction",
+    score_maximum: float | None = None,
 ) -> ModelMetadata:
     return ModelMetadata(
         name="m",
         architecture="v5",
-        scorer=scorer,
+        scorer="never heard of",
+        score_maximum=score_maximum,
         score_units="units",
         threshold=threshold,
         calibration=Calibration("fixed", quantiles=quantiles or {}),
@@ -232,8 +234,8 @@ def test_median_normal_frame_is_a_quarter_and_its_mirror_three_quarters() -> Non
         (metadata(10.0, QUARTILES), 10.0),  # set by hand below the median
         (metadata(20.0, QUARTILES), 5.5),  # set at the median: half the interquartile range
         (metadata(-5.0, {"0.5": -7.0}), 2.0),
-        (metadata(0.5, {"0.5": 0.01}, "mlp"), 0.5 / 3),  # probability 1 gets 0.875
-        (metadata(0.04, {"0.5": 0.01}, "mlp"), 0.03),
+        (metadata(0.5, {"0.5": 0.01}, 1.0), 0.5 / 3),  # probability 1 gets 0.875
+        (metadata(0.04, {"0.5": 0.01}, 1.0), 0.03),
         (metadata(200.0), 200.0),
         (metadata(0.0), 1.0),
         (metadata(7.0, {"0.25": 7.0, "0.5": 7.0, "0.75": 7.0}), 7e-6),  # all scores equal
@@ -310,6 +312,7 @@ def _documented(text: str, heading: str) -> list[str]:
     [
         ("Metadata", [field.name for field in dataclasses.fields(ModelMetadata)]),
         ("Calibration", [field.name for field in dataclasses.fields(Calibration)]),
+        ("Map scale", [field.name for field in dataclasses.fields(MapScale)]),
         ("Outputs", ["score", NORMALIZED_OUTPUT, "anomaly_map"]),
         ("Constants", [THRESHOLD_CONSTANT, SCALE_CONSTANT]),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,10 @@ from numpy.typing import NDArray
 from anomaly_detector.detector import Detection, Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.image import ColorOrder, Pixels
-from anomaly_detector.metadata import Calibration, ModelMetadata
+from anomaly_detector.map_scale import MapScale
 from anomaly_detector.overlay import (
     MAX_SIDE,
     STATE_COLORS,
-    MapScale,
-    map_scale,
     render_overlay,
     state_word,
 )
@@ -228,31 +225,18 @@ def test_map_scale_refuses_wrong_ends(ends: tuple[float, float]) -> None:
         MapScale(*ends)
 
 
-def test_map_scale_follows_scorer_and_threshold() -> None:
-    metadata = ModelMetadata(
-        name="m",
-        architecture="a",
-        scorer="outlier-exposure",
-        score_units="log-odds",
-        threshold=-2.0,
-        calibration=Calibration("split-conformal", quantiles={"0.5": -4.0}),
-    )
-    scale = map_scale(metadata)
-    assert scale.low == pytest.approx(0.5 * np.log1p(np.exp(-2.0)))
-    assert scale.high == pytest.approx(np.log1p(np.exp(0.0)))
-    higher = map_scale(metadata, -1.0)
-    assert higher.high is not None
-    assert scale.high is not None
-    assert higher.low > scale.low
-    assert higher.high > scale.high
-    # A cell of even odds is hot whatever the threshold, one of 19 to 1 as hot as can be.
-    assert map_scale(metadata, 8.0) == MapScale(np.log(2.0), np.log(20.0))
-    metadata = replace(metadata, threshold=2.0)
-    for name, low in (("reconstruction", 4.0), ("reconstruction-q99", 2.0)):
-        errors = map_scale(replace(metadata, scorer=name))
-        assert (errors.low, errors.high) == (low, 4 * low)
-    for name in ("mlp", "realnvp"):
-        assert map_scale(replace(metadata, scorer=name)) == MapScale(0.0, None)
+@pytest.mark.parametrize("window", [0, 2, -1])
+def test_map_scale_refuses_an_even_window(window: int) -> None:
+    with pytest.raises(AnomalyDetectorError, match="give an odd number"):
+        MapScale(1.0, 2.0, window)
+
+
+def test_map_scale_of_a_score_in_the_maps_units_follows_the_threshold() -> None:
+    scale = MapScale(4.0, 16.0, 5, follows_threshold=True)
+    assert scale.at(6.0, 2.0) == MapScale(12.0, 48.0, 5, follows_threshold=True)
+    for threshold in (-1.0, 0.0, 1e300):
+        assert scale.at(threshold, 2.0) == scale
+    assert MapScale(4.0, 16.0).at(6.0, 2.0) == MapScale(4.0, 16.0)
 
 
 def test_map_without_a_unit_is_relative_to_its_highest_cell() -> None:
@@ -284,7 +268,7 @@ def test_window_averages_single_pixels_away() -> None:
 def test_shipped_model_on_the_corridor() -> None:
     """Normal frames stay as they are; the heat of a hazard touches the hazard."""
     detector = Detector(ROOT / "models" / "corridor.onnx", providers=["CPUExecutionProvider"])
-    scale = map_scale(detector.metadata)
+    scale = detector.map_scale
 
     def heat(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
         pixels = Pixels(image, "rgb")

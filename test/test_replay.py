@@ -227,8 +227,35 @@ def test_comparison_names_what_differs() -> None:
     assert result.other_flags == ["000001"]
     assert result.other_alarms == ["000000"]
     assert result.other_scores == []
+    assert result.scores_text == "the scores do not differ"
     assert result.extra == 1
-    assert compare(frames, [one_bit_more]).other_scores == ["000002"]
+    near = compare(frames, [one_bit_more])
+    assert (near.other_scores, near.far_scores) == (["000002"], [])
+    assert near.scores_text == (
+        "scores differ by at most 1.19e-07 (frame 000002), 0 of 1 by more than the tolerance of "
+        "0.0001"
+    )
+
+
+@pytest.mark.parametrize(
+    ("score", "normalized", "scale", "far"),
+    [
+        (1.5001, 0.5, 0.0, False),
+        (1.5002, 0.5, 0.0, True),
+        (1.4998, 0.5, 0.0, True),
+        (1.5002, 0.5, 3.0, False),
+        (1.5, 0.50009, 0.0, False),
+        (1.5, 0.5002, 0.0, True),
+        (float("nan"), 0.5, 0.0, True),
+    ],
+)
+def test_scores_are_compared_within_the_tolerance(
+    score: float, normalized: float, scale: float, far: bool
+) -> None:
+    given = dataclasses.replace(answer(30), score=score, normalized_score=normalized)
+    result = compare(offline([10, 20, 30], "..."), [answer(10), given], scale)
+    assert result.far_scores == (["000002"] if far else [])
+    assert result.other_scores == ["000002"]
 
 
 def test_frames_are_named_in_ranges() -> None:

@@ -34,7 +34,7 @@ from training.precision import (
     convert_precision,
     write_variant,
 )
-from training.scorer_table import SCORER_TABLE
+from training.scorer_table import SCORER_TABLE, with_scorer_facts
 from training.scorers import Scorer, reconstruction_scorer, score_units
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def run(arguments: argparse.Namespace) -> int:
                     metadata.calibration, method="fixed", false_alarm_rate=None, frames=0
                 ),
             )
-    metadata = replace(metadata, name=arguments.out.stem).with_view(view)
+    metadata = with_scorer_facts(replace(metadata, name=arguments.out.stem).with_view(view))
     if arguments.precision != "float32":
         return _write_variant(arguments, model, metadata, scorer, images)
     difference = write_detector(
@@ -195,7 +195,7 @@ def _write_variant(
         write_detector(model, metadata, float32, scorer=scorer, images=parity_images(images))
         result = write_variant(
             variant,
-            replace(metadata, threshold=threshold, calibration=calibration),
+            with_scorer_facts(replace(metadata, threshold=threshold, calibration=calibration)),
             arguments.out,
             precision=arguments.precision,
             float32=float32,

@@ -77,7 +77,7 @@ class ScorerTraits:
 
 _EVERY_SCORER = frozenset(
     {
-        *("data", "out", "topic", "region", "scorer", "architecture"),
+        *("data", "out", "topic", "region", "image_scaling", "scorer", "architecture"),
         *("held_out", "false_alarm_rate", "threshold", "seed", "time_limit"),
         *("resume", "tensorboard", "cluster", "worker", "device", "cache"),
     }

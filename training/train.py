@@ -38,7 +38,7 @@ from training.options import (
 from training.provenance import inputs, provenance, resolved_recipe, write_history
 from training.recipe import resolve_options
 from training.run_folder import RunFolder
-from training.scorer_table import SCORER_TABLE
+from training.scorer_table import SCORER_TABLE, with_scorer_facts
 from training.scorers import score_units
 
 __all__ = [
@@ -198,7 +198,8 @@ def export_trained(job: Job, trained: Trained) -> ModelMetadata:
         calibration=calibration,
         provenance=provenance(job) | trained.provenance,
         metrics=trained.metrics,
-    ).with_view(options.view)
+    )
+    metadata = with_scorer_facts(metadata.with_view(options.view))
     difference = write_detector(
         model, metadata, options.out, scorer=trained.scorer, images=parity_images(held_out_images)
     )

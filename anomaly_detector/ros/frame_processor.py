@@ -11,7 +11,7 @@ from anomaly_detector.detector import Detection, Detector
 from anomaly_detector.errors import AnomalyDetectorError, ImageError, describe_error
 from anomaly_detector.frame_statistics import FrameStatistics, SequenceGaps
 from anomaly_detector.image import decode_compressed, decode_image
-from anomaly_detector.overlay import MapScale, map_scale, render_overlay
+from anomaly_detector.overlay import render_overlay
 from anomaly_detector.pixels import Pixels, crop
 from anomaly_detector.ros.cv_bridge_rule import load_cv_bridge
 from anomaly_detector.ros.event_message import write_event_end, write_event_start
@@ -72,7 +72,6 @@ class FrameProcessor:
         self._decisions = DecisionFilter(settings.decision)
         self._gaps = SequenceGaps()
         self._clock = FrameClock()
-        self._map_scale: MapScale | None = None
         self._convert, reason = load_cv_bridge()
         if reason:
             node.get_logger().warning(reason)
@@ -98,7 +97,6 @@ class FrameProcessor:
         self._settings = settings
         if settings.threshold != previous.threshold:
             self.detector.set_threshold(settings.threshold)
-            self._map_scale = None
         if settings.view.over(self.detector.metadata.view) != self.detector.view:
             self.detector.set_view(settings.view)
             self.tell_view()
@@ -110,7 +108,6 @@ class FrameProcessor:
         """Score with another model from the next frame on."""
         previous, self.detector = self.detector, detector
         previous.close()
-        self._map_scale = None
         if self.black_box is not None:
             self.black_box.model = detector.metadata.name
 
@@ -254,13 +251,11 @@ class FrameProcessor:
     def _draw(self, message: Any, pixels: Pixels, detection: Detection) -> Any:
         if pixels.scale != 1:  # a person wants more of it than the network
             pixels = self._decode(message, reduced=False)
-        if self._map_scale is None:
-            self._map_scale = map_scale(self.detector.metadata, self.detector.threshold)
         return render_overlay(
             crop(pixels, self.detector.view.region),
             detection,
             is_alarm=self.is_alarm,
-            scale=self._map_scale,
+            scale=self.detector.map_scale,
             max_side=self._settings.overlay_max_side,
         )
 

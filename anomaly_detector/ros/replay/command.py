@@ -74,7 +74,12 @@ def run(arguments: argparse.Namespace) -> int:
     result = replay_into(options, arguments.out)
     print("\n".join(summary_lines(result, arguments.out)))
     if not result.is_equal:
-        print("error: the node and offline scoring differ", file=sys.stderr)
+        print(
+            f"error: the node and offline scoring differ: {result.comparison.scores_text}, "
+            f"{len(result.comparison.other_flags)} flags and "
+            f"{len(result.comparison.other_alarms)} alarms are others",
+            file=sys.stderr,
+        )
         return 1
     if not result.is_complete and not arguments.allow_missing:
         print(
@@ -120,6 +125,7 @@ def summary_lines(result: ReplayResult, out: Path) -> list[str]:
         f"{result.duration_s:.1f} s, {count} of {len(comparison.frames)} answered",
         f"node and offline scoring: same score {same_scores}, same flag {same_flags}, same alarm "
         f"{same_alarms} of {count} frames; {'same' if result.same_events else 'other'} events",
+        comparison.scores_text,
         f"{flagged} anomalous at threshold {result.detector.threshold:.6g}, {alarms} "
         f"alarm{'s' if alarms != 1 else ''}",
     ]
@@ -128,6 +134,7 @@ def summary_lines(result: ReplayResult, out: Path) -> list[str]:
         ("with another flag", comparison.other_flags),
         ("with another alarm", comparison.other_alarms),
         ("with another score", comparison.other_scores),
+        ("with a score beyond the tolerance", comparison.far_scores),
     ):
         if names:
             lines.append(f"{len(names)} frames {title}: {_some(frame_ranges(names), ', ')}")

@@ -15,7 +15,18 @@ from anomaly_detector.stamps import SteadyTime, parse_stamp
 if TYPE_CHECKING:
     from anomaly_detector.ros.detection_message import DetectionRecord
 
-__all__ = ["Comparison", "OfflineFrame", "compare", "frame_ranges", "read_scores"]
+SCORE_TOLERANCE = 1e-4
+"""By how much scores may differ: as a share of the score, or of the normalised score's scale where
+that is larger. Normalised scores may differ by this number. A GPU may give other last digits."""
+
+__all__ = [
+    "SCORE_TOLERANCE",
+    "Comparison",
+    "OfflineFrame",
+    "compare",
+    "frame_ranges",
+    "read_scores",
+]
 
 
 @dataclass(frozen=True)
@@ -50,11 +61,13 @@ class Comparison:
         frames: the frames that offline scoring could read, in order.
         answers: the node's answer to each; None where there is none.
         extra: answers to no frame, or to one that was answered already.
+        scale: of the model's normalised score, in the units of the score.
     """
 
     frames: Sequence[OfflineFrame]
     answers: Sequence[DetectionRecord | None]
     extra: int
+    scale: float = 0.0
 
     @property
     def answered(self) -> list[DetectionRecord]:
@@ -79,6 +92,36 @@ class Comparison:
             if format_score(answer.score) != frame.score
             or format_score(answer.normalized_score) != frame.normalized_score
         ]
+
+    @property
+    def far_scores(self) -> list[str]:
+        """Names of the frames whose scores differ by more than :data:`SCORE_TOLERANCE`."""
+        far = []
+        for frame, answer in self._pairs():
+            score, normalized = float(frame.score), float(frame.normalized_score)
+            size = max(abs(score), abs(answer.score), self.scale)
+            # Not "> tolerance": NaN is no pass.
+            near = abs(answer.score - score) <= SCORE_TOLERANCE * size
+            if not (near and abs(answer.normalized_score - normalized) <= SCORE_TOLERANCE):
+                far.append(frame.name)
+        return far
+
+    @property
+    def largest_difference(self) -> tuple[float, str]:
+        """The largest difference of two scores, and the frame's name; 0 without any answer."""
+        differences = [(abs(a.score - float(f.score)), f.name) for f, a in self._pairs()]
+        return max(differences, key=lambda item: item[0], default=(0.0, ""))
+
+    @property
+    def scores_text(self) -> str:
+        """By how much the scores differ, in words."""
+        largest, name = self.largest_difference
+        if not largest:
+            return "the scores do not differ"
+        return (
+            f"scores differ by at most {largest:.3g} (frame {name}), {len(self.far_scores)} of "
+            f"{len(self.answered)} by more than the tolerance of {SCORE_TOLERANCE:g}"
+        )
 
     @property
     def other_flags(self) -> list[str]:
@@ -120,12 +163,15 @@ def read_scores(path: Path) -> list[OfflineFrame]:
     return frames
 
 
-def compare(frames: Sequence[OfflineFrame], answers: Iterable[DetectionRecord]) -> Comparison:
+def compare(
+    frames: Sequence[OfflineFrame], answers: Iterable[DetectionRecord], scale: float = 0.0
+) -> Comparison:
     """Give each frame the answer with its stamp; equal and missing ones are taken in their order.
 
     Args:
         frames: in the order of the recording.
         answers: in the order of their arrival.
+        scale: as for :class:`Comparison`.
     """
     by_stamp: dict[int | None, deque[DetectionRecord]] = defaultdict(deque)
     for answer in answers:
@@ -133,7 +179,7 @@ def compare(frames: Sequence[OfflineFrame], answers: Iterable[DetectionRecord]) 
     own = [
         by_stamp[frame.stamp_ns].popleft() if by_stamp[frame.stamp_ns] else None for frame in frames
     ]
-    return Comparison(frames, own, sum(len(left) for left in by_stamp.values()))
+    return Comparison(frames, own, sum(len(left) for left in by_stamp.values()), scale)
 
 
 def frame_ranges(names: Sequence[str]) -> list[str]:

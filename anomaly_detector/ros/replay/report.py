@@ -13,7 +13,7 @@ from anomaly_detector import html_page as html
 from anomaly_detector.files import atomic_path
 from anomaly_detector.overlay import state_word
 from anomaly_detector.recordings import open_bag
-from anomaly_detector.ros.replay.comparison import OfflineFrame, frame_ranges
+from anomaly_detector.ros.replay.comparison import SCORE_TOLERANCE, OfflineFrame, frame_ranges
 from anomaly_detector.ros.replay.picture import bag_name
 from anomaly_detector.ros.replay.session import NODE_NAME, ReplayResult
 from anomaly_detector.scoring import format_score
@@ -92,20 +92,21 @@ def _verdict(result: ReplayResult) -> str:
         )
     if result.is_complete and result.is_equal:
         return (
-            "The node answered every frame with the flag and alarm of offline scoring; some scores "
-            "differ in their last digits."
+            "The node answered every frame with the flag and alarm of offline scoring; "
+            f"{comparison.scores_text}."
         )
     if result.is_equal:
         return (
             f"The node left {len(comparison.missing)} frames out; the flags of the others are "
-            "those of offline scoring."
+            f"those of offline scoring, {comparison.scores_text}."
         )
-    return "The node and offline scoring differ: see the frames below."
+    return f"The node and offline scoring differ, {comparison.scores_text}: see the frames below."
 
 
 def _keys(result: ReplayResult) -> list[tuple[str, str, str, bool]]:
     comparison = result.comparison
     answered = comparison.answered
+    largest, _ = comparison.largest_difference
     flagged = sum(answer.is_anomaly for answer in answered)
     alarms = sum(event.kind == "start" for event in result.events)
     same = len(answered) - len(comparison.other_flags)
@@ -117,7 +118,18 @@ def _keys(result: ReplayResult) -> list[tuple[str, str, str, bool]]:
             f"{result.sent} sent in {result.duration_s:.1f} s",
             result.is_complete,
         ),
-        ("Same flag as offline", f"{same} of {len(answered)}", "frame by frame", result.is_equal),
+        (
+            "Same score as offline",
+            f"{len(answered) - len(comparison.far_scores)} of {len(answered)}",
+            f"within {SCORE_TOLERANCE:g}; largest difference {largest:.3g}",
+            not comparison.far_scores,
+        ),
+        (
+            "Same flag as offline",
+            f"{same} of {len(answered)}",
+            "frame by frame",
+            not comparison.other_flags,
+        ),
         ("Anomalous frames", str(flagged), share, True),
         ("Alarms", str(alarms), "several anomalous frames, or a very high score", True),
     ]
@@ -208,6 +220,7 @@ def _frames_apart(result: ReplayResult) -> Iterable[str]:
         ("Frames with another flag", comparison.other_flags),
         ("Frames with another alarm", comparison.other_alarms),
         ("Frames with another score", comparison.other_scores),
+        ("Frames with a score beyond the tolerance", comparison.far_scores),
     ):
         if names:
             text = f"{len(names)} frames: {', '.join(frame_ranges(names))}"

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from anomaly_detector.decision import DECISION_OPTIONS, DecisionSettings
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.normalization import normalization_scale
 from anomaly_detector.preprocessing import WHOLE_FRAME, View
 from anomaly_detector.recordings import BagSource, list_image_topics, open_source
 from anomaly_detector.ros.dds import large_image_environment
@@ -119,12 +120,13 @@ class ReplayResult:
 
     @property
     def is_equal(self) -> bool:
-        """Whether the node decided as offline scoring does, as far as it answered.
+        """Whether the node scored and decided as offline scoring does, as far as it answered.
 
-        Alarms depend on all frames before: where some are missing, only flags are compared.
+        Scores may differ by ``SCORE_TOLERANCE``. Alarms depend on all frames before: where some are
+        missing, only scores and flags are compared.
         """
         comparison = self.comparison
-        if comparison.other_flags or comparison.extra:
+        if comparison.other_flags or comparison.far_scores or comparison.extra:
             return False
         return not self.is_complete or (self.same_events and not comparison.other_alarms)
 
@@ -210,6 +212,7 @@ def replay(options: ReplayOptions, folder: Path) -> ReplayResult:
                     "message is above"
                 )
             recorder.deactivate(_PATIENCE_S)
+    scale = float(normalization_scale(detector.metadata, detector.threshold))
     return ReplayResult(
         options,
         source,
@@ -217,7 +220,7 @@ def replay(options: ReplayOptions, folder: Path) -> ReplayResult:
         sent,
         duration_s,
         unreadable,
-        compare(frames, recorder.detections),
+        compare(frames, recorder.detections, scale),
         recorder.events,
         _same_events(frames, recorder.events, events),
         recorder.latencies_ms,

@@ -1,0 +1,43 @@
+"""A model file with other metadata; needs the package ``onnx``, which running a model does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from anomaly_detector.detector import Detector
+from anomaly_detector.files import atomic_path
+from anomaly_detector.metadata import METADATA_KEY, ModelMetadata
+from anomaly_detector.normalization import (
+    float32_threshold,
+    import_onnx,
+    normalization_scale,
+    replace_normalization,
+)
+
+__all__ = ["write_with_metadata"]
+
+
+def write_with_metadata(model: Path, metadata: ModelMetadata, output: Path) -> None:
+    """Write a copy of a model file with other metadata, and the constants that follow from it.
+
+    The file is written beside its place, loaded as the robot would load it, and only then renamed.
+
+    Args:
+        model: the file to start from.
+        metadata: of the new file.
+        output: the new file; may be ``model``.
+
+    Raises:
+        AnomalyDetectorError: the package onnx is missing, the model lacks a constant, or the new
+            file cannot be used; nothing is written.
+    """
+    onnx = import_onnx()
+    proto = onnx.load_model_from_string(model.read_bytes())
+    replace_normalization(
+        proto, float32_threshold(metadata.threshold), normalization_scale(metadata), str(model)
+    )
+    entries = {item.key: item.value for item in proto.metadata_props}
+    onnx.helper.set_model_props(proto, {**entries, METADATA_KEY: metadata.to_json()})
+    with atomic_path(output) as temporary:
+        onnx.save(proto, temporary)
+        Detector(temporary)
