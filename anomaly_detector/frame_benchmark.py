@@ -22,7 +22,6 @@ from anomaly_detector.decision import DecisionFilter, DecisionSettings
 from anomaly_detector.detector import Detection, Detector
 from anomaly_detector.image import Pixels, decode_compressed, decode_image
 from anomaly_detector.model_file import read_model_file
-from anomaly_detector.preprocessing import shrink
 from anomaly_detector.providers import session_options
 
 __all__ = [
@@ -99,9 +98,11 @@ class FrameSteps:
 
     def convert(self, message: Any) -> Pixels:
         """Give the pixels of a message, as the node does."""
+        view = self.detector.view
         if self._compressed:
-            return decode_compressed(message, reduced=True)
-        return decode_image(message)
+            reduced = view.region.is_whole_frame
+            return decode_compressed(message, scaling=view.scaling, reduced=reduced)
+        return decode_image(message, scaling=view.scaling)
 
     def __call__(self, message: Any) -> tuple[Detection, bool]:
         """Take one frame; give its result and the decision over time."""
@@ -109,7 +110,7 @@ class FrameSteps:
         start = clock()
         pixels = self.convert(message)
         converted = clock()
-        small = shrink(pixels)
+        small = self.detector.prepare(pixels)
         shrunk = clock()
         detection = self.detector.detect_shrunk(small)
         inferred = clock()
@@ -162,7 +163,7 @@ def measure_frame_cost(
     """
     messages = [camera_frame(i, width, height, transport, encoding) for i in range(PICTURES)]
     steps = FrameSteps(detector, transport)
-    bare = _bare_run(detector, shrink(steps.convert(messages[0])))
+    bare = _bare_run(detector, detector.prepare(steps.convert(messages[0])))
     read, network = FLOOR_ROWS
     floor: dict[str, list[float]] = {name: [] for name in FLOOR_ROWS}
     ratios: list[float] = []

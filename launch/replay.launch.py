@@ -41,6 +41,7 @@ from anomaly_detector.ros.replay_commands import (
     recorded_topics,
     report_command,
     score_command,
+    view_options,
 )
 from anomaly_detector.timeline import import_matplotlib
 
@@ -86,8 +87,9 @@ def make_replay(context: Any) -> list[Any]:
         "recorder", record_command(out / "recording", topics, storage=values["storage"])
     )
     player = process("player", play_command(bag, topic, name, rate=rate, timeout_s=timeout_s))
-    scorer = process("scorer", score_command(bag, topic, model, out))
-    reporter = process("reporter", report_command(bag, topic, model, out, rate=rate))
+    view = view_options(Path(values["params_file"]), values["node_name"])
+    scorer = process("scorer", score_command(bag, topic, model, out, view))
+    reporter = process("reporter", report_command(bag, topic, model, out, view, rate=rate))
     ended = [
         LogInfo(msg=f"the replay is complete, its results are in {out}"),
         EmitEvent(event=Shutdown(reason="the replay is complete")),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.ros.player import add_arguments
 from anomaly_detector.ros.replay_commands import (
     play_command,
@@ -19,6 +20,7 @@ from anomaly_detector.ros.replay_commands import (
     recorded_topics,
     report_command,
     score_command,
+    view_options,
 )
 from anomaly_detector.ros.result_publishers import TOPICS
 
@@ -64,12 +66,37 @@ def test_recorder_leaves_pictures_and_storage_out_on_request() -> None:
     assert "--storage" not in record_command(Path("out"), topics)
 
 
+VIEW = ["--region", "0,10,64,0", "--image-scaling", "500.0", "4000.0"]
+
+
+@pytest.mark.parametrize("node", ["/**", "eye", "/front/eye"])
+def test_what_the_params_file_shows_the_node_goes_to_offline_scoring(
+    node: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "params.yaml"
+    parameters = "    region_of_interest: [0, 10, 64, 0]\n    image_scaling: [500.0, 4000.0]\n"
+    file.write_text(f"{node}:\n  ros__parameters:\n{parameters}")
+    assert view_options(file, "eye") == VIEW
+    assert view_options(file, "other") == (VIEW if node == "/**" else [])
+
+
+def test_params_file_that_overrides_no_view_gives_no_option(tmp_path: Path) -> None:
+    assert view_options(ROOT / "config" / "detector.yaml", "anomaly_detector") == []
+    for text in ("- a list", "a: [", "/**: text"):
+        (tmp_path / "bad.yaml").write_text(text)
+        with pytest.raises(AnomalyDetectorError, match="cannot be read"):
+            view_options(tmp_path / "bad.yaml", "anomaly_detector")
+
+
 @pytest.mark.parametrize(
     ("command", "verb"),
     [
         (play_command(Path("drive"), "/image", "/node", rate=1.0, timeout_s=1.0), "play"),
-        (score_command(Path("drive"), "/image", Path("m.onnx"), Path("out")), "score"),
-        (report_command(Path("drive"), "/image", Path("m.onnx"), Path("out"), rate=2.0), "replay"),
+        (score_command(Path("drive"), "/image", Path("m.onnx"), Path("out"), VIEW), "score"),
+        (
+            report_command(Path("drive"), "/image", Path("m.onnx"), Path("out"), VIEW, rate=2.0),
+            "replay",
+        ),
     ],
 )
 def test_our_own_verbs_take_their_commands(command: list[str], verb: str, tmp_path: Path) -> None:

@@ -6,12 +6,23 @@ Of ``ros2 bag``, only options that it has had since Humble.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+import yaml
+
+from anomaly_detector.errors import AnomalyDetectorError, as_one_line
 from anomaly_detector.ros.result_publishers import TOPICS
 
-__all__ = ["play_command", "record_command", "recorded_topics", "report_command", "score_command"]
+__all__ = [
+    "play_command",
+    "record_command",
+    "recorded_topics",
+    "report_command",
+    "score_command",
+    "view_options",
+]
 
 _CLOCK_HZ = 100
 _RECORDER = "/rosbag2_recorder"
@@ -69,7 +80,38 @@ def record_command(output: Path, topics: Iterable[str], *, storage: str = "") ->
     return [*command, "--regex", f"^({'|'.join(topics)})$"]
 
 
-def score_command(bag: Path, topic: str, model: Path, out: Path) -> list[str]:
+def view_options(params_file: Path, node_name: str) -> list[str]:
+    """Return the options that show offline scoring what a params file shows the node.
+
+    Args:
+        params_file: YAML file with the node's parameters.
+        node_name: the node's, without its namespace.
+
+    Raises:
+        AnomalyDetectorError: the file cannot be read.
+    """
+    try:
+        content = yaml.safe_load(params_file.read_text(encoding="utf-8"))
+        values: dict[str, Any] = {}
+        for node, part in (content or {}).items():
+            if str(node).rpartition("/")[2] in ("**", node_name):
+                values |= part.get("ros__parameters", {})
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
+        raise AnomalyDetectorError(
+            f"params_file {params_file} cannot be read: {as_one_line(error)}"
+        ) from error
+    options = []
+    region, scaling = values.get("region_of_interest", []), values.get("image_scaling", [])
+    if any(region):
+        options += ["--region", ",".join(map(str, region))]
+    if len(set(scaling)) > 1:
+        options += ["--image-scaling", *map(str, scaling)]
+    return options
+
+
+def score_command(
+    bag: Path, topic: str, model: Path, out: Path, view: Sequence[str] = ()
+) -> list[str]:
     """Give the command that scores the bag offline, into ``scores.csv`` and ``events.csv``.
 
     Frame by frame, as the node does: to be compared with what it recorded, to the last bit.
@@ -77,11 +119,13 @@ def score_command(bag: Path, topic: str, model: Path, out: Path) -> list[str]:
     return [
         sys.executable, "-m", "anomaly_detector", "score", "--model", str(model),
         "--input", str(bag), "--topic", topic, "--batch-size", "1",
-        "--output", str(out / "scores.csv"), "--events", str(out / "events.csv"),
+        "--output", str(out / "scores.csv"), "--events", str(out / "events.csv"), *view,
     ]  # fmt: skip
 
 
-def report_command(bag: Path, topic: str, model: Path, out: Path, *, rate: float) -> list[str]:
+def report_command(
+    bag: Path, topic: str, model: Path, out: Path, view: Sequence[str] = (), *, rate: float
+) -> list[str]:
     """Give the command that replays the bag by itself, into ``report/`` with an HTML page.
 
     Frames that the machine was too slow for are told in the page, and no error: launch's own replay
@@ -90,4 +134,5 @@ def report_command(bag: Path, topic: str, model: Path, out: Path, *, rate: float
     return [
         sys.executable, "-m", "anomaly_detector", "replay", str(bag), "--model", str(model),
         "--topic", topic, "--rate", f"{rate:g}", "--allow-missing", "--out", str(out / "report"),
+        *view,
     ]  # fmt: skip

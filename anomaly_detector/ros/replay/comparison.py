@@ -97,7 +97,7 @@ class Comparison:
     def far_scores(self) -> list[str]:
         """Names of the frames whose scores differ by more than :data:`SCORE_TOLERANCE`."""
         far = []
-        for frame, answer in self._pairs():
+        for frame, answer in self.pairs():
             score, normalized = float(frame.score), float(frame.normalized_score)
             size = max(abs(score), abs(answer.score), self.scale)
             # Not "> tolerance": NaN is no pass.
@@ -109,7 +109,7 @@ class Comparison:
     @property
     def largest_difference(self) -> tuple[float, str]:
         """The largest difference of two scores, and the frame's name; 0 without any answer."""
-        differences = [(abs(a.score - float(f.score)), f.name) for f, a in self._pairs()]
+        differences = [(abs(a.score - float(f.score)), f.name) for f, a in self.pairs()]
         return max(differences, key=lambda item: item[0], default=(0.0, ""))
 
     @property

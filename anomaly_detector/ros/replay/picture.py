@@ -48,6 +48,7 @@ def draw_replay(path: Path, result: ReplayResult, truth: Sequence[TruthEvent] = 
     top = {answered[index][0].name: answered[index] for index in top_frames(seconds, scores)}
     thumbnails: list[Thumbnail] = []
     thumbnail_seconds: list[float] = []
+    result.source.view = result.detector.view
     for frame in result.source:
         if (pair := top.pop(frame.name, None)) is not None:
             second = pair[0].time_s
