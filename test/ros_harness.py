@@ -6,6 +6,7 @@ Nothing here sleeps for a fixed time: everything waits for an event, with a dead
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import signal
 import subprocess
@@ -40,7 +41,7 @@ from anomaly_detector.stamps import stamp_to_ns
 
 ROOT = Path(__file__).resolve().parents[1]
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 """Far more than anything takes, even on a busy machine."""
 
 # A domain of its own for each pytest process, so that neither a robot nor another run is heard.
@@ -183,6 +184,7 @@ class RosClient:
         self.anomalies: list[bool] = []
         self.logs: list[Any] = []
         self._clients: dict[str, Any] = {}
+        self._heard_by: set[bytes] = set()
         self._stamp_ns = 1_700_000_000_000_000_123
         self._context = Context()
         rclpy.init(args=[], context=self._context)
@@ -218,14 +220,16 @@ class RosClient:
         message.header.stamp.nanosec = self._stamp_ns % 10**9
         return message
 
-    def spin_until(self, condition: Callable[[], bool], what: str) -> None:
+    def spin_until(self, condition: Callable[[], object], what: str) -> None:
         """Receive until the condition holds."""
         deadline = time.monotonic() + DEADLINE_S
         while not condition():
             assert time.monotonic() < deadline, f"not in {DEADLINE_S} s: {what}"
             self._executor.spin_once(timeout_sec=0.05)
 
-    def publish_until(self, message: Any, condition: Callable[[], bool], what: str) -> None:
+    def publish_until(
+        self, message: Any, condition: Callable[[], bool], what: str, period_s: float = 0.2
+    ) -> None:
         """Publish a message again and again, until the condition holds.
 
         Best-effort subscribers may miss it: before discovery is complete, or on a busy machine.
@@ -238,7 +242,7 @@ class RosClient:
                 return True
             if time.monotonic() >= next_time:
                 self.publisher.publish(message)
-                next_time = time.monotonic() + 0.2
+                next_time = time.monotonic() + period_s
             return False
 
         self.spin_until(publish_and_check, what)
@@ -321,14 +325,26 @@ class RosClient:
         )
         return bool(self.answers_to(message))
 
+    def wait_until_heard(self) -> None:
+        """Wait until the node and the publisher of images have found each other."""
+        topic = self.publisher.topic_name
+        self.spin_until(self.publisher.get_subscription_count, f"a subscription to {topic}")
+        found = self.node.get_subscriptions_info_by_topic(topic)
+        heard_by = {bytes(info.endpoint_gid) for info in found}
+        if heard_by != self._heard_by:
+            self.wait_until_found()
+            self._heard_by = heard_by
+
     def ask(self, message: Any, *, once: bool = False) -> Any:
-        """Send a stamped image, one time or until it arrives, and give the detection of it."""
+        """Send a stamped image and give the detection of it.
+
+        Not more than once as a rule, since what is sent twice counts twice; again after a while,
+        unless forbidden, since a node that was killed may still look as if it were there.
+        """
+        self.wait_until_heard()
         what = f"a detection with stamp {stamp_to_ns(message.header.stamp)}"
-        if once:
-            self.publisher.publish(message)
-            self.spin_until(lambda: bool(self.answers_to(message)), what)
-        else:
-            self.publish_until(message, lambda: bool(self.answers_to(message)), what)
+        period_s = math.inf if once else 5.0
+        self.publish_until(message, lambda: bool(self.answers_to(message)), what, period_s)
         return self.answers_to(message)[0]
 
 

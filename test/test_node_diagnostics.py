@@ -14,6 +14,8 @@ from ros_harness import RosClient, image_message, noise, ros_client, running_nod
 from sensor_msgs.msg import Image
 from std_msgs.msg import Float32
 
+from anomaly_detector.ros.detection_message import read_detection
+
 
 @pytest.fixture(scope="module")
 def client(model: Path) -> Iterator[RosClient]:
@@ -73,8 +75,9 @@ def test_repeated_failures_are_an_error_and_end_with_a_good_frame(client: RosCli
 
 def test_every_frame_sent_is_received_or_counted_as_dropped(client: RosClient) -> None:
     """A burst is more than the node can follow: the newest frame wins, the others are counted."""
-    client.ask(good(client))
-    before = values(client.wait_for_diagnostics(lambda _, v: True, "any"))
+    marker = client.stamp(image_message(noise(2), "rgb8"))
+    score = read_detection(client.ask(marker)).score
+    before = values(client.wait_for_diagnostics(lambda _, v: v["Score"] == f"{score:.6g}", "it"))
     big = image_message(noise(3, 480, 640), "rgb8")
     for _ in range(60):
         client.publisher.publish(client.stamp(big))

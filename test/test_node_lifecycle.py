@@ -101,9 +101,9 @@ def test_each_state_holds_what_it_should(model: Path) -> None:
 def test_missing_model_leaves_it_unconfigured_until_the_model_is_there(tmp_path: Path) -> None:
     model = tmp_path / "late.onnx"
     with running_node(model=model) as node, ros_client() as client:
-        node.wait_for_line("cannot configure")
+        line = node.wait_for_line("cannot configure")
+        assert node.lines == [line]
         assert client.state() == "unconfigured"
-        (line,) = node.lines
         assert line.startswith("[ERROR]")
         assert f"model {model} is not a file" in line
         assert "ros2 lifecycle set /anomaly_detector configure" in line

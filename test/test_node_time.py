@@ -34,6 +34,8 @@ class SimulatedRobot:
     def __init__(self, client: RosClient) -> None:
         self.client = client
         self.clock = client.node.create_publisher(Clock, "/clock", 10)
+        client.spin_until(self.clock.get_subscription_count, "the node")
+        client.wait_until_found()
 
     def set_time(self, sec: int) -> None:
         """Publish a time on /clock, seconds."""
@@ -67,7 +69,6 @@ def test_without_clock_frames_are_scored_and_the_silence_is_told(robot: Simulate
 
 def test_clock_that_jumps_back_resets_the_decision(robot: SimulatedRobot) -> None:
     client = robot.client
-    client.spin_until(lambda: client.node.count_subscribers("/clock") > 0, "the node")
     robot.set_time(START_S + 10)
     assert alarm_after_frames(client, START_S + 10)
     client.events.clear()

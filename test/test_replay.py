@@ -64,7 +64,7 @@ def replayed(request: Any, model: Path, tmp_path_factory: pytest.TempPathFactory
     decision = DECISIONS[request.param]
     options = ["--model", str(model), "--out", str(folder / "out"), *decision]
     result = subprocess.run(
-        [*COMMAND, str(bag), *options], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [*COMMAND, str(bag), *options], cwd=ROOT, capture_output=True, text=True, timeout=240
     )
     assert result.returncode == 0, result.stdout + result.stderr
     return Replayed(bag, result.stdout, folder / "out", decision)
