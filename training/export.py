@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,9 @@ def convert(scorer: Scorer) -> Any:
     tensorflow = import_tensorflow()
     import onnx
 
+    # Else tf2onnx copies the graph, weights and all, before each of its optimizers, to go on from
+    # the copy if one of them fails: gigabytes for a network of 60 MB.
+    os.environ.setdefault("TF2ONNX_CATCH_ERRORS", "FALSE")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import tf2onnx
@@ -80,6 +85,9 @@ def convert(scorer: Scorer) -> Any:
         output.type.tensor_type.shape.dim[0].dim_param = "N"
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
     onnx.checker.check_model(model, full_check=True)
+    # Both libraries' graphs hold the weights, and are cycles: many megabytes, but so few objects
+    # that Python would not look for them soon.
+    gc.collect()
     return model
 
 
