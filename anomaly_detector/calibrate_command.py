@@ -22,7 +22,11 @@ from tqdm import tqdm
 
 import anomaly_detector
 from anomaly_detector.arguments import add_view_arguments, given_view
-from anomaly_detector.calibration import calibrate_threshold, describe_calibration
+from anomaly_detector.calibration import (
+    calibrate_threshold,
+    calibration_shortfall,
+    describe_calibration,
+)
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import check_output_file
@@ -197,13 +201,9 @@ def run(arguments: argparse.Namespace) -> int:
     entry = metadata.provenance["recalibrated"][-1]
     if entry["frames"]["unreadable"]:
         print(f"warning: {entry['frames']['unreadable']} frames unreadable", file=sys.stderr)
-    needed = int(np.ceil(1.0 / arguments.false_alarm_rate)) - 1
-    if calibration.effective_frames is not None and calibration.effective_frames < needed:
-        print(
-            f"warning: {calibration.effective_frames} independent frames are too few for a rate "
-            f"of {arguments.false_alarm_rate:g}, which takes {needed}: record a longer drive",
-            file=sys.stderr,
-        )
+    shortfall = calibration_shortfall(calibration)
+    if shortfall is not None:
+        print(f"warning: {shortfall}", file=sys.stderr)
     print(
         f"{arguments.output}: {describe_calibration(metadata.threshold, calibration)}, "
         f"was {entry['previous_threshold']:.6g}"

@@ -5,22 +5,11 @@ Beta(n + 1 - k, k) distribution (Vovk 2012, "Conditional validity of inductive c
 predictors"). Its mean is what the small-sample correction fixes; its spread is how far one
 calibration may be off.
 
-Consecutive frames of a drive are not exchangeable: neighbours show the same place. The threshold
-stays right on average over long calibration drives, but n frames tell less than n independent ones.
-So the interval is computed for an effective number of frames, n divided by the integrated
-autocorrelation time of "the score is among the highest tenth". Simulated first-order
-autoregressive scores (500 drives each, wanted rate 1 %) gave these shares of drives whose 95 %
-interval held the true rate:
-
-===========  ======  ===========  ================  ===============
-correlation  frames  independent  effective frames  block bootstrap
-===========  ======  ===========  ================  ===============
-0            1200    0.97         0.97              0.95
-0.8          1200    0.77         0.95              0.86
-0.95          240    0.49         0.86              0.72
-0.95         1200    0.45         0.94              0.77
-0.95         6000    0.45         0.96              0.85
-===========  ======  ===========  ================  ===============
+Consecutive frames of a drive are not exchangeable: neighbours show the same place, and n frames
+tell less than n independent ones. So both the rank of the threshold and the interval are those of
+an effective number of frames, n divided by the integrated autocorrelation time of "the score is
+among the highest tenth". ``python -m benchmarks.alarm_simulation`` measures how well that holds;
+its table is in docs/calibration-and-decision.md.
 
 The block bootstrap falls short because a resample never exceeds the highest score seen, so it is
 not offered. No interval covers another season, camera or lighting: recalibrate for these.
@@ -29,6 +18,7 @@ not offered. No interval covers another season, camera or lighting: recalibrate 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,9 +30,11 @@ __all__ = [
     "INTERVAL_LEVEL",
     "QUANTILES",
     "calibrate_threshold",
+    "calibration_shortfall",
     "describe_calibration",
     "effective_frames",
     "false_alarm_interval",
+    "frames_needed",
     "score_quantiles",
 ]
 
@@ -61,9 +53,10 @@ def calibrate_threshold(
 ) -> tuple[float, Calibration]:
     """Give the threshold that a wanted share of new normal frames reaches.
 
-    Split conformal prediction: with n exchangeable normal scores, a new one lies above the
-    ceil((n + 1)(1 - rate))-th smallest with a probability of at most ``rate``. With fewer than
-    1 / rate - 1 frames no threshold can promise that; the largest score is taken, and the
+    Split conformal prediction: with m independent normal scores, a new one lies above their
+    quantile (1 + 1/m)(1 - rate) with a probability of at most ``rate``. Here m is the effective
+    number of the n frames, and the quantile the same part of the n scores. With fewer than
+    :func:`frames_needed` no threshold can promise the rate: the largest score is taken, and the
     interval says what that means.
 
     Args:
@@ -89,9 +82,11 @@ def calibrate_threshold(
             "give a threshold: calibrate on normal frames"
         )
     ordered = np.sort(scores.astype(np.float32))
-    chosen = ordered[_rank(len(ordered), false_alarm_rate) - 1]
-    threshold = float(np.nextafter(chosen, np.float32(np.inf)))
     independent = effective_frames(scores, false_alarm_rate)
+    below = (independent + 1 - _tail_count(independent, false_alarm_rate)) / independent
+    # 1e-9: the product is meant to be exact for rates such as 0.1.
+    chosen = ordered[math.ceil(len(ordered) * below - 1e-9) - 1]
+    threshold = float(np.nextafter(chosen, np.float32(np.inf)))
     calibration = Calibration(
         method="split-conformal",
         false_alarm_rate=false_alarm_rate,
@@ -149,13 +144,26 @@ def false_alarm_interval(frames: int, false_alarm_rate: float) -> tuple[float, f
     Returns:
         Lower and upper end, shares of normal frames.
     """
-    rank = _rank(frames, false_alarm_rate)
+    tail = _tail_count(frames, false_alarm_rate)
     outside = (1.0 - INTERVAL_LEVEL) / 2
-    low, high = (
-        _beta_quantile(frames + 1 - rank, rank, probability)
-        for probability in (outside, 1.0 - outside)
-    )
+    low, high = _beta_quantiles(tail, frames + 1 - tail, (outside, 1.0 - outside))
     return low, high
+
+
+def frames_needed(false_alarm_rate: float) -> int:
+    """Return the number of independent frames below which no threshold can promise a rate."""
+    return math.ceil(1.0 / false_alarm_rate - 1e-9) - 1
+
+
+def calibration_shortfall(calibration: Calibration) -> str | None:
+    """Say what a calibration lacks to promise its rate; None when it does."""
+    rate, frames = calibration.false_alarm_rate, calibration.effective_frames
+    if rate is None or frames is None or frames >= frames_needed(rate):
+        return None
+    return (
+        f"{frames} independent frames are too few for a false-alarm rate of {rate:g}, which takes "
+        f"{frames_needed(rate)}: the highest normal score is the threshold; record a longer drive"
+    )
 
 
 def describe_calibration(threshold: float, calibration: Calibration) -> str:
@@ -163,38 +171,28 @@ def describe_calibration(threshold: float, calibration: Calibration) -> str:
     if calibration.false_alarm_rate is None or calibration.false_alarm_interval is None:
         return f"threshold {threshold:.6g} ({calibration.method})"
     low, high = calibration.false_alarm_interval
+    wanted = f"for a false-alarm rate of {calibration.false_alarm_rate:.3g}"
+    if calibration_shortfall(calibration):
+        wanted = f"is the highest normal score, too few frames {wanted}"
     return (
-        f"threshold {threshold:.6g} for a false-alarm rate of {calibration.false_alarm_rate:.3g} "
-        f"(95 % interval {low:.2g} to {high:.2g}, from {calibration.frames} frames worth "
-        f"{calibration.effective_frames} independent ones)"
+        f"threshold {threshold:.6g} {wanted} (95 % interval {low:.2g} to {high:.2g}, from "
+        f"{calibration.frames} frames worth {calibration.effective_frames} independent ones)"
     )
 
 
-def _rank(frames: int, false_alarm_rate: float) -> int:
-    # 1e-9: (n + 1)(1 - rate) is meant to be exact for rates such as 0.1.
-    return min(frames, max(1, math.ceil((frames + 1) * (1.0 - false_alarm_rate) - 1e-9)))
+def _tail_count(frames: int, false_alarm_rate: float) -> float:
+    """Return how many of the ``frames + 1`` intervals that scores make lie above the threshold.
 
-
-def _beta_quantile(a: int, b: int, probability: float) -> float:
-    """Give the quantile of a Beta(a, b) distribution of integer parameters, by bisection.
-
-    P(Beta(a, b) <= x) is the probability of ``a`` or more successes in ``a + b - 1`` trials.
+    It need not be a whole number; 1 where only the largest score will do.
     """
-    trials = a + b - 1
-    successes = np.arange(a)
-    log_binomials = np.array(
-        [
-            math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1)
-            for k in range(a)
-        ]
-    )
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        logs = log_binomials + successes * math.log(middle)
-        logs += (trials - successes) * math.log1p(-middle)
-        if 1.0 - float(np.exp(logs).sum()) < probability:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2
+    return min(frames, max(1.0, (frames + 1) * false_alarm_rate))
+
+
+def _beta_quantiles(a: float, b: float, probabilities: Sequence[float]) -> list[float]:
+    """Return quantiles of a Beta(a, b) distribution, a and b of 1 or more, by integration."""
+    # Cubes lie close where the distribution of a small rate does.
+    x = np.linspace(0.0, 1.0, 100_001)[1:-1] ** 3
+    logs = (a - 1.0) * np.log(x) + (b - 1.0) * np.log1p(-x)
+    density = np.exp(logs - logs.max())
+    cumulated = np.cumsum((density[1:] + density[:-1]) * np.diff(x))
+    return [float(np.interp(p, cumulated / cumulated[-1], x[1:])) for p in probabilities]

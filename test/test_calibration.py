@@ -20,9 +20,11 @@ from onnx import TensorProto, helper
 
 from anomaly_detector.calibration import (
     calibrate_threshold,
+    calibration_shortfall,
     describe_calibration,
     effective_frames,
     false_alarm_interval,
+    frames_needed,
 )
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
@@ -108,9 +110,57 @@ def test_calibrated_threshold_keeps_the_false_alarm_rate() -> None:
 
 def test_chosen_score_is_the_conformal_one() -> None:
     scores = np.random.default_rng(0).permutation(99).astype(np.float32)
-    threshold, calibration = calibrate_threshold(scores, 0.1)  # ceil(100 * 0.9) = 90th smallest
-    assert threshold == np.nextafter(np.float32(89), np.float32(np.inf))
+    threshold, calibration = calibrate_threshold(scores, 0.1)
+    assert calibration.effective_frames == 97
+    # ceil(99 / 97 * (97 + 1) * 0.9) = 91st smallest
+    assert threshold == np.nextafter(np.float32(90), np.float32(np.inf))
     assert calibration.quantiles["0.5"] == 49.0
+
+
+def test_the_rank_is_that_of_the_effective_frames() -> None:
+    """Each of 250 scores twenty times in a row: as good as some 250 frames, not 5,000."""
+    generator = np.random.default_rng(3)
+    scores = np.repeat(generator.permutation(250), 20).astype(np.float32)
+    threshold, calibration = calibrate_threshold(scores, 0.01)
+    frames = calibration.effective_frames
+    assert frames is not None
+    assert 150 < frames < 300
+    rank = math.ceil(5000 * (frames + 1) * 0.99 / frames)
+    assert threshold == np.nextafter(np.sort(scores)[rank - 1], np.float32(np.inf))
+    # The frames as they are counted would take the 4,951st, two places lower.
+    assert threshold > np.sort(scores)[math.ceil(5001 * 0.99) - 1] + 1
+
+
+def test_false_alarm_rate_is_kept_on_average_by_correlated_frames() -> None:
+    """The rank of all frames gives 1.8 %."""
+    generator = np.random.default_rng(2)
+    shares = []
+    for _ in range(200):
+        threshold, _ = calibrate_threshold(correlated_scores(generator, 1000, 0.95), 0.01)
+        shares.append(share_above(threshold))
+    assert 0.003 < np.mean(shares) < 0.01
+
+
+def test_too_few_effective_frames_are_told() -> None:
+    """1,200 frames of 12 places: the largest score, and no word of a rate that is kept."""
+    scores = np.repeat(np.random.default_rng(0).permutation(12), 100).astype(np.float32)
+    threshold, calibration = calibrate_threshold(scores, 0.01)
+    assert threshold == np.nextafter(np.float32(11), np.float32(np.inf))
+    frames = calibration.effective_frames
+    assert frames is not None
+    assert frames < 30
+    shortfall = calibration_shortfall(calibration)
+    assert shortfall is not None
+    assert shortfall.startswith(
+        f"{frames} independent frames are too few for a false-alarm rate of 0.01, which takes 99: "
+    )
+    assert "is the highest normal score, too few frames for" in describe_calibration(
+        threshold, calibration
+    )
+    assert calibration_shortfall(Calibration("fixed")) is None
+    assert frames_needed(0.01) == 99
+    assert frames_needed(0.1) == 9
+    assert frames_needed(0.03) == 33
 
 
 def test_calibration_of_few_frames_takes_the_largest_score() -> None:
@@ -137,8 +187,8 @@ def test_calibration_refuses_wrong_scores(scores: list[float]) -> None:
 def test_interval_is_the_beta_distributions(frames: int, rate: float) -> None:
     """Compared with draws: the interval's ends leave 2.5 % on each side."""
     low, high = false_alarm_interval(frames, rate)
-    rank = min(frames, math.ceil(round((frames + 1) * (1 - rate), 6)))
-    draws = np.random.default_rng(0).beta(frames + 1 - rank, rank, 200_000)
+    above = max(1.0, (frames + 1) * rate)
+    draws = np.random.default_rng(0).beta(above, frames + 1 - above, 200_000)
     assert np.mean(draws < low) == pytest.approx(0.025, abs=0.002)
     assert np.mean(draws > high) == pytest.approx(0.025, abs=0.002)
 
@@ -171,11 +221,11 @@ def test_effective_frames_of_extreme_drives() -> None:
 
 
 def test_description_tells_rate_interval_and_frames() -> None:
-    calibration = Calibration("split-conformal", 0.01, 240, {}, 80, (0.001, 0.044))
+    calibration = Calibration("split-conformal", 0.01, 240, {}, 180, (0.001, 0.044))
     text = describe_calibration(3.25, calibration)
     assert text == (
         "threshold 3.25 for a false-alarm rate of 0.01 (95 % interval 0.001 to 0.044, from 240 "
-        "frames worth 80 independent ones)"
+        "frames worth 180 independent ones)"
     )
     assert describe_calibration(200.0, Calibration("fixed")) == "threshold 200 (fixed)"
 
