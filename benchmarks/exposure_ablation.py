@@ -236,7 +236,7 @@ def ablate(arguments: argparse.Namespace, report: Callable[[str, dict[str, Any]]
             return prepare(without_unused(options))
 
         whole = job("whole")
-        held_out = whole.frames.take(whole.split.held_out)
+        held_out = whole.frames.take(whole.split.calibration)
         network, _ = fit_exposure(whole)
         answers = _answers(network)
         both = _both(network)
@@ -247,7 +247,7 @@ def ablate(arguments: argparse.Namespace, report: Callable[[str, dict[str, Any]]
         for name, parts in (
             ("without weight decay", ExposureParts(weight_decay=0.0)),
             (
-                "outliers of the drive's own pieces too",
+                "views of the drive in another place too",
                 ExposureParts(textures=textures, faults=faults),
             ),
             ("without the turn to learn", ExposureParts(turn=False)),

@@ -6,8 +6,9 @@ shapes pasted into a frame, in the manner of CutPaste (Li et al. 2021) and DRAEM
 2021), and faults of the whole picture. They need not look real: they have to be many and varied, so
 that what separates them from normal frames is the frame's own normality.
 
-None of them is made of pieces of the drive: no crops of other frames, no views shifted, zoomed or
-mirrored, no half of another frame. Such an outlier shows normal things in another place, and all
+None of them shows the drive's view in another place: no crops of other frames, no views shifted,
+zoomed or mirrored, no half of another frame; only a tenth of the pasted shapes is filled with the
+frame itself, shifted. Such an outlier shows normal things in another place, and all
 that tells it is to know every place of the drive by heart. A network that has learnt that takes the
 next unknown corner for an anomaly, and its threshold comes from such corners
 (``benchmarks/exposure_ablation.py`` has them for comparison).
