@@ -127,7 +127,7 @@ def train_epoch(cached: CachedFrames, batch: int = 32, seed: int = 0) -> dict[st
     from training.train_autoencoder import error_model, frame_inputs, mean_output
 
     frames = FrameSet([cached])
-    split = split_blocks(frames.lengths, seed=seed)
+    split = split_blocks(frames.lengths, frames.gaps, seed=seed)
     anonymous_before = anonymous_mib()
     with peak_anonymous_mib() as anonymous:
         seed_everything(seed)
@@ -138,7 +138,7 @@ def train_epoch(cached: CachedFrames, batch: int = 32, seed: int = 0) -> dict[st
                 np.zeros(len(indices), np.float32),
             ),
             split.train,
-            split.held_out,
+            split.validation,
             FitSettings(epochs=1, batch_size=batch, seed=seed),
             loss=mean_output,
             label="training v5",
@@ -146,7 +146,7 @@ def train_epoch(cached: CachedFrames, batch: int = 32, seed: int = 0) -> dict[st
         )
     return {
         "train_frames": len(split.train),
-        "held_out_frames": len(split.held_out),
+        "held_out_frames": len(split.validation),
         "train_epoch_s": round(result.seconds, 2),
         "train_frames_per_s": round(len(split.train) / result.seconds),
         "train_anonymous_mib_before": round(anonymous_before, 1),

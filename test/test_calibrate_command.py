@@ -87,8 +87,10 @@ def test_false_alarm_rate_holds_on_new_blocks_of_the_same_drive(tmp_path: Path) 
     """Calibrated on some blocks of a drive, the wanted share is flagged in the others."""
     generator = np.random.default_rng(0)
     values = np.clip(128 + generator.gamma(4, 6, 600), 0, 255).round().tolist()
-    split = split_blocks([600], held_out=0.5, gap=0)
-    folder = write_images(tmp_path / "held_out", flat_frames([values[i] for i in split.held_out]))
+    split = split_blocks([600], [0], held_out=0.5)
+    folder = write_images(
+        tmp_path / "held_out", flat_frames([values[i] for i in split.calibration])
+    )
     model = write_grey_difference_model(tmp_path / "m.onnx", threshold=7.0)
     options = CalibrateOptions(
         model, [str(folder)], tmp_path / "new.onnx", false_alarm_rate=0.1, progress=False
@@ -150,7 +152,7 @@ def test_too_few_frames_are_warned_of(
     arguments = ["--model", str(model), "--data", str(folder), "--output", str(output)]
     assert main(["calibrate", *arguments]) == 0
     errors = capsys.readouterr().err
-    assert "independent frames are too few for a rate of 0.01, which takes 99" in errors
+    assert "independent frames are too few for a false-alarm rate of 0.01, which takes 99" in errors
     assert "1 frames unreadable" in errors
 
 

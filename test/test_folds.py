@@ -17,22 +17,22 @@ from training.train import TrainOptions, train
 
 
 def test_folds_are_blocks_that_hold_out_every_frame_once() -> None:
-    splits = fold_blocks([101, 50], 5, gap=3)
-    held = np.concatenate([split.held_out for split in splits])
+    splits = fold_blocks([101, 50], [3, 3], 5)
+    held = np.concatenate([split.validation for split in splits])
     np.testing.assert_array_equal(np.sort(held), np.arange(151))
     for split in splits:
         # One run of frames of each recording, which may touch at their common end.
-        assert 1 <= 1 + np.count_nonzero(np.diff(split.held_out) > 1) <= 2
-        assert np.intersect1d(split.train, split.held_out).size == 0
+        assert 1 <= 1 + np.count_nonzero(np.diff(split.validation) > 1) <= 2
+        assert np.intersect1d(split.train, split.validation).size == 0
         for start, end in ((0, 101), (101, 151)):
             train_part = split.train[(split.train >= start) & (split.train < end)]
-            held_part = split.held_out[(split.held_out >= start) & (split.held_out < end)]
+            held_part = split.validation[(split.validation >= start) & (split.validation < end)]
             assert np.abs(train_part[:, np.newaxis] - held_part).min() == 4
 
 
 def test_too_short_a_drive_for_the_folds() -> None:
     with pytest.raises(SourceError, match="has 9 frames, too few for 5 folds"):
-        fold_blocks([100, 9], 5)
+        fold_blocks([100, 9], [10, 10], 5)
 
 
 @pytest.fixture(scope="module")

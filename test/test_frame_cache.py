@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -229,6 +231,43 @@ def test_the_slower_of_two_builds_takes_the_entry_of_the_faster(
     frames = cached(drive, tmp_path / "cache")
     np.testing.assert_array_equal(frames.images, others[0].images)
     assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_processes_that_finish_an_entry_at_once_all_have_it(tmp_path: Path) -> None:
+    """Six processes that build the same 60 entries in the same order, as training workers do."""
+    for index in range(60):
+        (tmp_path / "drives" / str(index)).mkdir(parents=True)
+        grey = np.full((8, 8, 3), index, np.uint8)
+        write_frame(tmp_path / "drives" / str(index) / "0.png", grey)
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from anomaly_detector.frame_cache import cache_frames\n"
+        "from anomaly_detector.recordings import open_source\n"
+        "print(flush=True)\n"
+        "sys.stdin.readline()\n"
+        "for index in range(60):\n"
+        "    drive = open_source(Path(sys.argv[1], 'drives', str(index)))\n"
+        "    frames = cache_frames(drive, Path(sys.argv[1], 'cache'), workers=1, progress=False)\n"
+        "    assert frames.images[0, 0, 0].tolist() == [index] * 3\n"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(tmp_path)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(6)
+    ]  # fmt: skip
+    for process in processes:
+        assert process.stdout is not None
+        process.stdout.readline()
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert errors == [""] * 6
+    assert len(list((tmp_path / "cache").iterdir())) == 60
 
 
 def test_a_folder_that_cannot_be_written_is_named(drive: Path, tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import add_box, make_drive, write_images
+from conftest import add_box, make_drive, write_bag, write_images
 from model_files import write_grey_difference_model
+from numpy.typing import NDArray
 
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
@@ -22,10 +23,11 @@ from anomaly_detector.preprocessing import shrink
 from training.architectures import build_autoencoder
 from training.backend import seed_everything
 from training.cli import main
-from training.datasets import open_anomaly_set, split_blocks
+from training.datasets import open_anomaly_set, open_frame_set, split_anomalies, split_blocks
 from training.export import MAX_RELATIVE_DIFFERENCE, convert, parity, write_detector
 from training.scorers import build_mlp, mlp_scorer, reconstruction_scorer
 from training.train import TrainOptions, train
+from training.train_exposure import validation_frames
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,25 +39,105 @@ def shrunk(
 
 
 def test_blocks_are_consecutive_and_apart_from_the_training_frames() -> None:
-    split = split_blocks([500, 300], held_out=0.2, blocks=5, gap=10, seed=0)
-    assert len(split.held_out) == 160
-    runs = np.split(split.held_out, np.flatnonzero(np.diff(split.held_out) > 1) + 1)
-    assert 4 <= len(runs) <= 10
-    assert all(len(run) >= 12 for run in runs)
-    assert np.intersect1d(split.train, split.held_out).size == 0
-    for part, (start, end) in enumerate([(0, 500), (500, 800)]):
+    split = split_blocks([500, 300], [10, 4])
+    np.testing.assert_array_equal(split.validation, split.calibration)
+    assert len(split.calibration) == 160
+    assert 4 <= len(runs(split.calibration)) <= 10
+    assert all(len(run) >= 12 for run in runs(split.calibration))
+    assert split.gaps == [10, 4]
+    for (start, end), gap in zip([(0, 500), (500, 800)], split.gaps, strict=True):
         train_part = split.train[(split.train >= start) & (split.train < end)]
-        held_part = split.held_out[(split.held_out >= start) & (split.held_out < end)]
-        distance = np.abs(train_part[:, np.newaxis] - held_part).min()
-        assert distance > 6, part  # half of the shorter blocks
+        held_part = split.calibration[(split.calibration >= start) & (split.calibration < end)]
+        assert np.abs(train_part[:, np.newaxis] - held_part).min() == gap + 1
 
 
-def test_split_of_a_short_drive_and_of_a_too_short_one() -> None:
-    split = split_blocks([30], held_out=0.2)
-    assert len(split.held_out) == 6
+def runs(numbers: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    return np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_epoch_is_chosen_on_other_frames_than_those_of_the_threshold(seed: int) -> None:
+    split = split_blocks([500, 30, 1000], [10, 10, 30], seed=seed, choose_epoch=True)
+    assert split.gaps == [10, 1, 20]  # at most half a block
+    assert (len(split.validation), len(split.calibration)) == (40 + 3 + 80, 60 + 3 + 120)
+    parts = (split.train, split.validation, split.calibration)
+    for start, end, gap in ((0, 500, 10), (500, 530, 1), (530, 1530, 20)):
+        own = [part[(part >= start) & (part < end)] for part in parts]
+        for index, part in enumerate(own):
+            for other in own[:index]:
+                assert np.abs(part[:, np.newaxis] - other).min() > gap
+
+
+def test_split_of_short_drives_and_of_a_too_short_one() -> None:
+    split = split_blocks([30], [10])
+    assert len(split.calibration) == 6
     assert len(split.train) >= 18
     with pytest.raises(SourceError, match="has 3 frames, too few"):
-        split_blocks([3], held_out=0.2)
+        split_blocks([3], [10])
+    # Beside a longer one it is trained on.
+    split = split_blocks([3, 30, 4], [10, 10, 10])
+    assert {0, 1, 2, 33, 34, 35, 36} < set(split.train.tolist())
+    assert len(split.calibration) == 6
+    split = split_blocks([5], [10], choose_epoch=True)
+    assert [len(part) for part in (split.train, split.validation, split.calibration)] == [3, 1, 1]
+
+
+def test_anomalies_are_held_out_however_short_their_events_are() -> None:
+    split = split_anomalies([100, 2], [5, 5], 0.2)
+    assert len(split.validation) == 20
+    assert {100, 101} < set(split.train.tolist())
+    split = split_anomalies([4, 3, 2, 1, 4, 4], [5] * 6, 0.2)
+    assert split.validation.tolist() == [10, 11, 12, 13]  # the fifth event
+    assert split.train.tolist() == [*range(10), *range(14, 18)]
+    split = split_anomalies([3], [5], 0.2)
+    assert (split.train.tolist(), split.validation.tolist()) == ([0, 1], [2])
+    split = split_anomalies([1], [5], 0.2)
+    assert (split.train.tolist(), split.validation.tolist()) == ([0], [0])
+
+
+def test_the_gap_is_a_second_where_there_are_stamps(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", make_drive(30))  # 20 Hz
+    frames = open_frame_set([str(bag)], cache=tmp_path / "cache", progress=False)
+    assert frames.gaps == [20]
+
+
+def test_the_gap_without_stamps_is_where_frames_are_no_longer_alike(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    places = generator.integers(0, 256, (30, 64, 64, 3), np.uint8)
+    mixed = [
+        np.asarray(places[i] * (1 - t) + places[i + 1] * t, np.uint8)
+        for i in range(29)
+        for t in np.arange(6) / 6
+    ]
+    for name, pictures in (
+        ("unlike", list(places)),
+        ("slow", mixed),
+        ("standing", [places[0]] * 9),
+    ):
+        write_images(tmp_path / name, pictures)
+    frames = open_frame_set(
+        [str(tmp_path / name) for name in ("unlike", "slow", "standing")],
+        cache=tmp_path / "cache",
+        progress=False,
+    )
+    unlike, slow, standing = frames.gaps
+    assert unlike == 1
+    assert 4 <= slow <= 7
+    assert standing == 1
+
+
+def test_validation_of_the_default_scorer_is_from_all_recordings_and_blocks() -> None:
+    split = split_blocks([5000] * 3, [20] * 3)
+    numbers = validation_frames(split)
+    assert len(numbers) == 384
+    blocks = runs(split.validation)
+    assert len(blocks) == 15
+    for block in blocks:
+        assert np.isin(numbers, block).sum() >= 20
+    # Of few frames each is taken equally often.
+    few = validation_frames(split_blocks([100], [20]))
+    counts = np.unique(few, return_counts=True)[1]
+    assert (len(few), len(counts), counts.max() - counts.min()) == (384, 20, 1)
 
 
 def test_trained_model_finds_the_box(trained_model: Path) -> None:
@@ -76,8 +158,13 @@ def test_metadata_tells_how_the_model_was_made(trained_model: Path) -> None:
         "reconstruction",
     )
     assert metadata.calibration.method == "split-conformal"
-    assert metadata.calibration.frames == 24
-    assert metadata.provenance["frames"]["recorded"] == 120
+    assert metadata.calibration.frames == 12
+    frames = metadata.provenance["frames"]
+    assert (frames["recorded"], frames["validation"], frames["calibration"]) == (120, 12, 12)
+    (gap,) = metadata.provenance["gaps"]
+    assert (gap["basis"], gap["seconds"]) == ("autocorrelation", None)
+    assert 1 <= gap["frames"] <= 6
+    assert frames["train"] < 120 - 24
     assert metadata.provenance["autoencoder"]["epochs"] == 3
     assert metadata.provenance["options"]["data"] == ["drive"]
     assert metadata.metrics["validation_loss"] > 0
@@ -137,6 +224,26 @@ def test_mlp_is_trained_on_anomalies(
     scores, maps = detector.score_batch(shrunk(normal + [add_box(frame) for frame in normal]))
     assert scores[20:].mean() > scores[:20].mean() + 0.2
     assert maps.shape == (40, 8, 8)
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_mlp_is_trained_on_an_event_of_few_frames(
+    trained_model: Path, normal_drive: Path, frames: int, tmp_path: Path
+) -> None:
+    pictures = [add_box(frame) for frame in make_drive(frames, seed=1)]
+    anomalies = write_images(tmp_path / "event", pictures)
+    options = TrainOptions(
+        [str(normal_drive)],
+        tmp_path / "mlp.onnx",
+        scorer="mlp",
+        anomalies=[str(anomalies)],
+        epochs=1,
+        mlp_epochs=2,
+        cache=trained_model.parent / "cache",
+        progress=False,
+    )
+    assert train(options).provenance["frames"]["anomalies"] == frames
+    assert Detector(options.out).metadata.scorer == "mlp"
 
 
 def test_onnx_agrees_with_keras_for_both_scorers() -> None:

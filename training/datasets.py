@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,22 @@ from training.hazards_robots import open_recording
 from training.labels import read_labels
 from training.recorded_events import open_recorded_events
 
-__all__ = ["BlockSplit", "FrameSet", "fold_blocks", "open_frame_set", "split_blocks"]
+__all__ = [
+    "BlockSplit",
+    "FrameSet",
+    "fold_blocks",
+    "frame_period",
+    "open_anomaly_set",
+    "open_frame_set",
+    "split_anomalies",
+    "split_blocks",
+]
+
+_GAP_SECONDS = 1.0
+_MOST_GAP = 300
+_GAP_PLACES = 64
+
+_TRAIN, _GAP, _VALIDATION, _CALIBRATION = range(4)
 
 
 class FrameSet:
@@ -40,6 +56,11 @@ class FrameSet:
         """Number of frames of each recording."""
         return [len(part) for part in self.parts]
 
+    @property
+    def gaps(self) -> list[int]:
+        """Number of frames of each recording after which the next one is no near copy."""
+        return [_gap(part) for part in self.parts]
+
     def take(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Give frames by their numbers, uint8 [len(indices), 64, 64, 3]."""
         images = np.empty((len(indices), *self.parts[0].images.shape[1:]), np.uint8)
@@ -50,19 +71,51 @@ class FrameSet:
         return images
 
 
+def frame_period(part: CachedFrames) -> float | None:
+    """Return the median time between two frames, seconds; None for a recording without stamps."""
+    stamps = [stamp for stamp in part.stamps_ns if stamp is not None]
+    if len(stamps) < max(2, len(part)):
+        return None
+    period = float(np.median(np.diff(stamps))) / 1e9
+    return period if period > 0.0 else None
+
+
+def _gap(part: CachedFrames) -> int:
+    """Return the frames of a second, or without stamps those until frames are no longer alike.
+
+    That is the first lag at which the autocorrelation of the pixels is below 1/e, measured at
+    places all over the recording.
+    """
+    period = frame_period(part)
+    if period is not None:
+        return math.ceil(_GAP_SECONDS / period - 1e-6)
+    most = min(_MOST_GAP, len(part) // 2)
+    places = np.linspace(0, len(part) - most - 1, _GAP_PLACES).astype(int)
+    windows = places[:, np.newaxis] + np.arange(most + 1)
+    pixels = part.images[windows.ravel(), ::8, ::8].astype(np.float32)
+    variance = pixels.var(axis=0).mean()
+    pixels = pixels.reshape(*windows.shape, -1)
+    difference = np.square(pixels - pixels[:, :1]).mean(axis=(0, 2)) / 2
+    unlike = np.flatnonzero(difference >= (1 - 1 / math.e) * variance)
+    return max(1, int(unlike[0])) if unlike.size else most
+
+
 @dataclass(frozen=True)
 class BlockSplit:
-    """Frame numbers for training and for validation.
+    """Frame numbers for training, validation and calibration: int64, ascending.
 
     Attributes:
-        train: int64, ascending.
-        held_out: int64, ascending; blocks of consecutive frames.
-        gap: frames left out on each side of a held-out block.
+        train: frames to train on.
+        validation: blocks of consecutive frames, for the loss after every epoch.
+        calibration: likewise, for the threshold. None of those for validation when the best epoch
+            is chosen by these, else the same.
+        gaps: frames left out on each side of a block, of each recording.
     """
 
     train: NDArray[np.int64]
-    held_out: NDArray[np.int64]
-    gap: int
+    validation: NDArray[np.int64]
+    calibration: NDArray[np.int64]
+    gaps: Sequence[int]
 
 
 def open_frame_set(
@@ -139,55 +192,94 @@ def _anomalies_of(source: FrameSource) -> FrameSource:
 
 
 def split_blocks(
-    lengths: Sequence[int], *, held_out: float = 0.2, blocks: int = 5, gap: int = 10, seed: int = 0
+    lengths: Sequence[int],
+    gaps: Sequence[int],
+    *,
+    held_out: float = 0.2,
+    blocks: int = 5,
+    seed: int = 0,
+    choose_epoch: bool = False,
 ) -> BlockSplit:
     """Hold out blocks of consecutive frames from every recording.
 
     Neighbouring frames of a drive are nearly equal, so a random split would validate on what was
     trained (which is what the thesis' shuffled folds do, 5.8). Each recording is cut into as many
-    stretches as it gets blocks, each stretch gives one block at a random place, and ``gap`` frames
-    on both sides of it are used for nothing.
+    stretches as it gets blocks, each stretch gives one block at a random place, and the frames of
+    the gap on both sides of it are used for nothing.
 
     Args:
         lengths: number of frames of each recording.
-        held_out: share of the frames to hold out.
+        gaps: frames to leave out on each side of a block, of each recording; less where blocks
+            are short.
+        held_out: share of the frames to hold out. A recording that is too short for one frame is
+            trained on as a whole.
         blocks: blocks for a long recording; a short one gets fewer, of 10 frames at least.
-        gap: frames left out on each side of a block; less where blocks are short.
         seed: places the blocks.
+        choose_epoch: the best epoch is chosen by the validation loss, which makes the scores of
+            those frames too good: every third block, from the second on, is for validation and
+            the others for calibration.
 
     Raises:
         SourceError: too few frames to hold any out.
     """
     generator = np.random.default_rng(seed)
     train: list[NDArray[np.int64]] = []
-    held: list[NDArray[np.int64]] = []
+    validation: list[NDArray[np.int64]] = []
+    calibration: list[NDArray[np.int64]] = []
+    margins: list[int] = []
     offset = 0
-    for length in lengths:
-        count = max(1, min(blocks, int(length * held_out) // 10))
-        block = int(length * held_out / count)
-        if block < 1:
-            raise SourceError(
-                f"a recording has {length} frames, too few to hold out {held_out:.0%}: "
-                "record a longer drive"
-            )
-        margin = min(gap, block // 2)
+    for length, gap in zip(lengths, gaps, strict=True):
+        wanted = int(length * held_out)
+        count = max(2 if choose_epoch else 1, min(blocks, wanted // 10)) if wanted else 0
+        block = max(1, int(length * held_out / count)) if wanted else 0
         edges = np.linspace(0, length, count + 1).astype(int)
-        firsts = [
-            int(generator.integers(start, end - block + 1))
-            for start, end in itertools.pairwise(edges)
-        ]
-        is_held = np.zeros(length, bool)
-        is_near = np.zeros(length, bool)
-        for first in firsts:
-            is_held[first : first + block] = True
-            is_near[max(0, first - margin) : first + block + margin] = True
-        train.append(np.flatnonzero(~is_near) + offset)
-        held.append(np.flatnonzero(is_held) + offset)
+        margin = min(gap, block // 2, (int(np.diff(edges).min()) - block) // 2) if wanted else 0
+        # Blocks of two kinds must not touch each other either.
+        room = block + margin * choose_epoch
+        use = np.zeros(length, np.int8)
+        for number, (start, end) in enumerate(itertools.pairwise(edges)):
+            first = int(generator.integers(start, end - room + 1))
+            near = use[max(0, first - margin) : first + block + margin]
+            near[near == 0] = _GAP
+            is_validation = choose_epoch and number % 3 == 1
+            use[first : first + block] = _VALIDATION if is_validation else _CALIBRATION
+        train.append(np.flatnonzero(use == _TRAIN) + offset)
+        validation.append(np.flatnonzero(use == _VALIDATION) + offset)
+        calibration.append(np.flatnonzero(use == _CALIBRATION) + offset)
+        margins.append(margin)
         offset += length
-    return BlockSplit(np.concatenate(train), np.concatenate(held), gap)
+    split = BlockSplit(
+        np.concatenate(train), np.concatenate(validation), np.concatenate(calibration), margins
+    )
+    if not len(split.calibration) or not len(split.train):
+        raise SourceError(
+            f"a recording has {max(lengths)} frames, too few to hold out {held_out:.0%}: "
+            "record a longer drive"
+        )
+    return split if choose_epoch else replace(split, validation=split.calibration)
 
 
-def fold_blocks(lengths: Sequence[int], folds: int, *, gap: int = 10) -> list[BlockSplit]:
+def split_anomalies(lengths: Sequence[int], gaps: Sequence[int], held_out: float) -> BlockSplit:
+    """Hold out anomalous frames for validation; as :func:`split_blocks`, but no event is too short.
+
+    Of events that are all too short for one frame to be held out, whole events are; of a single
+    one, its last frame. A single frame is trained on and validated on.
+    """
+    if max(lengths) * held_out >= 1:
+        return split_blocks(lengths, gaps, held_out=held_out)
+    total = sum(lengths)
+    if len(lengths) > 1:
+        owners = np.repeat(np.arange(len(lengths)), lengths)
+        every = min(len(lengths), round(1 / held_out))
+        is_held = owners % every == every - 1
+    else:
+        is_held = np.arange(total) == total - 1
+    held = np.flatnonzero(is_held)
+    train = np.flatnonzero(~is_held) if total > 1 else held
+    return BlockSplit(train, held, held, [0] * len(lengths))
+
+
+def fold_blocks(lengths: Sequence[int], gaps: Sequence[int], folds: int) -> list[BlockSplit]:
     """Split recordings for cross-validation, into folds of consecutive frames.
 
     Each recording is cut into ``folds`` blocks of equal length; fold i holds out the i-th block of
@@ -195,8 +287,9 @@ def fold_blocks(lengths: Sequence[int], folds: int, *, gap: int = 10) -> list[Bl
 
     Args:
         lengths: number of frames of each recording.
+        gaps: frames to leave out on each side of a block, of each recording; less where blocks
+            are short.
         folds: how many, 2 or more.
-        gap: frames left out on each side of a block; less where blocks are short.
 
     Raises:
         SourceError: a recording has fewer than two frames a fold.
@@ -210,14 +303,17 @@ def fold_blocks(lengths: Sequence[int], folds: int, *, gap: int = 10) -> list[Bl
     for fold in range(folds):
         train: list[NDArray[np.int64]] = []
         held: list[NDArray[np.int64]] = []
+        margins: list[int] = []
         offset = 0
-        for length in lengths:
+        for length, gap in zip(lengths, gaps, strict=True):
             first, end = length * fold // folds, length * (fold + 1) // folds
             margin = min(gap, (end - first) // 2)
             numbers = np.arange(length)
             held.append(numbers[first:end] + offset)
             near = (numbers >= first - margin) & (numbers < end + margin)
             train.append(numbers[~near] + offset)
+            margins.append(margin)
             offset += length
-        splits.append(BlockSplit(np.concatenate(train), np.concatenate(held), gap))
+        tested = np.concatenate(held)
+        splits.append(BlockSplit(np.concatenate(train), tested, tested, margins))
     return splits

@@ -67,12 +67,14 @@ class ScorerTraits:
         needs_anomalies: it cannot be trained without recordings of anomalies.
         threshold: its fixed threshold; None where one is calibrated on held-out normal frames.
         architecture: its own network; None for those that stand on an autoencoder.
+        chooses_epoch: the weights of the epoch with the best validation loss are kept.
     """
 
     options: frozenset[str]
     needs_anomalies: bool = False
     threshold: float | None = None
     architecture: str | None = None
+    chooses_epoch: bool = True
 
 
 _EVERY_SCORER = frozenset(
@@ -94,7 +96,9 @@ _AUTOENCODER = frozenset(
 
 SCORERS: Mapping[str, ScorerTraits] = {
     "outlier-exposure": ScorerTraits(
-        frozenset({"anomalies", "exposure_epochs", "exposure_steps"}), architecture="unet"
+        frozenset({"anomalies", "exposure_epochs", "exposure_steps"}),
+        architecture="unet",
+        chooses_epoch=False,
     ),
     "reconstruction": ScorerTraits(_AUTOENCODER),
     "reconstruction-mae": ScorerTraits(_AUTOENCODER),

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import anomaly_detector
 from anomaly_detector.files import atomic_path
+from anomaly_detector.frame_cache import CachedFrames
+from training.datasets import frame_period
 from training.job import Job
 from training.options import FALSE_ALARM_RATE, TrainOptions, fixed_threshold, used_options
 
@@ -54,18 +56,20 @@ def inputs(options: TrainOptions) -> dict[str, Any]:
 
 def provenance(job: Job) -> dict[str, Any]:
     """Give the entry of the metadata, as JSON knows it."""
-    options, split = job.options, job.split
+    options, split, parts = job.options, job.split, job.frames.parts
     return {
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "options": inputs(options),
         "recipe": resolved_recipe(options),
         "frames": {
             "recorded": len(job.frames),
-            "unreadable": sum(len(part.unreadable) for part in job.frames.parts),
+            "unreadable": sum(len(part.unreadable) for part in parts),
             "train": len(split.train),
-            "held_out": len(split.held_out),
+            "validation": len(split.validation),
+            "calibration": len(split.calibration),
             "anomalies": len(job.anomalies or ()),
         },
+        "gaps": [_gap(part, frames) for part, frames in zip(parts, split.gaps, strict=True)],
         "versions": {
             "anomaly_detector": anomaly_detector.__version__,
             **commit(),
@@ -73,6 +77,14 @@ def provenance(job: Job) -> dict[str, Any]:
             **{package: version(package) for package in _PACKAGES},
         },
     }
+
+
+def _gap(part: CachedFrames, frames: int) -> dict[str, Any]:
+    """Say how many frames were left out beside the held-out blocks of a recording."""
+    period = frame_period(part)
+    basis = "autocorrelation" if period is None else "stamps"
+    seconds = None if period is None else round(frames * period, 3)
+    return {"frames": frames, "seconds": seconds, "basis": basis}
 
 
 def commit() -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from anomaly_detector.calibration import (
     calibrate_threshold,
+    calibration_shortfall,
     describe_calibration,
     score_quantiles,
 )
@@ -145,7 +147,13 @@ def prepare(options: TrainOptions) -> Job:
     )
     frames = _open(options, options.data)
     anomalies = _open(options, options.anomalies, open_anomaly_set) if options.anomalies else None
-    split = split_blocks(frames.lengths, held_out=options.held_out, seed=options.seed)
+    split = split_blocks(
+        frames.lengths,
+        frames.gaps,
+        held_out=options.held_out,
+        seed=options.seed,
+        choose_epoch=SCORERS[options.scorer].chooses_epoch,
+    )
     folder = RunFolder.beside(options.out, options.resume)
     recipe = resolved_recipe(options)
     folder.start(
@@ -153,6 +161,7 @@ def prepare(options: TrainOptions) -> Job:
         | inputs(options)
         | {
             "frames": frames.lengths,
+            "gaps": split.gaps,
             "anomalous frames": [] if anomalies is None else anomalies.lengths,
         }
     )
@@ -183,9 +192,9 @@ def export_trained(job: Job, trained: Trained) -> ModelMetadata:
 
     options = job.options
     model = convert(trained.scorer)
-    held_out_images = job.frames.take(job.split.held_out)
+    images = job.frames.take(job.split.calibration)
     threshold, calibration = choose_threshold(
-        score_images(model, held_out_images),
+        score_images(model, images),
         fixed_threshold(options),
         options.false_alarm_rate or FALSE_ALARM_RATE,
     )
@@ -201,7 +210,7 @@ def export_trained(job: Job, trained: Trained) -> ModelMetadata:
     )
     metadata = with_scorer_facts(metadata.with_view(options.view))
     difference = write_detector(
-        model, metadata, options.out, scorer=trained.scorer, images=parity_images(held_out_images)
+        model, metadata, options.out, scorer=trained.scorer, images=parity_images(images)
     )
     write_history(options.out.with_suffix(".history.csv"), trained.histories)
     job.folder.finish(trained.networks, metadata, interrupted=trained.interrupted)
@@ -217,10 +226,14 @@ def export_trained(job: Job, trained: Trained) -> ModelMetadata:
 def choose_threshold(
     held_out_scores: NDArray[np.float32], fixed: float | None, false_alarm_rate: float
 ) -> tuple[float, Calibration]:
-    """Calibrate on held-out normal frames, or take the fixed threshold."""
-    if fixed is None:
-        return calibrate_threshold(held_out_scores, false_alarm_rate)
-    return fixed, Calibration("fixed", quantiles=score_quantiles(held_out_scores))
+    """Calibrate on held-out normal frames, and warn if they are too few, or take the fixed one."""
+    if fixed is not None:
+        return fixed, Calibration("fixed", quantiles=score_quantiles(held_out_scores))
+    threshold, calibration = calibrate_threshold(held_out_scores, false_alarm_rate)
+    shortfall = calibration_shortfall(calibration)
+    if shortfall is not None:
+        print(f"warning: {shortfall}", file=sys.stderr)
+    return threshold, calibration
 
 
 def parity_images(images: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -56,7 +56,7 @@ def train_autoencoder(job: Job) -> Trained:
         result, metrics["thesis_folds"] = _through_thesis_folds(job, model, preset)
     else:
         result = _fit(
-            job, model, preset, job.split.train, job.split.held_out,
+            job, model, preset, job.split.train, job.split.validation,
             fit_settings(options), "autoencoder", f"training {options.architecture}",
         )  # fmt: skip
     metrics["validation_loss"] = result.best_loss
@@ -200,13 +200,14 @@ def cross_validate(job: Job) -> dict[str, Any]:
     options = job.options
     preset = AUGMENTATIONS[options.augmentation]
     errors = []
-    for number, split in enumerate(fold_blocks(job.frames.lengths, options.folds), start=1):
+    splits = fold_blocks(job.frames.lengths, job.frames.gaps, options.folds)
+    for number, split in enumerate(splits, start=1):
         seed_everything(options.seed)
         model = error_model(
             build_autoencoder(options.architecture, network_settings(options)), preset
         )
         result = _fit(
-            job, model, preset, split.train, split.held_out, fit_settings(options),
+            job, model, preset, split.train, split.validation, fit_settings(options),
             f"fold_{number}", f"fold {number} of {options.folds}",
         )  # fmt: skip
         if result.stopped_by == "interrupt":
@@ -214,7 +215,7 @@ def cross_validate(job: Job) -> dict[str, Any]:
                 f"cross-validation was interrupted in fold {number} of {options.folds}: "
                 "go on with --resume"
             )
-        errors.append(mean_error(model, job.frames, split.held_out, preset))
+        errors.append(mean_error(model, job.frames, split.validation, preset))
     figures = _figures(errors)
     if options.progress:
         print(
@@ -264,7 +265,7 @@ def _through_thesis_folds(
         errors.append(mean_error(model, job.frames, train[tested], preset))
         if result.stopped_by == "interrupt":
             break
-    held_out = mean_error(model, job.frames, job.split.held_out, preset)
+    held_out = mean_error(model, job.frames, job.split.validation, preset)
     total.best_loss = held_out
     figures = _figures(errors) | {"held_out_error": held_out}
     if options.progress:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.backend import seed_everything
-from training.datasets import FrameSet
+from training.datasets import BlockSplit, FrameSet
 from training.exposure import build_exposure_network, loss_model, make_batch
 from training.fit import FitResult, FitSettings, fit
 from training.job import Job, Trained
@@ -19,7 +19,7 @@ from training.provenance import fit_summary
 from training.scorers import exposure_scorer
 from training.train_autoencoder import mean_output
 
-__all__ = ["EXPOSURE_BATCH", "ExposureParts", "fit_exposure", "train_exposure"]
+__all__ = ["EXPOSURE_BATCH", "ExposureParts", "fit_exposure", "train_exposure", "validation_frames"]
 
 EXPOSURE_BATCH = 48
 """Frames a step; every fourth gets something pasted in, every fourth a whole-picture fault."""
@@ -93,9 +93,9 @@ def fit_exposure(job: Job, parts: ExposureParts = ExposureParts()) -> tuple[Any,
     # training frame equally often.
     count = options.exposure_steps * EXPOSURE_BATCH
     train = np.resize(generator.permutation(split.train), count)
-    validation = np.resize(split.held_out, _VALIDATION_FRAMES)
+    validation = validation_frames(split)
     held_out = np.zeros(len(job.frames), bool)
-    held_out[split.held_out] = True
+    held_out[split.validation] = True
 
     def made(own: np.random.Generator, images: Any) -> dict[str, Any]:
         batch = make_batch(
@@ -150,6 +150,12 @@ def fit_exposure(job: Job, parts: ExposureParts = ExposureParts()) -> tuple[Any,
         **job.folder.checkpoint("exposure"),
     )
     return network, result
+
+
+def validation_frames(split: BlockSplit) -> NDArray[np.int64]:
+    """Return frame numbers for validation, of all recordings and blocks alike."""
+    places = np.arange(_VALIDATION_FRAMES) * len(split.validation) // _VALIDATION_FRAMES
+    return split.validation[places]
 
 
 def _sample(frames: FrameSet, generator: np.random.Generator) -> NDArray[np.uint8]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from training.backend import seed_everything
 from training.codes import encode_frames
-from training.datasets import split_blocks
+from training.datasets import split_anomalies
 from training.fit import FitSettings, fit
 from training.job import Job, Trained
 from training.options import MLP_THRESHOLD
@@ -26,9 +26,7 @@ def train_mlp(job: Job, base: Trained) -> Trained:
     autoencoder = base.autoencoder
     assert autoencoder is not None  # this scorer stands on one
     assert job.anomalies is not None  # it cannot be trained without
-    anomaly_split = split_blocks(
-        job.anomalies.lengths, held_out=options.held_out, seed=options.seed
-    )
+    anomaly_split = split_anomalies(job.anomalies.lengths, job.anomalies.gaps, options.held_out)
     parts = [encode_frames(autoencoder, frames) for frames in (job.frames, job.anomalies)]
     codes = np.concatenate(parts)
     normal = len(job.frames)
@@ -36,7 +34,7 @@ def train_mlp(job: Job, base: Trained) -> Trained:
     seed_everything(options.seed)
     mlp = build_mlp()
     train_indices = np.concatenate([split.train, anomaly_split.train + normal])
-    held_out = np.concatenate([split.held_out, anomaly_split.held_out + normal])
+    validation = np.concatenate([split.validation, anomaly_split.validation + normal])
     # Codes reach thousands, on which Adam at 1e-4 wanders. The classifier learns on standardised
     # codes; afterwards its first layer takes the scale over, so that it is 128-256-64-1 on the
     # plain codes as in the thesis.
@@ -46,7 +44,7 @@ def train_mlp(job: Job, base: Trained) -> Trained:
         mlp,
         lambda indices: ((codes[indices] - mean) / deviation, labels[indices, np.newaxis]),
         train_indices,
-        held_out,
+        validation,
         FitSettings(
             epochs=options.mlp_epochs,
             batch_size=options.batch_size,
@@ -67,8 +65,8 @@ def train_mlp(job: Job, base: Trained) -> Trained:
     kernel, bias, *others = mlp.get_weights()
     kernel = kernel / deviation[:, np.newaxis]
     mlp.set_weights([kernel, bias - mean @ kernel, *others])
-    probabilities = np.asarray(mlp(codes[held_out], training=False))[:, 0]
-    accuracy = float(np.mean((probabilities > MLP_THRESHOLD) == (labels[held_out] > 0.5)))
+    probabilities = np.asarray(mlp(codes[validation], training=False))[:, 0]
+    accuracy = float(np.mean((probabilities > MLP_THRESHOLD) == (labels[validation] > 0.5)))
     metrics = base.base_metrics()
     return Trained(
         autoencoder,

@@ -36,7 +36,7 @@ def train_realnvp(job: Job, base: Trained) -> Trained:
     )
     flow, result = fit_realnvp(
         codes[split.train],
-        codes[split.held_out],
+        codes[split.validation],
         outliers=outliers,
         settings=settings,
         label=f"training {options.scorer}",
