@@ -56,22 +56,28 @@ setup(
         # On a ROS host OpenCV comes from apt (python3-opencv): install only onnxruntime there.
         "cpu": [
             "onnxruntime>=1.17",
+            "mcap>=1.1",
             "opencv-python-headless>=4.5",
-            "rosbags>=0.10",
+            "pyyaml>=5.4",
+            "rosbags>=0.11.6",
             "simplejpeg>=1.7.6",
         ],
         # For 'python -m anomaly_detector score --scheduler' on a Dask cluster.
         "fleet": ["dask>=2024.1", "distributed>=2024.1"],
         "gpu": [
             "onnxruntime-gpu>=1.17",
+            "mcap>=1.1",
             "opencv-python-headless>=4.5",
-            "rosbags>=0.10",
+            "pyyaml>=5.4",
+            "rosbags>=0.11.6",
             "simplejpeg>=1.7.6",
         ],
         "openvino": [
             "onnxruntime-openvino>=1.17",
+            "mcap>=1.1",
             "opencv-python-headless>=4.5",
-            "rosbags>=0.10",
+            "pyyaml>=5.4",
+            "rosbags>=0.11.6",
             "rosbags-image>=0.10",
             "simplejpeg>=1.7.6",
         ],
@@ -113,7 +119,6 @@ setup(
             "cyclonedds>=0.10; python_version < '3.14'",
             # Docker's own parser of Dockerfiles.
             "dockerfile>=3.3; sys_platform == 'linux' and platform_machine == 'x86_64'",
-            "mcap>=1.1",
             "mypy>=1.13",
             # For benchmarks/thesis_way.py.
             "pillow>=9",

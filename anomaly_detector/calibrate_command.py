@@ -34,7 +34,7 @@ from anomaly_detector.metadata import ModelMetadata
 from anomaly_detector.model_editing import write_with_metadata
 from anomaly_detector.normalization import import_onnx
 from anomaly_detector.preprocessing import WHOLE_FRAME, View
-from anomaly_detector.recordings import FrameSource, open_source
+from anomaly_detector.recordings import FrameSource, count_frames, open_source, warn_unreadable
 from anomaly_detector.resources import MODEL_SUFFIX, resolve_model
 from anomaly_detector.scoring import score_frames
 
@@ -84,6 +84,8 @@ def calibrate(options: CalibrateOptions) -> ModelMetadata:
     detector = Detector(options.model, view=options.view)
     old = detector.metadata
     parts = [_scores(detector, source, options.progress) for source in sources]
+    for source in sources:
+        warn_unreadable(source.path, source.unreadable)
     scores = np.concatenate(parts)
     used = _without(scores, options.exclude, options.data)
     threshold, calibration = calibrate_threshold(used, options.false_alarm_rate)
@@ -93,7 +95,7 @@ def calibrate(options: CalibrateOptions) -> ModelMetadata:
         "data": [Path(path).name for path in options.data],
         "frames": {
             "recorded": len(scores),
-            "unreadable": sum(len(source.unreadable) for source in sources),
+            "unreadable": sum(count_frames(source.unreadable) for source in sources),
             "calibration": len(used),
         },
         "exclude": [list(stretch) for stretch in options.exclude],
@@ -199,8 +201,6 @@ def run(arguments: argparse.Namespace) -> int:
     metadata = calibrate(CalibrateOptions(**given))
     calibration = metadata.calibration
     entry = metadata.provenance["recalibrated"][-1]
-    if entry["frames"]["unreadable"]:
-        print(f"warning: {entry['frames']['unreadable']} frames unreadable", file=sys.stderr)
     shortfall = calibration_shortfall(calibration)
     if shortfall is not None:
         print(f"warning: {shortfall}", file=sys.stderr)

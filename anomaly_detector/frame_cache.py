@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,7 +38,7 @@ class CachedFrames:
         images: uint8 [N, 64, 64, 3] RGB, memory-mapped, read-only.
         names: N frame names, as in :class:`anomaly_detector.recordings.Frame`.
         stamps_ns: N stamps in nanoseconds; None where the recording has none.
-        unreadable: the frames that were left out.
+        unreadable: what could not be read.
     """
 
     source: Path
@@ -115,7 +115,7 @@ def _build(source: FrameSource, entry: Path, workers: int, progress: bool) -> No
         index = {
             "names": names,
             "stamps_ns": stamps,
-            "unreadable": [[item.name, item.reason] for item in source.unreadable],
+            "unreadable": [astuple(item) for item in source.unreadable],
         }
         (folder / "index.json").write_text(json.dumps(index))
 
@@ -153,7 +153,7 @@ def _load(path: Path, entry: Path) -> CachedFrames:
             images=np.memmap(file, np.uint8, "r", shape=(count, INPUT_SIZE, INPUT_SIZE, 3)),
             names=index["names"],
             stamps_ns=index["stamps_ns"],
-            unreadable=[UnreadableFrame(name, reason) for name, reason in index["unreadable"]],
+            unreadable=[UnreadableFrame(*item) for item in index["unreadable"]],
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SourceError(

@@ -15,7 +15,7 @@ from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import output_files
 from anomaly_detector.fleet.job import FleetOptions, score_fleet
 from anomaly_detector.fleet.summary import summary_table
-from anomaly_detector.recordings import expand_sources, open_source
+from anomaly_detector.recordings import expand_sources, open_source, warn_unreadable
 from anomaly_detector.resources import resolve_model
 from anomaly_detector.scoring import write_scores
 
@@ -112,10 +112,7 @@ def _score_one(
         batch_size=arguments.batch_size,
     )
     rate = summary.scored / (time.perf_counter() - start)
-    for item in source.unreadable[:_MAX_NAMED]:
-        print(f"warning: {item.name} skipped: {item.reason}", file=sys.stderr)
-    if summary.unreadable > _MAX_NAMED:
-        print(f"warning: {summary.unreadable - _MAX_NAMED} more skipped", file=sys.stderr)
+    warn_unreadable(path, summary.skipped)
     if summary.without_stamp:
         print(
             f"warning: {summary.without_stamp} frames have no time stamp (zero, negative, or a "
@@ -156,6 +153,9 @@ def _score_many(
             batch_size=arguments.batch_size,
         )
     )
+    for result in job.results:
+        if result.skipped:
+            print(f"warning: {result.source}: {result.skipped}", file=sys.stderr)
     print(summary_table(job.results))
     print(
         f"{arguments.output_dir}: threshold {job.threshold:.6g}, {job.kept} recordings kept from "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from anomaly_detector.decision import AlarmEvent, DecisionFilter, DecisionSettin
 from anomaly_detector.detector import Detection, Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
-from anomaly_detector.recordings import Frame, FrameSource
+from anomaly_detector.recordings import Frame, FrameSource, UnreadableFrame, count_frames
 from anomaly_detector.stamps import SteadyTime, stamp_text
 
 __all__ = [
@@ -52,7 +52,8 @@ class ScoreSummary:
     Attributes:
         scored: frames scored.
         flagged: of these at or above the threshold.
-        unreadable: frames skipped.
+        unreadable: frames skipped, as far as their number is known.
+        skipped: what was skipped, and why.
         alarms: raised by the decision over time.
         peak_score: highest score.
         without_stamp: frames of a bag whose stamp is missing.
@@ -63,6 +64,7 @@ class ScoreSummary:
     scored: int
     flagged: int
     unreadable: int
+    skipped: Sequence[UnreadableFrame]
     alarms: int
     peak_score: float
     without_stamp: int
@@ -186,7 +188,14 @@ def write_scores(
             os.fsync(file.fileno())
             _write_events(alarms, stack.enter_context(atomic_path(events)))
     return ScoreSummary(
-        scored, flagged, len(source.unreadable), len(alarms), peak, without_stamp, steady.seconds
+        scored,
+        flagged,
+        count_frames(source.unreadable),
+        tuple(source.unreadable),
+        len(alarms),
+        peak,
+        without_stamp,
+        steady.seconds,
     )
 
 

@@ -153,7 +153,7 @@ def test_too_few_frames_are_warned_of(
     assert main(["calibrate", *arguments]) == 0
     errors = capsys.readouterr().err
     assert "independent frames are too few for a false-alarm rate of 0.01, which takes 99" in errors
-    assert "1 frames unreadable" in errors
+    assert "frame_9.png skipped: " in errors
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,7 @@ def test_a_bad_recording_stops_no_other_and_is_told(
     assert [row["status"] for row in rows.values()] == [
         "failed", "scored", "failed", "scored", "scored",
     ]  # fmt: skip
-    assert "cannot be opened" in rows["bag_1"]["error"]
+    assert "cannot be read: bag_1.db3" in rows["bag_1"]["error"]
     assert "missing cannot be read" in rows["missing"]["error"]
     assert not list(out.glob("bag_1.*"))
 
@@ -389,7 +389,7 @@ def test_dask_tells_what_failed(
     assert main(arguments(model, drives, out, "--scheduler", cluster.scheduler_address)) == 1
     rows = rows_of(out / "summary.csv")
     assert [row["status"] for row in rows] == ["scored", "failed", "scored", "scored"]
-    assert "cannot be opened" in rows[1]["error"]
+    assert "cannot be read: bag_1.db3" in rows[1]["error"]
 
 
 def test_a_scheduler_that_is_not_there_is_an_error(

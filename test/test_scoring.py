@@ -221,7 +221,7 @@ def test_unreadable_frames_are_named(
     )
     assert len(read_rows(output)) == 7
     captured = capsys.readouterr()
-    assert "warning: frame_3.png skipped" in captured.err
+    assert "frame_3.png skipped: " in captured.err
     assert "1 unreadable" in captured.out
 
 

@@ -21,7 +21,7 @@ from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path, check_output_file
 from anomaly_detector.preprocessing import INPUT_SIZE, View
-from anomaly_detector.recordings import open_source
+from anomaly_detector.recordings import open_source, warn_unreadable
 from training.architectures import ARCHITECTURES
 from training.datasets import open_frame_set
 from training.labels import read_labels, read_visible_shares
@@ -221,6 +221,7 @@ def stress_measure(
             bootstrap=0,
             progress=False,
         )
+        warn_unreadable(source.path, source.unreadable)
         known = {item.fault.name: item.roc_auc.value for item in result.faults}
         small = [known[name] for name in _SMALL_FAULTS if name in known]
         return result.mean_roc_auc.value, float(np.mean(small)) if small else np.nan, None

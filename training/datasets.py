@@ -14,7 +14,12 @@ from numpy.typing import NDArray
 from anomaly_detector.errors import SourceError
 from anomaly_detector.frame_cache import CachedFrames, cache_frames
 from anomaly_detector.preprocessing import WHOLE_FRAME, View
-from anomaly_detector.recordings import FrameSource, ImageFilesSource, ImageFolderSource
+from anomaly_detector.recordings import (
+    FrameSource,
+    ImageFilesSource,
+    ImageFolderSource,
+    warn_unreadable,
+)
 from training.hazards_robots import open_recording
 from training.labels import read_labels
 from training.recorded_events import open_recorded_events
@@ -177,7 +182,10 @@ def _cached(
 ) -> FrameSet:
     for source in sources:
         source.view = view
-    return FrameSet([cache_frames(source, cache, progress=progress) for source in sources])
+    parts = [cache_frames(source, cache, progress=progress) for source in sources]
+    for part in parts:
+        warn_unreadable(part.source, part.unreadable)
+    return FrameSet(parts)
 
 
 def _anomalies_of(source: FrameSource) -> FrameSource:

@@ -15,7 +15,14 @@ from anomaly_detector.arguments import add_view_arguments, given_view
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.files import check_output_file
 from anomaly_detector.frame_cache import CachedFrames, cache_frames
-from anomaly_detector.recordings import BagSource, FrameSource, is_bag, open_source
+from anomaly_detector.recordings import (
+    BagSource,
+    FrameSource,
+    count_frames,
+    is_bag,
+    open_source,
+    warn_unreadable,
+)
 from anomaly_detector.resources import resolve_model
 from training.codes import UNKNOWN_LABEL, CodeModel, FrameTable, write_codes
 from training.evaluate import frame_names
@@ -77,7 +84,9 @@ def run(arguments: argparse.Namespace) -> int:
     parts = [cache_frames(source, arguments.cache) for source in sources]
     frames = _table(parts, truths)
     write_codes(out, frames, model, _vectors(model, parts, len(frames)))
-    unreadable = sum(len(part.unreadable) for part in parts)
+    for part in parts:
+        warn_unreadable(part.source, part.unreadable)
+    unreadable = sum(count_frames(part.unreadable) for part in parts)
     print(
         f"{out}: {len(frames)} codes of {model.size} numbers"
         + (f", {unreadable} unreadable frames skipped" if unreadable else "")

@@ -28,6 +28,8 @@ from anomaly_detector.recordings import (
     FrameSource,
     ImageFilesSource,
     UnreadableFrame,
+    count_frames,
+    warn_unreadable,
 )
 from anomaly_detector.scoring import format_score, score_frames
 from anomaly_detector.stamps import stamp_text
@@ -247,7 +249,7 @@ def evaluate(
             source, before = recording.source, len(names)
             for frame, detection in score_frames(detector, source):
                 # Labels without names count the unreadable frames too.
-                position = len(names) - before + len(source.unreadable)
+                position = len(names) - before + count_frames(source.unreadable)
                 label, class_name, stamp = truths.of(number, position, frame.name)
                 worst, badness = (
                     (misses, -detection.score) if label else (false_alarms, detection.score)
@@ -272,6 +274,7 @@ def evaluate(
                 classes.append(class_name)
                 bar.update()
             unreadable = tuple(source.unreadable)
+            warn_unreadable(source.path, unreadable)
             summaries.append(RecordingSummary(str(source.path), len(names) - before, unreadable))
     table = ScoredFrames(
         names,
@@ -381,7 +384,7 @@ def format_evaluation(evaluation: Evaluation) -> str:
             median = float(np.median([d.delay_frames for d in found if d.delay_frames is not None]))
             line += f", median delay {median:g} frames"
         lines += ["", line]
-    unreadable = sum(len(recording.unreadable) for recording in evaluation.recordings)
+    unreadable = sum(count_frames(recording.unreadable) for recording in evaluation.recordings)
     if unreadable:
         lines.append(f"{unreadable} frames were unreadable, see evaluation.json")
     return "\n".join(lines)

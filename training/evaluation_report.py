@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from anomaly_detector.recordings import count_frames
 from training.code_space import code_space_section
 from training.evaluate import Evaluation, GalleryFrame, iterate_recordings
 from training.figures import histogram_figure, pr_figure, roc_figure, timeline_figure
@@ -32,7 +33,7 @@ _NOT_DEFINED = "n/a"
 def evaluation_report(evaluation: Evaluation) -> Report:
     """Arrange an evaluation as a report."""
     ranking = evaluation.ranking
-    skipped = sum(len(recording.unreadable) for recording in evaluation.recordings)
+    skipped = sum(count_frames(recording.unreadable) for recording in evaluation.recordings)
     subtitle = (
         f"{len(evaluation.frames)} frames of {len(evaluation.recordings)} "
         f"recording{'s' if len(evaluation.recordings) != 1 else ''}: {ranking.normal_frames} "
@@ -359,7 +360,7 @@ def _data(evaluation: Evaluation) -> ReportSection:
                 str(number),
                 str(recording.frames),
                 str(anomalous),
-                str(len(recording.unreadable)),
+                str(count_frames(recording.unreadable)),
                 "" if first is None else f"{first.name}: {first.reason}",
             ]
         )

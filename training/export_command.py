@@ -21,6 +21,7 @@ from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import check_output_file
 from anomaly_detector.metadata import Calibration, ModelMetadata
 from anomaly_detector.preprocessing import INPUT_SIZE, View
+from anomaly_detector.recordings import warn_unreadable
 from training.architectures import ARCHITECTURES, Autoencoder, NetworkSettings, build_autoencoder
 from training.backend import import_keras
 from training.datasets import open_frame_set
@@ -202,6 +203,8 @@ def _write_variant(
             frames=StressFrames(sources, metadata.view, arguments.stress_frames),
             range_frames=min(len(ranges), MAX_RANGE_FRAMES),
         )
+    for source in sources:
+        warn_unreadable(source.path, source.unreadable)
     print(
         f"{arguments.out}: {metadata.architecture} + {metadata.scorer} in {arguments.precision}, "
         f"threshold {threshold:.4g} ({calibration.method}); stress test with "

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import anomaly_detector
 from anomaly_detector.files import atomic_path
 from anomaly_detector.frame_cache import CachedFrames
+from anomaly_detector.recordings import count_frames
 from training.datasets import frame_period
 from training.job import Job
 from training.options import FALSE_ALARM_RATE, TrainOptions, fixed_threshold, used_options
@@ -63,7 +64,7 @@ def provenance(job: Job) -> dict[str, Any]:
         "recipe": resolved_recipe(options),
         "frames": {
             "recorded": len(job.frames),
-            "unreadable": sum(len(part.unreadable) for part in parts),
+            "unreadable": sum(count_frames(part.unreadable) for part in parts),
             "train": len(split.train),
             "validation": len(split.validation),
             "calibration": len(split.calibration),

@@ -53,12 +53,11 @@ class RecordedEventsSource(FrameSource):
             source.view = self.view
             # Not its public iteration: one event without a readable frame is no error.
             for item in source._frames():
-                if item.name not in wanted:
-                    continue
                 name = f"{event.path.name}/{item.name}"
                 if isinstance(item, Frame):
-                    yield replace(item, name=name, stamp_ns=wanted[item.name])
-                else:
+                    if item.name in wanted:
+                        yield replace(item, name=name, stamp_ns=wanted[item.name])
+                elif item.frames != 1 or item.name in wanted:
                     yield replace(item, name=name)
 
 

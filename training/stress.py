@@ -31,7 +31,13 @@ from anomaly_detector.files import atomic_directory, check_output_folder
 from anomaly_detector.image import Pixels, to_rgb
 from anomaly_detector.metadata import ModelMetadata
 from anomaly_detector.preprocessing import INPUT_SIZE, View, shrink
-from anomaly_detector.recordings import Frame, FrameSource, open_source
+from anomaly_detector.recordings import (
+    Frame,
+    FrameSource,
+    count_frames,
+    open_source,
+    warn_unreadable,
+)
 from training.metrics import DEFAULT_BLOCK, Interval, json_safe, ranking_table
 from training.stress_faults import FAULT_SETS, Fault, FrozenFrame, choose_faults, seen_at
 
@@ -246,7 +252,7 @@ def numbered_frames(
             )
     source.view = view
     for position, frame in enumerate(source):
-        number = position + len(source.unreadable)
+        number = position + count_frames(source.unreadable)
         if not any(first <= number <= last for first, last in exclude):
             yield number, frame
 
@@ -329,7 +335,7 @@ def write_stress(result: StressResult, source: FrameSource, output: Path) -> Non
     from training.stress_report import stress_report
 
     with atomic_directory(output) as folder:
-        contents = {"source": str(source.path), "unreadable": len(source.unreadable)}
+        contents = {"source": str(source.path), "unreadable": count_frames(source.unreadable)}
         contents |= result.to_dict()
         text = json.dumps(contents, indent=2, allow_nan=False)
         (folder / "stress.json").write_text(text + "\n", encoding="utf-8")
@@ -478,6 +484,7 @@ def run(args: argparse.Namespace) -> int:
         block=args.block,
         total=len(source) - len(left_out),
     )
+    warn_unreadable(source.path, source.unreadable)
     write_stress(result, source, args.out)
     print(format_stress(result))
     print(f"report: {args.out / 'report.html'}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import json
 import math
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cache
@@ -167,11 +167,9 @@ class McapEventWriter(EventWriter):
         from rosbags.rosbag2 import StoragePlugin, Writer
 
         store = _typestore()
-        self._stack = ExitStack()
         # Version 8 is the oldest that the writer knows, so the most robots read it.
-        self._bag = self._stack.enter_context(
-            Writer(path, version=8, storage_plugin=StoragePlugin.MCAP)
-        )
+        self._bag = Writer(path, version=8, storage_plugin=StoragePlugin.MCAP)
+        self._bag.open()
         try:
             self._images = self._bag.add_connection(topic, _IMAGE, typestore=store)
             self._scores = [
@@ -203,7 +201,7 @@ class McapEventWriter(EventWriter):
         return ""
 
     def _end(self, rows: list[_Row]) -> None:
-        self._stack.close()
+        self._bag.close()
         for file in self.path.iterdir():
             sync(file)
         for place, row in enumerate(rows):
@@ -211,15 +209,9 @@ class McapEventWriter(EventWriter):
 
     def abandon(self) -> None:
         """See :meth:`EventWriter.abandon`."""
-        # Leaving the bag with an error keeps it from writing its index, which may fail again.
-        error = OSError("abandoned")
-        file = getattr(self._bag.storage, "bio", None)
+        # Without its index, which may fail to be written again.
         with suppress(Exception):
-            self._stack.__exit__(OSError, error, None)
-        # rosbags 0.10 leaves the file open then.
-        with suppress(Exception):
-            if file is not None:
-                file.close()
+            self._bag.abort()
 
 
 _WRITERS: dict[str, type[EventWriter]] = {

@@ -16,6 +16,8 @@ __all__ = ["ResultFolder", "SourceResult", "unique_names"]
 
 _FORMAT = 1
 
+_MAX_NAMED = 3
+
 
 @dataclass(frozen=True)
 class SourceResult:
@@ -32,6 +34,7 @@ class SourceResult:
         duration_s: see :class:`~anomaly_detector.scoring.ScoreSummary`.
         peak_score: highest score; None when failed.
         error: why it failed.
+        skipped: what of it could not be read, and why; the first of it.
     """
 
     name: str
@@ -44,6 +47,7 @@ class SourceResult:
     duration_s: float | None = None
     peak_score: float | None = None
     error: str = ""
+    skipped: str = ""
 
 
 class ResultFolder:
@@ -107,6 +111,7 @@ class ResultFolder:
             summary.unreadable,
             summary.duration_s,
             summary.peak_score,
+            skipped="; ".join(map(str, summary.skipped[:_MAX_NAMED])),
         )
         record = {
             "format": _FORMAT,

@@ -123,6 +123,11 @@ def _page(folder: ResultFolder, results: Sequence[SourceResult], job: Mapping[st
                 note=True,
             ),
         ),
+        *(
+            [html.section("Skipped", html.table(["recording", "what"], skipped, text_columns=2))]
+            if (skipped := [[r.name, r.skipped] for r in results if r.skipped])
+            else []
+        ),
         html.section(
             "Settings",
             html.table(

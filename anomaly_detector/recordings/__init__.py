@@ -6,18 +6,23 @@ source that yields nothing at all is an error.
 """
 
 from anomaly_detector.recordings.bag import (
+    Bag,
     BagSource,
+    deserialize,
     find_image_topic,
     is_bag,
     list_image_topics,
     open_bag,
+    to_cdr,
 )
 from anomaly_detector.recordings.base import (
     Frame,
     FrameSource,
     UnreadableFrame,
+    count_frames,
     natural_key,
     path_identity,
+    warn_unreadable,
 )
 from anomaly_detector.recordings.images import (
     IMAGE_SUFFIXES,
@@ -30,6 +35,7 @@ from anomaly_detector.recordings.video import VIDEO_SUFFIXES, VideoSource
 __all__ = [
     "IMAGE_SUFFIXES",
     "VIDEO_SUFFIXES",
+    "Bag",
     "BagSource",
     "Frame",
     "FrameSource",
@@ -37,6 +43,8 @@ __all__ = [
     "ImageFolderSource",
     "UnreadableFrame",
     "VideoSource",
+    "count_frames",
+    "deserialize",
     "expand_sources",
     "find_image_topic",
     "is_bag",
@@ -45,4 +53,6 @@ __all__ = [
     "open_bag",
     "open_source",
     "path_identity",
+    "to_cdr",
+    "warn_unreadable",
 ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import abc
 import re
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -40,17 +41,44 @@ class Frame:
 
 @dataclass(frozen=True)
 class UnreadableFrame:
-    """A frame that was skipped, and why."""
+    """What of a recording was skipped, and why.
+
+    Attributes:
+        name: of the frame, of the first of several, or of the file that is not whole.
+        reason: what is wrong.
+        frames: how many are missing; 0 when nobody knows.
+    """
 
     name: str
     reason: str
+    frames: int = 1
+
+    def __str__(self) -> str:
+        more = f" and {self.frames - 1} more" if self.frames > 1 else ""
+        return f"{self.name}{more}{' skipped' if self.frames else ''}: {self.reason}"
 
 
 PendingFrame: TypeAlias = Callable[[], "Frame | UnreadableFrame"]
 """Decodes one frame whose bytes are at hand or in a file of their own; from any thread."""
 
+_MAX_NAMED = 10
+"""Warnings about one recording; the others are only counted."""
+
 _WAITING_PER_WORKER = 4
 """Frames begun or waiting for their turn, a worker: they bound the memory."""
+
+
+def count_frames(unreadable: Iterable[UnreadableFrame]) -> int:
+    """Return the number of frames that are missing, as far as it is known."""
+    return sum(item.frames for item in unreadable)
+
+
+def warn_unreadable(path: str | Path, unreadable: Sequence[UnreadableFrame]) -> None:
+    """Say on stderr what of a recording was skipped: one line each, and one for the rest."""
+    for item in unreadable[:_MAX_NAMED]:
+        print(f"warning: {path}: {item}", file=sys.stderr)
+    if rest := unreadable[_MAX_NAMED:]:
+        print(f"warning: {path}: {count_frames(rest)} more frames skipped", file=sys.stderr)
 
 
 class FrameSource(abc.ABC):
@@ -60,7 +88,7 @@ class FrameSource(abc.ABC):
         path: where it is.
         view: the part of each frame that is given and how deep pictures are scaled; may be set
             before a pass. A frame that its region does not fit into counts as unreadable.
-        unreadable: the frames skipped by the newest pass, in order.
+        unreadable: what the newest pass skipped, in order.
     """
 
     def __init__(self, path: Path) -> None:
@@ -153,8 +181,12 @@ class FrameSource(abc.ABC):
         if count == 0:
             detail = ""
             if self.unreadable:
-                first = self.unreadable[0]
-                detail = f" (all {len(self.unreadable)} unreadable; {first.name}: {first.reason})"
+                missing = count_frames(self.unreadable)
+                detail = (
+                    f" (all {missing} unreadable; {self.unreadable[0]})"
+                    if missing
+                    else (f" ({self.unreadable[0]})")
+                )
             raise SourceError(f"{self.path} has no readable frame{detail}: give another recording")
 
 
@@ -170,7 +202,8 @@ def path_identity(path: Path) -> str:
         OSError: it is not there.
     """
     path.stat()
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    # SQLite keeps rows of a bag beside it until that is closed.
+    files = sorted(path.iterdir()) if path.is_dir() else [path, Path(f"{path}-wal")]
     stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
     return f"{path.resolve()}|{stats}"
 

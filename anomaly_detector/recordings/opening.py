@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from anomaly_detector.errors import SourceError
-from anomaly_detector.recordings.bag import BAG_SUFFIXES, BagSource, is_bag
+from anomaly_detector.recordings.bag import BAG_SUFFIXES, BagSource, bag_suffix, is_bag
 from anomaly_detector.recordings.base import FrameSource, natural_key
 from anomaly_detector.recordings.images import ImageFolderSource
 from anomaly_detector.recordings.video import VIDEO_SUFFIXES, VideoSource
+
+_PACKED = frozenset({".7z", ".bz2", ".gz", ".lz4", ".tar", ".xz", ".zip"})
 
 
 def open_source(path: str | Path, topic: str | None = None) -> FrameSource:
@@ -33,15 +35,11 @@ def open_source(path: str | Path, topic: str | None = None) -> FrameSource:
     if topic is not None:
         raise SourceError(f"{path} is not a bag, so it has no topic {topic!r}: leave the topic out")
     if path.is_dir():
-        bags = sorted(f.name for f in path.iterdir() if f.suffix.lower() in BAG_SUFFIXES)
-        if bags:
-            raise SourceError(
-                f"{path} holds {', '.join(bags)} but no metadata.yaml: the recording was cut off; "
-                f"run 'ros2 bag reindex {path}' or give the file itself"
-            )
         source = ImageFolderSource(path)
     elif path.suffix.lower() in VIDEO_SUFFIXES:
         source = VideoSource(path)
+    elif _is_packed_bag(path):
+        raise SourceError(f"{path} is packed: unpack it and give the bag in it")
     else:
         raise SourceError(
             f"{path} is no bag ({', '.join(sorted(BAG_SUFFIXES))}) or video "
@@ -84,4 +82,14 @@ def expand_sources(texts: Sequence[str]) -> list[str]:
 
 def _may_be_source(text: str) -> bool:
     path = Path(text)
-    return path.is_dir() or path.suffix.lower() in BAG_SUFFIXES | VIDEO_SUFFIXES
+    return (
+        path.is_dir()
+        or path.suffix.lower() in VIDEO_SUFFIXES
+        or bool(bag_suffix(path))
+        or _is_packed_bag(path)
+    )
+
+
+def _is_packed_bag(path: Path) -> bool:
+    suffixes = path.suffixes[-2:]
+    return len(suffixes) == 2 and suffixes[0].lower() in BAG_SUFFIXES and suffixes[1] in _PACKED

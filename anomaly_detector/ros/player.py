@@ -15,15 +15,22 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from anomaly_detector.errors import AnomalyDetectorError, SourceError, as_one_line
-from anomaly_detector.recordings import find_image_topic, open_bag
+from anomaly_detector.recordings import (
+    UnreadableFrame,
+    count_frames,
+    open_bag,
+    to_cdr,
+    warn_unreadable,
+)
 from anomaly_detector.ros.dds import large_image_environment
 from anomaly_detector.ros.tool_node import signals_set, tool_node, wait_for_match
 
@@ -69,12 +76,14 @@ class PlayResult:
         sent: number of frames published.
         duration_s: time from the first frame to the last, seconds.
         max_late_s: how late the latest frame was sent, seconds.
+        unreadable: what of the bag was left out, and why.
     """
 
     topic: str
     sent: int
     duration_s: float
     max_late_s: float
+    unreadable: Sequence[UnreadableFrame] = field(default_factory=tuple)
 
 
 @dataclass(frozen=True)
@@ -169,6 +178,7 @@ def run(args: argparse.Namespace) -> int:
             progress=True,
             stop=stop,
         )
+    warn_unreadable(args.bag, result.unreadable)
     print(
         f"{'stopped after' if stop.is_set() else 'published'} {result.sent} frames on "
         f"{result.topic} in {result.duration_s:.1f} s",
@@ -200,7 +210,7 @@ def play(
     participant exists already (see :mod:`anomaly_detector.ros.dds`).
 
     Args:
-        bag: a rosbag2.
+        bag: a rosbag2, or a ROS 1 bag.
         topic: the image topic in the bag; None when it has just one.
         output_topic: where to publish; None for the same name.
         rate: 2.0 plays twice as fast; ignored with ``hz``.
@@ -221,7 +231,7 @@ def play(
         node: an ``rclpy`` node to publish as; None makes one.
 
     Raises:
-        SourceError: no bag of ROS 2, or no such image topic in it.
+        SourceError: no bag, no such image topic in it, or no whole message on that.
         AnomalyDetectorError: a bad rate or topic name, a subscription that did not come in time, or
             no rclpy.
     """
@@ -230,13 +240,12 @@ def play(
             raise AnomalyDetectorError(f"{name} is {value:g}: give a number above 0")
     stop = threading.Event() if stop is None else stop
     bag = Path(bag)
-    topic, count = find_image_topic(bag, topic)
     with open_bag(bag) as reader:
-        if not reader.is2:
-            raise SourceError(
-                f"bag {bag} is a ROS 1 bag: convert it with 'rosbags-convert' before playing"
-            )
-        message_type = reader.topics[topic].msgtype
+        topic, _ = reader.image_topic(topic)
+        types = reader.image_types()[topic]
+    # A topic has one type when it is played.
+    (message_type, count), *other_types = types.most_common()
+    unreadable: list[UnreadableFrame] = []
     output_topic = topic if output_topic is None else output_topic
     with (
         _publishers(message_type, output_topic, reliable, clock_hz, node) as (
@@ -244,7 +253,7 @@ def play(
             publisher,
             clock,
         ),
-        closing(_read_ahead(bag, topic, loop)) as frames,
+        closing(_read_ahead(_read(bag, topic, message_type, loop, unreadable))) as frames,
         tqdm(
             total=None if loop else count, unit=" frames", disable=None if progress else True
         ) as bar,
@@ -282,7 +291,10 @@ def play(
         duration = time.monotonic() - first_sent if sent else 0.0
         if sent:
             time.sleep(LINGER_S)
-    return PlayResult(output_topic, sent, duration, max_late)
+    for other_type, left_out in filter(itemgetter(1), other_types):
+        reason = f"of type {other_type}, played are those of type {message_type}"
+        unreadable.append(UnreadableFrame(topic, reason, left_out))
+    return PlayResult(output_topic, sent, duration, max_late, unreadable)
 
 
 class _Clock:
@@ -431,7 +443,7 @@ def _publishers(
             yield node, publisher, _Clock(tell, 1.0 / clock_hz)
 
 
-def _read_ahead(bag: Path, topic: str, loop: bool) -> Generator[PlayedFrame, None, None]:
+def _read_ahead(read_frames: Iterator[PlayedFrame]) -> Generator[PlayedFrame, None, None]:
     """Yield what :func:`_read` does, read in a thread."""
     frames: queue.Queue[PlayedFrame | Exception | None] = queue.Queue(LOOKAHEAD_FRAMES)
     unwanted = threading.Event()
@@ -446,7 +458,7 @@ def _read_ahead(bag: Path, topic: str, loop: bool) -> Generator[PlayedFrame, Non
 
     def read() -> None:
         try:
-            for frame in _read(bag, topic, loop):
+            for frame in read_frames:
                 put(frame)
                 if unwanted.is_set():
                     return
@@ -466,30 +478,41 @@ def _read_ahead(bag: Path, topic: str, loop: bool) -> Generator[PlayedFrame, Non
         thread.join()
 
 
-def _read(bag: Path, topic: str, loop: bool) -> Iterator[PlayedFrame]:
+def _read(
+    bag: Path, topic: str, message_type: str, loop: bool, unreadable: list[UnreadableFrame]
+) -> Iterator[PlayedFrame]:
+    """Yield the messages of a topic; what cannot be read goes into the list."""
     with open_bag(bag) as reader:
-        connections = [c for c in reader.connections if c.topic == topic]
         start_s = 0.0
         while True:
             last_ns, time_s, period_s, count = 0, 0.0, 0.0, 0
-            try:
-                for _, recorded_ns, data in reader.messages(connections=connections):
-                    gap_s, skipped = (recorded_ns - last_ns) / 1e9 if count else 0.0, ""
-                    if 0 <= gap_s <= MAX_GAP_S:
-                        period_s = gap_s
-                    else:
-                        skipped = f"the recorder's clock steps by {gap_s:+.4g} s"
-                        gap_s = MAX_GAP_S if gap_s > 0 else period_s
-                        skipped += f", played as {gap_s:.4g} s"
-                    time_s += gap_s
-                    # No message holds a time after 2038, and rollovers make such ones.
-                    last_ns = recorded_ns if recorded_ns < 2**31 * 10**9 else last_ns + 1
-                    count += 1
-                    yield PlayedFrame(start_s + time_s, last_ns, bytes(data), skipped)
-            except Exception as error:  # storage errors: sqlite, mcap, zstd, struct, ...
-                raise SourceError(
-                    f"bag {bag} is damaged after {count} frames ({error}): copy it again"
-                ) from error
+            unreadable.clear()
+            for item in reader.messages(topic, (message_type,)):
+                if isinstance(item, UnreadableFrame):
+                    unreadable.append(item)
+                    continue
+                try:
+                    cdr = to_cdr(item)
+                except Exception as error:  # whatever a damaged payload runs into
+                    name = f"{count + count_frames(unreadable):06d}"
+                    unreadable.append(UnreadableFrame(name, as_one_line(error)))
+                    continue
+                recorded_ns = item.time_ns
+                gap_s, skipped = (recorded_ns - last_ns) / 1e9 if count else 0.0, ""
+                if 0 <= gap_s <= MAX_GAP_S:
+                    period_s = gap_s
+                else:
+                    skipped = f"the recorder's clock steps by {gap_s:+.4g} s"
+                    gap_s = MAX_GAP_S if gap_s > 0 else period_s
+                    skipped += f", played as {gap_s:.4g} s"
+                time_s += gap_s
+                # No message holds a time after 2038, and rollovers make such ones.
+                last_ns = recorded_ns if recorded_ns < 2**31 * 10**9 else last_ns + 1
+                count += 1
+                yield PlayedFrame(start_s + time_s, last_ns, cdr, skipped)
+            if not count:
+                reason = f": {unreadable[0]}" if unreadable else ""
+                raise SourceError(f"bag {bag} has no whole message on {topic}{reason}")
             if not loop:
                 return
             # The gap between the end and the start is a mean one.

@@ -139,8 +139,7 @@ def summary_lines(result: ReplayResult, out: Path) -> list[str]:
         if names:
             lines.append(f"{len(names)} frames {title}: {_some(frame_ranges(names), ', ')}")
     if result.unreadable:
-        count = len(result.unreadable)
-        lines.append(f"{count} frames unreadable: {_some(result.unreadable, '; ')}")
+        lines.append(f"unreadable: {_some(result.unreadable, '; ')}")
     if without := sum(frame.stamp_ns is None for frame in comparison.frames):
         lines.append(f"{without} frames have no time stamp: set it in the camera driver")
     if comparison.extra:

@@ -12,7 +12,7 @@ import anomaly_detector
 from anomaly_detector import html_page as html
 from anomaly_detector.files import atomic_path
 from anomaly_detector.overlay import state_word
-from anomaly_detector.recordings import open_bag
+from anomaly_detector.recordings import UnreadableFrame, deserialize, open_bag
 from anomaly_detector.ros.replay.comparison import SCORE_TOLERANCE, OfflineFrame, frame_ranges
 from anomaly_detector.ros.replay.picture import bag_name
 from anomaly_detector.ros.replay.session import NODE_NAME, ReplayResult
@@ -226,7 +226,7 @@ def _frames_apart(result: ReplayResult) -> Iterable[str]:
             text = f"{len(names)} frames: {', '.join(frame_ranges(names))}"
             yield html.section(title, html.paragraph(text))
     if result.unreadable:
-        yield html.section("Unreadable frames", *map(html.paragraph, result.unreadable))
+        yield html.section("Unreadable", *map(html.paragraph, result.unreadable))
 
 
 def _how(result: ReplayResult) -> str:
@@ -269,12 +269,10 @@ def _overlays(bag: Path, stamps: set[int | None]) -> _Overlays:
     """Give the recorded overlays of some frames: stamp in nanoseconds to JPEG."""
     found: _Overlays = {}
     with open_bag(bag) as reader:
-        topic = f"{NODE_NAME}/overlay/compressed"
-        connections = [c for c in reader.connections if c.topic == topic]
-        if not connections:
-            return {}
-        for connection, _, data in reader.messages(connections=connections):
-            message = reader.deserialize(data, connection.msgtype)
+        for item in reader.messages(f"{NODE_NAME}/overlay/compressed"):
+            if isinstance(item, UnreadableFrame):
+                continue
+            message = deserialize(item)
             stamp_ns = stamp_to_ns(message.header.stamp)
             if stamp_ns is not None and stamp_ns in stamps:
                 found[stamp_ns] = bytes(message.data)

@@ -21,7 +21,7 @@ from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.normalization import normalization_scale
 from anomaly_detector.preprocessing import WHOLE_FRAME, View
-from anomaly_detector.recordings import BagSource, list_image_topics, open_source
+from anomaly_detector.recordings import BagSource, list_image_topics, open_source, warn_unreadable
 from anomaly_detector.ros.dds import large_image_environment
 from anomaly_detector.ros.player import play
 from anomaly_detector.ros.replay.comparison import Comparison, OfflineFrame, compare, read_scores
@@ -95,7 +95,7 @@ class ReplayResult:
         detector: the model, as it scored offline.
         sent: frames played.
         duration_s: from the first of them to the last, seconds.
-        unreadable: frames that cannot be read, with the reasons.
+        unreadable: what cannot be read, with the reasons.
         comparison: the node's answers beside those of offline scoring.
         events: starts and ends of alarms that the node told.
         same_events: whether the node's alarms are those of ``events.csv``.
@@ -142,7 +142,7 @@ def replay(options: ReplayOptions, folder: Path) -> ReplayResult:
         folder: an existing folder; gets ``scores.csv``, ``events.csv`` and the bag ``results``.
 
     Raises:
-        SourceError: no bag of ROS 2, no such image topic, or no readable frame in it.
+        SourceError: no bag, no such image topic, or no readable frame in it.
         ModelError: the model cannot be used.
         AnomalyDetectorError: ROS 2 is missing, the node does not come up or ends badly, or
             a signal came.
@@ -170,7 +170,8 @@ def replay(options: ReplayOptions, folder: Path) -> ReplayResult:
         batch_size=1,  # the node's scores to the last bit
         progress=options.progress,
     )
-    unreadable = [f"{item.name}: {item.reason}" for item in source.unreadable]
+    warn_unreadable(source.path, source.unreadable)
+    unreadable = list(map(str, source.unreadable))
     frames = read_scores(scores)
     message_type = list_image_topics(source.path)[source.topic][0]
     domain = domain_id() if options.domain is None else options.domain
