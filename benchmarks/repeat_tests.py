@@ -89,7 +89,7 @@ def main() -> int:
         for number in range(1, arguments.rounds + 1):
             start = time.monotonic()
             count, failed = run_round(tests, Path(folder, f"{number}.xml"))
-            failures.update(failed)
+            failures.update(failed.keys())
             reasons |= failed
             print(
                 f"{number:5} {count:4} {len(failed):7} {time.monotonic() - start:8.0f} "

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import skip_without_keras
 from ros_harness import ROOT
 
@@ -35,6 +36,7 @@ def blocks(kind: str) -> list[str]:
     return re.findall(rf"^```{kind}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.timeout(900)
 def test_commands_run_from_start_to_end(tmp_path: Path) -> None:
     skip_without_keras()
     script = "set -eux\n" + "".join(blocks("bash"))
@@ -54,7 +56,7 @@ def test_commands_run_from_start_to_end(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
+        timeout=840,
     )
     assert result.returncode == 0, result.stdout
 

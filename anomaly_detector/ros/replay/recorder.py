@@ -81,6 +81,7 @@ class ResultRecorder:
         self._status: dict[str, str] = {}
         self._sent_at: dict[int | None, float] = {}
         self._anchor: tuple[int, float] | None = None
+        self._latest_ns = 0
         self._error: Exception | None = None
         self._quiet = 0
         self._image = None if image is None else self._connect(image[0], image[1])
@@ -131,7 +132,10 @@ class ResultRecorder:
         """Give the bag's time of a moment of ``time.monotonic()``, nanoseconds."""
         assert self._anchor is not None
         bag_ns, published = self._anchor
-        return bag_ns + round((arrived - published) * self._rate * 1e9)
+        time_ns = bag_ns + round((arrived - published) * self._rate * 1e9)
+        # What came before a frame that was played late is not to be sorted behind what came after.
+        self._latest_ns = max(self._latest_ns, time_ns)
+        return self._latest_ns
 
     def _see(self, message: Any) -> None:
         for status in message.status:
@@ -151,6 +155,8 @@ class ResultRecorder:
         with self._changed:
             self._quiet = 0
             published = time.monotonic()
+            if self._anchor is None or frame.recorded_ns < self._anchor[0]:
+                self._latest_ns = frame.recorded_ns  # the bag's own clock steps back
             self._anchor = (frame.recorded_ns, published)
             self._sent_at[_header_stamp(frame.cdr)] = published
             if self._image is not None:
