@@ -28,6 +28,7 @@ __all__ = [
     "check_output_folder",
     "describe_os_error",
     "output_files",
+    "printable",
     "sync",
     "user_cache_folder",
 ]
@@ -41,6 +42,14 @@ _MOST_LINKS = 40  # as Linux
 
 _MOST_SYNCED = 100
 """Files that are written through one by one; more are left to one call for all disks."""
+
+
+def printable(name: str) -> str:
+    r"""Return a file's name or path as text that every UTF-8 file can hold.
+
+    Bytes that are no UTF-8 are written as ``\xe9``.
+    """
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 @contextmanager

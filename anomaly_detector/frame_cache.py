@@ -84,7 +84,9 @@ def cache_frames(
         method += f"|{source.view.region}"
     if source.view.scaling is not None:
         method += f"|{source.view.scaling}"
-    key = hashlib.sha256(f"{source.identity}|{method}".encode()).hexdigest()[:32]
+    key = hashlib.sha256(
+        f"{source.identity}|{method}".encode(errors="backslashreplace")
+    ).hexdigest()[:32]
     entry = (default_cache_folder() if folder is None else folder) / key
     if not (entry / "index.json").is_file():
         try:

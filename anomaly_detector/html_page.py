@@ -8,6 +8,7 @@ a text is taken, so is a :class:`Html`, such as a link, which is left as it is. 
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Collection, Sequence
 from html import escape
 from urllib.parse import quote
@@ -115,7 +116,7 @@ def file_link(name: str, text: str) -> Html:
         text: what to click on.
     """
     # "./" so that what is before a colon in the name is no scheme.
-    return Html(f'<a href="./{quote(name)}">{escape(text)}</a>')
+    return Html(f'<a href="./{quote(os.fsencode(name))}">{escape(text)}</a>')
 
 
 def curve(values: Sequence[float], limit: float, alt: str) -> Html:

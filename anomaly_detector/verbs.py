@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,9 @@ def run_verbs(
         The exit code: 0 done, 1 an error that is told in one line, 2 a wrong command line,
         130 Ctrl-C.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # As stderr does it: a name that the terminal cannot show is no reason to fail.
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog=program, description=description)
     parser.add_argument("--version", action="version", version=__version__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -33,6 +34,22 @@ def test_natural_key_mixes_numbers_and_words() -> None:
     names = ["b.jpg", "10.jpg", "a10b2.jpg", "a2.jpg", "9.jpg", "a10b1.jpg"]
     expected = ["9.jpg", "10.jpg", "a2.jpg", "a10b1.jpg", "a10b2.jpg", "b.jpg"]
     assert sorted(names, key=natural_key) == expected
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [
+        ["①001.jpg", "①002.jpg", "①010.jpg"],
+        ["10²3.jpg", "10²20.jpg"],
+        ["\u0662.jpg", "\u0661\u0660.jpg"],
+        ["1700000000.25.jpg", "1700000000.5.jpg", "1700000001.125.jpg"],
+        ["frame1.2.jpg", "frame1.10.jpg"],
+        [os.fsdecode(b"a\xe92.jpg"), os.fsdecode(b"a\xe910.jpg")],
+    ],
+    ids=["circled", "superscript", "arabic-indic", "stamps", "sections", "no UTF-8"],
+)
+def test_natural_key_counts_by_decimals_only(expected: list[str]) -> None:
+    assert sorted(set(expected), key=natural_key) == expected
 
 
 @pytest.mark.parametrize("storage", ["sqlite3", "mcap"])

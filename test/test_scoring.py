@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import csv
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from conftest import PERIOD_NS, START_NS, make_drive, write_bag, write_images, write_stamped_bag
@@ -17,6 +21,7 @@ from anomaly_detector.scoring import format_score
 from anomaly_detector.stamps import format_stamp
 
 FRAMES = make_drive(8)
+ROOT = Path(__file__).parents[1]
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -49,6 +54,34 @@ def test_bag_is_scored_with_its_stamps(
     assert flags.count("1") == 4
     assert [str(int(float(row["normalized_score"]) >= 0.5)) for row in rows] == flags
     assert "8 frames scored, 4 anomalous" in capsys.readouterr().out
+
+
+def test_names_of_any_bytes_are_escaped(tmp_path: Path, model: Path) -> None:
+    folders = [os.fsdecode(os.fsencode(tmp_path) + b"/dr\xefve"), str(tmp_path / "größe")]
+    _, picture = cv2.imencode(".png", FRAMES[0])
+    for folder in folders:
+        os.mkdir(folder)
+        for name in (b"10\xe9.png", "²1.png".encode(), "①2.png".encode()):
+            Path(folder, os.fsdecode(name)).write_bytes(picture.tobytes())
+        Path(folder, os.fsdecode(b"bad\xff.png")).write_bytes(b"no picture")
+    run = [sys.executable, "-m", "anomaly_detector", "score", "--model", str(model)]
+    run += ["--input", *folders]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    one = [*run[:-1], "--output", str(tmp_path / "one.csv")]
+    many = [*run, "--output-dir", str(tmp_path / "many")]
+    for command in (one, many):
+        result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        assert result.stderr.isascii()
+        assert result.stdout.isascii()
+    names = [row["frame"] for row in read_rows(tmp_path / "one.csv")]
+    assert names == ["10\\xe9.png", "²1.png", "①2.png"]
+    summary = (tmp_path / "many" / "summary.csv").read_text(encoding="utf-8")
+    report = (tmp_path / "many" / "report.html").read_text(encoding="utf-8")
+    for text in (summary, report):
+        assert "dr\\udcefve" in text
+        assert "größe" in text
+    assert "dr%EFve" in report
 
 
 @pytest.mark.parametrize("missing", [(0, 0), (-1, 500_000_000), (1_700_000_000, 1_000_000_000)])

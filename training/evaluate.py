@@ -330,7 +330,9 @@ def write_evaluation(evaluation: Evaluation, output: Path) -> None:
     with atomic_directory(output) as folder:
         text = json.dumps(evaluation.to_dict(), indent=2, allow_nan=False)
         (folder / "evaluation.json").write_text(text + "\n", encoding="utf-8")
-        with (folder / "scores.csv").open("w", newline="", encoding="utf-8") as file:
+        with (folder / "scores.csv").open(
+            "w", newline="", encoding="utf-8", errors="backslashreplace"
+        ) as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(
                 ["frame", "stamp", "score", "is_anomaly", "label", "class", "recording"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anomaly_detector
-from anomaly_detector.files import atomic_path
+from anomaly_detector.files import atomic_path, printable
 from anomaly_detector.frame_cache import CachedFrames
 from anomaly_detector.recordings import count_frames
 from training.datasets import frame_period
@@ -49,8 +49,8 @@ def inputs(options: TrainOptions) -> dict[str, Any]:
     """Give what was trained on, by name."""
     # Where a recording lay on the training machine is nobody's business; its name is.
     return {
-        "data": [Path(source).name for source in options.data],
-        "anomalies": [Path(source).name for source in options.anomalies],
+        "data": [printable(Path(source).name) for source in options.data],
+        "anomalies": [printable(Path(source).name) for source in options.anomalies],
         "topic": options.topic,
     }
 

@@ -172,7 +172,7 @@ def write_report(report: Report, path: Path) -> None:
         AnomalyDetectorError: the file cannot be written.
     """
     with atomic_path(path) as temporary:
-        temporary.write_text(render_report(report), encoding="utf-8")
+        temporary.write_text(render_report(report), encoding="utf-8", errors="backslashreplace")
 
 
 def frame_card(

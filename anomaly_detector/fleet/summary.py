@@ -39,7 +39,7 @@ def write_summaries(
     """
     with (
         atomic_path(folder.path / "summary.csv") as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
     ):
         writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -48,7 +48,9 @@ def write_summaries(
     with atomic_path(folder.path / "summary.json") as temporary:
         temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     with atomic_path(folder.path / "report.html") as temporary:
-        temporary.write_text(_page(folder, results, job), encoding="utf-8")
+        temporary.write_text(
+            _page(folder, results, job), encoding="utf-8", errors="backslashreplace"
+        )
 
 
 def summary_table(results: Sequence[SourceResult]) -> str:

@@ -209,6 +209,11 @@ def path_identity(path: Path) -> str:
 
 
 def natural_key(name: str) -> list[tuple[int, int | str]]:
-    """Give a sort key that orders the numbers in names by value (``2`` before ``10``)."""
-    parts = re.split(r"(\d+)", name)
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]
+    """Return a sort key that orders the numbers in names by value (``2`` before ``10``).
+
+    What follows a time stamp in seconds is its fraction (``1700000000.25`` before
+    ``1700000000.5``).
+    """
+    # Decimal digits of any script are numbers; others, such as ``²`` and ``①``, are text.
+    parts = re.finditer(r"(?<=\d{9}\.)\d+|(\d+)|\D+", name)
+    return [(0, int(part[1])) if part[1] else (1, part[0]) for part in parts]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from anomaly_detector.encodings import ImageScaling
 from anomaly_detector.errors import ImageError, SourceError
+from anomaly_detector.files import printable
 from anomaly_detector.image import decode_encoded_bytes
 from anomaly_detector.recordings.base import (
     Frame,
@@ -73,10 +74,9 @@ class ImageFolderSource(ImageFilesSource):
 def _read_image_file(
     file: Path, scaling: ImageScaling | None, reduced: bool
 ) -> Frame | UnreadableFrame:
+    name = printable(file.name)
     try:
-        pixels = decode_encoded_bytes(
-            file.read_bytes(), file.name, scaling=scaling, reduced=reduced
-        )
+        pixels = decode_encoded_bytes(file.read_bytes(), name, scaling=scaling, reduced=reduced)
     except (ImageError, OSError) as error:
-        return UnreadableFrame(file.name, str(error))
-    return Frame(file.name, None, pixels)
+        return UnreadableFrame(name, printable(str(error)))
+    return Frame(name, None, pixels)

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anomaly_detector.files import printable
 from anomaly_detector.image import Pixels, to_rgb
 from anomaly_detector.ros.replay.session import ReplayResult
 from anomaly_detector.timeline import (
@@ -25,7 +26,7 @@ __all__ = ["bag_name", "draw_replay"]
 
 def bag_name(result: ReplayResult) -> str:
     """Give the bag's name with that of the folder it lies in: many bags are named ``bag``."""
-    return "/".join(result.source.path.absolute().parts[-2:])
+    return printable("/".join(result.source.path.absolute().parts[-2:]))
 
 
 def draw_replay(path: Path, result: ReplayResult, truth: Sequence[TruthEvent] = ()) -> bool:

@@ -80,7 +80,9 @@ def write_replay_report(path: Path, result: ReplayResult, folder: Path) -> None:
         f"({metadata.architecture}, {metadata.scorer}) at threshold {result.detector.threshold:.6g}"
     )
     with atomic_path(path) as temporary:
-        temporary.write_text(html.page(title, subtitle, *pieces), encoding="utf-8")
+        temporary.write_text(
+            html.page(title, subtitle, *pieces), encoding="utf-8", errors="backslashreplace"
+        )
 
 
 def _verdict(result: ReplayResult) -> str:
