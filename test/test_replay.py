@@ -30,9 +30,11 @@ from std_msgs.msg import Bool, Float32
 from anomaly_detector.cli import main
 from anomaly_detector.ros.detection_message import DetectionRecord
 from anomaly_detector.ros.player import PlayedFrame
+from anomaly_detector.ros.replay import session
 from anomaly_detector.ros.replay.comparison import OfflineFrame, compare, frame_ranges
 from anomaly_detector.ros.replay.recorder import ResultRecorder
 from anomaly_detector.ros.tool_node import tool_node
+from anomaly_detector.scoring import format_score
 
 GREY = np.full((48, 64, 3), 128, np.uint8)  # score 0
 BLACK = np.zeros((48, 64, 3), np.uint8)  # score 16384: an alarm at once
@@ -187,6 +189,30 @@ def test_results_keep_their_order_when_frames_are_played_late(tmp_path: Path) ->
     assert times[4] < times[0] + 10**9  # where the bag's clock steps back, the recording's does
 
 
+def test_scores_that_differ_are_an_error_even_where_no_flag_does(
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The real node, told to look at another part of the frame than offline scoring."""
+    own = session._node_command
+    region = ["-p", "region_of_interest:=[8, 8, 20, 20]"]
+    monkeypatch.setattr(session, "_node_command", lambda *given: [*own(*given), *region])
+    bag = write_bag(tmp_path / "drive", [noise(seed) for seed in range(4)])
+    options = ["--model", str(model), "--no-pictures", "--threshold", "1e9"]
+    out = tmp_path / "out"
+    assert main(["replay", str(bag), "--out", str(out), *options]) == 1
+    printed = capsys.readouterr()
+    assert "same score 0, same flag 4, same alarm 4 of 4 frames" in printed.out
+    assert "4 of 4 by more than the tolerance of 0.0001" in printed.err
+    assert "0 flags and 0 alarms are others" in printed.err
+    assert "4 frames with a score beyond the tolerance: 000000-000003" in printed.out
+    page = (out / "report.html").read_text()
+    assert "The node and offline scoring differ, scores differ by at most" in page
+    assert "Frames with a score beyond the tolerance" in page
+
+
 def test_signal_ends_it_in_order_and_leaves_nothing(model: Path, tmp_path: Path) -> None:
     bag = write_bag(tmp_path / "drive", [GREY] * 3)
     options = ["--model", str(model), "--out", str(tmp_path / "out"), "--rate", "0.0001"]
@@ -259,6 +285,15 @@ def test_comparison_names_what_differs() -> None:
         "scores differ by at most 1.19e-07 (frame 000002), 0 of 1 by more than the tolerance of "
         "0.0001"
     )
+
+
+def test_the_shortest_text_of_a_score_is_no_difference() -> None:
+    score = float(np.float32(13611.7))
+    (frame,) = offline([10], ".")
+    frame = dataclasses.replace(frame, score=format_score(score))
+    assert float(frame.score) != score
+    result = compare([frame], [dataclasses.replace(answer(10), score=score)])
+    assert result.scores_text == "the scores do not differ"
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,8 @@ from anomaly_detector.pixels import Pixels, RegionOfInterest, crop, parse_region
 from anomaly_detector.preprocessing import View, shrink
 from anomaly_detector.recordings import open_source
 from anomaly_detector.ros.detection_message import read_detection
+from anomaly_detector.ros.replay import picture
+from anomaly_detector.timeline import draw_timeline
 from training.cli import main as workstation
 from training.codes import CodeModel
 from training.train import TrainOptions, train
@@ -163,11 +165,30 @@ def test_evaluate(viewed: Viewed, tmp_path: Path) -> None:
     np.testing.assert_array_equal(written_scores(tmp_path / "out" / "scores.csv"), viewed.scores)
 
 
-def test_replay(viewed: Viewed, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_replay(
+    viewed: Viewed,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    drawn: list[Any] = []
+
+    def draw(*arguments: Any, **options: Any) -> None:
+        drawn.extend(arguments[5])
+        draw_timeline(*arguments, **options)
+
+    monkeypatch.setattr(picture, "draw_timeline", draw)
     command = ["replay", str(viewed.bag), "--model", str(viewed.model), "--no-pictures"]
     assert robot([*command, "--out", str(tmp_path / "out")]) == 0
-    assert f"same score {COUNT}, same flag {COUNT}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"same score {COUNT}, same flag {COUNT}" in printed
+    assert "the scores do not differ" in printed
     np.testing.assert_array_equal(written_scores(tmp_path / "out" / "scores.csv"), viewed.scores)
+    # The thumbnails' maps are those of what the model sees, too.
+    maps = Detector(viewed.model).score_batch(viewed.inputs)[1]
+    assert drawn
+    for _, _, anomaly_map in drawn:
+        assert np.abs(maps - anomaly_map).max(axis=(1, 2)).min() < 1e-2
 
 
 def test_node(viewed: Viewed) -> None:
@@ -254,6 +275,17 @@ def test_depth_is_trained_on_and_scored_with_the_models_scaling(
     scaled = np.rint(np.clip(values / unit - 0.5, 0, 2.5) * 102).astype(np.uint8)
     expected = Detector(model).detect_shrunk(shrink(Pixels(scaled, "mono"))).score
     assert written_scores(scores)[0] == pytest.approx(expected, rel=0.02)
+
+
+def test_the_node_names_its_own_remedy_for_depth_without_a_scaling(model: Path) -> None:
+    depth = image_message(np.zeros((8, 16), np.uint8), "16UC1")
+    depth.width = 8
+    log = "depth or infrared, whose range is not known: set the parameter image_scaling"
+    with running_node(model=model), ros_client() as client:
+        client.publish_until(
+            client.stamp(depth), lambda: any(log in line for line in client.log_lines()), log
+        )
+        assert client.detections == []
 
 
 def test_pixels_that_are_the_region_already_are_not_cut_again(model: Path) -> None:

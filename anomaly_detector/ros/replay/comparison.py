@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from anomaly_detector.scoring import format_score
 from anomaly_detector.stamps import SteadyTime, parse_stamp
 
@@ -98,7 +100,7 @@ class Comparison:
         """Names of the frames whose scores differ by more than :data:`SCORE_TOLERANCE`."""
         far = []
         for frame, answer in self.pairs():
-            score, normalized = float(frame.score), float(frame.normalized_score)
+            score, normalized = _number(frame.score), _number(frame.normalized_score)
             size = max(abs(score), abs(answer.score), self.scale)
             # Not "> tolerance": NaN is no pass.
             near = abs(answer.score - score) <= SCORE_TOLERANCE * size
@@ -109,7 +111,7 @@ class Comparison:
     @property
     def largest_difference(self) -> tuple[float, str]:
         """The largest difference of two scores, and the frame's name; 0 without any answer."""
-        differences = [(abs(a.score - float(f.score)), f.name) for f, a in self.pairs()]
+        differences = [(abs(a.score - _number(f.score)), f.name) for f, a in self.pairs()]
         return max(differences, key=lambda item: item[0], default=(0.0, ""))
 
     @property
@@ -138,6 +140,11 @@ class Comparison:
         for frame, answer in zip(self.frames, self.answers, strict=True):
             if answer is not None:
                 yield frame, answer
+
+
+def _number(text: str) -> float:
+    """Return the float32 that a text of ``format_score`` stands for."""
+    return float(np.float32(text))
 
 
 def read_scores(path: Path) -> list[OfflineFrame]:
