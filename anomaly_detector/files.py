@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 
-from anomaly_detector.errors import OutputError
+from anomaly_detector.errors import OutputError, as_one_line
 
 __all__ = [
     "atomic_directory",
@@ -187,8 +187,8 @@ def output_files(*paths: Path | None) -> Iterator[None]:
 def describe_os_error(error: OSError) -> str:
     """Give an error of the system in one line, with the remedy where there is one."""
     where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
-    remedy = ": make room on this disk" if error.errno in _NO_ROOM else ""
-    return f"{where}{error.strerror or error}{remedy}"
+    remedy = ": make room where the output goes" if error.errno in _NO_ROOM else ""
+    return f"{where}{_reason(error)}{remedy}"
 
 
 def sync(path: Path) -> None:
@@ -285,7 +285,7 @@ def _write_into(path: Path, content: Path) -> None:
         raise  # the reader has gone, as that of our own output may
     except OSError as error:
         raise OutputError(
-            f"{path} cannot be written ({error.strerror}): choose another place"
+            f"{path} cannot be written ({_reason(error)}): choose another place"
         ) from error
 
 
@@ -328,7 +328,13 @@ def _output_error(path: Path, error: OSError, folder: Path | None = None) -> Out
     remedy = "choose another place"
     if error.errno in _NO_ROOM:
         remedy = f"make room in {folder or path.absolute().parent} or {remedy}"
-    return OutputError(f"{path} cannot be written ({error.strerror or error}): {remedy}")
+    return OutputError(f"{path} cannot be written ({_reason(error)}): {remedy}")
+
+
+def _reason(error: OSError) -> str:
+    reason = error.strerror or str(error)
+    # HDF5 gives pages.
+    return os.strerror(error.errno) if "\n" in reason and error.errno else as_one_line(reason)
 
 
 def _not_empty(path: Path) -> OutputError:

@@ -13,10 +13,11 @@ import numpy as np
 import onnx
 import pytest
 from conftest import PERIOD_NS, START_NS, add_box, make_drive, write_bag, write_images
+from disks import leave_free, small_disk
 from model_files import write_grey_difference_model
 
 from anomaly_detector.detector import Detector
-from anomaly_detector.errors import ModelError
+from anomaly_detector.errors import ModelError, OutputError
 from anomaly_detector.image import Pixels
 from anomaly_detector.metadata import METADATA_KEY
 from anomaly_detector.preprocessing import shrink
@@ -169,6 +170,11 @@ def test_file_is_whole_or_absent(codes_file: Path, trained_model: Path, tmp_path
     np.testing.assert_array_equal(load(out)["codes"], codes)
     with zipfile.ZipFile(out) as archive:
         assert archive.testzip() is None
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        leave_free(disk, 40_000)  # of the 67,072 bytes
+        with pytest.raises(OutputError, match=rf"c\.npz cannot .* make room in {disk} or"):
+            write_codes(disk / "c.npz", frames, model, [codes[:100], codes[100:]])
+        assert [path.name for path in disk.iterdir()] == ["filler"]
 
 
 def test_encode_sees_what_the_model_sees(trained_model: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import write_bag, write_stamped_bag
+from disks import leave_free, small_disk
 from mcap.reader import make_reader
 from numpy.typing import NDArray
 from rclpy.serialization import deserialize_message
@@ -222,6 +223,25 @@ def test_signal_ends_it_in_order_and_leaves_nothing(model: Path, tmp_path: Path)
         assert process.wait() == 1
         assert "error: stopped after" in process.output
     assert [path.name for path in tmp_path.iterdir()] == ["drive"]
+
+
+@pytest.mark.parametrize(("free", "name"), [(0, "out/scores.csv"), (60_000, "out")])
+def test_full_disk_is_one_line_and_leaves_nothing(
+    free: int, name: str, model: Path, tmp_path: Path
+) -> None:
+    """At the first table, and while the node's results are recorded."""
+    bag = write_bag(tmp_path / "drive", pictures())
+    with small_disk(tmp_path / "disk", "4m") as disk:
+        leave_free(disk, free)
+        command = [*COMMAND, str(bag), "--model", str(model), "--out", str(disk / "out")]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert result.returncode == 1
+        assert "Traceback" not in result.stderr
+        assert "Exception ignored" not in result.stderr
+        (line,) = (line for line in result.stderr.splitlines() if "error: " in line)
+        place = f"{disk / name} cannot be written (No space left on device): make room in {disk}"
+        assert f"error: {place}" in line
+        assert [path.name for path in disk.iterdir()] == ["filler"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.errors import AnomalyDetectorError, OutputError
 from training.backend import import_tensorflow
 from training.checkpoint import Checkpoint
 from training.cluster import Cluster
@@ -256,21 +257,35 @@ class _TensorBoard(keras.callbacks.Callback):
         self._folder = folder
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        self._writer = import_tensorflow().summary.create_file_writer(str(self._folder))
+        with self._errors_told():
+            self._writer = import_tensorflow().summary.create_file_writer(str(self._folder))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         tensorflow = import_tensorflow()
         metadata = tensorflow.compat.v1.SummaryMetadata()
         metadata.plugin_data.plugin_name = "scalars"
         values = dict(logs or {}) | {"learning_rate": float(self.model.optimizer.learning_rate)}
-        with self._writer.as_default():
+        with self._errors_told(), self._writer.as_default():
             for name, value in values.items():
                 tensor = tensorflow.constant(value, "float32")
                 tensorflow.summary.write(name, tensor, step=epoch + 1, metadata=metadata)
-        self._writer.flush()
+            self._writer.flush()
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
-        self._writer.close()
+        with self._errors_told():
+            self._writer.close()
+
+    @contextmanager
+    def _errors_told(self) -> Iterator[None]:
+        try:
+            yield
+        except import_tensorflow().errors.OpError as error:
+            # "{{function_node ...}} FILE; REASON", and what was tried on further lines.
+            reason = error.message.splitlines()[0].rpartition("}} ")[2]
+            raise OutputError(
+                f"TensorBoard log {self._folder} cannot be written ({reason}): make room, choose "
+                "another folder or leave --tensorboard out"
+            ) from error
 
 
 def tensorboard_log(folder: Path) -> keras.callbacks.Callback:

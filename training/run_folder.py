@@ -8,6 +8,7 @@ When the model is written, their weights (``NETWORK.weights.h5``) and the model'
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,9 @@ _RUN = "run.json"
 _METADATA = "metadata.json"
 _CHECKPOINT = ".checkpoint.npz"
 _WEIGHTS = ".weights.h5"
+
+_HDF5_BYTES = 1 << 17
+"""What the names of the weights take in their file."""
 
 
 class RunFolder:
@@ -83,18 +87,20 @@ class RunFolder:
         if result.trained:
             self._resume = False
 
-    def finish(
-        self, networks: Mapping[str, Any], metadata: ModelMetadata, *, interrupted: bool
-    ) -> None:
-        """Keep the weights and the metadata, and remove the checkpoints.
+    def keep(self, networks: Mapping[str, Any], metadata: ModelMetadata) -> None:
+        """Keep the weights and the metadata.
 
         Args:
             networks: name to Keras model.
-            metadata: of the model that was written.
-            interrupted: keep the checkpoints: the user may want to go on later.
+            metadata: of the model that is about to be written.
         """
         for name, network in networks.items():
             with atomic_path(self.path / (name + _WEIGHTS)) as temporary:
+                # HDF5 tells of a full disk with tracebacks that no caller can keep back.
+                with temporary.open("wb") as file:
+                    size = sum(weights.nbytes for weights in network.get_weights())
+                    os.posix_fallocate(file.fileno(), 0, size + _HDF5_BYTES)
+                    file.truncate(0)
                 # Keras insists on this ending.
                 saved = temporary.with_name(temporary.name + _WEIGHTS)
                 try:
@@ -104,8 +110,10 @@ class RunFolder:
                     saved.unlink(missing_ok=True)
         with atomic_path(self.path / _METADATA) as temporary:
             temporary.write_text(metadata.to_json())
-        if not interrupted:
-            self._remove("*" + _CHECKPOINT, _RUN)
+
+    def remove_checkpoints(self) -> None:
+        """Remove what only a training that goes on needs."""
+        self._remove("*" + _CHECKPOINT, _RUN)
 
     def metadata(self) -> ModelMetadata:
         """Give the metadata of a finished training.

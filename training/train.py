@@ -209,11 +209,14 @@ def export_trained(job: Job, trained: Trained) -> ModelMetadata:
         metrics=trained.metrics,
     )
     metadata = with_scorer_facts(metadata.with_view(options.view))
+    # The model last: where it is, all else is.
+    job.folder.keep(trained.networks, metadata)
+    write_history(options.out.with_suffix(".history.csv"), trained.histories)
     difference = write_detector(
         model, metadata, options.out, scorer=trained.scorer, images=parity_images(images)
     )
-    write_history(options.out.with_suffix(".history.csv"), trained.histories)
-    job.folder.finish(trained.networks, metadata, interrupted=trained.interrupted)
+    if not trained.interrupted:  # else the user may want to go on later
+        job.folder.remove_checkpoints()
     if options.progress:
         print(
             f"{options.out}: {options.architecture} + {options.scorer}, "

@@ -198,7 +198,8 @@ class ResultRecorder:
             patience_s: longest time without a word of the node, seconds.
 
         Raises:
-            AnomalyDetectorError: what came could not be read or written.
+            AnomalyDetectorError: what came could not be read.
+            OSError: it could not be written.
         """
         topics = [topic.name for topic in FRAME_TOPICS if topic.name != "~/event"]
         if not self._has_pictures:
@@ -214,6 +215,8 @@ class ResultRecorder:
                 self._changed.wait(0.2)
                 if self._quiet == 0:
                     deadline = time.monotonic() + patience_s
+            if isinstance(self._error, OSError):
+                raise self._error  # of the disk: told with the folder
             if self._error is not None:
                 raise AnomalyDetectorError(
                     f"results cannot be recorded: {self._error}"

@@ -1,0 +1,323 @@
+"""What every command does with an output that is no plain new file: devices, links, full disks."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import make_drive, skip_without_keras, write_images
+from disks import leave_free, small_disk
+
+from anomaly_detector import cli
+from anomaly_detector.detector import read_metadata
+from anomaly_detector.errors import OutputError
+from anomaly_detector.frame_cache import cache_frames
+from anomaly_detector.recordings import open_source
+from training import cli as training_cli
+
+ROOT = Path(__file__).parents[1]
+SCORE = [sys.executable, "-m", "anomaly_detector", "score"]
+TIMEOUT_S = 120
+
+
+@pytest.fixture(scope="module")
+def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("outputs") / "drive", make_drive(12))
+
+
+@pytest.fixture
+def score(drive: Path, model: Path) -> list[str]:
+    """A command as a user types it, without its outputs."""
+    return [*SCORE, "--model", str(model), "--input", str(drive)]
+
+
+@pytest.fixture
+def table(score: list[str], tmp_path: Path) -> bytes:
+    """What it writes into a plain file."""
+    (tmp_path / "plain").mkdir()
+    file = tmp_path / "plain" / "scores.csv"
+    assert cli.main([*score[3:], "--output", str(file)]) == 0
+    return file.read_bytes()
+
+
+def run(command: list[str], **options: object) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(  # type: ignore[call-overload, no-any-return]
+        command, cwd=ROOT, timeout=TIMEOUT_S, **{"capture_output": True} | options
+    )
+
+
+def errors(text: str) -> list[str]:
+    """Give the lines of an error; a progress bar ends without a line break."""
+    assert "Traceback" not in text
+    assert "Exception ignored" not in text
+    return [
+        line[line.index("error: ") :] for line in text.replace("\r", "\n").splitlines()
+        if "error: " in line
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_standard_output_gets_the_table_and_nothing_else(
+    name: str, score: list[str], table: bytes
+) -> None:
+    result = run([*score, "--output", name])
+    assert (result.returncode, result.stdout) == (0, table)
+    assert b"12 frames scored" in result.stderr
+
+
+def test_redirected_standard_output_is_appended_to(
+    score: list[str], table: bytes, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"what was there\n")
+    with log.open("ab") as file:
+        command = [*score, "--output", "/dev/stdout"]
+        result = run(command, capture_output=False, stdout=file, stderr=subprocess.PIPE)
+    assert result.returncode == 0
+    assert log.read_bytes() == b"what was there\n" + table
+
+
+def test_open_file_of_the_caller_is_written_into(
+    score: list[str], table: bytes, tmp_path: Path
+) -> None:
+    """As in ``--output >(gzip > scores.gz)``."""
+    reading, writing = os.pipe()
+    with open(reading, "rb") as reader:
+        result = run([*score, "--output", f"/dev/fd/{writing}"], pass_fds=[writing])
+        os.close(writing)
+        assert reader.read() == table
+    assert b"12 frames scored" in result.stdout
+
+
+@pytest.mark.parametrize("option", ["--output", "--events"])
+@pytest.mark.parametrize("name", ["/dev/fd/77", "/dev/fd/0"])
+def test_open_file_that_cannot_be_written_is_refused_before_the_work(
+    name: str, option: str, score: list[str], tmp_path: Path
+) -> None:
+    outputs = {"--output": str(tmp_path / "scores.csv"), option: name}
+    command = [*score, *(text for item in outputs.items() for text in item)]
+    with open(os.devnull, "rb") as nothing:
+        result = run(command, stdin=nothing)
+    assert result.returncode == 1
+    assert (
+        result.stderr.decode() == f"error: {name} is not open to be written: choose another place\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--output", "--events"])
+def test_devices_stay_devices(option: str, score: list[str], tmp_path: Path) -> None:
+    device = tmp_path / "null"
+    if os.geteuid() or run(["mknod", str(device), "c", "1", "3"]).returncode:
+        pytest.skip("no permission to make a device")
+    outputs = {"--output": str(tmp_path / "scores.csv"), option: str(device)}
+    assert cli.main([*score[3:], *(text for item in outputs.items() for text in item)]) == 0
+    state = device.lstat()
+    assert (stat.S_ISCHR(state.st_mode), state.st_rdev) == (True, os.makedev(1, 3))
+
+
+def test_pipe_gets_the_table(score: list[str], table: bytes, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE) as reader:
+        assert cli.main([*score[3:], "--output", str(pipe)]) == 0
+        assert reader.communicate(timeout=TIMEOUT_S)[0] == table
+    assert stat.S_ISFIFO(pipe.lstat().st_mode)
+
+
+def test_link_is_followed(score: list[str], table: bytes, tmp_path: Path) -> None:
+    link = tmp_path / "link.csv"
+    link.symlink_to("real.csv")
+    for _ in range(2):  # to nothing yet, and to a file
+        assert cli.main([*score[3:], "--output", str(link)]) == 0
+        assert os.readlink(link) == "real.csv"
+        assert (tmp_path / "real.csv").read_bytes() == table
+
+
+def test_reader_that_goes_away_ends_it_quietly(score: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    for more in (["--output", "/dev/stdout"], ["--output", "/dev/null"]):
+        result = run([*score, *more], capture_output=False, stdout=writing, stderr=subprocess.PIPE)
+        assert result.returncode == 1
+        assert errors(result.stderr.decode()) == []
+    os.close(writing)
+
+
+@pytest.mark.parametrize(("unbuffered", "where"), [("", "standard output: "), ("1", "")])
+def test_full_standard_output_is_one_line(
+    unbuffered: str, where: str, score: list[str], tmp_path: Path
+) -> None:
+    with open("/dev/full", "wb") as full:
+        command = [*score, "--output", str(tmp_path / "scores.csv")]
+        environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+        result = run(
+            command, capture_output=False, stdout=full, stderr=subprocess.PIPE, env=environment
+        )
+    assert result.returncode == 1
+    assert errors(result.stderr.decode()) == [
+        f"error: {where}No space left on device: make room where the output goes"
+    ]
+
+
+FOLDER = "is a folder: name a file"
+TAKEN = "is there and not empty: give a new folder or remove it"
+
+Commands = dict[str, tuple[Callable[[list[str]], int], list[str], str]]
+
+
+def commands(drive: Path, model: Path) -> Commands:
+    """Give every verb that writes: its command line, all but its output."""
+    normal, shipped = ["--normal", str(drive)], ["--model", "corridor"]
+    scored = ["score", "--model", str(model), "--input", str(drive)]
+    small = ["--width", "96", "--height", "72", "--workers", "1"]
+    lines = [
+        (cli, [*scored, "--output"], "scores.csv"),
+        (cli, [*scored, "--output", os.devnull, "--events"], "events.csv"),
+        (cli, [*scored, "--workers", "1", "--output-dir"], "fleet"),
+        (cli, ["calibrate", "--model", str(model), "--data", str(drive), "--output"], "new.onnx"),
+        (cli, ["benchmark", *shipped, "--frames", "2", "--seconds", "0.1", "--json"], "b.json"),
+        (training_cli, ["corridor", "--frames", "3", *small, "--out"], "drive"),
+        (training_cli, ["stress", "--model", str(model), *normal, "--out"], "stress"),
+        (training_cli, ["evaluate", "--model", str(model), *normal, "--out"], "evaluation"),
+    ]
+    return {name: (module.main, arguments, name) for module, arguments, name in lines}
+
+
+NAMES = list(commands(Path(), Path()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_full_disk(
+    name: str, drive: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main, arguments, output = commands(drive, model)[name]
+    with small_disk(tmp_path / "disk", "4m") as disk:
+        leave_free(disk, 0)
+        assert main([*arguments, str(disk / output)]) == 1
+        (error,) = errors(capsys.readouterr().err)
+        assert error.startswith(f"error: {disk / output}"), error
+        assert "(No space left on device): make room in " + str(disk) in error
+        assert [path.name for path in disk.iterdir()] == ["filler"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_taken_place_is_told_before_the_work(
+    name: str, drive: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main, arguments, output = commands(drive, model)[name]
+    is_file = "." in output
+    taken = tmp_path / output
+    if is_file:
+        taken.mkdir()
+    else:
+        taken.write_text("mine")
+    assert main([*arguments, str(taken)]) == 1
+    (error,) = errors(capsys.readouterr().err)
+    expected = (
+        FOLDER
+        if is_file
+        else "is a file: name a folder for the results"
+        if name == "fleet"
+        else TAKEN
+    )
+    assert error == f"error: {taken} {expected}"
+    assert [path.name for path in tmp_path.iterdir()] == [output]
+
+
+def test_full_disk_gives_no_lone_table_of_alarms(
+    score: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with small_disk(tmp_path / "disk", "4m") as disk:
+        leave_free(disk, os.statvfs(disk).f_frsize)
+        outputs = ["--output", str(disk / "scores.csv"), "--events", str(disk / "events.csv")]
+        assert cli.main([*score[3:], *outputs]) == 1
+        (error,) = errors(capsys.readouterr().err)
+        assert error.startswith(f"error: {disk / 'events.csv'} cannot be written (No space left")
+        assert [path.name for path in disk.iterdir()] == ["filler"]
+
+
+@pytest.mark.parametrize("storage", ["sqlite3", "mcap"])
+def test_full_disk_leaves_the_drive_and_no_part_of_its_bag(
+    storage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        options = ["--frames", "8", "--width", "320", "--height", "240", "--workers", "1"]
+        options += ["--bag", "--bag-storage", storage, "--out", str(disk / "drive")]
+        assert training_cli.main(["corridor", *options]) == 1
+        (error,) = errors(capsys.readouterr().err)
+        assert error.startswith(f"error: {disk / 'drive' / 'bag'} cannot be written (")
+        assert error.endswith(f"make room in {disk / 'drive'} or choose another place")
+        names = [path.name for path in (disk / "drive").iterdir()]
+        assert sorted(names) == [*(f"{i:06d}.jpg" for i in range(8)), "labels.csv", "masks"]
+
+
+def test_full_cache_is_told_by_its_folder(drive: Path, tmp_path: Path) -> None:
+    source = open_source(drive)
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        leave_free(disk, 40_000)  # three of the twelve frames
+        message = rf"\(No space left on device\): make room in {disk / 'cache'} or choose another"
+        with pytest.raises(OutputError, match=message):
+            cache_frames(source, disk / "cache", progress=False)
+        assert [path.name for path in disk.iterdir()] == ["filler"]
+
+
+MEGABYTE = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("free", "name", "left"),
+    [
+        (0, "run.json", []),
+        (20 * MEGABYTE, "autoencoder.checkpoint.npz", ["run.json"]),
+        (40 * MEGABYTE, "autoencoder.weights.h5", ["autoencoder.checkpoint.npz", "run.json"]),
+    ],
+)
+def test_full_disk_in_training_keeps_what_it_can_go_on_from(
+    free: int,
+    name: str,
+    left: list[str],
+    normal_drive: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    skip_without_keras()
+    with small_disk(tmp_path / "disk", "200m") as disk:
+        leave_free(disk, free)
+        command = ["train", "--data", str(normal_drive), "--scorer", "reconstruction"]
+        command += ["--cache", str(tmp_path / "cache"), "--out", str(disk / "model.onnx")]
+        assert training_cli.main([*command, "--epochs", "1"]) == 1
+        (error,) = errors(capfd.readouterr().err)
+        assert error == (
+            f"error: {disk / 'model.training' / name} cannot be written (No space left on device): "
+            f"make room in {disk / 'model.training'} or choose another place"
+        )
+        assert not (disk / "model.onnx").exists()
+        assert sorted(path.name for path in disk.rglob("*") if path.is_file()) == sorted(
+            ["filler", *left]
+        )
+        if free == 40 * MEGABYTE:
+            (disk / "filler").unlink()
+            assert training_cli.main([*command, "--epochs", "1", "--resume"]) == 0
+            assert read_metadata(disk / "model.onnx").provenance["autoencoder"]["epochs"] == 1
+
+
+def test_full_disk_under_tensorboard(
+    normal_drive: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    skip_without_keras()
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        leave_free(disk, 0)
+        command = ["train", "--data", str(normal_drive), "--scorer", "reconstruction"]
+        command += ["--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "model.onnx")]
+        command += ["--epochs", "1", "--tensorboard", str(disk / "log")]
+        assert training_cli.main(command) == 1
+        (error,) = errors(capfd.readouterr().err)
+        assert error.startswith(f"error: TensorBoard log {disk / 'log' / 'autoencoder'} cannot be")
+        assert "No space left on device): make room" in error
+    assert not (tmp_path / "model.onnx").exists()
