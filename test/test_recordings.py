@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import struct
 from pathlib import Path
 
 import cv2
@@ -164,17 +166,75 @@ def test_wrong_paths_are_refused(tmp_path: Path) -> None:
         open_source(write_images(tmp_path / "drive", FRAMES[:1]), "/camera")
 
 
-def test_video_gives_frames_and_times(tmp_path: Path) -> None:
-    path = tmp_path / "drive.avi"
+def write_video(path: Path, codec: str) -> Path:
     height, width = FRAMES[0].shape[:2]
-    codec = cv2.VideoWriter.fourcc(*"MJPG")
-    writer = cv2.VideoWriter(str(path), codec, 20.0, (width, height))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 20.0, (width, height))
     for frame in FRAMES:
         writer.write(np.ascontiguousarray(frame[..., ::-1]))
     writer.release()
-    frames = list(open_source(path))
+    return path
+
+
+def test_video_gives_frames_and_times(tmp_path: Path) -> None:
+    frames = list(open_source(write_video(tmp_path / "drive.avi", "MJPG")))
     assert len(frames) == 12
     assert frames[0].stamp_ns == 0
     assert frames[10].stamp_ns == pytest.approx(500_000_000, rel=0.02)
     difference = to_rgb(frames[5].pixels).astype(int) - FRAMES[5]
     assert np.abs(difference).mean() < 5
+
+
+def test_frame_count_of_a_video_is_a_guess(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "drive.mkv", "mp4v")
+    data = bytearray(path.read_bytes())
+    place = data.index(b"\x44\x89\x88") + 3  # Matroska's duration
+    (duration,) = struct.unpack_from(">d", data, place)
+    struct.pack_into(">d", data, place, 40 * duration)
+    path.write_bytes(data)
+    source = open_source(path)
+    assert len(source) > 400
+    assert len(list(source)) == 12
+    assert source.unreadable == []
+
+
+def test_damaged_frame_of_a_video_is_named_and_not_its_end(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "drive.avi", "MJPG")
+    data = bytearray(path.read_bytes())
+    starts = [match.start() for match in re.finditer(b"00dc", data)][:12]
+    data[starts[5] + 8 : starts[6]] = bytes(starts[6] - starts[5] - 8)
+    path.write_bytes(data)
+    source = open_source(path)
+    frames = list(source)
+    assert len(frames) == 11
+    assert frames[-1].name == "000011"
+    difference = to_rgb(frames[-1].pixels).astype(int) - FRAMES[-1]
+    assert np.abs(difference).mean() < 5
+    # The decoder's threads may tell it some frames early.
+    (item,) = source.unreadable
+    assert "000002" <= item.name <= "000005"
+    assert item.reason == "the video is damaged here"
+
+
+def test_rotation_tags_are_ignored_in_videos_and_pictures(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "drive.mp4", "mp4v")
+    upright = [to_rgb(frame.pixels) for frame in open_source(path)]
+    data = bytearray(path.read_bytes())
+    matrix = data.index(b"tkhd") + 44
+    turned = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+    data[matrix : matrix + 36] = turned
+    path.write_bytes(data)
+    assert cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_ORIENTATION_META) in (90, 270)
+    for frame, expected in zip(open_source(path), upright, strict=True):
+        np.testing.assert_array_equal(to_rgb(frame.pixels), expected)
+
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    _, jpeg = cv2.imencode(".jpg", FRAMES[0])
+    exif = b"Exif\0\0MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x112, 3, 1, 6, 0, 0)
+    tag = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
+    (folder / "turned.jpg").write_bytes(jpeg[:2].tobytes() + tag + jpeg[2:].tobytes())
+    turned_by_opencv = cv2.imread(str(folder / "turned.jpg"))
+    assert turned_by_opencv is not None
+    assert turned_by_opencv.shape == (120, 90, 3)
+    (frame,) = open_source(folder)
+    assert frame.pixels.array.shape == (90, 120, 3)

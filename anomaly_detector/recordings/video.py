@@ -15,6 +15,10 @@ from anomaly_detector.recordings.base import Frame, FrameSource, UnreadableFrame
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg"})
 
 
+_MOST_FAILED = 100
+"""Reads that fail in a row, after which the video is taken for ended."""
+
+
 class VideoSource(FrameSource):
     """A video file that OpenCV can read."""
 
@@ -28,6 +32,8 @@ class VideoSource(FrameSource):
         capture = cv2.VideoCapture(str(self.path))
         if not capture.isOpened():
             raise SourceError(f"{self.path} cannot be opened as a video: is it whole?")
+        # Frames are used as they were stored, as pictures are, whatever a tag says of rotation.
+        capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
         return capture
 
     def __len__(self) -> int:
@@ -36,17 +42,20 @@ class VideoSource(FrameSource):
     def _frames(self) -> Iterator[Frame | UnreadableFrame]:
         capture = self._open()
         try:
-            index = 0
-            while True:
+            index = failed = 0
+            # The container's count is a guess, so the end is where no frame follows any more.
+            while failed < _MOST_FAILED:
                 readable, picture = capture.read()
                 if not readable:
-                    break
+                    failed += 1
+                    continue
+                for _ in range(failed):
+                    yield UnreadableFrame(f"{index:06d}", "the video is damaged here")
+                    index += 1
+                failed = 0
                 milliseconds = capture.get(cv2.CAP_PROP_POS_MSEC)
                 pixels = Pixels(np.asarray(picture, dtype=np.uint8), "bgr")
                 yield Frame(f"{index:06d}", round(milliseconds * 1e6), pixels)
                 index += 1
-            if index < self._count:
-                reason = f"the video ends {self._count - index} frames early"
-                yield UnreadableFrame(f"{index:06d}", reason)
         finally:
             capture.release()
