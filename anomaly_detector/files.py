@@ -38,6 +38,9 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _WHEN_WRITING = (*_NO_ROOM, errno.EROFS, errno.EFBIG)
 """Errors that no reading gives."""
 
+_CANNOT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+"""Errors of file systems, such as shared folders, that know no such request."""
+
 _MOST_LINKS = 40  # as Linux
 
 _MOST_SYNCED = 100
@@ -196,6 +199,9 @@ def sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
     finally:
         os.close(handle)
 

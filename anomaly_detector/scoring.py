@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +16,7 @@ from anomaly_detector.batch_scoring import BATCH_SIZE, check_fps, score_recordin
 from anomaly_detector.decision import AlarmEvent, DecisionFilter, DecisionSettings
 from anomaly_detector.detector import Detection, Detector
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.files import atomic_path
+from anomaly_detector.files import atomic_path, sync
 from anomaly_detector.recordings import Frame, FrameSource, UnreadableFrame, count_frames
 from anomaly_detector.stamps import SteadyTime, stamp_text
 
@@ -185,7 +184,7 @@ def write_scores(
         if events is not None:
             # A disk that is too full for the scores gives no lone table of alarms.
             file.flush()
-            os.fsync(file.fileno())
+            sync(Path(file.name))
             _write_events(alarms, stack.enter_context(atomic_path(events)))
     return ScoreSummary(
         scored,

@@ -230,6 +230,49 @@ def test_taken_place_is_told_before_the_work(
     assert [path.name for path in tmp_path.iterdir()] == [output]
 
 
+def test_taken_place_of_the_history_is_told_before_the_training(
+    drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model.history.csv").mkdir()
+    command = ["train", "--data", str(drive), "--out", str(tmp_path / "model.onnx")]
+    assert training_cli.main([*command, "--cache", str(tmp_path / "cache")]) == 1
+    assert errors(capsys.readouterr().err) == [f"error: {tmp_path / 'model.history.csv'} {FOLDER}"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model.history.csv"]
+
+
+def test_limit_on_the_size_of_files(score: list[str], tmp_path: Path) -> None:
+    """As a full disk, and it needs no permission."""
+    limit = "import resource, os, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); "
+    limit += "os.execv(sys.argv[1], sys.argv[1:])"
+    output = tmp_path / "scores.csv"
+    result = run([sys.executable, "-c", limit, *score, "--output", str(output)])
+    assert result.returncode == 1
+    assert errors(result.stderr.decode()) == [
+        f"error: {output} cannot be written (File too large): choose another place"
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_read_only_disk_is_told_before_the_work(
+    score: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        assert cli.main([*score[3:], "--output", str(disk / "scores.csv")]) == 1
+        assert errors(capsys.readouterr().err) == [
+            f"error: folder {disk} is not writable: choose another place for {disk / 'scores.csv'}"
+        ]
+
+
+def test_input_that_cannot_be_read_is_one_line(
+    drive: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["evaluate", "--model", str(model), "--data", str(drive), "--labels", str(tmp_path)]
+    assert training_cli.main([*command, "--out", str(tmp_path / "out")]) == 1
+    (error,) = errors(capsys.readouterr().err)
+    assert str(tmp_path) in error
+
+
 def test_full_disk_gives_no_lone_table_of_alarms(
     score: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

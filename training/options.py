@@ -457,7 +457,8 @@ def check_options(options: TrainOptions) -> None:
                 f"{one} is {first:g} and {other} {second:g}: give one of them"
             )
     # Found out now rather than after an hour of training.
-    check_output_file(options.out)
+    for path in (options.out, options.out.with_suffix(".history.csv")):
+        check_output_file(path)
 
 
 def _check_cluster(options: TrainOptions) -> None:
