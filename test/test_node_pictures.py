@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from disks import leave_free, small_disk
 from lifecycle_msgs.msg import Transition
 from numpy.typing import NDArray
 from ros_harness import (
@@ -164,22 +166,33 @@ def test_black_box_records_an_alarm(client: RosClient, tmp_path: Path) -> None:
     assert result.successful
 
 
+@pytest.mark.parametrize(
+    ("fault", "reason"), [("file", "Not a directory"), ("full disk", "No space left on device")]
+)
 def test_black_box_that_cannot_write_warns_and_the_node_goes_on(
-    client: RosClient, tmp_path: Path
+    fault: str, reason: str, client: RosClient, tmp_path: Path
 ) -> None:
-    blocked = tmp_path / "a_file"
-    blocked.write_text("not a folder", encoding="utf-8")
-    client.set_parameters(
-        black_box_folder=str(blocked / "box"),
-        black_box_seconds_after=0.0,
-    )
-    grey, black = np.full((64, 64, 3), 128, np.uint8), np.zeros((64, 64, 3), np.uint8)
-    for picture in [black] * 3 + [grey] * 12:
-        client.ask(client.stamp(image_message(picture, "rgb8")))
-    status = client.wait_for_diagnostics(lambda s, v: "black box" in s.message, "a warning")
-    assert "a_file" in {item.key: item.value for item in status.values}["Black box error"]
-    client.ask(client.stamp(image_message(grey, "rgb8")))
-    client.set_parameters(black_box_folder="")
+    with ExitStack() as stack:
+        if fault == "file":
+            place = tmp_path / "a_file"
+            place.write_text("not a folder", encoding="utf-8")
+        else:
+            place = stack.enter_context(small_disk(tmp_path / "disk", "1m"))
+            leave_free(place, 0)
+        client.set_parameters(black_box_folder=str(place / "box"), black_box_seconds_after=0.0)
+        grey, black = np.full((64, 64, 3), 128, np.uint8), np.zeros((64, 64, 3), np.uint8)
+        for picture in [black] * 3 + [grey] * 12:
+            client.ask(client.stamp(image_message(picture, "rgb8")))
+        status = client.wait_for_diagnostics(
+            lambda s, v: "black box" in s.message and str(place) in v["Black box error"],
+            "a warning",
+        )
+        assert {item.key: item.value for item in status.values}["Black box error"] == (
+            f"black box folder {place / 'box'} cannot be written ({reason}): "
+            "make room or choose another folder"
+        )
+        client.ask(client.stamp(image_message(grey, "rgb8")))
+        client.set_parameters(black_box_folder="")
 
 
 @pytest.mark.parametrize("end", ["signal", "deactivate"])
