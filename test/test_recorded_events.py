@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from black_box_frames import Drive, event_json, events_in
@@ -18,10 +19,12 @@ from anomaly_detector.black_box import (
     find_events,
     read_event,
 )
+from anomaly_detector.black_box.frames import EncodedPicture
 from anomaly_detector.detector import Detector
+from anomaly_detector.encodings import ImageScaling
 from anomaly_detector.errors import SourceError
 from anomaly_detector.image import Pixels
-from anomaly_detector.preprocessing import shrink
+from anomaly_detector.preprocessing import View, shrink
 from training.cli import main
 from training.datasets import open_anomaly_set
 from training.recorded_events import open_recorded_events
@@ -68,6 +71,27 @@ def test_only_anomalous_frames_during_the_alarm_are_taken(recorded: Path, tmp_pa
         truth = shrink(Pixels(BOXES[number], "rgb")).astype(int)
         assert np.abs(anomalies.images[index].astype(int) - truth).mean() < 3
     assert list(anomalies.unreadable) == []
+
+
+def test_16_bit_pictures_of_an_event_are_scaled_as_the_model_says(tmp_path: Path) -> None:
+    """A depth camera's own PNG is kept byte by byte; what reads it has to scale it."""
+    millimetres = [np.full((48, 64), value, np.uint16) for value in (1000, 2000)]
+    pictures = [cv2.imencode(".png", frame)[1].tobytes() for frame in millimetres]
+    for format_name in BLACK_BOX_FORMATS:
+        settings = BlackBoxSettings(str(tmp_path / "box"), format_name, max_rate_hz=20.0)
+        with BlackBox(settings, model="m") as box:
+            drive = Drive(box)
+            drive.feed(
+                [1.5] * 20, lambda number: EncodedPicture("16UC1; png", pictures[number % 2])
+            )
+    view = View(scaling=ImageScaling(0, 2550))
+    (part,) = open_anomaly_set(
+        [str(tmp_path / "box")], view=view, cache=tmp_path / "cache", progress=False
+    ).parts
+    greys = part.images.reshape(len(part), -1)
+    assert len(part) == 40
+    np.testing.assert_array_equal(greys.min(axis=1), greys.max(axis=1))
+    assert sorted(greys[:, 0].tolist()) == [100] * 20 + [200] * 20
 
 
 @pytest.mark.parametrize("index", [0, 1], ids=BLACK_BOX_FORMATS)
