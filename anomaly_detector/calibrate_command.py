@@ -30,6 +30,7 @@ from anomaly_detector.calibration import (
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import check_output_file
+from anomaly_detector.fingerprint import find_trained, trained_warning
 from anomaly_detector.metadata import ModelMetadata
 from anomaly_detector.model_editing import write_with_metadata
 from anomaly_detector.normalization import import_onnx
@@ -83,6 +84,14 @@ def calibrate(options: CalibrateOptions) -> ModelMetadata:
     sources = [open_source(path, options.topic) for path in options.data]
     detector = Detector(options.model, view=options.view)
     old = detector.metadata
+    trained_on = find_trained(sources, old)
+    warning = trained_warning(
+        trained_on,
+        "a threshold from trained frames is too low and gives more false alarms than asked for: "
+        "calibrate on another normal drive",
+    )
+    if warning and options.progress:
+        print(warning, flush=True)
     parts = [_scores(detector, source, options.progress) for source in sources]
     for source in sources:
         warn_unreadable(source.path, source.unreadable)
@@ -98,6 +107,7 @@ def calibrate(options: CalibrateOptions) -> ModelMetadata:
             "unreadable": sum(count_frames(source.unreadable) for source in sources),
             "calibration": len(used),
         },
+        "trained_on": [item.trained_as for item in trained_on],
         "exclude": [list(stretch) for stretch in options.exclude],
         "previous_name": old.name,
         "previous_threshold": old.threshold,

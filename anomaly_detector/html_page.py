@@ -25,6 +25,7 @@ __all__ = [
     "picture",
     "section",
     "table",
+    "warning",
 ]
 
 _STYLE = """
@@ -36,6 +37,8 @@ h1 { margin: 0; font-size: 26px; line-height: 1.25; overflow-wrap: anywhere; }
 h2 { margin: 28px 0 8px; font-size: 20px; border-top: 1px solid var(--line); padding-top: 18px; }
 p { margin: 6px 0 12px; max-width: 80ch; overflow-wrap: anywhere; }
 p.note, figcaption { color: var(--muted); font-size: 13.5px; }
+p.warning { padding: 10px 14px; border-left: 4px solid var(--bad); background: #fff4ec;
+  font-weight: 600; max-width: none; }
 .keys { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px;
   margin: 16px 0; }
 .key { background: var(--soft); border: 1px solid var(--line); border-radius: 8px;
@@ -106,6 +109,11 @@ def paragraph(*texts: str, note: bool = False) -> str:
     """Give a paragraph of texts, one after the other; a note is smaller and grey."""
     kind = ' class="note"' if note else ""
     return f"<p{kind}>{''.join(map(_html, texts))}</p>"
+
+
+def warning(text: str) -> str:
+    """Give a line that nobody is to overlook."""
+    return f'<p class="warning">{escape(text)}</p>'
 
 
 def file_link(name: str, text: str) -> Html:

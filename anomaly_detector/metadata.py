@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from anomaly_detector.encodings import ImageScaling
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
+from anomaly_detector.fingerprint import Fingerprint
 from anomaly_detector.map_scale import MapScale
 from anomaly_detector.older_models import completed
 from anomaly_detector.pixels import RegionOfInterest
@@ -77,6 +78,8 @@ class ModelMetadata:
             was trained on, pixels; a width or height of 0 reaches to the edge.
         image_scaling: the values that become black and white in pictures of more than 8 bits; None
             where the encoding says it.
+        training_recordings: what the recordings are known by that the model was trained on; empty
+            for older models.
         provenance: data, seed, options and versions that made the model.
         metrics: figures from training, for example ``validation_mse``.
         format_version: of this JSON entry.
@@ -95,6 +98,7 @@ class ModelMetadata:
     image_scaling: tuple[float, float] | None = None
     score_maximum: float | None = None
     map_scale: MapScale = MapScale(0.0, None)  # noqa: RUF009
+    training_recordings: tuple[Fingerprint, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
@@ -197,6 +201,9 @@ class ModelMetadata:
             image_scaling=reader.optional("image_scaling", reader.scaling)
             if "image_scaling" in raw
             else None,
+            training_recordings=reader.fingerprints("training_recordings")
+            if "training_recordings" in raw
+            else (),
             provenance=reader.mapping("provenance"),
             metrics=reader.mapping("metrics"),
             format_version=version,
@@ -301,6 +308,21 @@ class _FieldReader:
             raise ModelError(
                 f"model {self.source}: metadata field {self.prefix + key!r}: {error}"
             ) from error
+
+    def fingerprints(self, key: str) -> tuple[Fingerprint, ...]:
+        items = self._get(key, "a list", (list,))
+        found = []
+        for index, item in enumerate(items):
+            if not isinstance(item, dict):
+                raise ModelError(
+                    f"model {self.source}: metadata field {self.prefix + key!r} has {item!r}, not "
+                    "an object: export the model again with 'python -m training train'"
+                )
+            reader = _FieldReader(item, self.source, f"{key}.{index}.")
+            found.append(
+                Fingerprint(reader.text("name"), reader.integer("frames"), reader.text("hashes"))
+            )
+        return tuple(found)
 
     def optional(self, key: str, read: Callable[[str], _T]) -> _T | None:
         """Read a field that may be null, but not missing."""

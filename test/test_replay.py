@@ -20,6 +20,7 @@ import pytest
 from conftest import write_bag, write_stamped_bag
 from disks import leave_free, small_disk
 from mcap.reader import make_reader
+from model_files import write_grey_difference_model
 from numpy.typing import NDArray
 from rclpy.serialization import deserialize_message
 from ros_harness import ROOT, noise, running
@@ -29,6 +30,10 @@ from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Bool, Float32
 
 from anomaly_detector.cli import main
+from anomaly_detector.detector import read_metadata
+from anomaly_detector.fingerprint import fingerprints
+from anomaly_detector.image import Pixels
+from anomaly_detector.preprocessing import shrink
 from anomaly_detector.ros.detection_message import DetectionRecord
 from anomaly_detector.ros.player import PlayedFrame
 from anomaly_detector.ros.replay import session
@@ -108,6 +113,32 @@ def test_node_and_offline_scoring_agree_to_the_bit(
     assert (replayed.folder / "scores.csv").read_bytes() == scores.read_bytes()
     assert (replayed.folder / "events.csv").read_bytes() == events.read_bytes()
     assert len(events.read_text().splitlines()) > 1
+
+
+def test_replay_of_a_drive_that_the_model_was_trained_on_says_so(
+    replayed: Replayed, tmp_path: Path
+) -> None:
+    if replayed.bag.parent.name.startswith("compressed"):
+        pytest.skip("JPEG has other pixels than the fingerprint below")
+    model = write_grey_difference_model(tmp_path / "trained.onnx")
+    images = np.stack([shrink(Pixels(picture, "rgb")) for picture in pictures()])
+    metadata = dataclasses.replace(
+        read_metadata(model), training_recordings=fingerprints([("normal", images)])
+    )
+    write_grey_difference_model(model, metadata=metadata.to_json())
+    out = tmp_path / "out"
+    result = subprocess.run(
+        [*COMMAND, str(replayed.bag), "--model", str(model), "--out", str(out), "--no-pictures"],
+        cwd=ROOT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    warning = "warning: the model was trained on drive (trained as normal): "
+    assert result.stdout.startswith(warning)
+    page = (out / "report.html").read_text()
+    assert page.index(warning) < page.index('class="keys"')
+    # The other model says nothing of its training.
+    assert "trained on" not in replayed.output
+    assert "trained on" not in (replayed.folder / "report.html").read_text()
 
 
 def test_recorded_bag_has_every_result_and_the_pictures_as_they_were(replayed: Replayed) -> None:

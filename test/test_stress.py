@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import make_drive, write_images
+from matplotlib.patches import Rectangle
 from model_files import grey_difference_score, write_grey_difference_model
 from numpy.typing import NDArray
 
@@ -35,6 +36,7 @@ from training.stress import (
     run_stress,
 )
 from training.stress_faults import FAULT_SETS, FAULTS, Fault, FrozenFrame, choose_faults
+from training.stress_report import stress_figure
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SMALL, LARGE = (90, 120), (360, 480)
@@ -429,6 +431,24 @@ def test_pointing_finds_a_glaring_object(model: Path) -> None:
     assert result.mean_pointing == 1.0
     with pytest.raises(KeyError):
         result.of("black")
+
+
+def test_figure_draws_the_recall_beside_the_roc_auc(model: Path, drive: Path) -> None:
+    """Faults that rank alike, of which the threshold flags some and misses others."""
+    source = ImageFolderSource(drive)
+    frames = list(numbered_frames(source, WHOLE_FRAME))
+    faults = choose_faults(["black", "object_16", "frozen"])
+    result = run_stress(Detector(model), frames, faults, bootstrap=0, progress=False)
+    ranking, flagged = stress_figure(result).axes
+    areas = [float(np.asarray(line.get_xdata())[0]) for line in ranking.lines[:3]]
+    assert areas == [item.roc_auc.value for item in result.faults]
+    recalls = [item.recall for item in result.faults]
+    bars = [bar.get_width() for bar in flagged.patches if isinstance(bar, Rectangle)]
+    assert bars == [100 * recall for recall in recalls]
+    assert recalls[0] == 1.0
+    assert recalls[1] < 1.0
+    assert flagged.get_xlabel().startswith("Recall at the threshold")
+    assert [text.get_text() for text in flagged.texts] == [f"{100 * r:.0f}" for r in recalls]
 
 
 def test_excluded_frames_are_left_out(drive: Path) -> None:

@@ -15,15 +15,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from anomaly_detector.arguments import add_view_arguments
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path, check_output_file
+from anomaly_detector.fingerprint import (
+    TrainedRecording,
+    fingerprints,
+    known_again,
+    trained_warning,
+)
 from anomaly_detector.preprocessing import INPUT_SIZE, View
-from anomaly_detector.recordings import open_source, warn_unreadable
+from anomaly_detector.recordings import expand_sources, open_source, warn_unreadable
 from training.architectures import ARCHITECTURES
-from training.datasets import open_frame_set
+from training.datasets import FrameSet, open_anomaly_set, open_frame_set
 from training.labels import read_labels, read_visible_shares
 from training.metrics import area_under_roc, json_safe
 from training.options import SCORERS, TrainOptions, check_options, without_unused
@@ -60,6 +67,7 @@ class Comparison:
         roc_auc_unseen: of the classes that are not among the anomalies trained on; None when
             nothing says which these are.
         milliseconds: a frame in ONNX Runtime, one thread, median.
+        trained_on: the training recordings that the test drive shows frames of.
     """
 
     architecture: str
@@ -73,6 +81,7 @@ class Comparison:
     roc_auc_small: float
     roc_auc_unseen: float | None
     milliseconds: float
+    trained_on: Sequence[str] = ()
 
 
 Measure = Callable[[Detector], tuple[float, float, float | None]]
@@ -321,12 +330,16 @@ def run(arguments: argparse.Namespace) -> int:
         measure = stress_measure(
             arguments.test, arguments.topic, arguments.exclude, arguments.faults, arguments.seed
         )
+    trained_on = _trained_on(options, arguments.test)
+    remedy = "these figures say little about new frames: give another drive with --test"
+    if warning := trained_warning(trained_on, remedy):
+        print(warning, flush=True)
     rows: list[Comparison] = []
 
     def report(row: Comparison) -> None:
         # Written after every row: a long comparison that is cut off keeps what it has.
-        rows.append(row)
-        _write(arguments.out, rows)
+        rows.append(replace(row, trained_on=[item.trained_as for item in trained_on]))
+        _write(arguments.out, rows, warning)
         print(format_comparison([row]).splitlines()[-1], flush=True)
 
     print(format_comparison([]))
@@ -347,9 +360,28 @@ def _names(text: str, known: Sequence[str], what: str) -> list[str]:
     return names
 
 
-def _write(folder: Path, rows: Sequence[Comparison]) -> None:
+def _trained_on(options: TrainOptions, test: str) -> tuple[TrainedRecording, ...]:
+    """Return the recordings to be trained on that the test drive shows frames of."""
+
+    def opened(
+        open_set: Callable[..., FrameSet], sources: Sequence[str]
+    ) -> list[tuple[str, NDArray[np.uint8]]]:
+        frames = open_set(
+            expand_sources(sources), options.topic, view=options.view, cache=options.cache
+        )
+        return [(part.source.name, part.images) for part in frames.parts]
+
+    trained = opened(open_frame_set, options.data)
+    if options.anomalies:
+        trained += opened(open_anomaly_set, options.anomalies)
+    ((name, images),) = opened(open_frame_set, [test])
+    known = fingerprints(trained)
+    return tuple(known_again(name, images, known))
+
+
+def _write(folder: Path, rows: Sequence[Comparison], warning: str | None) -> None:
     contents: list[Any] = [json_safe(asdict(row)) for row in rows]
     with atomic_path(folder / "comparison.json") as temporary:
         temporary.write_text(json.dumps(contents, indent=2) + "\n")
     with atomic_path(folder / "comparison.md") as temporary:
-        temporary.write_text(format_comparison(rows) + "\n")
+        temporary.write_text((f"{warning}\n\n" if warning else "") + format_comparison(rows) + "\n")

@@ -10,7 +10,7 @@ import argparse
 import csv
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from anomaly_detector.arguments import add_view_arguments, given_view
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.files import atomic_directory, check_output_folder
+from anomaly_detector.fingerprint import TrainedRecording, find_trained, trained_warning
 from anomaly_detector.metadata import ModelMetadata
 from anomaly_detector.recordings import (
     BagSource,
@@ -159,6 +160,7 @@ class Evaluation:
         misses: anomalous frames with the lowest scores, worst first.
         false_alarms: normal frames with the highest scores, worst first.
         codes: float32 [N, size], the encoder's vector of every frame; None for a model without.
+        trained_on: the recordings that the model was trained on.
     """
 
     model: str
@@ -172,6 +174,12 @@ class Evaluation:
     misses: tuple[GalleryFrame, ...]
     false_alarms: tuple[GalleryFrame, ...]
     codes: NDArray[np.float32] | None = None
+    trained_on: tuple[TrainedRecording, ...] = ()
+
+    @property
+    def warning(self) -> str | None:
+        """The line that says that the model was trained on these frames; None if it was not."""
+        return _warning(self.trained_on)
 
     @property
     def threshold(self) -> float:
@@ -188,6 +196,7 @@ class Evaluation:
         names = self.class_names
         return {
             "model": self.model,
+            "trained_on": [asdict(item) for item in self.trained_on],
             "metadata": json_safe(asdict(self.metadata)),
             "recordings": [
                 {
@@ -203,6 +212,11 @@ class Evaluation:
             "class_recall": {names[k]: json_safe(v) for k, v in self.class_recall.items()},
             "events": [delay.to_dict() for delay in self.delays],
         }
+
+
+def _warning(found: Sequence[TrainedRecording]) -> str | None:
+    remedy = "these figures say little about new frames: evaluate on other recordings"
+    return trained_warning(found, remedy)
 
 
 def evaluate(
@@ -470,6 +484,9 @@ def run(args: argparse.Namespace) -> int:
     check_output_folder(args.out)
     recordings = _recordings(args)
     detector = Detector(args.model, view=given_view(args, args.model))
+    trained_on = find_trained([item.source for item in recordings], detector.metadata)
+    if warning := _warning(trained_on):
+        print(warning, flush=True)
     evaluation = evaluate(
         detector,
         recordings,
@@ -477,6 +494,7 @@ def run(args: argparse.Namespace) -> int:
         block=args.block,
         seed=args.seed,
     )
+    evaluation = replace(evaluation, trained_on=trained_on)
     write_evaluation(evaluation, args.out)
     print(format_evaluation(evaluation))
     print(f"report: {args.out / 'report.html'}")

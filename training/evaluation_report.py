@@ -65,7 +65,8 @@ def evaluation_report(evaluation: Evaluation) -> Report:
         model_card_section(evaluation.metadata, evaluation.model),
     ]
     title = f"Evaluation of {evaluation.metadata.name}"
-    return Report(title, subtitle, [section for section in sections if section is not None])
+    shown = [section for section in sections if section is not None]
+    return Report(title, subtitle, shown, evaluation.warning)
 
 
 def _summary(evaluation: Evaluation) -> ReportSection:

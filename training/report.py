@@ -136,11 +136,12 @@ class ReportSection:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole page: title, a line below it, and sections."""
+    """A whole page: title, a line below it, sections, and a warning above them all."""
 
     title: str
     subtitle: str
     sections: Sequence[ReportSection]
+    warning: str | None = None
 
 
 def render_report(report: Report) -> str:

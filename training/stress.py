@@ -15,7 +15,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from anomaly_detector.arguments import add_view_arguments, given_view
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.files import atomic_directory, check_output_folder
+from anomaly_detector.fingerprint import TrainedRecording, find_trained, trained_warning
 from anomaly_detector.image import Pixels, to_rgb
 from anomaly_detector.metadata import ModelMetadata
 from anomaly_detector.preprocessing import INPUT_SIZE, View, shrink
@@ -153,6 +154,7 @@ class StressResult:
         faults: one per fault, in the order asked for.
         mean_roc_auc: over the counted faults; NaN without any.
         clean_example: the examples' frame without a fault.
+        trained_on: the recording, if the model was trained on it.
     """
 
     model: str
@@ -166,6 +168,12 @@ class StressResult:
     faults: tuple[FaultResult, ...]
     mean_roc_auc: Interval
     clean_example: StressExample
+    trained_on: tuple[TrainedRecording, ...] = ()
+
+    @property
+    def warning(self) -> str | None:
+        """The line that says that the model was trained on these frames; None if it was not."""
+        return _warning(self.trained_on)
 
     @property
     def false_alarms(self) -> float:
@@ -218,6 +226,7 @@ class StressResult:
         }
         return {
             "model": self.model,
+            "trained_on": [asdict(item) for item in self.trained_on],
             "metadata": json_safe(asdict(self.metadata)),
             "threshold": self.threshold,
             "frames": self.frames,
@@ -227,6 +236,11 @@ class StressResult:
             "summary": summary,
             "faults": [item.to_dict() for item in self.faults],
         }
+
+
+def _warning(found: Sequence[TrainedRecording]) -> str | None:
+    remedy = "these figures say little about new frames: stress it with another normal drive"
+    return trained_warning(found, remedy)
 
 
 def numbered_frames(
@@ -475,6 +489,9 @@ def run(args: argparse.Namespace) -> int:
             f"{source.path}: leave out fewer"
         )
     detector = Detector(args.model, view=given_view(args, args.model))
+    trained_on = find_trained([source], detector.metadata)
+    if warning := _warning(trained_on):
+        print(warning, flush=True)
     result = run_stress(
         detector,
         numbered_frames(source, detector.view, exclude),
@@ -485,6 +502,7 @@ def run(args: argparse.Namespace) -> int:
         total=len(source) - len(left_out),
     )
     warn_unreadable(source.path, source.unreadable)
+    result = replace(result, trained_on=trained_on)
     write_stress(result, source, args.out)
     print(format_stress(result))
     print(f"report: {args.out / 'report.html'}")

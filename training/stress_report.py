@@ -18,7 +18,7 @@ from training.report import (
 )
 from training.stress import FaultResult, StressExample, StressResult
 
-__all__ = ["stress_report", "stress_sections"]
+__all__ = ["stress_figure", "stress_report", "stress_sections"]
 
 _GOOD, _BAD, _LINE = "#0072B2", "#D55E00", "#667085"
 
@@ -30,7 +30,7 @@ def stress_report(result: StressResult, source: str) -> Report:
         f"fault{'s' if len(result.faults) != 1 else ''}; seed {result.seed}"
     )
     sections = [*stress_sections(result), model_card_section(result.metadata, result.model)]
-    return Report(f"Stress test of {result.metadata.name}", subtitle, sections)
+    return Report(f"Stress test of {result.metadata.name}", subtitle, sections, result.warning)
 
 
 def stress_sections(result: StressResult) -> list[ReportSection]:
@@ -61,35 +61,47 @@ def _summary(result: StressResult) -> ReportSection:
         [
             "Every frame was scored as it is and once with each fault. A ROC-AUC of 0.5 means that "
             "the score cannot tell a fault; below 0.5, faulted frames look more normal to the "
-            "model than clean ones, which no threshold can mend."
+            "model than clean ones, which no threshold can mend. The recall is the share of the "
+            "faulted frames that this threshold flags: an alarm needs both."
         ],
         key_figures=keys,
         pictures=[
             Picture.from_figure(
-                _figure(result), "ROC-AUC of every fault with its interval", wide=True
+                stress_figure(result),
+                "ROC-AUC of every fault with its interval, and the recall at the threshold",
+                wide=True,
             )
         ],
     )
 
 
-def _figure(result: StressResult) -> Figure:
-    """Draw the ROC-AUC of every fault as a dot with its interval."""
+def stress_figure(result: StressResult) -> Figure:
+    """Draw every fault's ROC-AUC with its interval, and beside it the recall at the threshold."""
     count = len(result.faults)
     figure = Figure(figsize=(9.6, 1.2 + 0.24 * count), layout="constrained")
-    axes = figure.add_subplot()
+    ranking, flagged = figure.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": (5, 4)})
     for row, item in enumerate(result.faults):
         area = item.roc_auc
         color = _LINE if not item.counted else _BAD if area.value < 0.5 else _GOOD
         if not math.isnan(area.low):
-            axes.plot([area.low, area.high], [row, row], color=color, linewidth=2)
-        axes.plot([area.value], [row], "o", color=color, markersize=5)
-    axes.axvline(0.5, color=_LINE, linestyle="--", linewidth=1)
-    axes.set_yticks(range(count), [item.fault.name for item in result.faults], fontsize=8.5)
-    axes.set(xlim=(-0.02, 1.02), ylim=(count - 0.4, -0.6), xlabel="ROC-AUC (dashed: chance)")
-    axes.grid(axis="x", color="#e4e7ec")
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+            ranking.plot([area.low, area.high], [row, row], color=color, linewidth=2)
+        ranking.plot([area.value], [row], "o", color=color, markersize=5)
+        color = _LINE if not item.counted else _BAD if item.recall < 0.5 else _GOOD
+        flagged.barh(row, 100 * item.recall, height=0.6, color=color)
+        flagged.text(
+            100 * item.recall + 1.5, row, f"{100 * item.recall:.0f}", color=color, fontsize=8,
+            verticalalignment="center",
+        )  # fmt: skip
+    ranking.axvline(0.5, color=_LINE, linestyle="--", linewidth=1)
+    flagged.axvline(100 * result.false_alarms, color=_LINE, linestyle="--", linewidth=1)
+    ranking.set_yticks(range(count), [item.fault.name for item in result.faults], fontsize=8.5)
+    ranking.set(xlim=(-0.02, 1.06), ylim=(count - 0.4, -0.6), xlabel="ROC-AUC (dashed: chance)")
+    flagged.set(xlim=(0, 109), xlabel="Recall at the threshold, % (dashed: false alarms)")
+    for axes in (ranking, flagged):
+        axes.grid(axis="x", color="#e4e7ec")
+        axes.set_axisbelow(True)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
     return figure
 
 

@@ -19,6 +19,7 @@ from anomaly_detector.calibration import (
     describe_calibration,
     score_quantiles,
 )
+from anomaly_detector.fingerprint import fingerprints
 from anomaly_detector.metadata import Calibration, ModelMetadata
 from anomaly_detector.recordings import expand_sources
 from training.backend import import_keras
@@ -205,6 +206,13 @@ def export_trained(job: Job, trained: Trained) -> ModelMetadata:
         score_units=score_units(options.scorer, options.architecture),
         threshold=threshold,
         calibration=calibration,
+        training_recordings=fingerprints(
+            [
+                (part.source.name, part.images)
+                for frames in (job.frames, job.anomalies)
+                for part in (frames.parts if frames is not None else ())
+            ]
+        ),
         provenance=provenance(job) | trained.provenance,
         metrics=trained.metrics,
     )

@@ -52,6 +52,7 @@ def write_replay_report(path: Path, result: ReplayResult, folder: Path) -> None:
     timeline = folder / "timeline.png"
     metadata = result.detector.metadata
     pieces = [
+        *([html.warning(result.warning)] if result.warning else []),
         html.paragraph(_verdict(result)),
         html.key_figures(_keys(result)),
         *(

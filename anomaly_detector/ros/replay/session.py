@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from anomaly_detector.decision import DECISION_OPTIONS, DecisionSettings
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.fingerprint import TrainedRecording, find_trained, trained_warning
 from anomaly_detector.normalization import normalization_scale
 from anomaly_detector.preprocessing import WHOLE_FRAME, View
 from anomaly_detector.recordings import BagSource, list_image_topics, open_source, warn_unreadable
@@ -100,6 +101,7 @@ class ReplayResult:
         events: starts and ends of alarms that the node told.
         same_events: whether the node's alarms are those of ``events.csv``.
         latencies_ms: from publishing a frame to its answer, in another process.
+        trained_on: the bag, if the model was trained on it.
     """
 
     options: ReplayOptions
@@ -112,6 +114,12 @@ class ReplayResult:
     events: Sequence[EventRecord]
     same_events: bool
     latencies_ms: Sequence[float]
+    trained_on: tuple[TrainedRecording, ...] = ()
+
+    @property
+    def warning(self) -> str | None:
+        """The line that says that the model was trained on this bag; None if it was not."""
+        return _trained_warning(self.trained_on)
 
     @property
     def is_complete(self) -> bool:
@@ -129,6 +137,10 @@ class ReplayResult:
         if comparison.other_flags or comparison.far_scores or comparison.extra:
             return False
         return not self.is_complete or (self.same_events and not comparison.other_alarms)
+
+
+def _trained_warning(found: Sequence[TrainedRecording]) -> str | None:
+    return trained_warning(found, "new drives have higher scores and more alarms: replay another")
 
 
 def replay(options: ReplayOptions, folder: Path) -> ReplayResult:
@@ -160,6 +172,9 @@ def replay(options: ReplayOptions, folder: Path) -> ReplayResult:
         threshold=options.threshold,
         view=options.view,
     )
+    trained_on = find_trained([source], detector.metadata)
+    if warning := _trained_warning(trained_on):
+        print(warning, flush=True)
     scores, events = folder / "scores.csv", folder / "events.csv"
     write_scores(
         detector,
@@ -226,6 +241,7 @@ def replay(options: ReplayOptions, folder: Path) -> ReplayResult:
         recorder.events,
         _same_events(frames, recorder.events, events),
         recorder.latencies_ms,
+        trained_on,
     )
 
 

@@ -1,0 +1,209 @@
+"""Recordings that a model was trained on are known again, and every measuring verb says so."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import make_drive, write_bag, write_images
+from model_files import write_grey_difference_model
+from numpy.typing import NDArray
+
+from anomaly_detector.cli import main as robot
+from anomaly_detector.detector import Detector, read_metadata
+from anomaly_detector.errors import ModelError
+from anomaly_detector.fingerprint import fingerprints, known_again
+from anomaly_detector.image import Pixels
+from anomaly_detector.metadata import ModelMetadata
+from anomaly_detector.preprocessing import shrink
+from training.cli import main as training
+
+DRIVE = make_drive(90)
+WARNING = "warning: the model was trained on "
+
+
+def shrunk(frames: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    return np.stack([shrink(Pixels(frame, "rgb")) for frame in frames])
+
+
+def names(
+    frames: list[NDArray[np.uint8]], known: list[NDArray[np.uint8]], **more: list[NDArray[np.uint8]]
+) -> list[str]:
+    """Names of the training recordings that frames are known as."""
+    recordings = {"known": known, **more}
+    trained = fingerprints([(name, shrunk(part)) for name, part in recordings.items()])
+    return [item.trained_as for item in known_again("new", shrunk(frames), trained)]
+
+
+def test_copies_parts_and_extensions_are_known_again() -> None:
+    other = make_drive(90, seed=1)
+    assert names(DRIVE, DRIVE) == ["known"]
+    assert names(DRIVE[30:60], DRIVE) == ["known"]
+    assert names(DRIVE[::3], DRIVE) == ["known"]
+    assert names([*other, *DRIVE], DRIVE, other=other) == ["known", "other"]
+    assert names(DRIVE[:5], DRIVE[:5]) == ["known"]
+    # One last bit of a few pixels is another decoder's, not another drive.
+    bits = np.random.default_rng(0).random((90, 64, 64, 3)) < 0.002
+    trained = fingerprints([("known", shrunk(DRIVE))])
+    assert len(list(known_again("new", shrunk(DRIVE) ^ bits.astype(np.uint8), trained))) == 1
+
+
+def test_another_drive_through_the_same_place_is_not_known() -> None:
+    other = make_drive(90, seed=1)
+    assert names(other, DRIVE) == []
+    assert names([*other, *DRIVE[:2]], DRIVE) == []
+    # That both cameras once saw nothing tells nothing.
+    black = [np.zeros_like(DRIVE[0])] * 30
+    assert names([*black, *other], [*black, *DRIVE]) == []
+
+
+def test_many_recordings_stay_small_in_the_metadata() -> None:
+    images = shrunk(DRIVE)
+    found = fingerprints([(f"run_{number}", images) for number in range(1000)])
+    assert sum(len(item.hashes) for item in found) < 250_000
+    assert next(known_again("new", images, found[-1:])).trained_as == "run_999"
+
+
+def test_training_keeps_fingerprints_in_the_model(
+    trained_model: Path, normal_drive: Path, anomalous_drive: Path
+) -> None:
+    (kept,) = Detector(trained_model).metadata.training_recordings
+    assert (kept.name, kept.frames) == (normal_drive.name, 120)
+    assert list(known_again("again", shrunk(make_drive(120)), [kept]))
+    assert not list(known_again("other", shrunk(make_drive(120, seed=1)), [kept]))
+
+
+def with_fingerprint(path: Path, frames: list[NDArray[np.uint8]]) -> Path:
+    """Write a model that says that it was trained on frames."""
+    known = fingerprints([("normal_drive", shrunk(frames))])
+    metadata = read_metadata(write_grey_difference_model(path))
+    text = dataclasses.replace(metadata, training_recordings=known).to_json()
+    return write_grey_difference_model(path, metadata=text)
+
+
+def test_metadata_of_other_models(tmp_path: Path) -> None:
+    model = with_fingerprint(tmp_path / "new.onnx", DRIVE)
+    raw = json.loads(read_metadata(model).to_json())
+    assert ModelMetadata.from_json(json.dumps(raw), "m") == read_metadata(model)
+    del raw["training_recordings"]
+    assert ModelMetadata.from_json(json.dumps(raw), "m").training_recordings == ()
+    for wrong, reason in (
+        ("x", "'training_recordings' is 'x', not a list"),
+        (["x"], "has 'x', not an object"),
+        ([{"name": "a", "frames": 1}], r"'training_recordings\.0\.hashes' is missing"),
+    ):
+        with pytest.raises(ModelError, match=reason):
+            ModelMetadata.from_json(json.dumps(raw | {"training_recordings": wrong}), "m")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, a copy of its drive with another name, another drive, and an older model."""
+    folder = tmp_path_factory.mktemp("fingerprint")
+    with_fingerprint(folder / "model.onnx", DRIVE)
+    write_grey_difference_model(folder / "older.onnx")
+    write_bag(folder / "normal_drive", DRIVE)
+    shutil.move(folder / "normal_drive", folder / "copied")
+    write_images(folder / "other", make_drive(90, seed=1))
+    return folder
+
+
+MEASURED = [
+    ("model", "copied", True),
+    ("model", "other", False),
+    ("older", "copied", False),
+]
+
+
+def check_output(printed: str, known: bool) -> None:
+    first = printed.splitlines()[0]
+    assert first.startswith(f"{WARNING}copied (trained as normal_drive): ") == known
+    assert printed.count(WARNING) == known
+
+
+@pytest.mark.parametrize(("model", "drive", "known"), MEASURED)
+def test_stress(
+    model: str,
+    drive: str,
+    known: bool,
+    files: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    command = ["stress", "--model", files / f"{model}.onnx", "--normal", files / drive]
+    command += ["--faults", "flat_box_10", "--bootstrap", "0", "--out", out]
+    assert training([str(item) for item in command]) == 0
+    check_output(capsys.readouterr().out, known)
+    check_report(out, "stress.json", known)
+
+
+@pytest.mark.parametrize(("model", "drive", "known"), MEASURED)
+def test_evaluate(
+    model: str,
+    drive: str,
+    known: bool,
+    files: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    command = ["evaluate", "--model", files / f"{model}.onnx", "--normal", files / drive]
+    command += ["--anomalous", f"boxes={files / 'other'}", "--bootstrap", "0", "--out", out]
+    assert training([str(item) for item in command]) == 0
+    check_output(capsys.readouterr().out, known)
+    check_report(out, "evaluation.json", known)
+
+
+def check_report(out: Path, name: str, known: bool) -> None:
+    told = json.loads((out / name).read_text())["trained_on"]
+    expected = [{"recording": "copied", "trained_as": "normal_drive"}] if known else []
+    assert told == expected
+    page = (out / "report.html").read_text()
+    assert page.count(WARNING) == known
+    if known:
+        # At the top: before the first section.
+        assert page.index(WARNING) < page.index("<nav")
+
+
+@pytest.mark.parametrize(("model", "drive", "known"), MEASURED)
+def test_calibrate(
+    model: str,
+    drive: str,
+    known: bool,
+    files: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "new.onnx"
+    command = ["calibrate", "--model", files / f"{model}.onnx", "--data", files / drive]
+    assert robot([str(item) for item in [*command, "--output", out]]) == 0
+    printed = capsys.readouterr().out
+    check_output(printed, known)
+    assert ("a threshold from trained frames is too low" in printed) == known
+    metadata = read_metadata(out)
+    entry = metadata.provenance["recalibrated"][-1]
+    assert entry["trained_on"] == (["normal_drive"] if known else [])
+    # What the model was trained on stays known.
+    before = read_metadata(files / f"{model}.onnx").training_recordings
+    assert metadata.training_recordings == before
+
+
+@pytest.mark.parametrize(("test", "known"), [("copied", True), ("other", False)])
+def test_compare(
+    test: str, known: bool, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drive = tmp_path / "normal_drive"
+    write_images(drive, DRIVE)
+    command = ["compare", "--data", drive, "--test", files / test, "--faults", "reference"]
+    command += ["--architectures", "v5", "--scorers", "reconstruction", "--minutes", "1e-6"]
+    command += ["--out", tmp_path / "out", "--cache", tmp_path / "cache"]
+    assert training([str(item) for item in command]) == 0
+    check_output(capsys.readouterr().out, known)
+    (row,) = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert row["trained_on"] == (["normal_drive"] if known else [])
+    assert (tmp_path / "out" / "comparison.md").read_text().startswith(WARNING) == known
