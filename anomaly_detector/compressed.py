@@ -26,8 +26,9 @@ from anomaly_detector.pixels import MAX_PIXELS, Pixels, check_size
 
 __all__ = ["DECODE_METHOD", "byte_buffer", "decode_encoded_bytes"]
 
-DECODE_METHOD = "reduced-jpeg/1"
-"""Name and version of how pictures are decoded; change the version when a pixel changes."""
+DECODE_METHOD = "reduced-jpeg/2"
+"""Name and version of how pictures are decoded; change the version when a pixel changes, or what is
+read at all."""
 
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"

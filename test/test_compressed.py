@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import resource
 import struct
+import sys
 import zlib
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,7 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 from anomaly_detector.encodings import ENCODINGS, ImageScaling
-from anomaly_detector.errors import IMAGE_ERROR_REASONS, ImageError
+from anomaly_detector.errors import IMAGE_ERROR_REASONS, AnomalyDetectorError, ImageError
 from anomaly_detector.image import (
     RegionOfInterest,
     crop,
@@ -164,6 +165,13 @@ def test_jpeg_that_loses_no_pixel_is_good(
         decoded = decode_encoded_bytes(sent, "frame", reduced=reduced)
         np.testing.assert_array_equal(decoded.array, whole, err_msg=name)
     assert capfd.readouterr().err == ""
+
+
+def test_missing_decoder_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "simplejpeg", None)
+    with pytest.raises(AnomalyDetectorError, match="pip install simplejpeg"):
+        decode_encoded_bytes(encoded(".jpg", smooth_picture(64, 64)), "frame")
+    decode_encoded_bytes(encoded(".png", smooth_picture(64, 64)), "frame")
 
 
 def test_progressive_jpeg_without_its_last_scans_is_refused() -> None:

@@ -238,6 +238,11 @@ def test_detection_delay_in_frames_and_seconds() -> None:
     assert missed.to_dict()["delay_s"] is None
     assert detection_delays(events, flagged)[0].delay_s is None
     assert detection_delays(events, flagged, [None] * 7)[0].delay_s is None
+    # The recorder's clock was set at the third frame.
+    stepped = [stamp if index < 2 else stamp + 10**18 for index, stamp in enumerate(stamps)]
+    (after_step, _) = detection_delays(events, flagged, stepped)
+    assert after_step.delay_s is not None
+    assert after_step.delay_s < 60
 
 
 def test_json_safe_reaches_into_lists_and_objects() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.recordings import count_frames
+from anomaly_detector.stamps import SteadyTime
 from training.code_space import code_space_section
 from training.evaluate import Evaluation, GalleryFrame, iterate_recordings
 from training.figures import histogram_figure, pr_figure, roc_figure, timeline_figure
@@ -379,11 +380,12 @@ def _score_label(evaluation: Evaluation) -> str:
 
 
 def _seconds(stamps: Sequence[int | None]) -> NDArray[np.float64] | None:
-    """Give seconds since the first frame; None unless all stamps are there and in order."""
-    known = [stamp for stamp in stamps if stamp is not None]
+    """Return seconds since the first frame; None unless all stamps are there and in order."""
+    steady = SteadyTime()
+    known = [steady.add(stamp) for stamp in stamps if stamp is not None]
     if len(known) != len(stamps):
         return None
-    seconds = (np.array(known, np.int64) - known[0]) / 1e9
+    seconds = np.array(known)
     return seconds if np.all(np.diff(seconds) >= 0) and seconds[-1] > 0 else None
 
 

@@ -28,6 +28,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
+from anomaly_detector.stamps import SteadyTime
 from training.labels import NORMAL
 
 __all__ = [
@@ -477,17 +478,20 @@ def detection_delays(
     Args:
         events: from :func:`find_events`.
         flagged: bool [N].
-        stamps_ns: stamp of every frame; None, or None for a frame, where there is none.
+        stamps_ns: stamp of every frame; None, or None for a frame, where there is none. Steps of
+            their clock count nothing.
     """
     delays = []
+    steady = SteadyTime()
+    times = [None if stamp is None else steady.add(stamp) for stamp in stamps_ns or ()]
     for event in events:
         hits = np.flatnonzero(flagged[event.start : event.stop])
         first = int(hits[0]) if hits.size else None
         seconds = None
-        if first is not None and stamps_ns is not None:
-            begin, end = stamps_ns[event.start], stamps_ns[event.start + first]
+        if first is not None and times:
+            begin, end = times[event.start], times[event.start + first]
             if begin is not None and end is not None:
-                seconds = (end - begin) / 1e9
+                seconds = round(end - begin, 9)
         delays.append(EventDelay(event, first, seconds, int(hits.size)))
     return delays
 
