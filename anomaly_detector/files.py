@@ -128,16 +128,11 @@ def check_output_file(path: Path) -> Path | None:
     Raises:
         OutputError: it is a folder or socket, a link that leads nowhere, or cannot be written.
     """
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-            raise _output_error(path, error) from error
-        mode = stat.S_IFREG  # nothing there yet, or told below
+    mode = _mode(path)
     if stat.S_ISDIR(mode):
         raise OutputError(f"{path} is a folder: name a file")
     descriptor = _own_descriptor(path)
-    if descriptor is None and stat.S_ISREG(mode):
+    if descriptor is None and (not mode or stat.S_ISREG(mode)):
         return _place(path)
     if descriptor is None and stat.S_ISSOCK(mode):
         raise OutputError(f"{path} is a socket: name a file")
@@ -155,17 +150,17 @@ def check_output_folder(path: Path) -> Path:
     Raises:
         OutputError: it is there and not an empty folder, or cannot be written.
     """
-    try:
-        if path.is_dir() and not any(path.iterdir()):
-            target = path.resolve()
-            if os.access(target, os.W_OK | os.X_OK):
-                return target
-            raise OutputError(f"folder {path} is not writable: choose another place")
-        if path.exists():
-            raise _not_empty(path)
+    mode = _mode(path)
+    if not mode:
         return _place(path)
+    try:
+        if not stat.S_ISDIR(mode) or any(path.iterdir()):
+            raise _not_empty(path)
     except OSError as error:
         raise _output_error(path, error) from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise OutputError(f"folder {path} is not writable: choose another place")
+    return path.resolve()
 
 
 @contextmanager
@@ -213,6 +208,16 @@ def user_cache_folder(name: str) -> Path:
     """
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "anomaly_detector" / name
+
+
+def _mode(path: Path) -> int:
+    """Give the kind of what is at a path, links followed; 0 where nothing is."""
+    try:
+        return path.stat().st_mode
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return 0
+        raise _output_error(path, error) from error
 
 
 def _place(path: Path) -> Path:
