@@ -70,8 +70,8 @@ def write_mcap(
     **options: Any,
 ) -> Path:
     """Write frames, five a chunk."""
-    size = CHUNK_FRAMES * len(serialize(0)) - 1
-    writer = McapWriter(str(path), chunk_size=size, compression=compression, **options)
+    options.setdefault("chunk_size", CHUNK_FRAMES * len(serialize(0)) - 1)
+    writer = McapWriter(str(path), compression=compression, **options)
     writer.start(profile, "test")
     if prepare is not None:
         prepare(writer)
@@ -226,6 +226,26 @@ def test_a_damaged_chunk_costs_its_own_frames(
     assert source.unreadable[0].name == "000010"
     assert f"a.mcap: the chunk at byte {position} is damaged" in source.unreadable[0].reason
     assert len(source.unreadable) == (1 if has_summary else 2)
+
+
+def test_damaged_bytes_in_a_chunk_without_compression_are_told(tmp_path: Path) -> None:
+    path = write_mcap(tmp_path / "a.mcap", compression=CompressionType.NONE, chunk_size=10**6)
+    data = bytearray(path.read_bytes())
+    place = data.index(cdr(17)[-20:])
+    data[place : place + 20] = bytes(20)
+    path.write_bytes(data)
+    source = open_source(path)
+    assert values(source) == EVERY_FRAME
+    (item,) = source.unreadable
+    assert item.frames == 0
+    assert "has damaged bytes in it" in item.reason
+    # The length of a record: what stands before it is whole.
+    place = data.index(cdr(20)) - 30
+    data[place : place + 8] = b"\xff" * 8
+    path.write_bytes(data)
+    source = open_source(path)
+    assert values(source) == EVERY_FRAME[:20]
+    assert count_frames(source.unreadable) == 10
 
 
 @pytest.mark.parametrize("compression", [CompressionType.NONE, CompressionType.LZ4])

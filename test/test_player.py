@@ -28,7 +28,7 @@ from ros_harness import (
 )
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag1 import Writer as Ros1Writer
-from rosbags.rosbag2 import StoragePlugin
+from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
@@ -320,6 +320,28 @@ def test_ros1_bag_is_published_as_ros2_serializes_it(tmp_path: Path) -> None:
     message = deserialize_message(listener.received[0], Image)
     assert (message.height, message.width, message.encoding) == (64, 48, "rgb8")
     assert bytes(message.data) == noise(1).tobytes()
+
+
+def test_of_a_topic_with_two_types_the_more_frequent_is_published(tmp_path: Path) -> None:
+    typestore = get_typestore(Stores.LATEST)
+    types = typestore.types
+    header = types["std_msgs/msg/Header"](types["builtin_interfaces/msg/Time"](1, 0), "")
+    raw = types["sensor_msgs/msg/Image"](header, 64, 48, "rgb8", 0, 48 * 3, noise(1).reshape(-1))
+    packed = types["sensor_msgs/msg/CompressedImage"](header, "jpeg", noise(1).reshape(-1))
+    with Writer(tmp_path / "bag", version=9) as writer:
+        for message, count in ((packed, 2), (raw, 3)):
+            kind = message.__msgtype__
+            connection = writer.add_connection(TOPIC, kind, typestore=typestore)
+            for index in range(count):
+                writer.write(connection, index, typestore.serialize_cdr(message, kind))
+    with subscriber(TOPIC) as listener:
+        result = play(tmp_path / "bag")
+        listener.wait_for(3)
+        assert listener.received == [bytes(typestore.serialize_cdr(raw, raw.__msgtype__))] * 3
+    assert result.sent == 3
+    (item,) = result.unreadable
+    assert (item.name, item.frames) == (TOPIC, 2)
+    assert "of type sensor_msgs/msg/CompressedImage" in item.reason
 
 
 def test_what_is_whole_of_a_damaged_bag_is_published(tmp_path: Path) -> None:

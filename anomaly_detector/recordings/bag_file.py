@@ -98,6 +98,7 @@ class Chunk:
         start_ns: earliest time of its messages.
         channels: that have messages in it; None when only reading it tells.
         is_cut: the file ends in it.
+        doubt: why not all that was read of it may be right.
     """
 
     position: int
@@ -106,6 +107,7 @@ class Chunk:
     start_ns: int = 0
     channels: Collection[int] | None = None
     is_cut: bool = False
+    doubt: str = ""
 
 
 class ChunkedFile(BagFile):
@@ -134,6 +136,8 @@ class ChunkedFile(BagFile):
         """Return the numbers of messages of channels that the index behind a chunk gives."""
 
     def _read_at(self, position: int, length: int) -> bytes:
+        if position > self._size:  # of an absurd length, which no seek takes
+            return b""
         self._file.seek(position)
         return self._file.read(length)
 
@@ -147,15 +151,23 @@ class ChunkedFile(BagFile):
         for chunk in self._chunks:
             index = self._index(chunk)
             if not index or not index.keys() <= self.channels.keys():
-                try:
-                    found = [(item[0], item[1]) for item in self._read_chunk(chunk, None)]
-                except DamagedError:
-                    pass  # told when its messages are read
-                else:
-                    index = Counter(channel for channel, _ in found)
-                    chunk.start_ns = min((time_ns for _, time_ns in found), default=0)
+                found, _ = self._read(chunk, None)
+                index = index or Counter(channel for channel, _, _ in found)
+                chunk.start_ns = min((time_ns for _, time_ns, _ in found), default=0)
             chunk.channels = index.keys() or None
             self.counts.update(index)
+
+    def _read(
+        self, chunk: Chunk, wanted: Collection[int] | None
+    ) -> tuple[list[tuple[int, int, bytes]], str]:
+        """Return what :meth:`_read_chunk` yields, and what is wrong with the rest."""
+        found = []
+        try:
+            for item in self._read_chunk(chunk, wanted):
+                found.append(item)
+        except DamagedError as error:
+            return found, f"is damaged ({error})"
+        return found, chunk.doubt
 
     def messages(self, wanted: Collection[int]) -> Iterator[Message | Lost]:
         """See :meth:`BagFile.messages`."""
@@ -166,19 +178,17 @@ class ChunkedFile(BagFile):
         for chunk in sorted(chunks, key=lambda chunk: chunk.start_ns):
             while waiting and waiting[0][0] < chunk.start_ns:
                 yield heapq.heappop(waiting)[2]
-            try:
-                found = list(self._read_chunk(chunk, wanted))
-            except DamagedError as error:
+            found, damage = self._read(chunk, wanted)
+            last_ns = chunk.start_ns
+            for channel, last_ns, data in found:
+                message = Message(self.channels[channel], last_ns, data)
+                heapq.heappush(waiting, (last_ns, next(numbers), message))
+            if damage:
                 index = self._index(chunk)
-                lost = Lost(
-                    sum(index.get(channel, 0) for channel in wanted),
-                    f"the chunk at byte {chunk.position} is damaged ({error})",
-                )
-                heapq.heappush(waiting, (chunk.start_ns, next(numbers), lost))
-                continue
-            for channel, time_ns, data in found:
-                message = Message(self.channels[channel], time_ns, data)
-                heapq.heappush(waiting, (time_ns, next(numbers), message))
+                missing = sum(index.get(channel, 0) for channel in wanted) - len(found)
+                reason = f"the chunk at byte {chunk.position} {damage}"
+                lost = Lost(max(0, missing), reason)
+                heapq.heappush(waiting, (last_ns, next(numbers), lost))
         while waiting:
             yield heapq.heappop(waiting)[2]
 

@@ -166,7 +166,9 @@ class McapFile(ChunkedFile):
             raise DamagedError("its head is damaged") from error
         data = decompressed(compression, content[start + 8 :], is_cut=chunk.is_cut)
         if checksum and not chunk.is_cut and zlib.crc32(data) != checksum:
-            raise DamagedError("its checksum does not match")
+            if compression:  # which spreads the damage
+                raise DamagedError("its checksum does not match")
+            chunk.doubt = "has damaged bytes in it: frames in it may be wrong"
         position = 0
         while position + _HEAD.size <= len(data):
             opcode, length = _HEAD.unpack_from(data, position)
