@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from conftest import make_drive, write_bag, write_images
@@ -16,10 +17,17 @@ from numpy.typing import NDArray
 from anomaly_detector.cli import main as robot
 from anomaly_detector.detector import Detector, read_metadata
 from anomaly_detector.errors import ModelError
-from anomaly_detector.fingerprint import fingerprints, known_again
+from anomaly_detector.fingerprint import (
+    TrainedRecording,
+    find_trained,
+    fingerprints,
+    known_again,
+)
+from anomaly_detector.frame_cache import cache_frames
 from anomaly_detector.image import Pixels
 from anomaly_detector.metadata import ModelMetadata
 from anomaly_detector.preprocessing import shrink
+from anomaly_detector.recordings import open_source
 from training.cli import main as training
 
 DRIVE = make_drive(90)
@@ -83,6 +91,23 @@ def with_fingerprint(path: Path, frames: list[NDArray[np.uint8]]) -> Path:
     metadata = read_metadata(write_grey_difference_model(path))
     text = dataclasses.replace(metadata, training_recordings=known).to_json()
     return write_grey_difference_model(path, metadata=text)
+
+
+@pytest.mark.parametrize("region", [(0, 0, 0, 0), (33, 20, 500, 400)])
+def test_large_jpeg_is_seen_as_in_training(
+    region: tuple[int, int, int, int], tmp_path: Path
+) -> None:
+    """Decoded at reduced scale where training does, and cut to the model's region."""
+    frames = [np.asarray(cv2.resize(frame, (640, 480)), np.uint8) for frame in DRIVE[:20]]
+    bag = write_bag(tmp_path / "drive", frames, compressed=True)
+    metadata = dataclasses.replace(
+        read_metadata(write_grey_difference_model(tmp_path / "m.onnx")), region_of_interest=region
+    )
+    source = open_source(bag)
+    source.view = metadata.view
+    images = cache_frames(source, tmp_path / "cache", progress=False).images
+    trained = dataclasses.replace(metadata, training_recordings=fingerprints([("a", images)]))
+    assert find_trained([open_source(bag)], trained) == (TrainedRecording("drive", "a"),)
 
 
 def test_metadata_of_other_models(tmp_path: Path) -> None:

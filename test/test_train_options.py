@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import yaml
 from conftest import make_drive, write_images
 
 from anomaly_detector.detector import Detector
@@ -145,9 +147,9 @@ def test_refused_options_write_nothing(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize("scorer", SCORERS)
-def test_recipe_of_a_model_holds_what_was_used(scorer: str) -> None:
+def test_recipe_of_a_model_holds_what_was_used(scorer: str, tmp_path: Path) -> None:
     options = TrainOptions(["d"], Path("m.onnx"), scorer=scorer)
-    recipe = resolved_recipe(options)
+    recipe = json.loads(json.dumps(resolved_recipe(options)))
     assert recipe["scorer"] == scorer
     assert set(recipe) < used_options(options)
     assert ("epochs" in recipe) == (scorer != "outlier-exposure")
@@ -156,6 +158,11 @@ def test_recipe_of_a_model_holds_what_was_used(scorer: str) -> None:
     # One of the two says where the threshold comes from.
     fixed = {"threshold": 0.5} if scorer == "mlp" else {"false_alarm_rate": 0.01}
     assert {key: recipe[key] for key in ("threshold", "false_alarm_rate") if key in recipe} == fixed
+    # It can be given back as it is.
+    again = tmp_path / "recipe.yaml"
+    again.write_text(yaml.safe_dump(recipe))
+    repeated = resolved_recipe(resolve_options(parsed("--data", "d", "--out", "m"), again))
+    assert json.loads(json.dumps(repeated)) == recipe
     asked = resolved_recipe(replace(options, false_alarm_rate=0.2))
     assert (asked["false_alarm_rate"], "threshold" in asked) == (0.2, False)
 

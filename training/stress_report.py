@@ -62,7 +62,7 @@ def _summary(result: StressResult) -> ReportSection:
             "Every frame was scored as it is and once with each fault. A ROC-AUC of 0.5 means that "
             "the score cannot tell a fault; below 0.5, faulted frames look more normal to the "
             "model than clean ones, which no threshold can mend. The recall is the share of the "
-            "faulted frames that this threshold flags: an alarm needs both."
+            "faulted frames that this threshold flags, and only those can raise an alarm."
         ],
         key_figures=keys,
         pictures=[
