@@ -26,7 +26,7 @@ from training.cli import main
 from training.datasets import open_anomaly_set, open_frame_set, split_anomalies, split_blocks
 from training.export import MAX_RELATIVE_DIFFERENCE, convert, parity, write_detector
 from training.scorers import build_mlp, mlp_scorer, reconstruction_scorer
-from training.train import TrainOptions, train
+from training.train import TrainOptions, choose_threshold, train
 from training.train_exposure import validation_frames
 
 ROOT = Path(__file__).parents[1]
@@ -124,6 +124,19 @@ def test_the_gap_without_stamps_is_where_frames_are_no_longer_alike(tmp_path: Pa
     assert unlike == 1
     assert 4 <= slow <= 7
     assert standing == 1
+
+
+def test_a_threshold_from_too_few_frames_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    scores = np.random.default_rng(0).permutation(400).astype(np.float32)
+    assert choose_threshold(scores, None, 0.01)[0] < 399
+    assert choose_threshold(scores[:12], 7.0, 0.01)[0] == 7.0
+    assert capsys.readouterr().err == ""
+    threshold, calibration = choose_threshold(scores[:12], None, 0.01)
+    assert threshold > scores[:12].max()
+    assert capsys.readouterr().err.startswith(
+        f"warning: {calibration.effective_frames} independent frames are too few for a "
+        "false-alarm rate of 0.01, which takes 99"
+    )
 
 
 def test_validation_of_the_default_scorer_is_from_all_recordings_and_blocks() -> None:
@@ -341,7 +354,7 @@ def test_ctrl_c_keeps_the_best_model_so_far(tmp_path: Path) -> None:
         while "validation" not in seen and time.monotonic() < deadline:
             seen += process.stderr.read(1)
         process.send_signal(signal.SIGINT)
-        _, rest = process.communicate(timeout=180)
+        _, rest = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 0, rest
