@@ -2,6 +2,6 @@
 
 import sys
 
-from anomaly_detector.cli import main
+from anomaly_detector.signals import run_program
 
-sys.exit(main())
+sys.exit(run_program("anomaly_detector.cli"))

@@ -13,6 +13,7 @@ from contextlib import suppress
 from anomaly_detector import __version__
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import describe_os_error
+from anomaly_detector.signals import interruptible
 
 __all__ = ["run_verbs"]
 
@@ -31,7 +32,7 @@ def run_verbs(
 
     Returns:
         The exit code: 0 done, 1 an error that is told in one line, 2 a wrong command line,
-        130 Ctrl-C.
+        130 Ctrl-C, 143 SIGTERM (from a process' entry point).
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         # As stderr does it: a name that the terminal cannot show is no reason to fail.
@@ -52,8 +53,9 @@ def run_verbs(
     verb = importlib.import_module(verbs[parsed.verb][0])
     del parsed.verb
     try:
-        code = int(verb.run(parsed))
-        sys.stdout.flush()
+        with interruptible():
+            code = int(verb.run(parsed))
+            sys.stdout.flush()
         return code
     except AnomalyDetectorError as error:
         print(f"error: {error}", file=sys.stderr)

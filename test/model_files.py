@@ -39,8 +39,13 @@ def write_grey_difference_model(
     with_metadata: bool = True,
     input_height: int = 64,
     score_output: str = "score",
+    slow_steps: int = 0,
 ) -> Path:
-    """Write a detector; the options make it deliberately wrong in one point."""
+    """Write a detector; the options make it deliberately wrong in one point.
+
+    ``slow_steps`` makes loading slow: so many products of large constant matrices, which ONNX
+    Runtime computes while it optimises the graph; about 0.1 s each.
+    """
     nodes = [
         helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("Sub", ["pixels", "grey"], ["difference"]),
@@ -48,6 +53,17 @@ def write_grey_difference_model(
         helper.make_node("ReduceMean", ["squared", "channel_axis"], ["anomaly_map"], keepdims=0),
         helper.make_node("ReduceMean", ["anomaly_map", "pixel_axes"], [score_output], keepdims=0),
     ]
+    if slow_steps:
+        nodes[-1].output[0] = "fast_score"
+        nodes += [
+            helper.make_node("ConstantOfShape", ["slow_shape"], ["slow_0"]),
+            *(
+                helper.make_node("MatMul", [f"slow_{step}"] * 2, [f"slow_{step + 1}"])
+                for step in range(slow_steps)
+            ),
+            helper.make_node("ReduceMean", [f"slow_{slow_steps}"], ["zero"], keepdims=0),
+            helper.make_node("Add", ["fast_score", "zero"], [score_output]),
+        ]
     graph = helper.make_graph(
         nodes,
         name,
@@ -62,6 +78,11 @@ def write_grey_difference_model(
             numpy_helper.from_array(np.array(GREY, np.float32), "grey"),
             numpy_helper.from_array(np.array([3], np.int64), "channel_axis"),
             numpy_helper.from_array(np.array([1, 2], np.int64), "pixel_axes"),
+            *(
+                [numpy_helper.from_array(np.array([1500, 1500], np.int64), "slow_shape")]
+                if slow_steps
+                else []
+            ),
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])

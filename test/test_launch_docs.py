@@ -9,8 +9,8 @@ import pytest
 from test_docs import ROOT, table_between
 
 from anomaly_detector.ros import launch_arguments
-from anomaly_detector.ros.detector_node import NODE_NAME
 from anomaly_detector.ros.launch_arguments import LaunchArgument
+from anomaly_detector.ros.node import NODE_NAME
 
 DOCUMENT = (ROOT / "docs" / "launch.md").read_text()
 FILES = sorted(path for path in (ROOT / "launch").iterdir() if path.is_file())

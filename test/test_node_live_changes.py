@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from lifecycle_msgs.msg import Transition
 from model_files import write_grey_difference_model
 from onnx import TensorProto, helper
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
+from rclpy.parameter import Parameter
 from ros_harness import (
     DEADLINE_S,
     RosClient,
@@ -21,6 +24,7 @@ from ros_harness import (
     ros_client,
     running_node,
 )
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage
 
 from anomaly_detector.ros.detection_message import read_detection
@@ -34,6 +38,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     write_grey_difference_model(folder / "first.onnx", name="first")
     write_grey_difference_model(folder / "second.onnx", name="second", threshold=20000.0)
+    for number in range(1, 5):
+        write_grey_difference_model(
+            folder / f"slow_{number}.onnx", name=f"slow_{number}", slow_steps=20
+        )
     write_grey_difference_model(folder / "small_input.onnx", input_height=32)
     write_grey_difference_model(folder / "truncated.onnx")
     whole = (folder / "truncated.onnx").read_bytes()
@@ -53,8 +61,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def client(models: Path) -> Iterator[RosClient]:
     """A client of one node for all tests here; each leaves the parameters as it found them."""
+    bad_qos = "qos_overrides./live/image/compressed.subscription.depth:=many"
     with (
-        running_node("-r", "__ns:=/live", model=models / "first.onnx"),
+        running_node("-r", "__ns:=/live", "-p", bad_qos, model=models / "first.onnx"),
         ros_client("/live/anomaly_detector", "/live/image") as client,
     ):
         yield client
@@ -75,6 +84,22 @@ def refusal(client: RosClient, name: str, value: Any) -> str:
     assert not result.successful
     assert repr(client.get_parameter(name)) == repr(before)  # NaN is itself here
     return str(result.reason)
+
+
+def set_together(client: RosClient, **values: Any) -> Any:
+    """Set parameters in one step, all or none; return the result."""
+    parameters = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
+    request = SetParametersAtomically.Request(parameters=parameters)
+    return client.call(SetParametersAtomically, "set_parameters_atomically", request).result
+
+
+def told(client: RosClient, text: str) -> list[str]:
+    return [line for line in client.log_lines() if text in line]
+
+
+def set_first_again(client: RosClient, models: Path) -> None:
+    set_parameter(client, "model", str(models / "first.onnx"))
+    client.spin_until(lambda: ask(client).model == "first", "the first model again")
 
 
 def test_threshold_applies_from_the_next_frame_on(client: RosClient) -> None:
@@ -144,6 +169,127 @@ def test_bad_model_is_refused_and_the_old_one_goes_on(
     assert ask(client).model == "first"
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("threshold", math.inf, "finite number"),
+        ("black_box_folder", "FILE/box", "is no folder: choose another place"),
+        ("image_transport", "compressed", "cannot subscribe to /live/image/compressed"),
+    ],
+)
+def test_model_set_together_with_what_is_refused_does_not_take_over(
+    client: RosClient, models: Path, name: str, value: Any, reason: str
+) -> None:
+    """The bad QoS of the compressed topic shows when it is subscribed to, and not before."""
+    ask(client)
+    client.logs.clear()
+    if isinstance(value, str):
+        value = value.replace("FILE", str(models / "first.onnx"))
+    before = client.get_parameter(name)
+    result = set_together(
+        client, model=str(models / "second.onnx"), alarm_raise_frames=3, **{name: value}
+    )
+    assert not result.successful
+    assert reason in result.reason
+    assert client.get_parameter("model") == str(models / "first.onnx")
+    assert client.get_parameter("alarm_raise_frames") == 6
+    assert repr(client.get_parameter(name)) == repr(before)
+    # A model that is loaded after all would be there before this one.
+    set_parameter(client, "model", str(models / "slow_1.onnx"))
+    client.wait_for_log("swapped: model slow_1")
+    assert not told(client, "second")
+    assert ask(client).model == "slow_1"
+    set_first_again(client, models)
+
+
+def test_of_many_models_the_newest_is_loaded_and_those_between_are_not(
+    client: RosClient, models: Path
+) -> None:
+    ask(client)
+    client.logs.clear()
+    paths = [str(models / f"slow_{number}.onnx") for number in range(1, 5)]
+    set_parameter(client, "model", paths[0])
+    client.wait_for_log("loading model")
+    request = SetParameters.Request(
+        parameters=[Parameter("model", value=path).to_parameter_msg() for path in paths[1:]]
+    )
+    results = client.call(SetParameters, "set_parameters", request).results
+    assert [result.successful for result in results] == [True] * 3
+    client.wait_for_diagnostics(lambda _, v: v["Model loading"] == paths[-1], "the newest")
+    client.wait_for_log("swapped: model slow_4")
+    assert [line.split()[2] for line in told(client, "loading model")] == [
+        f"{paths[0]},",
+        f"{paths[3]},",
+    ]
+    assert len(told(client, "swapped: ")) == 1
+    assert ask(client).model == "slow_4"
+    assert client.get_parameter("model") == paths[3]
+    set_first_again(client, models)
+
+
+def test_model_set_while_inactive_scores_the_first_frame(client: RosClient, models: Path) -> None:
+    ask(client)
+    assert client.change_state(Transition.TRANSITION_DEACTIVATE)
+    client.logs.clear()
+    set_parameter(client, "model", str(models / "slow_2.onnx"))
+    assert client.change_state(Transition.TRANSITION_ACTIVATE)
+    assert ask(client).model == "slow_2"
+    assert len(told(client, "swapped: ")) == 1
+    set_first_again(client, models)
+
+
+def test_model_that_was_being_loaded_at_clean_up_never_comes(
+    client: RosClient, models: Path
+) -> None:
+    client.logs.clear()
+    set_parameter(client, "model", str(models / "slow_3.onnx"))
+    assert client.change_state(Transition.TRANSITION_DEACTIVATE)
+    assert client.change_state(Transition.TRANSITION_CLEANUP)
+    client.wait_for_diagnostics(lambda _, v: v["Model loading"] == "", "no model")
+    # No model is in use: the file is checked, and loaded by the next transition.
+    set_parameter(client, "model", str(models / "second.onnx"))
+    assert client.change_state(Transition.TRANSITION_CONFIGURE)
+    assert client.change_state(Transition.TRANSITION_ACTIVATE)
+    assert ask(client).model == "second"
+    assert not told(client, "swapped: ")
+    set_first_again(client, models)
+
+
+def test_model_that_onnx_runtime_cannot_use_is_told_and_the_parameter_goes_back(
+    client: RosClient, models: Path
+) -> None:
+    set_parameter(client, "require_gpu", True)
+    client.wait_for_log("model not swapped: ")
+    client.spin_until(lambda: client.get_parameter("require_gpu") is False, "the old value")
+    assert ask(client).model == "first"
+    # What is in effect is what the parameters say, for later changes too.
+    set_parameter(client, "threshold", 2000.0)
+    assert ask(client).threshold == 2000.0
+    set_parameter(client, "threshold", math.nan)
+    assert not client.get_parameter("require_gpu")
+
+
+def test_another_clock_is_no_jump_back(client: RosClient) -> None:
+    assert ask(client).alarm
+    client.events.clear()
+    client.logs.clear()
+    set_parameter(client, "use_sim_time", True)
+    client.wait_for_log("use_sim_time was set: another clock counts")
+    client.spin_until(lambda: bool(client.events), "the end of the alarm")
+    clock = client.node.create_publisher(Clock, "/clock", 10)
+    client.spin_until(lambda: clock.get_subscription_count() > 0, "the node")
+    client.wait_until_found()
+    message = Clock()
+    message.clock.sec = 5000
+    clock.publish(message)
+    assert ask(client).alarm
+    set_parameter(client, "use_sim_time", False)
+    client.wait_for_log("use_sim_time was set: another clock counts")
+    client.node.destroy_publisher(clock)
+    assert ask(client).alarm
+    assert told(client, "time jumped back") == []
+
+
 def test_deleted_model_goes_on_in_memory(client: RosClient, models: Path) -> None:
     gone = write_grey_difference_model(models / "gone.onnx", name="gone")
     set_parameter(client, "model", str(gone))
@@ -207,7 +353,15 @@ def test_region_of_interest_is_looked_at_alone(client: RosClient) -> None:
     assert client.answers_to(small) == []
 
 
-def test_transport_changes_while_active(client: RosClient) -> None:
+def test_transport_changes_while_active(models: Path) -> None:
+    with (
+        running_node("-r", "__ns:=/transport", model=models / "first.onnx"),
+        ros_client("/transport/anomaly_detector", "/transport/image") as client,
+    ):
+        check_transport_changes(client)
+
+
+def check_transport_changes(client: RosClient) -> None:
     set_parameter(client, "image_transport", "compressed")
     topic = f"{client.image_topic}/compressed"
     with ros_client(client.node_name, topic, CompressedImage) as compressed:

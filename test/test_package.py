@@ -55,7 +55,7 @@ def test_importing_the_robot_side_stays_light() -> None:
     heavy = TRAINING_MODULES | {"rosbags", "onnx", "pandas", "scipy", "torch", "PIL", "sympy"}
     code = (
         "import sys, anomaly_detector.detector, anomaly_detector.preprocessing, "
-        "anomaly_detector.ros.detector_node; "
+        "anomaly_detector.ros.node; "
         f"print(sorted({heavy} & {{name.partition('.')[0] for name in sys.modules}}))"
     )
     result = subprocess.run(

@@ -17,7 +17,7 @@ from rclpy.parameter import Parameter
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.resources import share_path
-from anomaly_detector.ros.detector_node import DetectorNode
+from anomaly_detector.ros.node import DetectorNode
 from anomaly_detector.ros.parameters import PARAMETERS, ParameterDefinition, declare_parameters
 
 ROS_TYPES = {

@@ -111,10 +111,11 @@ def test_diagnostic_keys_exist() -> None:
 
 
 def test_words_quoted_from_the_log_are_the_nodes() -> None:
-    source = (ROOT / "anomaly_detector" / "ros" / "detector_node.py").read_text()
-    for words in ("cannot ", "time jumped back"):
+    source = (ROOT / "anomaly_detector" / "ros" / "node.py").read_text()
+    for words in ("cannot ", "time jumped back", "use_sim_time was set"):
         assert words in source
     assert set(re.findall(r'\| "([^"]+)" in the log', PAGE)) == {
         "cannot configure",
         "time jumped back",
+        "use_sim_time was set",
     }

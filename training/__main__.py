@@ -2,6 +2,6 @@
 
 import sys
 
-from training.cli import main
+from anomaly_detector.signals import run_program
 
-sys.exit(main())
+sys.exit(run_program("training.cli"))

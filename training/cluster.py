@@ -318,15 +318,17 @@ def translated_errors() -> Iterator[None]:
 
 @contextmanager
 def _default_interrupt() -> Iterator[None]:
-    """Let Ctrl-C end the process: TensorFlow waits for the others without looking at Python."""
+    """Let Ctrl-C and SIGTERM end the process: TensorFlow waits without looking at Python."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signals = (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.signal(number, signal.SIG_DFL) for number in signals]
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in zip(signals, previous, strict=True):
+            signal.signal(number, handler)
 
 
 def _check_port(address: str) -> None:

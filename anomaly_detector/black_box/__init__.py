@@ -14,7 +14,7 @@ from anomaly_detector.black_box.events import (
     read_event,
 )
 from anomaly_detector.black_box.frames import BlackBoxFrame, EncodedPicture
-from anomaly_detector.black_box.recorder import BlackBox, BlackBoxStatistics
+from anomaly_detector.black_box.recorder import BlackBox, BlackBoxStatistics, check_black_box
 from anomaly_detector.black_box.settings import (
     BLACK_BOX_FORMATS,
     BLACK_BOX_SETTINGS,
@@ -31,6 +31,7 @@ __all__ = [
     "EncodedPicture",
     "RecordedEvent",
     "RecordedFrame",
+    "check_black_box",
     "find_events",
     "read_event",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import shutil
 import threading
@@ -25,7 +26,7 @@ from anomaly_detector.black_box.store import EventStore
 from anomaly_detector.black_box.writing import EventWriter, prepare_format, write_event
 from anomaly_detector.errors import AnomalyDetectorError
 
-__all__ = ["BlackBox", "BlackBoxStatistics"]
+__all__ = ["BlackBox", "BlackBoxStatistics", "check_black_box"]
 
 _MAX_WAITING = 32
 """Pictures that wait to be encoded."""
@@ -74,6 +75,32 @@ class BlackBoxStatistics:
     last_error: str
 
 
+def check_black_box(settings: BlackBoxSettings) -> None:
+    """Refuse settings that nothing could be recorded with; nothing is made on the disk.
+
+    Raises:
+        AnomalyDetectorError: as :class:`BlackBox` does, or the folder cannot be made or written to.
+    """
+    _check_format(settings)
+    folder = _folder(settings)
+    existing = next(path for path in (folder, *folder.parents) if os.path.exists(path))
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        what = "not writable" if existing.is_dir() else "no folder"
+        raise AnomalyDetectorError(
+            f"black box folder is {folder}, and {existing} is {what}: choose another place"
+        )
+
+
+def _check_format(settings: BlackBoxSettings) -> None:
+    if not settings.folder:
+        raise AnomalyDetectorError("folder is '': name a folder for the black box")
+    prepare_format(settings.format)
+
+
+def _folder(settings: BlackBoxSettings) -> Path:
+    return Path(settings.folder).expanduser().absolute()
+
+
 class BlackBox:
     """Records the frames around every alarm.
 
@@ -93,9 +120,7 @@ class BlackBox:
     def __init__(
         self, settings: BlackBoxSettings, *, model: str = "", topic: str = "/image/compressed"
     ) -> None:
-        if not settings.folder:
-            raise AnomalyDetectorError("folder is '': name a folder for the black box")
-        prepare_format(settings.format)
+        _check_format(settings)
         self.settings = settings
         self.model = model
         self._topic = topic
@@ -109,9 +134,7 @@ class BlackBox:
         self._last_add = time.monotonic()
         self._closed = False
         # Of the thread.
-        self._store = EventStore(
-            Path(settings.folder).expanduser().absolute(), round(settings.max_megabytes * 1e6)
-        )
+        self._store = EventStore(_folder(settings), round(settings.max_megabytes * 1e6))
         self._received = self._received_bytes = 0
         self._ring: deque[StoredFrame] = deque()
         self._ring_bytes = 0

@@ -1,15 +1,68 @@
-"""Loads a model beside the one that runs, so that no frame has to wait for it."""
+"""Loads models beside the one that runs, so that no frame has to wait for it."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, describe_error
+from anomaly_detector.resources import resolve_model
+from anomaly_detector.ros.parameters import Parameters
+from anomaly_detector.tensorrt import BuildEvent
 
-__all__ = ["Loaded", "ModelLoader"]
+__all__ = ["BuildNotice", "Loaded", "ModelLoader", "is_loading", "load_detector"]
+
+_THREAD_NAME = "model-loader"
+
+
+@dataclass
+class BuildNotice:
+    """Tells of a TensorRT engine that is being built; called from the thread that loads.
+
+    Attributes:
+        logger: of the node.
+        text: what is being done, while it is.
+    """
+
+    logger: Any
+    text: str = ""
+
+    def __call__(self, event: BuildEvent) -> None:
+        """Log an event."""
+        if event.state == "started":
+            self.text = "a TensorRT engine is being built, which may take minutes"
+            self.logger.warning(self.text)
+        else:
+            self.text = ""
+            kept = "" if event.folder is None else f", kept in {event.folder}"
+            self.logger.info(f"TensorRT engine {event.state} in {event.seconds:.1f} s{kept}")
+
+
+def load_detector(settings: Parameters, on_build: Callable[[BuildEvent], None]) -> Detector:
+    """Load, check and warm up the model that the parameters name.
+
+    Raises:
+        AnomalyDetectorError: it cannot be used.
+    """
+    return Detector(
+        resolve_model(settings.model),
+        providers=settings.providers,
+        require_gpu=settings.require_gpu,
+        intra_op_threads=settings.intra_op_threads,
+        threshold=settings.threshold,
+        view=settings.view,
+        fp16=settings.fp16,
+        cuda_graph=settings.cuda_graph,
+        on_build=on_build,
+    )
+
+
+def is_loading() -> bool:
+    """Return whether this process loads a model, wanted or not: that cannot be interrupted."""
+    return any(thread.name == _THREAD_NAME for thread in threading.enumerate())
 
 
 @dataclass(frozen=True)
@@ -21,63 +74,81 @@ class Loaded:
 
 
 class ModelLoader:
-    """Runs one loading at a time in a thread; a newer request makes the older one worthless.
+    """Loads in a thread, one model at a time; of the requests that wait, the newest wins.
 
     Args:
-        on_done: called from the thread when :meth:`take` has something to give.
+        on_done: called from the thread when :meth:`take` has something to give; not to wait.
     """
 
     def __init__(self, on_done: Callable[[], None]) -> None:
         self._on_done = on_done
-        self._lock = threading.Lock()
-        self._request = 0
+        self._changed = threading.Condition()
+        self._newest: Callable[[], Detector] | None = None
+        """Asked for, and neither done nor cancelled."""
+        self._next: Callable[[], Detector] | None = None
+        """The same until the thread takes it up."""
         self._result: Loaded | None = None
-        self._thread: threading.Thread | None = None
+        self._is_running = False
 
     @property
     def is_busy(self) -> bool:
-        """Whether a model is being loaded or waits to be taken."""
-        with self._lock:
-            alive = self._thread is not None and self._thread.is_alive()
-            return alive or self._result is not None
+        """Whether a model that is wanted is being loaded or waits to be taken."""
+        with self._changed:
+            return self._newest is not None or self._result is not None
 
     def start(self, load: Callable[[], Detector]) -> None:
-        """Load in a thread.
+        """Load once what is being loaded is done; what was asked for before is not wanted any more.
 
         Args:
-            load: makes the detector, or raises AnomalyDetectorError.
+            load: makes the detector, or raises AnomalyDetectorError; another object each time.
         """
-        with self._lock:
-            self._request += 1
-            request = self._request
+        with self._changed:
+            self._newest = self._next = load
             self._result = None
-            thread = threading.Thread(
-                target=self._run, args=(request, load), name="model-loader", daemon=True
-            )
-            self._thread = thread
-        thread.start()
+            if not self._is_running:
+                self._is_running = True
+                threading.Thread(target=self._run, name=_THREAD_NAME, daemon=True).start()
 
     def cancel(self) -> None:
-        """Have nothing come of what is being loaded."""
-        with self._lock:
-            self._request += 1
-            self._result = None
+        """Have nothing come of what was asked for."""
+        with self._changed:
+            self._newest = self._next = self._result = None
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Cancel for good, and let go of the owner: what is being loaded may outlive it."""
+        self.cancel()
+        self._on_done = lambda: None
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until nothing is asked for; return False when the seconds are over before."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._newest is None, timeout)
 
     def take(self) -> Loaded | None:
-        """Give the result of the newest request, once; None before it is there."""
-        with self._lock:
+        """Return the result of the newest request, once; None before it is there."""
+        with self._changed:
             result, self._result = self._result, None
             return result
 
-    def _run(self, request: int, load: Callable[[], Detector]) -> None:
-        try:
-            result = Loaded(load(), "")
-        except AnomalyDetectorError as error:
-            result = Loaded(None, str(error))
-        except Exception as error:  # a thread that dies in silence would leave a user waiting
-            result = Loaded(None, describe_error(error))
-        with self._lock:
-            if request != self._request:
-                return
-            self._result = result
-        self._on_done()
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                load, self._next = self._next, None
+                if load is None:
+                    self._is_running = False
+                    return
+            try:
+                result = Loaded(load(), "")
+            except AnomalyDetectorError as error:
+                result = Loaded(None, str(error))
+            except Exception as error:  # a thread that dies in silence would leave a user waiting
+                result = Loaded(None, describe_error(error))
+            with self._changed:
+                if load is self._newest:
+                    self._newest, self._result = None, result
+                    self._changed.notify_all()
+                    self._on_done()
+                    continue
+            if result.detector is not None:
+                result.detector.close()

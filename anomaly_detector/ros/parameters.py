@@ -32,7 +32,6 @@ __all__ = [
     "Parameters",
     "changed_parameters",
     "declare_parameters",
-    "session_values",
 ]
 
 ParameterType = Literal[
@@ -267,13 +266,6 @@ class Parameters:
     limits: HealthLimits
     diagnostics_period: float
     black_box: BlackBoxSettings | None
-
-
-def session_values(settings: Parameters) -> dict[str, Any]:
-    """Give the values of :data:`SESSION_PARAMETERS`, as ROS has them."""
-    values = {name: getattr(settings, name) for name in SESSION_PARAMETERS}
-    values["providers"] = [""] if settings.providers is None else list(settings.providers)
-    return values
 
 
 def declare_parameters(node: Any) -> Parameters:

@@ -1,0 +1,125 @@
+"""Parameters on the command line that have no effect, which ROS passes over in silence.
+
+What a node declares of its own accord is compared with what ``-p`` and ``--params-file`` give. It
+needs no ROS: rclpy keeps what it was given to itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+__all__ = ["explain_unused"]
+
+_PARAMETERS = "ros__parameters"
+
+_LATER = "qos_overrides."
+"""Declared with the subscription."""
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Parameters for the nodes of one name.
+
+    Attributes:
+        node: full name; a ``*`` stands for one part of it, ``**`` for any number of parts.
+        names: of the parameters.
+    """
+
+    node: str
+    names: Sequence[str]
+
+    def is_for(self, node: str) -> bool:
+        """Return whether a node, by its full name, gets them."""
+        parts = {"**": "(/[^/]+)*", "*": "/[^/]+"}
+        names = self.node.strip("/").split("/")
+        pattern = "".join(parts.get(name, f"/{re.escape(name)}") for name in names)
+        return re.fullmatch(pattern, node) is not None
+
+
+def explain_unused(arguments: Sequence[str], node: str, declared: Collection[str]) -> list[str]:
+    """Return a line for everything given that the only node of a process does not take.
+
+    Under a wildcard of a file lie parameters of other nodes as well: only those that look like one
+    of this node are told.
+
+    Args:
+        arguments: the command line. ROS has accepted it, and ROS' words for what is wrong with it
+            are not repeated.
+        node: full name of the node.
+        declared: names of its parameters.
+    """
+    lines = []
+    for source, all_given in _read(arguments):
+        is_option = source.startswith("-p ")
+        place = "-p" if is_option else source
+        mine = [given for given in all_given if given.is_for(node)]
+        if all_given and not mine:
+            others = sorted({given.node for given in all_given})
+            others[3:] = ["others"] * (len(others) > 3)
+            lines.append(
+                f"{source} is for {' and '.join(others)}, not for {node}, and has no effect: "
+                + ("give the parameter alone" if is_option else f"name it {node} there, or /**")
+            )
+        for given in mine:
+            is_shared = "*" in given.node and not is_option
+            for name in given.names:
+                if name in declared or name.startswith(_LATER):
+                    continue
+                close = get_close_matches(name, declared, 1, 0.75)
+                if close or not is_shared:
+                    remedy = f"did you mean {close[0]}?" if close else f"ros2 param list {node}"
+                    lines.append(
+                        f"parameter {name} ({place}) is none of {node} and has no effect: {remedy}"
+                    )
+    return list(dict.fromkeys(lines))
+
+
+def _read(arguments: Sequence[str]) -> Iterator[tuple[str, list[_Given]]]:
+    is_ros = False
+    following = iter(arguments)
+    for argument in following:
+        if argument in ("--ros-args", "--"):
+            is_ros = argument == "--ros-args"
+        elif is_ros and argument in ("-p", "--param"):
+            left, is_rule, _ = next(following, "").partition(":=")
+            node, _, name = left.rpartition(":")
+            if is_rule:
+                yield f"-p {left}", [_Given(f"/{node or '**'}", [name])]
+        elif is_ros and argument == "--params-file":
+            path = next(following, "")
+            yield f"params file {path}", list(_read_file(Path(path)))
+
+
+def _read_file(path: Path) -> Iterator[_Given]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return
+    if isinstance(tree, Mapping):
+        yield from _nodes(tree, "")
+
+
+def _nodes(tree: Mapping[Any, Any], namespace: str) -> Iterator[_Given]:
+    for key, value in tree.items():
+        node = f"{namespace}/{str(key).strip('/')}"
+        if not isinstance(value, Mapping):
+            continue
+        parameters = value.get(_PARAMETERS)
+        if isinstance(parameters, Mapping):
+            yield _Given(node, list(_names(parameters)))
+        yield from _nodes({k: v for k, v in value.items() if k != _PARAMETERS}, node)
+
+
+def _names(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _names(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
