@@ -264,6 +264,21 @@ def test_mcap_that_is_cut_off_gives_every_whole_message(
     assert str(item).startswith(f"a.mcap: cut off or damaged in the record at byte {third} of ")
 
 
+@pytest.mark.parametrize("filling", [b"\0", b"\xff", b"\x41"])
+def test_chunks_behind_damaged_records_are_found_without_a_summary(
+    tmp_path: Path, filling: bytes
+) -> None:
+    path = write_mcap(tmp_path / "a.mcap", compression=CompressionType.LZ4)
+    positions = chunk_positions(path)
+    data = bytearray(path.read_bytes()[: positions[5] + 50])
+    place = positions[2] - 20  # the end of an index, and the head of a chunk
+    data[place : place + 60] = filling * 60
+    path.write_bytes(data)
+    source = open_source(path)
+    assert values(source) == EVERY_FRAME[:10] + EVERY_FRAME[15:25]
+    assert f"follows to byte {positions[3]} is missing" in str(source.unreadable[-1])
+
+
 def test_zeros_at_the_end_of_an_mcap_are_named(tmp_path: Path) -> None:
     path = write_mcap(tmp_path / "a.mcap")
     position = chunk_positions(path)[4]

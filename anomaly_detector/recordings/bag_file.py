@@ -143,7 +143,9 @@ class ChunkedFile(BagFile):
 
     def _content(self, chunk: Chunk) -> bytes:
         """Return what the file has of a chunk; the length of one that is cut off may be absurd."""
-        end = min(self._size, chunk.start + _MOST_OF_CUT) if chunk.is_cut else chunk.end
+        end = min(chunk.end, self._size)
+        if chunk.is_cut:
+            end = min(end, chunk.start + _MOST_OF_CUT)
         return self._read_at(chunk.start, end - chunk.start)
 
     def _count(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import re
 import struct
 import zlib
 from collections import Counter
@@ -33,6 +35,10 @@ MCAP_MAGIC = b"\x89MCAP0\r\n"
 _HEAD = struct.Struct("<BQ")
 _MESSAGE = struct.Struct("<HIQQ")
 _CHUNK = struct.Struct("<QQQII")
+_CHUNK_HEAD = re.compile(rb"\x06.{7}\x00.{28}(?:\x00{4}|\x03\x00{3}lz4|\x04\x00{3}zstd)", re.DOTALL)
+
+_OPCODES = frozenset(Opcode)
+_PRIVATE_OPCODES = 0x80
 
 
 class McapFile(ChunkedFile):
@@ -85,11 +91,10 @@ class McapFile(ChunkedFile):
     def _scan(self) -> None:
         """Find chunks and channels without the summary."""
         try:
-            for opcode, start, end in self._records():
+            for opcode, start, end, is_whole in self._records():
                 if opcode == Opcode.CHUNK:
                     start_ns = int.from_bytes(self._read_at(start, 8), "little")
-                    is_cut = end > self._size
-                    chunk = Chunk(start - _HEAD.size, start, end, start_ns, is_cut=is_cut)
+                    chunk = Chunk(start - _HEAD.size, start, end, start_ns, is_cut=not is_whole)
                     self._chunks.append(chunk)
                 elif opcode in (Opcode.SCHEMA, Opcode.CHANNEL):
                     self._declare(opcode, self._read_at(start, end - start))
@@ -100,30 +105,52 @@ class McapFile(ChunkedFile):
             self.damage = str(error)
         self._count()
 
-    def _records(self) -> Iterator[tuple[int, int, int]]:
+    def _records(self) -> Iterator[tuple[int, int, int, bool]]:
         """Yield opcode, start and end of the content of each record outside of chunks.
 
+        The last value tells whether the record is whole; only chunks may not be.
+
         Raises:
-            DamagedError: at the end, when that is not where it should be.
+            DamagedError: at the end, when not all could be read.
         """
-        position = len(MCAP_MAGIC)
-        while True:
+        position, damage = len(MCAP_MAGIC), ""
+        while position < self._size:
             head = self._read_at(position, _HEAD.size)
-            if not head:
-                raise DamagedError(f"not closed: it ends at byte {position}")
             opcode, length = _HEAD.unpack(head) if len(head) == _HEAD.size else (0, 0)
             if opcode in (Opcode.DATA_END, Opcode.FOOTER):
-                return
+                break
             start = position + _HEAD.size
             end = start + length
-            if opcode == Opcode.CHUNK or (opcode and end <= self._size):
-                yield opcode, start, end
-            if opcode == 0 or end > self._size:
-                raise DamagedError(
-                    f"cut off or damaged in the record at byte {position} of {self._size}: what "
-                    "follows is missing"
-                )
+            is_known = opcode in _OPCODES or opcode >= _PRIVATE_OPCODES
+            if is_known and end <= self._size:
+                yield opcode, start, end, True
+                position = end
+                continue
+            found = self._find_chunk(position + 1)
+            damage = damage or (
+                f"cut off or damaged in the record at byte {position} of {self._size}: what "
+                + ("follows is missing" if found is None else f"follows to byte {found} is missing")
+            )
+            end = self._size if found is None else found
+            if opcode == Opcode.CHUNK:
+                yield opcode, start, end, False
             position = end
+        else:
+            damage = damage or f"not closed: it ends at byte {position}"
+        if damage:
+            raise DamagedError(damage)
+
+    def _find_chunk(self, position: int) -> int | None:
+        """Find the first whole chunk from a position on."""
+        with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            while match := _CHUNK_HEAD.search(content, position):
+                start, end = match.start(), match.end() + 8
+                _, length = _HEAD.unpack_from(content, start)
+                size = int.from_bytes(content[end - 8 : end], "little")
+                if start + _HEAD.size + length == end + size <= self._size:
+                    return start
+                position = start + 1
+        return None
 
     def _declare(self, opcode: int, content: bytes) -> None:
         stream = ReadDataStream(BytesIO(content))
@@ -192,7 +219,7 @@ class McapFile(ChunkedFile):
             return
         left = sum(self.counts[channel] for channel in wanted)
         try:
-            for opcode, start, end in self._records():
+            for opcode, start, end, _ in self._records():
                 if opcode != Opcode.MESSAGE or end - start < _MESSAGE.size:
                     continue
                 channel, _, time_ns, _ = _MESSAGE.unpack(self._read_at(start, _MESSAGE.size))
