@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -144,7 +145,10 @@ def test_score_does_not_depend_on_who_watches(model: Path) -> None:
         assert read_detection(answer).score == unseen
 
 
-def test_black_box_records_an_alarm(client: RosClient, tmp_path: Path) -> None:
+@pytest.mark.parametrize("some_are_missing", [False, True])
+def test_black_box_records_an_alarm(
+    client: RosClient, tmp_path: Path, some_are_missing: bool
+) -> None:
     folder = tmp_path / "box"
     grey, black = np.full((64, 64, 3), 128, np.uint8), np.zeros((64, 64, 3), np.uint8)
     results = client.set_parameters(
@@ -154,14 +158,20 @@ def test_black_box_records_an_alarm(client: RosClient, tmp_path: Path) -> None:
         black_box_max_rate_hz=60.0,
     )
     assert all(result.successful for result in results), results
-    for picture in [grey] * 5 + [black] * 5 + [grey] * 12:
-        client.ask(client.stamp(image_message(picture, "rgb8")))
+    for index, picture in enumerate([grey] * 5 + [black] * 6 + [grey] * 12):
+        message = image_message(picture, "rgb8")
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(time.time_ns(), 10**9)
+        if some_are_missing and index % 3 == 1:  # a second of nanoseconds: no time
+            message.header.stamp.nanosec += 10**9
+        client.ask(message)
     client.wait_for_diagnostics(lambda _, v: v.get("Black box events") == "1", "a recorded event")
     (event,) = find_events(folder)
     recorded = read_event(event)
     assert len(recorded.anomalous_frames) >= 1
     told = json.loads((event / "event.json").read_text())
     assert told["model"] == "grey_difference"
+    assert told["stamps"] == "header"
+    assert abs(told["start_stamp_ns"] - time.time_ns()) < 300e9
     (result,) = client.set_parameters(black_box_folder="")
     assert result.successful
 
