@@ -129,7 +129,11 @@ class McapFile(ChunkedFile):
             found = self._find_chunk(position + 1)
             damage = damage or (
                 f"cut off or damaged in the record at byte {position} of {self._size}: what "
-                + ("follows is missing" if found is None else f"follows to byte {found} is missing")
+                + (
+                    "cannot be read of the rest is missing"
+                    if found is None
+                    else f"follows to byte {found} is missing"
+                )
             )
             end = self._size if found is None else found
             if opcode == Opcode.CHUNK:

@@ -48,7 +48,7 @@ class Ros1File(ChunkedFile):
         except DamagedError as error:
             self.damage = (
                 f"cut off or damaged in the record at byte {position} of {self._size} ({error}): "
-                "what follows is missing"
+                "what cannot be read of the rest is missing"
             )
         self._count()
 
@@ -64,10 +64,11 @@ class Ros1File(ChunkedFile):
     def _declare(self, fields: Mapping[str, bytes], data: bytes) -> None:
         try:
             more = _fields(data)
-            topic = "/".join(["", *filter(None, fields["topic"].decode().split("/"))])
-            kind = ros2_type(more["type"].decode())
+            parts = str(fields["topic"], "utf-8").split("/")
+            kind = ros2_type(str(more["type"], "utf-8"))
         except (DamagedError, KeyError, ValueError):
             return  # its messages are not taken for any topic's
+        topic = "/" + "/".join(filter(None, parts))
         self.channels[_number(fields, "conn")] = Channel(topic, kind, "ros1")
 
     def _index(self, chunk: Chunk) -> Mapping[int, int]:
@@ -94,7 +95,7 @@ class Ros1File(ChunkedFile):
     ) -> Iterator[tuple[int, int, bytes]]:
         """See :meth:`ChunkedFile._read_chunk`."""
         fields, _, _ = self._record(chunk.position)
-        compression = fields.get("compression", b"").decode(errors="replace")
+        compression = str(fields.get("compression", b""), "utf-8", "replace")
         data = decompressed(compression, self._content(chunk), is_cut=chunk.is_cut)
         position = 0
         while position + 4 <= len(data):
@@ -124,7 +125,7 @@ def _fields(head: bytes) -> dict[str, bytes]:
         name, separator, value = head[position + 4 : end].partition(b"=")
         if not separator or end > len(head):
             raise DamagedError("a header field is damaged")
-        fields[name.decode(errors="replace")] = value
+        fields[str(name, "utf-8", "replace")] = value
         position = end
     return fields
 

@@ -106,7 +106,7 @@ class PlayedFrame:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the player's arguments to a parser; :func:`run` takes what it parses."""
-    parser.add_argument("bag", type=Path, help="rosbag2 folder, .mcap or .db3 file")
+    parser.add_argument("bag", type=Path, help="rosbag2 folder, .mcap, .db3 or .bag file")
     parser.add_argument("--topic", help="image topic in the bag; needed when it has more than one")
     parser.add_argument("--output-topic", help="topic to publish on (default: as recorded)")
     parser.add_argument(

@@ -27,7 +27,7 @@ _MAX_NAMED = 10
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    parser.add_argument("bag", type=Path, help="rosbag2 folder, .mcap or .db3 file")
+    parser.add_argument("bag", type=Path, help="rosbag2 folder, .mcap, .db3 or .bag file")
     parser.add_argument("--model", required=True, help="model file, or name of a shipped model")
     parser.add_argument("--out", type=Path, required=True, help="folder to write; must be new")
     parser.add_argument("--topic", help="image topic in the bag; needed when it has more than one")
