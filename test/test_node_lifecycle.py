@@ -16,6 +16,7 @@ import rclpy
 import ros_harness
 from lifecycle_msgs.msg import Transition
 from model_files import write_grey_difference_model
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
@@ -250,3 +251,33 @@ def test_frame_that_a_signal_interrupts_is_recorded(
     configured.release()
     (event,) = find_events(folder)
     assert len(read_event(event).anomalous_frames) == 1
+
+
+def test_what_another_callback_refuses_has_no_effect(
+    configured: DetectorNode, tmp_path: Path
+) -> None:
+    """Rclpy asks the newest callback first: this one comes after the node's own."""
+
+    def refuse(_: Any) -> SetParametersResult:
+        return SetParametersResult(successful=False, reason="not today")
+
+    own = configured._check_parameters
+    configured.remove_on_set_parameters_callback(own)
+    configured.add_on_set_parameters_callback(refuse)
+    configured.add_on_set_parameters_callback(own)
+    before = configured._settings
+    other = write_grey_difference_model(tmp_path / "other.onnx", name="other")
+    changes = [
+        Parameter("model", value=str(other)),
+        Parameter("black_box_folder", value=str(tmp_path / "box")),
+        Parameter("image_transport", value="compressed"),
+    ]
+    results = [configured.set_parameters_atomically(changes), *configured.set_parameters(changes)]
+    assert [(result.successful, result.reason) for result in results] == [(False, "not today")] * 4
+    frames = configured._frames
+    assert frames is not None
+    assert frames.black_box is None
+    assert not configured._loader.is_busy
+    assert configured._settings == before
+    assert configured._images.topic_name == "/image"
+    assert not (tmp_path / "box").exists()
