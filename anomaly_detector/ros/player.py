@@ -419,8 +419,7 @@ def _publishers(
 
             def make(kind: Any, topic: str, qos: Any) -> Any:
                 publisher = node.create_publisher(kind, topic, qos)
-                made.callback(node.destroy_publisher, publisher)
-                # Before that:
+                # Destroyed with its node: a thread that spins a given node would fail now.
                 made.callback(publisher.wait_for_all_acked, Duration(seconds=ACKNOWLEDGE_S))
                 return publisher
 
