@@ -5,16 +5,18 @@ Nothing here sleeps for a fixed time: everything waits for an event, with a dead
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -121,9 +123,23 @@ class Process:
         """Send a signal to the process."""
         self._process.send_signal(number)
 
+    def shared_memory(self) -> set[Path]:
+        """Give the segments of Fast DDS in use: its own, and those of the nodes it has found."""
+        maps = Path(f"/proc/{self.pid}/maps").read_text()
+        names = re.findall(r"/dev/shm/fast(?:dds|rtps)_[0-9a-f]{16}\b", maps)
+        return {Path(name) for name in names}
+
     def kill(self) -> None:
-        """End the process as the kernel does, without a chance to clean up."""
+        """End the process as the kernel does, and remove the shared memory that it leaves."""
+        segments = self.shared_memory()
         self._process.kill()
+        self._process.wait()
+        for segment in segments:
+            with suppress(FileNotFoundError, BlockingIOError), open(f"{segment}_el") as lock:
+                # Whoever made it holds the lock for as long as it lives.
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                segment.unlink()
+                Path(lock.name).unlink()
 
     def close(self) -> None:
         """End the process if it still runs."""
@@ -132,8 +148,7 @@ class Process:
             try:
                 self._process.wait(DEADLINE_S)
             except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+                self.kill()
         self._reader.join(DEADLINE_S)
         assert self._process.stdout is not None
         self._process.stdout.close()

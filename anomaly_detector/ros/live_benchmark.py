@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -462,6 +463,8 @@ def ros_message(frame: CameraFrame) -> Any:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the camera's process."""
+    # Fast DDS' shared memory is removed on the way out, which a signal would cut short.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     parser = argparse.ArgumentParser(description=run_camera.__doc__)
     parser.add_argument("--size", default="640x480")
     parser.add_argument("--hz", type=float, default=30.0)

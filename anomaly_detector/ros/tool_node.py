@@ -252,7 +252,14 @@ def wait_for_match(
         timeout_s: longest wait for nodes that do not answer, seconds.
         goes_on: tells whether there is still anything to wait for.
     """
-    found = node.get_subscriptions_info_by_topic(publisher.topic_name)
+    deadline = time.monotonic() + timeout_s
+    while True:
+        found = node.get_subscriptions_info_by_topic(publisher.topic_name)
+        # A subscription is found before the name of its node is known.
+        unknown = any(info.node_name == "_NODE_NAME_UNKNOWN_" for info in found)
+        if not unknown or not goes_on() or time.monotonic() > deadline:
+            break
+        time.sleep(0.01)
     names = {f"{info.node_namespace.rstrip('/')}/{info.node_name}" for info in found}
     # A node makes these services before its own subscriptions: they have been found, too.
     services = {service for service, _ in node.get_service_names_and_types()}
