@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from anomaly_detector.encodings import ImageScaling, scale_to_8_bits, shorten
 from anomaly_detector.errors import AnomalyDetectorError, ImageError, as_one_line
-from anomaly_detector.pixels import MAX_PIXELS, Pixels, check_size
+from anomaly_detector.pixels import MAX_PIXELS, Image, check_size
 
 __all__ = ["DECODE_METHOD", "byte_buffer", "decode_encoded_bytes"]
 
@@ -75,7 +75,7 @@ def byte_buffer(data: Any, name: str) -> NDArray[np.uint8]:
 
 def decode_encoded_bytes(
     data: Any, name: str, *, scaling: ImageScaling | None = None, reduced: bool = False
-) -> Pixels:
+) -> Image:
     """Decode the bytes of an image file: JPEG, PNG, TIFF, BMP, PNM or WebP.
 
     A file that asks for a giant picture costs nothing. A JPEG or PNG of which a part is missing is
@@ -128,7 +128,7 @@ def decode_encoded_bytes(
     return _decode_others(buffer, name)
 
 
-def _decode_jpeg(buffer: NDArray[np.uint8], name: str, *, reduced: bool) -> Pixels:
+def _decode_jpeg(buffer: NDArray[np.uint8], name: str, *, reduced: bool) -> Image:
     try:
         import simplejpeg
     except ImportError as error:
@@ -147,8 +147,8 @@ def _decode_jpeg(buffer: NDArray[np.uint8], name: str, *, reduced: bool) -> Pixe
     scale = _reduction(width, height) if reduced else 1
     size = {"min_width": width // scale, "min_height": height // scale} if scale > 1 else {}
 
-    def decode(data: Any, *, strict: bool) -> Pixels:
-        return Pixels(simplejpeg.decode_jpeg(data, "BGR", strict=strict, **size), "bgr", scale)
+    def decode(data: Any, *, strict: bool) -> Image:
+        return Image(simplejpeg.decode_jpeg(data, "BGR", strict=strict, **size), "bgr", scale)
 
     try:
         try:
@@ -167,8 +167,8 @@ def _decode_jpeg(buffer: NDArray[np.uint8], name: str, *, reduced: bool) -> Pixe
         return _decode_others(buffer, name)
 
 
-def _decode_others(buffer: NDArray[np.uint8], name: str) -> Pixels:
-    return Pixels(np.asarray(_imdecode(buffer, cv2.IMREAD_COLOR, name), np.uint8), "bgr")
+def _decode_others(buffer: NDArray[np.uint8], name: str) -> Image:
+    return Image(np.asarray(_imdecode(buffer, cv2.IMREAD_COLOR, name), np.uint8), "bgr")
 
 
 def _with_end(buffer: NDArray[np.uint8]) -> bytes:

@@ -1,7 +1,7 @@
 """From flagged frames to alarms: k of the last n frames, an immediate level, hysteresis.
 
 Single frames flicker: at a false-alarm rate of 1 % and 30 frames a second some frame is flagged
-every few seconds. :class:`DecisionFilter` raises the alarm when several of the last frames are
+every few seconds. :class:`AlarmFilter` raises the alarm when several of the last frames are
 flagged, or at once when one is far above the threshold, and clears it when the score has stayed
 clearly below the threshold for a while. The node and offline scoring use this one class.
 
@@ -21,32 +21,32 @@ from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.settings import Setting, setting, settings_of
 
 __all__ = [
-    "DECISION_MODES",
-    "DECISION_OPTIONS",
+    "ALARM_MODES",
+    "ALARM_OPTIONS",
     "AlarmEvent",
-    "DecisionFilter",
-    "DecisionOption",
-    "DecisionSettings",
-    "DecisionState",
-    "add_decision_arguments",
-    "decision_settings",
+    "AlarmFilter",
+    "AlarmOption",
+    "AlarmSettings",
+    "AlarmState",
+    "add_alarm_arguments",
+    "alarm_settings",
 ]
 
-DECISION_MODES = ("off", "frames", "seconds")
+ALARM_MODES = ("off", "frames", "seconds")
 
 _MAX_FRAMES = 10_000
 _MAX_SECONDS = 3600.0
 
-DecisionOption = Setting
-"""The definition of one field of :class:`DecisionSettings`."""
+AlarmOption = Setting
+"""The definition of one field of :class:`AlarmSettings`."""
 
 
 @dataclass(frozen=True)
-class DecisionSettings:
+class AlarmSettings:
     """When an alarm is raised and cleared.
 
     The field definitions carry description and range; command line and node take theirs from
-    them (:data:`DECISION_OPTIONS`).
+    them (:data:`ALARM_OPTIONS`).
 
     Raises:
         AnomalyDetectorError: a value out of its range, or a window shorter than what is to
@@ -57,7 +57,7 @@ class DecisionSettings:
         "frames",
         "off: the alarm is the flag of the single frame. frames or seconds: raise and clear after "
         "a number of frames, or a time.",
-        choices=DECISION_MODES,
+        choices=ALARM_MODES,
     )
     raise_frames: int = setting(
         6,
@@ -111,7 +111,7 @@ class DecisionSettings:
     )
 
     def __post_init__(self) -> None:
-        for option in DECISION_OPTIONS:
+        for option in ALARM_OPTIONS:
             option.check(getattr(self, option.name))
         for count, window in (
             ("raise_frames", "raise_window_frames"),
@@ -124,8 +124,8 @@ class DecisionSettings:
                 )
 
 
-DECISION_OPTIONS: tuple[DecisionOption, ...] = settings_of(DecisionSettings)
-"""The definitions of the fields of :class:`DecisionSettings`, in order."""
+ALARM_OPTIONS: tuple[AlarmOption, ...] = settings_of(AlarmSettings)
+"""The definitions of the fields of :class:`AlarmSettings`, in order."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class AlarmEvent:
 
 
 @dataclass(frozen=True)
-class DecisionState:
+class AlarmState:
     """What one frame led to.
 
     Attributes:
@@ -200,7 +200,7 @@ class _Frame:
     normalized_score: float
 
 
-class DecisionFilter:
+class AlarmFilter:
     """Decides frame by frame whether the alarm is on.
 
     An anomalous frame raises the alarm when its normalised score reaches the immediate level or
@@ -215,7 +215,7 @@ class DecisionFilter:
         settings: when to raise and clear.
     """
 
-    def __init__(self, settings: DecisionSettings) -> None:
+    def __init__(self, settings: AlarmSettings) -> None:
         self.settings = settings
         self._open: _OpenEvent | None = None
         self._last_stamp_ns: int | None = None
@@ -237,7 +237,7 @@ class DecisionFilter:
         *,
         stamp_ns: int | None = None,
         name: str = "",
-    ) -> DecisionState:
+    ) -> AlarmState:
         """Take the next frame into account.
 
         Args:
@@ -273,7 +273,7 @@ class DecisionFilter:
                 self._open.peak = frame
         elif is_alarm:
             self._open = _OpenEvent(frame, frame, frame, 1)
-        return DecisionState(is_alarm, is_alarm and not was_alarm, ended)
+        return AlarmState(is_alarm, is_alarm and not was_alarm, ended)
 
     def finish(self) -> AlarmEvent | None:
         """End the recording: give the alarm that is still on, and start afresh."""
@@ -335,12 +335,12 @@ class DecisionFilter:
         return stamp_ns - self._below_since_ns >= _nanoseconds(self.settings.clear_seconds)
 
 
-def add_decision_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare one option a field of :class:`DecisionSettings`; ``mode`` is ``--decision``."""
+def add_alarm_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare one option a field of :class:`AlarmSettings`; ``mode`` is ``--decision``."""
     group = parser.add_argument_group(
         "decision over time", "when frames that are anomalous become an alarm"
     )
-    for option in DECISION_OPTIONS:
+    for option in ALARM_OPTIONS:
         flag = "--decision" if option.name == "mode" else f"--{option.name.replace('_', '-')}"
         text = f"{option.description} (default %(default)s)".replace("_", "-")
         if option.choices:
@@ -354,14 +354,14 @@ def add_decision_arguments(parser: argparse.ArgumentParser) -> None:
             )  # fmt: skip
 
 
-def decision_settings(arguments: argparse.Namespace) -> DecisionSettings:
-    """Give the settings that a command line with :func:`add_decision_arguments` has.
+def alarm_settings(arguments: argparse.Namespace) -> AlarmSettings:
+    """Give the settings that a command line with :func:`add_alarm_arguments` has.
 
     Raises:
         AnomalyDetectorError: a value out of range.
     """
-    return DecisionSettings(
-        **{option.name: getattr(arguments, option.name) for option in DECISION_OPTIONS}
+    return AlarmSettings(
+        **{option.name: getattr(arguments, option.name) for option in ALARM_OPTIONS}
     )
 
 

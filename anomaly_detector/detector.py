@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from anomaly_detector.bound_run import BoundRun
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
-from anomaly_detector.image import Pixels, crop
+from anomaly_detector.image import Image, crop
 from anomaly_detector.map_scale import MapScale
 from anomaly_detector.model_file import ModelFile, read_metadata, read_model_file
 from anomaly_detector.normalization import (
@@ -449,7 +449,7 @@ class Detector:
             inference_ms=elapsed_ms,
         )
 
-    def prepare(self, pixels: Pixels) -> NDArray[np.uint8]:
+    def prepare(self, pixels: Image) -> NDArray[np.uint8]:
         """Return the model's input, uint8 [64, 64, 3] RGB, of a camera frame of any size.
 
         Args:
@@ -461,7 +461,7 @@ class Detector:
         """
         return shrink(crop(pixels, self._view.region))
 
-    def detect(self, pixels: Pixels) -> Detection:
+    def detect(self, pixels: Image) -> Detection:
         """Score one camera frame; arguments and errors as for :meth:`prepare`."""
         return self.detect_shrunk(self.prepare(pixels))
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError, ImageError
-from anomaly_detector.pixels import ColorOrder, Pixels
+from anomaly_detector.pixels import ColorOrder, Image
 
 __all__ = ["ENCODINGS", "Encoding", "ImageScaling", "convert_rows", "scale_to_8_bits", "shorten"]
 
@@ -134,7 +134,7 @@ def convert_rows(
     *,
     is_bigendian: bool = False,
     scaling: ImageScaling | None = None,
-) -> Pixels:
+) -> Image:
     """Convert the rows of a message to 8-bit pixels.
 
     Args:
@@ -174,7 +174,7 @@ def _convert(
     width: int,
     is_bigendian: bool,
     scaling: ImageScaling | None,
-) -> Pixels:
+) -> Image:
     used = rows[:, : width * encoding.pixel_bytes]
     code = encoding.code
     if encoding.dtype != "u1":
@@ -185,7 +185,7 @@ def _convert(
         pixels = scale_to_8_bits(values.reshape(shape), encoding.order, scaling)
         if code is None:
             return pixels
-        return Pixels(np.asarray(cv2.cvtColor(pixels.array, code), np.uint8), encoding.order)
+        return Image(np.asarray(cv2.cvtColor(pixels.array, code), np.uint8), encoding.order)
     if encoding.kind == "yuv444":
         planes = np.empty((height, width, 3), np.uint8)
         planes[..., 0] = used[:height]
@@ -193,17 +193,15 @@ def _convert(
         step = rows.shape[1]
         pairs = rows[height:].reshape(height, 2 * step)[:, : 2 * width]
         planes[..., 1:] = pairs.reshape(height, width, 2)
-        return Pixels(np.asarray(cv2.transform(planes, _LIMITED_BT601), np.uint8), encoding.order)
+        return Image(np.asarray(cv2.transform(planes, _LIMITED_BT601), np.uint8), encoding.order)
     if encoding.kind == "yuv422":
         used = np.ascontiguousarray(used).reshape(height, width, 2)
     if code is not None:
         used = np.asarray(cv2.cvtColor(np.ascontiguousarray(used), code), np.uint8)
-    return Pixels(used, encoding.order)
+    return Image(used, encoding.order)
 
 
-def scale_to_8_bits(
-    values: NDArray[Any], order: ColorOrder, scaling: ImageScaling | None
-) -> Pixels:
+def scale_to_8_bits(values: NDArray[Any], order: ColorOrder, scaling: ImageScaling | None) -> Image:
     """Scale 16-bit or float values to 8 bits; values that are not finite become 0.
 
     Args:
@@ -216,7 +214,7 @@ def scale_to_8_bits(
     """
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
     if values.dtype.kind == "u":
-        return Pixels(_scaled(values, scaling or ImageScaling(0, 65535)), order)
+        return Image(_scaled(values, scaling or ImageScaling(0, 65535)), order)
     assert scaling is not None
     is_finite = np.isfinite(values)
     invalid = int(is_finite.size - np.count_nonzero(is_finite))
@@ -227,7 +225,7 @@ def scale_to_8_bits(
         )
     if invalid:
         values = np.where(is_finite, values, np.float32(scaling.minimum))
-    return Pixels(_scaled(values, scaling), order, invalid=invalid)
+    return Image(_scaled(values, scaling), order, invalid=invalid)
 
 
 def _scaled(values: NDArray[Any], scaling: ImageScaling) -> NDArray[np.uint8]:

@@ -18,9 +18,9 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from anomaly_detector.camera_picture import CameraFrame, camera_frame
-from anomaly_detector.decision import DecisionFilter, DecisionSettings
+from anomaly_detector.decision import AlarmFilter, AlarmSettings
 from anomaly_detector.detector import Detection, Detector
-from anomaly_detector.image import Pixels, decode_compressed, decode_image
+from anomaly_detector.image import Image, decode_compressed, decode_image
 from anomaly_detector.model_file import read_model_file
 from anomaly_detector.providers import session_options
 
@@ -94,9 +94,9 @@ class FrameSteps:
         self.detector = detector
         self.durations: dict[str, list[float]] = {name: [] for name in (*STEPS, WORK)}
         self._compressed = transport == "compressed"
-        self._decisions = DecisionFilter(DecisionSettings())
+        self._decisions = AlarmFilter(AlarmSettings())
 
-    def convert(self, message: Any) -> Pixels:
+    def convert(self, message: Any) -> Image:
         """Give the pixels of a message, as the node does."""
         view = self.detector.view
         if self._compressed:

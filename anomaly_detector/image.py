@@ -29,7 +29,7 @@ from anomaly_detector.errors import ImageError, ImageErrorReason
 from anomaly_detector.pixels import (
     MAX_PIXELS,
     ColorOrder,
-    Pixels,
+    Image,
     RegionOfInterest,
     check_size,
     crop,
@@ -42,9 +42,9 @@ __all__ = [
     "ColorOrder",
     "CompressedImageLike",
     "Converter",
+    "Image",
     "ImageLike",
     "ImageScaling",
-    "Pixels",
     "RegionOfInterest",
     "crop",
     "decode_compressed",
@@ -86,7 +86,7 @@ def decode_image(
     scaling: ImageScaling | None = None,
     convert: Converter | None = None,
     remedy: str = _REMEDY,
-) -> Pixels:
+) -> Image:
     """Give the pixels of a raw ``sensor_msgs/Image``.
 
     Args:
@@ -135,11 +135,11 @@ def decode_image(
     if encoding.kind == "direct":
         channels = encoding.pixel_bytes
         if channels == 1:
-            return Pixels(
+            return Image(
                 np.ndarray((height, width), np.uint8, buffer, 0, (step, 1)), encoding.order
             )
         view = np.ndarray((height, width, channels), np.uint8, buffer, 0, (step, channels, 1))
-        return Pixels(view, encoding.order)
+        return Image(view, encoding.order)
     if convert is not None and _is_convertible(encoding, scaling):
         converted = _converted(convert, message, encoding, height, width)
         if converted is not None:
@@ -199,7 +199,7 @@ def _is_convertible(encoding: Encoding, scaling: ImageScaling | None) -> bool:
 
 def _converted(
     convert: Converter, message: ImageLike, encoding: Encoding, height: int, width: int
-) -> Pixels | None:
+) -> Image | None:
     target = "mono8" if encoding.order == "mono" else "bgr8"
     shape = (height, width) if target == "mono8" else (height, width, 3)
     try:
@@ -208,7 +208,7 @@ def _converted(
         return None
     if array.shape != shape or array.dtype != np.uint8:
         return None
-    return Pixels(np.ascontiguousarray(array), "mono" if target == "mono8" else "bgr")
+    return Image(np.ascontiguousarray(array), "mono" if target == "mono8" else "bgr")
 
 
 def decode_compressed(
@@ -217,7 +217,7 @@ def decode_compressed(
     scaling: ImageScaling | None = None,
     reduced: bool = False,
     remedy: str = _REMEDY,
-) -> Pixels:
+) -> Image:
     """Give the pixels of a ``sensor_msgs/CompressedImage``.
 
     Args:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.image import Pixels
+from anomaly_detector.image import Image
 from anomaly_detector.map_scale import MapScale
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def state_word(is_anomaly: bool, is_alarm: bool) -> str:
 
 
 def render_overlay(
-    pixels: Pixels,
+    pixels: Image,
     detection: Detection,
     *,
     is_alarm: bool,
@@ -126,7 +126,7 @@ def render_overlay(
     return canvas
 
 
-def _resized_bgr(pixels: Pixels, max_side: int) -> NDArray[np.uint8]:
+def _resized_bgr(pixels: Image, max_side: int) -> NDArray[np.uint8]:
     """Give a copy of the frame in BGR, of a size fit for viewing."""
     array = pixels.array
     height, width = array.shape[:2]

@@ -15,7 +15,7 @@ __all__ = [
     "MAX_PIXELS",
     "MAX_SIDE",
     "ColorOrder",
-    "Pixels",
+    "Image",
     "RegionOfInterest",
     "check_size",
     "crop",
@@ -77,7 +77,7 @@ class RegionOfInterest:
 
 
 @dataclass(frozen=True)
-class Pixels:
+class Image:
     """A decoded frame of any size.
 
     Attributes:
@@ -112,10 +112,10 @@ def parse_region(text: str) -> RegionOfInterest:
     return RegionOfInterest(x, y, width, height)
 
 
-def crop(pixels: Pixels, roi: RegionOfInterest) -> Pixels:
+def crop(pixels: Image, roi: RegionOfInterest) -> Image:
     """Cut a region out of a frame, as a view: no pixel is copied.
 
-    Pixels that are this region already stay as they are.
+    An image that is this region already stays as it is.
 
     Raises:
         ImageError: the region does not lie inside the frame, the pixels are another region, or the
@@ -170,7 +170,7 @@ def check_size(width: int, height: int, name: str) -> None:
         )
 
 
-def to_rgb(pixels: Pixels) -> NDArray[np.uint8]:
+def to_rgb(pixels: Image) -> NDArray[np.uint8]:
     """Give a frame as uint8 RGB [H, W, 3], contiguous; its size is kept."""
     if pixels.order == "rgb":
         return np.ascontiguousarray(pixels.array)

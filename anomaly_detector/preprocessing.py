@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.encodings import ImageScaling
-from anomaly_detector.image import Pixels, to_rgb
+from anomaly_detector.image import Image, to_rgb
 from anomaly_detector.pixels import RegionOfInterest
 
 __all__ = [
@@ -82,7 +82,7 @@ WHOLE_FRAME = View()
 """All of a frame, scaled as its encoding says."""
 
 
-def shrink(pixels: Pixels) -> NDArray[np.uint8]:
+def shrink(pixels: Image) -> NDArray[np.uint8]:
     """Shrink a frame to the model's input; the aspect ratio is not kept (thesis 5.4.1).
 
     True area averaging of a whole camera frame (``cv2.INTER_AREA``) costs up to thirty times the
@@ -114,7 +114,7 @@ def shrink(pixels: Pixels) -> NDArray[np.uint8]:
         small = _area(_linear(array, 256, 192), INPUT_SIZE, INPUT_SIZE)
     else:
         small = _area(_linear(array, 192, 192), INPUT_SIZE, INPUT_SIZE)
-    return to_rgb(Pixels(small, pixels.order))
+    return to_rgb(Image(small, pixels.order))
 
 
 def _row_stride(height: int) -> int:

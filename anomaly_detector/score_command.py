@@ -9,7 +9,7 @@ from pathlib import Path
 
 from anomaly_detector.arguments import add_view_arguments, given_view
 from anomaly_detector.batch_scoring import BATCH_SIZE
-from anomaly_detector.decision import DecisionSettings, add_decision_arguments, decision_settings
+from anomaly_detector.decision import AlarmSettings, add_alarm_arguments, alarm_settings
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import output_files
@@ -67,12 +67,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default %(default)s)",
     )  # fmt: skip
     add_view_arguments(parser)
-    add_decision_arguments(parser)
+    add_alarm_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command line; gives the exit code: 1 when a recording could not be scored."""
-    decision = decision_settings(arguments)
+    decision = alarm_settings(arguments)
     sources = expand_sources(arguments.input)
     model = resolve_model(arguments.model)
     if arguments.output_dir is not None:
@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _score_one(
-    arguments: argparse.Namespace, model: Path, path: str, decision: DecisionSettings
+    arguments: argparse.Namespace, model: Path, path: str, decision: AlarmSettings
 ) -> int:
     source = open_source(path, arguments.topic)
     detector = Detector(
@@ -128,7 +128,7 @@ def _score_one(
 
 
 def _score_many(
-    arguments: argparse.Namespace, model: Path, sources: list[str], decision: DecisionSettings
+    arguments: argparse.Namespace, model: Path, sources: list[str], decision: AlarmSettings
 ) -> int:
     if arguments.events is not None:
         raise AnomalyDetectorError(

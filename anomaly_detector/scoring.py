@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from anomaly_detector.batch_scoring import BATCH_SIZE, check_fps, score_recording, stamp_and_time
-from anomaly_detector.decision import AlarmEvent, DecisionFilter, DecisionSettings
+from anomaly_detector.decision import AlarmEvent, AlarmFilter, AlarmSettings
 from anomaly_detector.detector import Detection, Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path, sync
@@ -106,7 +106,7 @@ def write_scores(
     source: FrameSource,
     output: Path,
     *,
-    decision: DecisionSettings | None = None,
+    decision: AlarmSettings | None = None,
     events: Path | None = None,
     fps: float | None = None,
     workers: int | None = None,
@@ -140,7 +140,7 @@ def write_scores(
     """
     if events is not None and events.resolve() == output.resolve():
         raise AnomalyDetectorError(f"{output} is given for scores and events: name two files")
-    decisions = DecisionFilter(DecisionSettings() if decision is None else decision)
+    decisions = AlarmFilter(AlarmSettings() if decision is None else decision)
     scored = flagged = without_stamp = 0
     peak = -math.inf
     steady = SteadyTime()

@@ -16,17 +16,17 @@ from scipy.signal import lfilter
 from scipy.stats import norm
 
 from anomaly_detector.calibration import calibrate_threshold, false_alarm_interval
-from anomaly_detector.decision import DecisionFilter, DecisionSettings
+from anomaly_detector.decision import AlarmFilter, AlarmSettings
 from anomaly_detector.normalization import normalize_scores
 
 RATE = 0.01
 MINUTES = 30
 DRIVES = 400
 SETTINGS = {
-    "single frames": DecisionSettings(mode="off"),
-    "3 of 5": DecisionSettings(raise_frames=3, raise_window_frames=5, immediate_level=1.0),
-    "6 of 10 (default)": DecisionSettings(immediate_level=1.0),
-    "10 of 15": DecisionSettings(raise_frames=10, raise_window_frames=15, immediate_level=1.0),
+    "single frames": AlarmSettings(mode="off"),
+    "3 of 5": AlarmSettings(raise_frames=3, raise_window_frames=5, immediate_level=1.0),
+    "6 of 10 (default)": AlarmSettings(immediate_level=1.0),
+    "10 of 15": AlarmSettings(raise_frames=10, raise_window_frames=15, immediate_level=1.0),
 }
 
 
@@ -59,11 +59,11 @@ def calibration_row(generator: np.random.Generator, count: int, correlation: flo
     return [f"{np.median(frames):.0f}", f"{np.mean(rates):.2%}", *shares]
 
 
-def alarms_per_minute(values: NDArray[np.float32], fps: float, settings: DecisionSettings) -> float:
+def alarms_per_minute(values: NDArray[np.float32], fps: float, settings: AlarmSettings) -> float:
     """Give the alarms that a filter raises on normal scores, a minute."""
     threshold = float(norm.isf(RATE))
     normalized = normalize_scores(values, np.float32(threshold), np.float32(threshold))
-    decisions = DecisionFilter(settings)
+    decisions = AlarmFilter(settings)
     raised = 0
     for index, (score, level) in enumerate(zip(values.tolist(), normalized.tolist(), strict=True)):
         stamp = round(index * 1e9 / fps)

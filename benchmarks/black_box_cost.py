@@ -15,20 +15,20 @@ import cv2
 import numpy as np
 
 from anomaly_detector.black_box import BlackBox, BlackBoxFrame, BlackBoxSettings, EncodedPicture
-from anomaly_detector.decision import DecisionState
+from anomaly_detector.decision import AlarmState
 from anomaly_detector.detector import Detection
-from anomaly_detector.image import Pixels
+from anomaly_detector.image import Image
 
 SECONDS = 20.0
 FPS = 30
 SIZES = ((640, 480), (1920, 1080))
 
 
-def measure(picture: Pixels | EncodedPicture) -> tuple[list[float], list[float], int]:
+def measure(picture: Image | EncodedPicture) -> tuple[list[float], list[float], int]:
     """Give microseconds of every ``add`` of frames not taken and taken, and frames dropped."""
     costs: tuple[list[float], list[float]] = ([], [])
     score = Detection(1.5, 0.75, 1.0, True, np.zeros((32, 32), np.float32), 1.0)
-    state = DecisionState(True, False, None)
+    state = AlarmState(True, False, None)
     with tempfile.TemporaryDirectory() as folder:
         box = BlackBox(BlackBoxSettings(folder))
         start = time.monotonic()
@@ -54,7 +54,7 @@ def main() -> None:
         image = np.asarray(cv2.resize(noise, (width, height)), np.uint8)
         _, data = cv2.imencode(".jpg", image)
         for name, picture in (
-            ("rgb8", Pixels(image, "rgb")),
+            ("rgb8", Image(image, "rgb")),
             ("JPEG", EncodedPicture("jpeg", bytes(data))),
         ):
             skipped, taken, dropped = measure(picture)

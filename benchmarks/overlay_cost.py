@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.decision import DecisionFilter, DecisionSettings
+from anomaly_detector.decision import AlarmFilter, AlarmSettings
 from anomaly_detector.detector import Detection, Detector
 from anomaly_detector.files import atomic_path
-from anomaly_detector.image import Pixels
+from anomaly_detector.image import Image
 from anomaly_detector.overlay import render_overlay
 from anomaly_detector.resources import share_path
 from training.corridor import HAZARD_LABELS, CorridorDrive
@@ -31,16 +31,16 @@ NORMAL, HAZARD = 10, 135
 SHOWN = (NORMAL, 156, HAZARD)
 """A normal frame, the first frames of an anomaly, and an alarm."""
 
-Frame = tuple[Pixels, Detection, bool]
+Frame = tuple[Image, Detection, bool]
 
 
 def score_drive(detector: Detector) -> dict[int, Frame]:
     """Give the frames :data:`SHOWN` of a drive with hazards, with their results and alarms."""
     drive = CorridorDrive(FRAMES, 0, hazards=tuple(HAZARD_LABELS))
-    decisions = DecisionFilter(DecisionSettings())
+    decisions = AlarmFilter(AlarmSettings())
     frames = {}
     for index in range(max(SHOWN) + 1):
-        pixels = Pixels(drive[index].image, "rgb")
+        pixels = Image(drive[index].image, "rgb")
         result = detector.detect(pixels)
         state = decisions.update(result.score, result.normalized_score, result.is_anomaly)
         if index in SHOWN:
@@ -86,7 +86,7 @@ def main() -> None:
         for index in (NORMAL, HAZARD):
             pixels, result, is_alarm = frames[index]
             array = np.asarray(cv2.resize(pixels.array, (width, height)), np.uint8)
-            median, slow = milliseconds(detector, (Pixels(array, "rgb"), result, is_alarm))
+            median, slow = milliseconds(detector, (Image(array, "rgb"), result, is_alarm))
             cells.append(f"{median:.2f} / {slow:.2f} ms")
         print(f"| {width}x{height} | {' | '.join(cells)} |")
 

@@ -30,7 +30,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.image import Pixels, decode_encoded_bytes, to_rgb
+from anomaly_detector.image import Image, decode_encoded_bytes, to_rgb
 from anomaly_detector.preprocessing import INPUT_SIZE, RESIZE_METHOD, shrink
 from anomaly_detector.recordings import open_source
 from training.corridor import HAZARD_LABELS, CorridorDrive
@@ -59,7 +59,7 @@ def _microseconds(call: Callable[[], Any], rounds: int) -> float:
 
 def _difference(frames: Sequence[_Picture]) -> dict[str, float]:
     differences = [
-        np.abs(shrink(Pixels(frame, "rgb")).astype(int) - _true_area(frame)) for frame in frames
+        np.abs(shrink(Image(frame, "rgb")).astype(int) - _true_area(frame)) for frame in frames
     ]
     return _summary(differences)
 
@@ -119,7 +119,7 @@ def measure(sizes: Sequence[str], folders: Sequence[Path], count: int, rounds: i
         width, height = (int(number) for number in size.split("x"))
         rendered = _rendered(width, height, count)
         frame = rendered[0]
-        pixels = Pixels(frame, "rgb")
+        pixels = Image(frame, "rgb")
         row: dict[str, Any] = {
             "size": size,
             "shrink_us": round(_microseconds(lambda p=pixels: shrink(p), rounds)),

@@ -14,9 +14,9 @@ from conftest import START_NS
 from numpy.typing import NDArray
 
 from anomaly_detector.black_box import BlackBox, BlackBoxFrame, EncodedPicture
-from anomaly_detector.decision import DecisionFilter, DecisionSettings, DecisionState
+from anomaly_detector.decision import AlarmFilter, AlarmSettings, AlarmState
 from anomaly_detector.detector import Detection
-from anomaly_detector.image import Pixels
+from anomaly_detector.image import Image
 
 DEADLINE_S = 30.0
 THRESHOLD = 1.0
@@ -46,9 +46,9 @@ def detection(score: float) -> Detection:
 
 
 def frame(
-    image: Pixels | EncodedPicture,
+    image: Image | EncodedPicture,
     score: float,
-    decision: DecisionState,
+    decision: AlarmState,
     stamp_ns: int | None,
     arrival_ns: int = 0,
 ) -> BlackBoxFrame:
@@ -69,14 +69,14 @@ class Drive:
         self.period_ns = round(1e9 / fps)
         self.now_ns = start_ns
         self.fed: list[tuple[int, float]] = []
-        self._decisions = DecisionFilter(DecisionSettings(mode="off"))
+        self._decisions = AlarmFilter(AlarmSettings(mode="off"))
 
     def feed(
-        self, scores: Iterable[float], make: Callable[[int], Pixels | EncodedPicture] | None = None
+        self, scores: Iterable[float], make: Callable[[int], Image | EncodedPicture] | None = None
     ) -> None:
         """Add one frame a score, of :func:`picture` with the numbers of the frames."""
         for score in scores:
-            image = Pixels(picture(len(self.fed)), "rgb") if make is None else make(len(self.fed))
+            image = Image(picture(len(self.fed)), "rgb") if make is None else make(len(self.fed))
             state = self._decisions.update(
                 score, min(score / 2, 1.0), score >= THRESHOLD, stamp_ns=self.now_ns
             )

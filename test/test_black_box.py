@@ -34,13 +34,13 @@ from anomaly_detector.black_box import (
     EncodedPicture,
     read_event,
 )
-from anomaly_detector.decision import DecisionState
+from anomaly_detector.decision import AlarmState
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.image import ColorOrder, Pixels
+from anomaly_detector.image import ColorOrder, Image
 from anomaly_detector.recordings import open_source
 
-OFF = DecisionState(False, False, None)
-ON = DecisionState(True, False, None)
+OFF = AlarmState(False, False, None)
+ON = AlarmState(True, False, None)
 
 both_formats = pytest.mark.parametrize("format_name", BLACK_BOX_FORMATS)
 
@@ -196,7 +196,7 @@ def test_pixels_keep_their_colours_though_the_buffer_is_used_again(
     with open_box(tmp_path) as box:
         for number in range(10):
             view[:] = converted
-            box.add(frame(Pixels(view, order), 1.5, ON, START_NS + number * 10**9))
+            box.add(frame(Image(view, order), 1.5, ON, START_NS + number * 10**9))
             buffer[:] = 0
     (event,) = events_in(tmp_path)
     expected = (200, 200, 200) if order == "mono" else (20, 30, 200)
@@ -291,7 +291,7 @@ def test_without_stamps_the_time_of_arrival_counts(
     arrival = 5_000_000_000
     with open_box(tmp_path, format_name) as box:
         for number in range(60):
-            image = Pixels(picture(number), "rgb")
+            image = Image(picture(number), "rgb")
             state, score = (ON, 1.5) if 30 <= number < 40 else (OFF, 0.5)
             box.add(frame(image, score, state, stamp, arrival + number * 100_000_000))
             wait_until(lambda: box.statistics.frames_waiting < 8)
@@ -310,7 +310,7 @@ def test_without_stamps_the_time_of_arrival_counts(
 def test_stamps_that_begin_after_frames_without_start_afresh(tmp_path: Path) -> None:
     with open_box(tmp_path) as box:
         for number in range(20):
-            box.add(frame(Pixels(picture(0), "rgb"), 0.5, OFF, 0, number * 100_000_000))
+            box.add(frame(Image(picture(0), "rgb"), 0.5, OFF, 0, number * 100_000_000))
         Drive(box).anomaly(1.0)
     (event,) = events_in(tmp_path)
     assert {row["phase"] for row in event_json(event)["frames"]} == {"during"}
@@ -330,7 +330,7 @@ def test_memory_of_the_frames_before_is_bounded(tmp_path: Path) -> None:
 
 
 def test_frames_that_wait_are_bounded_and_what_does_not_fit_is_counted(tmp_path: Path) -> None:
-    large = Pixels(np.full((1500, 2000, 3), 128, np.uint8), "rgb")  # 9 MB
+    large = Image(np.full((1500, 2000, 3), 128, np.uint8), "rgb")  # 9 MB
     with open_box(tmp_path, max_rate_hz=30.0, memory_megabytes=40.0) as box:
         most = 0
         for number in range(60):
@@ -347,9 +347,9 @@ def test_frames_that_wait_are_bounded_and_what_does_not_fit_is_counted(tmp_path:
 def test_unusable_frames_are_counted_and_never_raise(tmp_path: Path) -> None:
     with open_box(tmp_path) as box:
         unusable: list[Any] = [
-            Pixels(np.zeros((4, 5, 7), np.uint8), "rgb"),
-            Pixels(np.zeros((0, 0, 3), np.uint8), "bgr"),
-            Pixels(None, "rgb"),  # type: ignore[arg-type]
+            Image(np.zeros((4, 5, 7), np.uint8), "rgb"),
+            Image(np.zeros((0, 0, 3), np.uint8), "bgr"),
+            Image(None, "rgb"),  # type: ignore[arg-type]
             EncodedPicture("jpeg", None),
             EncodedPicture("jpeg", 7),
             None,
@@ -371,7 +371,7 @@ def test_scores_that_are_no_numbers(format_name: str, tmp_path: Path) -> None:
     with open_box(tmp_path, format_name) as box:
         drive = Drive(box)
         for score in (math.nan, 1.5, math.inf, 2.0):
-            box.add(frame(Pixels(picture(1), "rgb"), score, ON, drive.now_ns))
+            box.add(frame(Image(picture(1), "rgb"), score, ON, drive.now_ns))
             drive.now_ns += 10**9
     (event,) = events_in(tmp_path)
     scores = [item.score for item in read_event(event).frames]
@@ -429,7 +429,7 @@ def test_time_and_bytes_of_a_frame(tmp_path: Path) -> None:
 
 
 def frame_detection() -> Any:
-    return frame(Pixels(picture(0), "rgb"), 0.5, OFF, None).detection
+    return frame(Image(picture(0), "rgb"), 0.5, OFF, None).detection
 
 
 @pytest.mark.parametrize(

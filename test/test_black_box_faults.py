@@ -23,7 +23,7 @@ from anomaly_detector.black_box import (
     BlackBoxStatistics,
     EncodedPicture,
 )
-from anomaly_detector.decision import DecisionState
+from anomaly_detector.decision import AlarmState
 
 ROOT = Path(__file__).parents[1]
 
@@ -316,7 +316,7 @@ def test_disk_that_hangs_delays_neither_add_nor_close(tmp_path: Path) -> None:
     os.mkfifo(foreign / "event.json")
     box = open_box(tmp_path, max_rate_hz=20.0)
     drive = Drive(box)
-    state = DecisionState(True, False, None)
+    state = AlarmState(True, False, None)
     for number in range(500):
         box.add(frame(EncodedPicture("jpeg", jpeg()), 1.5, state, drive.now_ns + number * 10**8))
     statistics = box.statistics

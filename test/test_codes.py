@@ -18,7 +18,7 @@ from model_files import write_grey_difference_model
 
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import ModelError, OutputError
-from anomaly_detector.image import Pixels
+from anomaly_detector.image import Image
 from anomaly_detector.metadata import METADATA_KEY
 from anomaly_detector.preprocessing import shrink
 from anomaly_detector.recordings import open_source
@@ -76,7 +76,7 @@ def test_codes_are_those_of_the_model(
     assert file["codes"].dtype == np.float32
     frame = box_drive[0] / "frame_5.png"
     row = file["names"].tolist().index("frame_5.png", 120)
-    image = shrink(Pixels(np.asarray(cv2.imread(str(frame)), np.uint8), "bgr"))
+    image = shrink(Image(np.asarray(cv2.imread(str(frame)), np.uint8), "bgr"))
     own = CodeModel(trained_model).encode(image[np.newaxis])[0]
     np.testing.assert_allclose(file["codes"][row], own, rtol=1e-4, atol=1e-3)
     # The decoder, fed with the code, gives what the score is computed from.

@@ -26,7 +26,7 @@ from anomaly_detector.image import (
     decode_encoded_bytes,
     decode_image,
 )
-from anomaly_detector.pixels import MAX_PIXELS, Pixels
+from anomaly_detector.pixels import MAX_PIXELS, Image
 from anomaly_detector.preprocessing import shrink
 
 JPEG_KINDS: dict[str, list[int]] = {
@@ -262,7 +262,7 @@ def test_depth_in_a_png_needs_a_scaling() -> None:
     np.testing.assert_allclose(decoded.array, np.rint(depth * (255 / 8000)), atol=1)
 
 
-def refusal(decode: Callable[[], Pixels]) -> ImageError | None:
+def refusal(decode: Callable[[], Image]) -> ImageError | None:
     """Decode and shrink; give the error if it is one that a node can log and count."""
     try:
         pixels = decode()

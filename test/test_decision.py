@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from anomaly_detector.decision import (
-    DECISION_OPTIONS,
+    ALARM_OPTIONS,
     AlarmEvent,
-    DecisionFilter,
-    DecisionSettings,
-    DecisionState,
-    add_decision_arguments,
-    decision_settings,
+    AlarmFilter,
+    AlarmSettings,
+    AlarmState,
+    add_alarm_arguments,
+    alarm_settings,
 )
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.scoring import EVENT_COLUMNS
@@ -30,10 +30,10 @@ MS = 1_000_000
 
 
 def decide(
-    settings: DecisionSettings, scores: Iterable[float], stamps_ms: Sequence[int] | None = None
-) -> tuple[list[DecisionState], list[AlarmEvent]]:
+    settings: AlarmSettings, scores: Iterable[float], stamps_ms: Sequence[int] | None = None
+) -> tuple[list[AlarmState], list[AlarmEvent]]:
     """Run a filter over normalised scores; the frames' names are their numbers."""
-    decisions = DecisionFilter(settings)
+    decisions = AlarmFilter(settings)
     states = [
         decisions.update(
             score * 100,
@@ -50,7 +50,7 @@ def decide(
 
 
 def alarms(
-    settings: DecisionSettings, scores: Iterable[float], stamps_ms: Sequence[int] | None = None
+    settings: AlarmSettings, scores: Iterable[float], stamps_ms: Sequence[int] | None = None
 ) -> str:
     """Give one character a frame: ``#`` alarm, ``.`` none."""
     states, _ = decide(settings, scores, stamps_ms)
@@ -62,7 +62,7 @@ def scores_of(text: str) -> list[float]:
     return [{".": NORMAL, "~": NEAR, "a": ANOMALOUS, "X": EXTREME}[letter] for letter in text]
 
 
-FRAMES = DecisionSettings(raise_frames=3, raise_window_frames=5, clear_frames=2)
+FRAMES = AlarmSettings(raise_frames=3, raise_window_frames=5, clear_frames=2)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_immediate_level_of_one_is_never() -> None:
 
 
 def test_levels_are_inclusive_above_and_exclusive_below() -> None:
-    settings = DecisionSettings(immediate_level=0.75, clear_level=0.45, clear_frames=1)
+    settings = AlarmSettings(immediate_level=0.75, clear_level=0.45, clear_frames=1)
     assert alarms(settings, [0.7499, 0.75, 0.45, 0.4499]) == ".##."
 
 
@@ -99,15 +99,15 @@ def test_off_is_the_flag_of_the_single_frame() -> None:
     generator = np.random.default_rng(0)
     for _ in range(20):
         scores = generator.random(200).tolist()
-        states, events = decide(DecisionSettings(mode="off"), scores)
+        states, events = decide(AlarmSettings(mode="off"), scores)
         assert [state.is_alarm for state in states] == [score >= 0.5 for score in scores]
         assert sum(event.frames for event in events) == sum(score >= 0.5 for score in scores)
 
 
-def random_settings(generator: np.random.Generator, mode: str) -> DecisionSettings:
+def random_settings(generator: np.random.Generator, mode: str) -> AlarmSettings:
     window = int(generator.integers(1, 9))
     window_s = float(generator.uniform(0.02, 0.5))
-    return DecisionSettings(
+    return AlarmSettings(
         mode=mode,
         raise_frames=int(generator.integers(1, window + 1)),
         raise_window_frames=window,
@@ -162,7 +162,7 @@ def test_higher_scores_never_raise_later() -> None:
         assert first == -1 or 0 <= higher <= first
 
 
-SECONDS = DecisionSettings(
+SECONDS = AlarmSettings(
     mode="seconds", raise_seconds=0.1, raise_window_seconds=0.3, clear_seconds=0.1
 )
 
@@ -189,8 +189,8 @@ def test_seconds(scores: str, stamps_ms: list[int], expected: str) -> None:
 def test_both_units_agree_at_a_steady_rate() -> None:
     """Four frames in a row last three periods: the last frame has not lasted yet."""
     generator = np.random.default_rng(3)
-    frames = DecisionSettings(raise_frames=4, raise_window_frames=4, clear_frames=3)
-    seconds = DecisionSettings(
+    frames = AlarmSettings(raise_frames=4, raise_window_frames=4, clear_frames=3)
+    seconds = AlarmSettings(
         mode="seconds", raise_seconds=0.15, raise_window_seconds=0.15, clear_seconds=0.1
     )
     scores = np.repeat(generator.random(200), 3).tolist()
@@ -200,11 +200,11 @@ def test_both_units_agree_at_a_steady_rate() -> None:
 
 def test_seconds_need_stamps() -> None:
     with pytest.raises(AnomalyDetectorError, match=r"frame a\.png has no time stamp.*--fps"):
-        DecisionFilter(SECONDS).update(1.0, 0.6, True, name="a.png")
+        AlarmFilter(SECONDS).update(1.0, 0.6, True, name="a.png")
 
 
 @pytest.mark.parametrize("settings", [FRAMES, SECONDS])
-def test_a_jump_back_in_time_starts_afresh(settings: DecisionSettings) -> None:
+def test_a_jump_back_in_time_starts_afresh(settings: AlarmSettings) -> None:
     stamps = [1000, 1050, 1100, 100, 150, 200, 250]
     states, events = decide(settings, scores_of("aaaaa.."), stamps)
     assert [state.is_alarm for state in states] == [False, False, True] + [False] * 4
@@ -237,25 +237,25 @@ def test_jump_back_into_an_extreme_frame_is_a_new_event() -> None:
 )
 def test_wrong_settings_are_refused(values: dict[str, Any], reason: str) -> None:
     with pytest.raises(AnomalyDetectorError) as error:
-        DecisionSettings(**values)
+        AlarmSettings(**values)
     assert reason in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_command_line_has_every_setting() -> None:
     parser = argparse.ArgumentParser()
-    add_decision_arguments(parser)
-    assert decision_settings(parser.parse_args([])) == DecisionSettings()
-    changed = DecisionSettings("seconds", 2, 3, 4, 0.1, 0.2, 0.3, 0.8, 0.4)
-    values = [getattr(changed, option.name) for option in DECISION_OPTIONS]
+    add_alarm_arguments(parser)
+    assert alarm_settings(parser.parse_args([])) == AlarmSettings()
+    changed = AlarmSettings("seconds", 2, 3, 4, 0.1, 0.2, 0.3, 0.8, 0.4)
+    values = [getattr(changed, option.name) for option in ALARM_OPTIONS]
     assert len(values) == 9
     words = []
-    for option, value in zip(DECISION_OPTIONS, values, strict=True):
+    for option, value in zip(ALARM_OPTIONS, values, strict=True):
         name = "decision" if option.name == "mode" else option.name.replace("_", "-")
         words += [f"--{name}", str(value)]
-    assert decision_settings(parser.parse_args(words)) == changed
+    assert alarm_settings(parser.parse_args(words)) == changed
     help_text = "".join(parser.format_help().split())  # argparse breaks lines at hyphens
-    for option in DECISION_OPTIONS:
+    for option in ALARM_OPTIONS:
         assert "".join(option.description.replace("_", "-").split()) in help_text
 
 
@@ -266,9 +266,9 @@ def test_document_lists_settings_and_event_columns() -> None:
         for line in text.splitlines()
         if line.startswith("| `")
     ]
-    settings = [[row[0].split("`")[1], *row[1:]] for row in rows[: len(DECISION_OPTIONS)]]
-    assert settings == [[o.name, str(o.default), o.constraint] for o in DECISION_OPTIONS]
-    columns = [row[0].strip("`") for row in rows[len(DECISION_OPTIONS) :]]
+    settings = [[row[0].split("`")[1], *row[1:]] for row in rows[: len(ALARM_OPTIONS)]]
+    assert settings == [[o.name, str(o.default), o.constraint] for o in ALARM_OPTIONS]
+    columns = [row[0].strip("`") for row in rows[len(ALARM_OPTIONS) :]]
     assert columns == list(EVENT_COLUMNS)
 
 
@@ -285,7 +285,7 @@ def test_single_false_alarms_are_filtered_at_the_default_settings() -> None:
             values[index] = value
         u = values / np.quantile(values, 0.99) - 1
         normalized = np.where(u >= 0, 1 - 0.5 / (1 + np.abs(u)), 0.5 / (1 + np.abs(u))).tolist()
-        _, single = decide(DecisionSettings(mode="off"), normalized)
-        _, filtered = decide(DecisionSettings(), normalized)
+        _, single = decide(AlarmSettings(mode="off"), normalized)
+        _, filtered = decide(AlarmSettings(), normalized)
         assert len(single) > 5 * minutes
         assert len(filtered) <= minutes

@@ -21,7 +21,7 @@ from model_files import grey_difference_score, write_grey_difference_model
 from anomaly_detector.bound_run import BoundRun
 from anomaly_detector.detector import Detector, read_metadata
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
-from anomaly_detector.image import Pixels
+from anomaly_detector.image import Image
 from anomaly_detector.metadata import Calibration, ModelMetadata
 
 METADATA = ModelMetadata(
@@ -55,9 +55,9 @@ def test_scores_follow_the_formula(tmp_path: Path) -> None:
 def test_detection_of_a_camera_frame(tmp_path: Path) -> None:
     model = write_grey_difference_model(tmp_path / "grey.onnx", threshold=100.0)
     detector = Detector(model)
-    grey = detector.detect(Pixels(np.full((480, 640, 3), 128, np.uint8), "rgb"))
+    grey = detector.detect(Image(np.full((480, 640, 3), 128, np.uint8), "rgb"))
     assert (grey.score, grey.threshold, grey.is_anomaly) == (0.0, 100.0, False)
-    bright = detector.detect(Pixels(np.full((480, 640, 3), 138, np.uint8), "rgb"))
+    bright = detector.detect(Image(np.full((480, 640, 3), 138, np.uint8), "rgb"))
     assert (bright.score, bright.is_anomaly) == (100.0, True)  # at the threshold is anomalous
     assert bright.inference_ms > 0
     assert (

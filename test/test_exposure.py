@@ -19,7 +19,7 @@ from conftest import add_box, make_drive
 from numpy.typing import NDArray
 
 from anomaly_detector.detector import Detector
-from anomaly_detector.image import Pixels
+from anomaly_detector.image import Image
 from anomaly_detector.preprocessing import shrink
 from training.backend import import_keras, seed_everything
 from training.cli import main
@@ -39,7 +39,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def shrunk(frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    return np.stack([shrink(Pixels(frame, "rgb")) for frame in frames])
+    return np.stack([shrink(Image(frame, "rgb")) for frame in frames])
 
 
 POOL = shrunk(make_drive(24))

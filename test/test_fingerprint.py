@@ -24,7 +24,7 @@ from anomaly_detector.fingerprint import (
     known_again,
 )
 from anomaly_detector.frame_cache import cache_frames
-from anomaly_detector.image import Pixels
+from anomaly_detector.image import Image
 from anomaly_detector.metadata import ModelMetadata
 from anomaly_detector.preprocessing import shrink
 from anomaly_detector.recordings import open_source
@@ -35,7 +35,7 @@ WARNING = "warning: the model was trained on "
 
 
 def shrunk(frames: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    return np.stack([shrink(Pixels(frame, "rgb")) for frame in frames])
+    return np.stack([shrink(Image(frame, "rgb")) for frame in frames])
 
 
 def names(

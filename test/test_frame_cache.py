@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from anomaly_detector import frame_cache
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.frame_cache import CachedFrames, cache_frames, default_cache_folder
-from anomaly_detector.image import Pixels
+from anomaly_detector.image import Image
 from anomaly_detector.preprocessing import shrink
 from anomaly_detector.recordings import Frame, ImageFolderSource, open_source
 
@@ -56,7 +56,7 @@ def test_frames_are_shrunk_in_natural_order(drive: Path, tmp_path: Path) -> None
     assert isinstance(frames.images, np.memmap)
     for index in (2, 10):
         picture = np.asarray(cv2.imread(str(drive / f"{index}.png")), np.uint8)
-        np.testing.assert_array_equal(frames.images[index], shrink(Pixels(picture, "bgr")))
+        np.testing.assert_array_equal(frames.images[index], shrink(Image(picture, "bgr")))
     with pytest.raises(ValueError, match="read-only"):
         frames.images[0] = 0
 

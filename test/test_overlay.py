@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from anomaly_detector.detector import Detection, Detector
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.image import ColorOrder, Pixels
+from anomaly_detector.image import ColorOrder, Image
 from anomaly_detector.map_scale import MapScale
 from anomaly_detector.overlay import (
     MAX_SIDE,
@@ -41,7 +41,7 @@ def hot_map(value: float = 5.0) -> NDArray[np.float32]:
 
 
 def render(
-    pixels: Pixels | None = None,
+    pixels: Image | None = None,
     anomaly_map: NDArray[np.float32] | None = None,
     normalized_score: float = 0.8,
     *,
@@ -59,7 +59,7 @@ def render(
         anomaly_map=hot_map() if anomaly_map is None else anomaly_map,
         inference_ms=1.0,
     )
-    frame = Pixels(gradient(), "bgr") if pixels is None else pixels
+    frame = Image(gradient(), "bgr") if pixels is None else pixels
     return render_overlay(frame, detection, is_alarm=is_alarm, scale=scale, **options)
 
 
@@ -70,7 +70,7 @@ def count_color(image: NDArray[np.uint8], rgb: tuple[int, int, int]) -> int:
 def test_normal_frame_is_the_camera_picture() -> None:
     picture = gradient()
     for anomaly_map, score in ((hot_map(0.9), 0.49), (hot_map(50.0), 0.25)):
-        drawn = render(Pixels(picture, "bgr"), anomaly_map, score)
+        drawn = render(Image(picture, "bgr"), anomaly_map, score)
         assert drawn.dtype == np.uint8
         assert drawn.flags.c_contiguous
         assert np.array_equal(drawn[:480], picture)
@@ -78,7 +78,7 @@ def test_normal_frame_is_the_camera_picture() -> None:
 
 def test_heat_lies_where_the_evidence_is() -> None:
     picture = gradient()
-    drawn = render(Pixels(picture, "bgr"))
+    drawn = render(Image(picture, "bgr"))
     change = np.abs(drawn[:480].astype(int) - picture).sum(axis=-1)
     change[:8], change[-8:], change[:, :8], change[:, -8:] = 0, 0, 0, 0  # the frame of the state
     rows, columns = np.nonzero(change)
@@ -93,7 +93,7 @@ def test_heat_lies_where_the_evidence_is() -> None:
 
 
 def test_more_evidence_and_a_higher_score_give_more_heat() -> None:
-    picture = Pixels(gradient(), "bgr")
+    picture = Image(gradient(), "bgr")
 
     def change(value: float, score: float) -> int:
         drawn = render(picture, hot_map(value), score)
@@ -154,7 +154,7 @@ def test_alarm_that_lasts_shows_the_frames_own_score() -> None:
 
 def test_every_order_and_padded_view_gives_the_same_picture() -> None:
     bgr = gradient()
-    wanted = render(Pixels(bgr, "bgr"))
+    wanted = render(Image(bgr, "bgr"))
     alpha = np.full((480, 640, 1), 77, np.uint8)
     padded = np.zeros((480, 700, 3), np.uint8)
     padded[:, :640] = bgr
@@ -166,9 +166,9 @@ def test_every_order_and_padded_view_gives_the_same_picture() -> None:
     ]
     for array, order in variants:
         array.flags.writeable = False  # as the view of a message is
-        assert np.array_equal(render(Pixels(array, order)), wanted), order
+        assert np.array_equal(render(Image(array, order)), wanted), order
     grey = bgr[:, :, 1]
-    mono = render(Pixels(grey, "mono"), normalized_score=0.2)
+    mono = render(Image(grey, "mono"), normalized_score=0.2)
     assert np.array_equal(mono[:480], np.repeat(grey[:, :, np.newaxis], 3, axis=-1))
 
 
@@ -186,14 +186,14 @@ def test_every_order_and_padded_view_gives_the_same_picture() -> None:
     ],
 )
 def test_sizes(width: int, height: int, drawn_width: int, drawn_height: int) -> None:
-    drawn = render(Pixels(gradient(height, width), "bgr"))
+    drawn = render(Image(gradient(height, width), "bgr"))
     assert drawn.shape[1] == drawn_width
     assert 39 <= drawn.shape[0] - drawn_height <= 78
     assert count_color(drawn[drawn_height:], STATE_COLORS["ANOMALY"]) > 200
 
 
 def test_narrow_picture_keeps_its_words() -> None:
-    drawn = render(Pixels(gradient(1000, 10), "bgr"))
+    drawn = render(Image(gradient(1000, 10), "bgr"))
     assert drawn.shape[1] == 200
     assert count_color(drawn[MAX_SIDE:], STATE_COLORS["ANOMALY"]) > 200
 
@@ -247,7 +247,7 @@ def test_map_without_a_unit_is_relative_to_its_highest_cell() -> None:
 
 
 def test_lines_are_drawn_on_flagged_frames_whose_map_has_a_unit() -> None:
-    dark = Pixels(np.zeros((480, 640, 3), np.uint8), "bgr")
+    dark = Image(np.zeros((480, 640, 3), np.uint8), "bgr")
 
     def white(scale: MapScale, normalized_score: float) -> int:
         drawn = render(dark, normalized_score=normalized_score, scale=scale)
@@ -271,7 +271,7 @@ def test_shipped_model_on_the_corridor() -> None:
     scale = detector.map_scale
 
     def heat(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        pixels = Pixels(image, "rgb")
+        pixels = Image(image, "rgb")
         result = detector.detect(pixels)
         drawn = render_overlay(pixels, result, is_alarm=False, scale=scale)
         difference = np.abs(

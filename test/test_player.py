@@ -31,11 +31,11 @@ from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import Image as ImageMessage
 
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
-from anomaly_detector.image import Pixels
+from anomaly_detector.image import Image
 from anomaly_detector.ros.detection_message import DetectionRecord, read_detection
 from anomaly_detector.ros.player import play
 from anomaly_detector.stamps import stamp_to_ns
@@ -69,7 +69,9 @@ class Subscriber:
         self.received: list[bytes] = []
         self.changed = threading.Condition()
         self.node = rclpy.create_node("test_subscriber", context=context)
-        self.node.create_subscription(Image, topic, self._on_image, QoSProfile(depth=100), raw=True)
+        self.node.create_subscription(
+            ImageMessage, topic, self._on_image, QoSProfile(depth=100), raw=True
+        )
 
     def _on_image(self, data: bytes) -> None:
         with self.changed:
@@ -150,7 +152,7 @@ def test_every_played_frame_is_answered_by_the_node(model: Path, tmp_path: Path)
     offline = Detector(model)
     assert [d.stamp_ns for d in detections] == stamps
     assert [d.score for d in detections] == [
-        offline.detect(Pixels(picture, "rgb")).score for picture in pictures
+        offline.detect(Image(picture, "rgb")).score for picture in pictures
     ]
     assert {d.frame_id for d in detections} == {"camera"}
     assert f"published 10 frames on {TOPIC}" in player.output
@@ -245,7 +247,7 @@ def test_nothing_is_played_before_the_last_listener_is_there(
             else:
                 client.spin_until(lambda: len(times) >= 5, "the clock")
                 assert len(set(times)) == 1
-            client.node.create_subscription(Image, "/results", lambda _: None, 10)
+            client.node.create_subscription(ImageMessage, "/results", lambda _: None, 10)
             listening_since = time.monotonic()
             first.wait_for(len(PICTURES))
         finally:
@@ -271,7 +273,7 @@ def test_signal_ends_the_player_quietly(bag: Path, number: signal.Signals) -> No
         running([*RUN, str(bag), "--loop"]) as player,
     ):
         arrived: list[Any] = []
-        client.node.create_subscription(Image, TOPIC, arrived.append, 1)
+        client.node.create_subscription(ImageMessage, TOPIC, arrived.append, 1)
         client.spin_until(lambda: bool(arrived), "a frame of the player")
         player.send_signal(number)
         assert player.wait() == 0
@@ -317,7 +319,7 @@ def test_ros1_bag_is_published_as_ros2_serializes_it(tmp_path: Path) -> None:
     with subscriber(TOPIC) as listener:
         assert play(path).sent == 1
         listener.wait_for(1)
-    message = deserialize_message(listener.received[0], Image)
+    message = deserialize_message(listener.received[0], ImageMessage)
     assert (message.height, message.width, message.encoding) == (64, 48, "rgb8")
     assert bytes(message.data) == noise(1).tobytes()
 

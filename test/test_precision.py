@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.image import Pixels
+from anomaly_detector.image import Image
 from anomaly_detector.model_file import read_metadata
 from anomaly_detector.preprocessing import WHOLE_FRAME, shrink
 from anomaly_detector.recordings import open_source
@@ -126,7 +126,7 @@ def test_int8_keeps_what_anomalies_stand_out_by(tmp_path: Path) -> None:
     model = onnx.load(float32)
     remove_normalized_score(model)
     generator = np.random.default_rng(0)
-    normal = np.stack([shrink(Pixels(frame, "rgb")) for frame in make_drive(20)])
+    normal = np.stack([shrink(Image(frame, "rgb")) for frame in make_drive(20)])
     strange = np.stack(
         [
             np.full((64, 64, 3), 90, np.uint8),
@@ -245,5 +245,5 @@ def test_stress_frames_are_spread_over_recordings_and_read_anew(
     assert [number for number, _ in first] == [0, 39, 79, 119, 159]
     assert [frame.name for _, frame in first] == [frame.name for _, frame in frames]
     assert first[-1][1].name == [frame.name for frame in sources[1]][-1]
-    assert isinstance(first[0][1].pixels, Pixels)
+    assert isinstance(first[0][1].pixels, Image)
     assert spread(3, 10).tolist() == [0, 1, 2]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from anomaly_detector.image import ColorOrder, Pixels
+from anomaly_detector.image import ColorOrder, Image
 from anomaly_detector.preprocessing import shrink
 
 
@@ -28,20 +28,20 @@ def smooth_picture(height: int, width: int) -> NDArray[np.uint8]:
 def test_shrink_is_close_to_area_averaging(size: tuple[int, int]) -> None:
     picture = smooth_picture(*size)
     area = cv2.resize(picture, (64, 64), interpolation=cv2.INTER_AREA).astype(int)
-    difference = np.abs(shrink(Pixels(picture, "rgb")).astype(int) - area)
+    difference = np.abs(shrink(Image(picture, "rgb")).astype(int) - area)
     assert difference.mean() <= 0.3
     assert difference.max() <= 8
 
 
 def test_a_frame_of_the_right_size_is_not_changed() -> None:
     picture = smooth_picture(64, 64)
-    np.testing.assert_array_equal(shrink(Pixels(picture, "rgb")), picture)
+    np.testing.assert_array_equal(shrink(Image(picture, "rgb")), picture)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (3, 2)])
 def test_tiny_frames_give_an_input_too(size: tuple[int, int]) -> None:
     picture = np.full((*size, 3), 50, np.uint8)
-    np.testing.assert_array_equal(shrink(Pixels(picture, "rgb")), 50)
+    np.testing.assert_array_equal(shrink(Image(picture, "rgb")), 50)
 
 
 def test_noise_is_averaged_away() -> None:
@@ -49,7 +49,7 @@ def test_noise_is_averaged_away() -> None:
     area = cv2.resize(noise, (64, 64), interpolation=cv2.INTER_AREA).astype(int)
     sampled = cv2.resize(noise, (64, 64), interpolation=cv2.INTER_LINEAR).astype(int)
     assert np.abs(sampled - area).mean() > 7  # what a resize without averaging gives
-    assert np.abs(shrink(Pixels(noise, "rgb")).astype(int) - area).mean() < 3.5
+    assert np.abs(shrink(Image(noise, "rgb")).astype(int) - area).mean() < 3.5
 
 
 @pytest.mark.parametrize("size", [(720, 1280), (480, 640), (600, 1024), (1079, 1917), (240, 320)])
@@ -58,7 +58,7 @@ def test_shrink_does_not_move_the_picture(size: tuple[int, int]) -> None:
     picture = ramp.round().astype(np.uint8)
     for picked in (picture, picture[::-1]):
         area = cv2.resize(picked.astype(np.float32), (64, 64), interpolation=cv2.INTER_AREA)
-        shifted = shrink(Pixels(np.ascontiguousarray(picked), "rgb")) - area
+        shifted = shrink(Image(np.ascontiguousarray(picked), "rgb")) - area
         # One output row is three grey levels: a tenth of a row would be 0.3.
         assert np.abs(shifted[1:-1].mean()) < 0.15
 
@@ -74,7 +74,7 @@ def test_channel_order_is_fixed(order: ColorOrder, size: tuple[int, int]) -> Non
         "mono": rgb[..., 1],
     }[order]
     expected = np.dstack([rgb[..., 1]] * 3) if order == "mono" else rgb
-    result = shrink(Pixels(np.ascontiguousarray(array), order))
+    result = shrink(Image(np.ascontiguousarray(array), order))
     assert result.flags.c_contiguous
     assert result.dtype == np.uint8
-    np.testing.assert_array_equal(result, shrink(Pixels(np.ascontiguousarray(expected), "rgb")))
+    np.testing.assert_array_equal(result, shrink(Image(np.ascontiguousarray(expected), "rgb")))

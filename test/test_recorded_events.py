@@ -23,7 +23,7 @@ from anomaly_detector.black_box.frames import EncodedPicture
 from anomaly_detector.detector import Detector
 from anomaly_detector.encodings import ImageScaling
 from anomaly_detector.errors import SourceError
-from anomaly_detector.image import Pixels
+from anomaly_detector.image import Image
 from anomaly_detector.preprocessing import View, shrink
 from training.cli import main
 from training.datasets import open_anomaly_set
@@ -44,9 +44,9 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
         settings = BlackBoxSettings(str(folder), format_name, max_rate_hz=20.0)
         with BlackBox(settings, model="m") as box:
             drive = Drive(box)
-            drive.feed([0.4] * 10, lambda number: Pixels(NORMAL[number], "rgb"))
-            drive.feed([1.5] * 30, lambda number: Pixels(BOXES[number], "rgb"))
-            drive.feed([0.4] * 10, lambda number: Pixels(NORMAL[number - 40], "rgb"))
+            drive.feed([0.4] * 10, lambda number: Image(NORMAL[number], "rgb"))
+            drive.feed([1.5] * 30, lambda number: Image(BOXES[number], "rgb"))
+            drive.feed([0.4] * 10, lambda number: Image(NORMAL[number - 40], "rgb"))
     return folder
 
 
@@ -68,7 +68,7 @@ def test_only_anomalous_frames_during_the_alarm_are_taken(recorded: Path, tmp_pa
     ]
     assert list(anomalies.stamps_ns) == [e.frames[n].stamp_ns for e in events for n in expected]
     for index, number in enumerate(expected * 2):
-        truth = shrink(Pixels(BOXES[number], "rgb")).astype(int)
+        truth = shrink(Image(BOXES[number], "rgb")).astype(int)
         assert np.abs(anomalies.images[index].astype(int) - truth).mean() < 3
     assert list(anomalies.unreadable) == []
 
@@ -161,8 +161,8 @@ def test_training_takes_the_black_box(recorded: Path, normal_drive: Path, tmp_pa
     detector = Detector(out)
     assert detector.metadata.provenance["frames"]["anomalies"] == 60
     assert detector.metadata.provenance["options"]["anomalies"] == ["box"]
-    normal = [detector.detect(Pixels(item, "rgb")).score for item in make_drive(10, seed=3)]
+    normal = [detector.detect(Image(item, "rgb")).score for item in make_drive(10, seed=3)]
     anomalous = [
-        detector.detect(Pixels(add_box(item), "rgb")).score for item in make_drive(10, seed=4)
+        detector.detect(Image(add_box(item), "rgb")).score for item in make_drive(10, seed=4)
     ]
     assert np.median(anomalous) > np.median(normal)

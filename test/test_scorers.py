@@ -10,7 +10,7 @@ from conftest import make_drive
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.image import Pixels
+from anomaly_detector.image import Image
 from anomaly_detector.preprocessing import shrink
 from training.architectures import Autoencoder, build_autoencoder
 from training.backend import import_keras, seed_everything
@@ -39,7 +39,7 @@ def autoencoder() -> Autoencoder:
 @pytest.fixture(scope="module")
 def images() -> NDArray[np.uint8]:
     """Five frames of a drive, noise and black."""
-    drive = [shrink(Pixels(frame, "rgb")) for frame in make_drive(5)]
+    drive = [shrink(Image(frame, "rgb")) for frame in make_drive(5)]
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     return np.stack([*drive, noise, np.zeros_like(noise)])
 
@@ -50,7 +50,7 @@ def flow(autoencoder: Autoencoder) -> Any:
     import_keras()
     from training.realnvp import RealNVP
 
-    drive = np.stack([shrink(Pixels(frame, "rgb")) for frame in make_drive(60, seed=4)])
+    drive = np.stack([shrink(Image(frame, "rgb")) for frame in make_drive(60, seed=4)])
     codes = np.asarray(autoencoder.encoder(drive.astype(np.float32)))
     flow = RealNVP(codes.shape[1], seed=1)
     generator = np.random.default_rng(5)

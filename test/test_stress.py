@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
-from anomaly_detector.image import Pixels
+from anomaly_detector.image import Image
 from anomaly_detector.preprocessing import WHOLE_FRAME, shrink
 from anomaly_detector.recordings import Frame, ImageFolderSource
 from training.stress import (
@@ -61,11 +61,11 @@ def _scene(size: tuple[int, int] = SMALL) -> NDArray[np.uint8]:
 
 
 def _frame(image: NDArray[np.uint8]) -> Frame:
-    return Frame("scene", None, Pixels(image, "rgb"))
+    return Frame("scene", None, Image(image, "rgb"))
 
 
 def _small(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return shrink(Pixels(image, "rgb"))
+    return shrink(Image(image, "rgb"))
 
 
 def _apply(name: str, image: NDArray[np.uint8], number: int = 0) -> NDArray[np.uint8]:

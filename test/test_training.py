@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
-from anomaly_detector.image import Pixels
+from anomaly_detector.image import Image
 from anomaly_detector.preprocessing import shrink
 from training.architectures import build_autoencoder
 from training.backend import seed_everything
@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[1]
 def shrunk(
     frames: list[np.ndarray[Any, np.dtype[np.uint8]]],
 ) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    return np.stack([shrink(Pixels(frame, "rgb")) for frame in frames])
+    return np.stack([shrink(Image(frame, "rgb")) for frame in frames])
 
 
 def test_blocks_are_consecutive_and_apart_from_the_training_frames() -> None:

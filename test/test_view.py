@@ -29,7 +29,7 @@ from anomaly_detector.encodings import ImageScaling
 from anomaly_detector.errors import AnomalyDetectorError, ImageError, ModelError
 from anomaly_detector.frame_cache import cache_frames
 from anomaly_detector.metadata import ModelMetadata
-from anomaly_detector.pixels import Pixels, RegionOfInterest, crop, parse_region
+from anomaly_detector.pixels import Image, RegionOfInterest, crop, parse_region
 from anomaly_detector.preprocessing import View, shrink
 from anomaly_detector.recordings import open_source
 from anomaly_detector.ros.detection_message import read_detection
@@ -72,9 +72,9 @@ class Viewed:
 
 def by_hand(kind: str, frame: NDArray[Any]) -> NDArray[np.uint8]:
     if kind == "region":
-        return shrink(Pixels(np.ascontiguousarray(frame[10:, 20:100]), "rgb"))
+        return shrink(Image(np.ascontiguousarray(frame[10:, 20:100]), "rgb"))
     scaled = np.rint((np.clip(frame.astype(float), 500, 3500) - 500) * 255 / 3000)
-    return shrink(Pixels(scaled.astype(np.uint8), "mono"))
+    return shrink(Image(scaled.astype(np.uint8), "mono"))
 
 
 @pytest.fixture(scope="module", params=list(VIEWS))
@@ -273,7 +273,7 @@ def test_depth_is_trained_on_and_scored_with_the_models_scaling(
     assert robot([*command, "--output", str(scores)]) == 0
     values = frames[0].astype(float)
     scaled = np.rint(np.clip(values / unit - 0.5, 0, 2.5) * 102).astype(np.uint8)
-    expected = Detector(model).detect_shrunk(shrink(Pixels(scaled, "mono"))).score
+    expected = Detector(model).detect_shrunk(shrink(Image(scaled, "mono"))).score
     assert written_scores(scores)[0] == pytest.approx(expected, rel=0.02)
 
 
@@ -289,7 +289,7 @@ def test_the_node_names_its_own_remedy_for_depth_without_a_scaling(model: Path) 
 
 
 def test_pixels_that_are_the_region_already_are_not_cut_again(model: Path) -> None:
-    frame = Pixels(np.arange(90 * 120 * 3, dtype=np.uint8).reshape(90, 120, 3), "rgb")
+    frame = Image(np.arange(90 * 120 * 3, dtype=np.uint8).reshape(90, 120, 3), "rgb")
     detector = Detector(model, view=View(REGION))
     once = crop(frame, REGION)
     np.testing.assert_array_equal(detector.prepare(once), detector.prepare(frame))
@@ -305,7 +305,7 @@ def test_cache_holds_the_region(tmp_path: Path) -> None:
     part = np.asarray(cache_frames(source, tmp_path / "cache", progress=False).images)
     assert not np.array_equal(whole, part)
     frame = make_drive(1)[0]
-    np.testing.assert_array_equal(part[0], shrink(Pixels(frame[10:, 20:100], "rgb")))
+    np.testing.assert_array_equal(part[0], shrink(Image(frame[10:, 20:100], "rgb")))
 
 
 def test_frames_that_the_region_does_not_fit_into_are_unreadable(

@@ -29,7 +29,7 @@ from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.files import atomic_directory, check_output_folder
 from anomaly_detector.fingerprint import TrainedRecording, find_trained, trained_warning
-from anomaly_detector.image import Pixels, to_rgb
+from anomaly_detector.image import Image, to_rgb
 from anomaly_detector.metadata import ModelMetadata
 from anomaly_detector.preprocessing import INPUT_SIZE, View, shrink
 from anomaly_detector.recordings import (
@@ -287,7 +287,7 @@ def inject(
     if fault.stage == "input":
         return fault.apply(shrink(frame.pixels), rng)
     image, mask = fault.apply(to_rgb(frame.pixels), rng)
-    return shrink(Pixels(image, "rgb")), None if mask is None else seen_at(mask)
+    return shrink(Image(image, "rgb")), None if mask is None else seen_at(mask)
 
 
 def run_stress(

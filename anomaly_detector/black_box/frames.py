@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import cv2
 import numpy as np
 
-from anomaly_detector.decision import DecisionState
+from anomaly_detector.decision import AlarmState
 from anomaly_detector.errors import ImageError
-from anomaly_detector.image import Pixels
+from anomaly_detector.image import Image
 
 if TYPE_CHECKING:  # the detector brings ONNX Runtime along, which readers of events do not need
     from anomaly_detector.detector import Detection
@@ -62,9 +62,9 @@ class BlackBoxFrame:
         frame_id: of the header.
     """
 
-    picture: Pixels | EncodedPicture
+    picture: Image | EncodedPicture
     detection: Detection
-    decision: DecisionState
+    decision: AlarmState
     stamp_ns: int | None
     arrival_ns: int
     frame_id: str = ""
@@ -84,16 +84,16 @@ class BlackBoxFrame:
     @property
     def picture_bytes(self) -> int:
         """Bytes that the picture takes in memory."""
-        if isinstance(self.picture, Pixels):
+        if isinstance(self.picture, Image):
             return self.picture.array.nbytes
         return memoryview(self.picture.data).nbytes
 
     def detached(self) -> BlackBoxFrame:
         """Give the frame with a picture of its own, which shares no buffer."""
         picture = self.picture
-        own: Pixels | EncodedPicture
-        if isinstance(picture, Pixels):
-            own = Pixels(np.array(picture.array, order="C"), picture.order)
+        own: Image | EncodedPicture
+        if isinstance(picture, Image):
+            own = Image(np.array(picture.array, order="C"), picture.order)
         else:
             own = EncodedPicture(picture.format, bytes(picture.data))
         return replace(self, picture=own)
@@ -131,7 +131,7 @@ def encode_frame(frame: BlackBoxFrame) -> StoredFrame:
         ImageError: OpenCV cannot encode it.
     """
     picture = frame.picture
-    if isinstance(picture, Pixels):
+    if isinstance(picture, Image):
         data, text, suffix = _jpeg(picture), "jpeg", ".jpg"
     else:
         data, text = bytes(picture.data), picture.format
@@ -148,7 +148,7 @@ def encode_frame(frame: BlackBoxFrame) -> StoredFrame:
     )
 
 
-def _jpeg(pixels: Pixels) -> bytes:
+def _jpeg(pixels: Image) -> bytes:
     try:
         array = pixels.array
         if pixels.order in _TO_JPEG:

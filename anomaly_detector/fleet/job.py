@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from anomaly_detector.batch_scoring import BATCH_SIZE, check_fps
-from anomaly_detector.decision import DecisionSettings
+from anomaly_detector.decision import AlarmSettings
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.files import check_output_file
@@ -58,7 +58,7 @@ class FleetOptions:
     threshold: float | None = None
     view: View = WHOLE_FRAME
     providers: Sequence[str] | None = None
-    decision: DecisionSettings = DecisionSettings()  # noqa: RUF009
+    decision: AlarmSettings = AlarmSettings()  # noqa: RUF009
     batch_size: int = BATCH_SIZE
     progress: bool = True
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import anomaly_detector
 from anomaly_detector.batch_scoring import BATCH_SIZE
-from anomaly_detector.decision import DecisionSettings
+from anomaly_detector.decision import AlarmSettings
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
 from anomaly_detector.image import DECODE_METHOD
@@ -51,7 +51,7 @@ class ScoreTask:
     threshold: float | None = None
     view: View = WHOLE_FRAME
     providers: tuple[str, ...] | None = None
-    decision: DecisionSettings = DecisionSettings()  # noqa: RUF009
+    decision: AlarmSettings = AlarmSettings()  # noqa: RUF009
     workers: int = 1
     batch_size: int = BATCH_SIZE
 

@@ -13,7 +13,7 @@ from typing import TypeAlias, TypeVar
 
 from anomaly_detector.errors import ImageError, SourceError
 from anomaly_detector.ordered_pool import map_in_order
-from anomaly_detector.pixels import Pixels, crop
+from anomaly_detector.pixels import Image, crop
 from anomaly_detector.preprocessing import WHOLE_FRAME, View
 
 _T = TypeVar("_T")
@@ -35,7 +35,7 @@ class Frame:
 
     name: str
     stamp_ns: int | None
-    pixels: Pixels
+    pixels: Image
     time_ns: int | None = None
 
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from anomaly_detector.errors import SourceError
-from anomaly_detector.pixels import Pixels
+from anomaly_detector.pixels import Image
 from anomaly_detector.recordings.base import Frame, FrameSource, UnreadableFrame
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg"})
@@ -54,7 +54,7 @@ class VideoSource(FrameSource):
                     index += 1
                 failed = 0
                 milliseconds = capture.get(cv2.CAP_PROP_POS_MSEC)
-                pixels = Pixels(np.asarray(picture, dtype=np.uint8), "bgr")
+                pixels = Image(np.asarray(picture, dtype=np.uint8), "bgr")
                 yield Frame(f"{index:06d}", round(milliseconds * 1e6), pixels)
                 index += 1
         finally:

@@ -6,13 +6,13 @@ import time
 from typing import Any
 
 from anomaly_detector.black_box import BlackBox, BlackBoxFrame, EncodedPicture
-from anomaly_detector.decision import AlarmEvent, DecisionFilter, DecisionState
+from anomaly_detector.decision import AlarmEvent, AlarmFilter, AlarmState
 from anomaly_detector.detector import Detection, Detector
 from anomaly_detector.errors import AnomalyDetectorError, ImageError, describe_error
 from anomaly_detector.frame_statistics import FrameStatistics, SequenceGaps
 from anomaly_detector.image import decode_compressed, decode_image
 from anomaly_detector.overlay import render_overlay
-from anomaly_detector.pixels import Pixels, crop
+from anomaly_detector.pixels import Image, crop
 from anomaly_detector.ros.cv_bridge_rule import load_cv_bridge
 from anomaly_detector.ros.event_message import write_event_end, write_event_start
 from anomaly_detector.ros.parameters import Parameters
@@ -69,7 +69,7 @@ class FrameProcessor:
         self.last_error = ""
         self._node = node
         self._settings = settings
-        self._decisions = DecisionFilter(settings.decision)
+        self._decisions = AlarmFilter(settings.decision)
         self._gaps = SequenceGaps()
         self._clock = FrameClock()
         self._convert, reason = load_cv_bridge()
@@ -102,7 +102,7 @@ class FrameProcessor:
             self.tell_view()
         if settings.decision != previous.decision:
             self.end_event()
-            self._decisions = DecisionFilter(settings.decision)
+            self._decisions = AlarmFilter(settings.decision)
 
     def use(self, detector: Detector) -> None:
         """Score with another model from the next frame on."""
@@ -183,7 +183,7 @@ class FrameProcessor:
         self.statistics.score(time.monotonic(), time.perf_counter() - start, queueing_s)
         return gap_s
 
-    def _decode(self, message: Any, *, reduced: bool) -> Pixels:
+    def _decode(self, message: Any, *, reduced: bool) -> Image:
         """Give the pixels of an image.
 
         Args:
@@ -225,9 +225,9 @@ class FrameProcessor:
         self,
         message: Any,
         time_ns: int,
-        pixels: Pixels,
+        pixels: Image,
         detection: Detection,
-        state: DecisionState,
+        state: AlarmState,
     ) -> None:
         header = message.header
         name = self._node.get_name()
@@ -248,7 +248,7 @@ class FrameProcessor:
             header, detection.anomaly_map, lambda: self._draw(message, pixels, detection)
         )
 
-    def _draw(self, message: Any, pixels: Pixels, detection: Detection) -> Any:
+    def _draw(self, message: Any, pixels: Image, detection: Detection) -> Any:
         if pixels.scale != 1:  # a person wants more of it than the network
             pixels = self._decode(message, reduced=False)
         return render_overlay(
@@ -264,9 +264,9 @@ class FrameProcessor:
         black_box: BlackBox,
         message: Any,
         time_ns: int,
-        pixels: Pixels,
+        pixels: Image,
         detection: Detection,
-        state: DecisionState,
+        state: AlarmState,
     ) -> None:
         compressed = self._settings.image_transport == "compressed"
         black_box.add(

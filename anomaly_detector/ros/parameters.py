@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from anomaly_detector.black_box import BLACK_BOX_SETTINGS, BlackBoxSettings
-from anomaly_detector.decision import DECISION_OPTIONS, DecisionSettings
+from anomaly_detector.decision import ALARM_OPTIONS, AlarmSettings
 from anomaly_detector.encodings import ImageScaling
 from anomaly_detector.errors import AnomalyDetectorError, as_one_line
 from anomaly_detector.health import HEALTH_SETTINGS, HealthLimits
@@ -198,7 +198,7 @@ PARAMETERS: tuple[ParameterDefinition, ...] = (
         False,
         "Record the GPU's work for one frame and replay it (CUDA, TensorRT).",
     ),
-    *_parameters_of(DECISION_OPTIONS, "alarm_", r"\b(raise|clear|immediate)_"),
+    *_parameters_of(ALARM_OPTIONS, "alarm_", r"\b(raise|clear|immediate)_"),
     ParameterDefinition(
         "overlay_max_side",
         "integer",
@@ -261,7 +261,7 @@ class Parameters:
     intra_op_threads: int
     fp16: bool
     cuda_graph: bool
-    decision: DecisionSettings
+    decision: AlarmSettings
     overlay_max_side: int
     limits: HealthLimits
     diagnostics_period: float
@@ -324,7 +324,7 @@ def _parameters(values: Mapping[str, Any]) -> Parameters:
         intra_op_threads=values["intra_op_threads"],
         fp16=values["fp16"],
         cuda_graph=values["cuda_graph"],
-        decision=DecisionSettings(**_settings_of(values, DECISION_OPTIONS, "alarm_")),
+        decision=AlarmSettings(**_settings_of(values, ALARM_OPTIONS, "alarm_")),
         overlay_max_side=values["overlay_max_side"],
         limits=HealthLimits(**_settings_of(values, HEALTH_SETTINGS, "")),
         diagnostics_period=values["diagnostics_period"],

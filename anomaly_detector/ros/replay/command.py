@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from anomaly_detector.arguments import add_view_arguments, given_view
-from anomaly_detector.decision import add_decision_arguments, decision_settings
+from anomaly_detector.decision import add_alarm_arguments, alarm_settings
 from anomaly_detector.files import atomic_directory
 from anomaly_detector.resources import resolve_model
 from anomaly_detector.ros.replay.comparison import frame_ranges
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="ROS_DOMAIN_ID to run in, to be looked at from outside (default: one of its own)",
     )  # fmt: skip
     add_view_arguments(parser)
-    add_decision_arguments(parser)
+    add_alarm_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         threshold=arguments.threshold,
         view=given_view(arguments, model),
         providers=arguments.providers,
-        decision=decision_settings(arguments),
+        decision=alarm_settings(arguments),
         newest_only=arguments.newest_only,
         pictures=not arguments.no_pictures,
         domain=arguments.domain_id,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.files import printable
-from anomaly_detector.image import Pixels, to_rgb
+from anomaly_detector.image import Image, to_rgb
 from anomaly_detector.ros.replay.session import ReplayResult
 from anomaly_detector.timeline import (
     Thumbnail,
@@ -72,7 +72,7 @@ def draw_replay(path: Path, result: ReplayResult, truth: Sequence[TruthEvent] = 
     return True
 
 
-def _thumbnail(pixels: Pixels) -> NDArray[np.uint8]:
+def _thumbnail(pixels: Image) -> NDArray[np.uint8]:
     """Give a small RGB copy for a thumbnail, uint8 [192, 192, 3]."""
     rgb = to_rgb(pixels)
     return np.asarray(cv2.resize(rgb, (192, 192), interpolation=cv2.INTER_AREA), np.uint8)

@@ -16,7 +16,7 @@ from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anomaly_detector.decision import DECISION_OPTIONS, DecisionSettings
+from anomaly_detector.decision import ALARM_OPTIONS, AlarmSettings
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.fingerprint import TrainedRecording, find_trained, trained_warning
@@ -73,7 +73,7 @@ class ReplayOptions:
     threshold: float | None = None
     view: View = WHOLE_FRAME
     providers: Sequence[str] | None = None
-    decision: DecisionSettings = field(default_factory=DecisionSettings)
+    decision: AlarmSettings = field(default_factory=AlarmSettings)
     newest_only: bool = False
     pictures: bool = True
     domain: int | None = None
@@ -255,7 +255,7 @@ def _node_command(options: ReplayOptions, topic: str, message_type: str) -> list
         "stale_timeout": _READY_S,
         **{
             f"alarm_{option.name}": getattr(options.decision, option.name)
-            for option in DECISION_OPTIONS
+            for option in ALARM_OPTIONS
         },
     }
     if options.threshold is not None:
