@@ -12,7 +12,7 @@ JAZZY_VENV ?= .venv-jazzy
 JAZZY_TESTS = $(shell grep -LE '^ *(from|import) training' test/test_*.py) \
 	test/test_calibrate_command.py test/test_overlay.py test/test_recordings.py
 
-.PHONY: help demo test test-jazzy lint check-aarch64 model colcon clean
+.PHONY: help demo test test-jazzy lint docs check-aarch64 model colcon clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -42,7 +42,10 @@ lint: $(VENV)/.ready ## ruff, mypy --strict and vermin alone
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
-	$(VENV)/bin/vermin --quiet --no-tips --violations --target=3.10- anomaly_detector training launch test benchmarks setup.py .ci
+	$(VENV)/bin/vermin --quiet --no-tips --violations --target=3.10- anomaly_detector training launch test benchmarks docs setup.py .ci
+
+docs: $(VENV)/.ready ## write the tables of the pages from the code
+	$(RUN) -m docs.generate
 
 check-aarch64: $(VENV)/.ready ## every requirement of the robot side has a wheel for 64-bit ARM
 	$(RUN) .ci/check_aarch64.py

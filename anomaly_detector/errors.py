@@ -6,7 +6,7 @@ and the node can print it as it is.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 __all__ = [
     "IMAGE_ERROR_REASONS",
@@ -22,8 +22,16 @@ __all__ = [
 
 ImageErrorReason = Literal["encoding", "size", "step", "data", "decode", "depth", "roi"]
 
-IMAGE_ERROR_REASONS: tuple[ImageErrorReason, ...] = get_args(ImageErrorReason)
-"""Every value of :attr:`ImageError.reason`, for counters of dropped frames."""
+IMAGE_ERROR_REASONS: dict[ImageErrorReason, str] = {
+    "encoding": "unknown or empty",
+    "size": "zero, giant, or odd where the encoding cannot have it",
+    "step": "shorter than a row",
+    "data": "missing, too short or too long",
+    "decode": "a damaged or unknown compressed picture, or a failed conversion",
+    "depth": "depth without a scaling, or without a finite value",
+    "roi": "the region of interest is not inside the frame",
+}
+"""Every value of :attr:`ImageError.reason`, with what is wrong: for counters of dropped frames."""
 
 
 class AnomalyDetectorError(Exception):
@@ -34,10 +42,7 @@ class ImageError(AnomalyDetectorError):
     """One camera frame cannot be used: bad encoding, size, step or data. Drop it and go on.
 
     Attributes:
-        reason: a short word for counters: ``encoding`` (unknown or empty), ``size`` (zero or
-            giant), ``step`` (shorter than a row), ``data`` (missing, too short or too long),
-            ``decode`` (a damaged or unknown compressed picture, or a failed conversion), ``depth``
-            (needs a scaling, or no pixel has a value), ``roi`` (outside the frame).
+        reason: a key of :data:`IMAGE_ERROR_REASONS`.
     """
 
     def __init__(self, message: str, *, reason: ImageErrorReason) -> None:

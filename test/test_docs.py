@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,27 +10,13 @@ from doc_pages import Page
 
 import anomaly_detector.cli
 import training.cli
-from anomaly_detector.encodings import ENCODINGS
-from anomaly_detector.errors import IMAGE_ERROR_REASONS
-from anomaly_detector.frame_statistics import FrameStatistics
-from anomaly_detector.ros.diagnostics import frame_values, model_values, result_values
-from anomaly_detector.ros.parameters import PARAMETERS
-from anomaly_detector.ros.result_publishers import TOPICS
+from docs import generate
 from training.options import SCORERS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [
-    Page(path)
-    for path in (
-        ROOT / "README.md",
-        ROOT / "CONTRIBUTING.md",
-        *sorted((ROOT / "docs").glob("*.md")),
-    )
-]
+PAGES = [Page(path) for path in generate.pages()]
 BENCHMARKS = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"__init__"}
 COMMAND_LINES = {"anomaly_detector": anomaly_detector.cli.main, "training": training.cli.main}
-ROBOT_VERBS, TRAINING_VERBS = anomaly_detector.cli._VERBS, training.cli._VERBS
-NODE = (ROOT / "docs" / "node.md").read_text()
 
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path.name)
 
@@ -43,45 +28,32 @@ def table_between(text: str, start: str, end: str) -> list[list[str]]:
     return [[cell.strip() for cell in row] for row in rows[2:]]
 
 
-def test_parameters_are_documented_as_they_are_defined() -> None:
-    rows = table_between(NODE, "<!-- parameters", "<!-- /parameters -->")
-    expected = [
-        [
-            f"`{p.name}`",
-            p.type,
-            f"`{p.default}`",
-            "" if p.minimum is None else f"{p.minimum:g} to {p.maximum:g}",
-            "start" if p.read_only else "live",
-            p.description,
-        ]
-        for p in PARAMETERS
-    ]
-    assert rows == expected
+@by_page
+def test_generated_tables_are_up_to_date(page: Page) -> None:
+    assert generate.updated(page.text) == page.text, "run 'make docs'"
 
 
-def test_topics_are_documented_as_they_are_defined() -> None:
-    rows = table_between(NODE, "<!-- topics", "<!-- /topics -->")
-    types = {t.name: t.message_type for t in TOPICS}
-    names = {
-        name: f"`{kind.__module__.split('.')[0]}/{kind.__name__}`" for name, kind in types.items()
-    }
-    assert rows == [[f"`{t.name}`", names[t.name], t.description] for t in TOPICS]
+def test_every_generated_table_is_in_a_page() -> None:
+    names = [name for page in PAGES for name in re.findall(r"<!-- generated: (.+?) -->", page.text)]
+    assert sorted(names) == sorted(generate.TABLES)
 
 
-def test_diagnostic_keys_are_documented() -> None:
-    rows = table_between(NODE, "<!-- diagnostics", "<!-- /diagnostics -->")
-    report = FrameStatistics(failed=Counter(encoding=1)).report(0.0)
-    keys = {
-        "State",
-        "Last error",
-        *frame_values(report, 0.0),
-        *result_values(None),
-        *model_values(None, "", ""),
-    }
-    listed = {name for row in rows for name in re.findall(r"`([^`]+)`", row[0])}
-    boxed = {name for name in listed if name.startswith("Black box")}
-    assert len(boxed) == 5
-    assert listed - boxed == {key.replace("(encoding)", "(REASON)") for key in keys}
+def test_a_page_that_is_out_of_date_is_found_and_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "README.md"
+    page.write_text("before\n<!-- generated: topics -->\n| old |\n<!-- end -->\nafter\n")
+    monkeypatch.setattr(generate, "ROOT", tmp_path)
+    monkeypatch.setattr(generate, "pages", lambda: [page])
+    assert generate.main(["--check"]) == 1
+    assert capsys.readouterr().out == "README.md: out of date, run make docs\n"
+    assert "| old |" in page.read_text()
+    assert generate.main([]) == 0
+    text = page.read_text()
+    assert text.startswith("before\n<!-- generated: topics -->\n| topic | type | content |\n")
+    assert text.endswith("<!-- end -->\nafter\n")
+    assert "| `~/score` | `std_msgs/Float32` |" in text
+    assert generate.main(["--check"]) == 0
 
 
 def test_a_broken_link_is_found(tmp_path: Path) -> None:
@@ -126,14 +98,6 @@ def test_verbs_and_their_options_exist(page: Page, capsys: pytest.CaptureFixture
             assert re.search(rf"{option}(?![\w-])", shown.out), f"{line}: no option {option}"
 
 
-def test_every_verb_is_in_a_page() -> None:
-    lines = " ".join(line for page in PAGES for line in page.command_lines)
-    for program, verbs in (("anomaly_detector", ROBOT_VERBS), ("training", TRAINING_VERBS)):
-        assert [
-            v for v in verbs if not re.search(rf"python -m {program} {v}(?![\w-])", lines)
-        ] == []
-
-
 @by_page
 def test_make_targets_exist(page: Page) -> None:
     targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -155,15 +119,6 @@ def named_benchmarks(page: Page) -> set[str]:
     """Give the benchmarks that a page tells to run."""
     lines = "\n".join(page.command_lines)
     return set(re.findall(r"python (?:-m benchmarks\.|benchmarks/)(\w+)", lines))
-
-
-def test_cameras_lists_the_encodings_and_the_reasons() -> None:
-    text = (ROOT / "docs" / "cameras.md").read_text()
-    rows = table_between(text, "<!-- encodings", "<!-- /encodings -->")
-    listed = {name for row in rows for name in re.findall(r"`(\w+)`", row[0])}
-    assert listed == set(ENCODINGS)
-    reasons = [row[0].strip("`") for row in table_between(text, "## Dropped frames", "\0")]
-    assert reasons == list(IMAGE_ERROR_REASONS)
 
 
 def test_training_guide_lists_the_scorers() -> None:

@@ -297,12 +297,6 @@ def test_sets_names_and_descriptions() -> None:
         choose_faults(["black", "black"])
 
 
-def test_doc_lists_exactly_the_faults_and_their_parameters() -> None:
-    text = (REPOSITORY / "docs" / "stress-faults.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `([^`]+)` \|[^|]+\| ([^|]*) \|$", text, re.MULTILINE)
-    assert rows == [(name, fault.parameter_text) for name, fault in FAULTS.items()]
-
-
 def _imports(file: Path) -> Iterator[str]:
     """Yield the absolute names of the modules that a file of the repository imports."""
     package = file.relative_to(REPOSITORY).with_suffix("").parts[:-1]

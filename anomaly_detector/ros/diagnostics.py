@@ -14,7 +14,52 @@ from anomaly_detector.frame_statistics import StatisticsReport
 from anomaly_detector.health import Health
 from anomaly_detector.ros.frame_processor import FrameProcessor
 
-__all__ = ["black_box_values", "frame_values", "model_values", "result_values", "write_diagnostics"]
+__all__ = [
+    "MEANINGS",
+    "black_box_values",
+    "frame_values",
+    "model_values",
+    "result_values",
+    "write_diagnostics",
+]
+
+MEANINGS = {
+    "State": "of the lifecycle",
+    "Frames received": "frames that reached the node",
+    "Frames scored": "of these, scored",
+    "Frames dropped": "sent, but replaced by newer ones or lost on the way, by the middleware's "
+    "sequence numbers; `unknown` where it gives none (Humble, Cyclone DDS)",
+    "Frames failed": "frames that could not be used",
+    "Frames failed (REASON)": "by reason: encoding, size, step, data, decode, depth, roi, stamp, "
+    "model, internal",
+    "Frames without stamp": "scored all the same",
+    "Frames from the future": "stamped ahead of the clock; scored all the same",
+    "Frames repeated": "frames whose 64x64 pixels equal those of the one before",
+    "Picture unchanged for (s)": "time for which they have been equal",
+    "Input rate (Hz)": "frames sent to the node, dropped ones included",
+    "Expected rate (Hz)": "the parameter `expected_rate`",
+    "Age of last frame (s)": "since it arrived",
+    "Processing time p50 (ms)": "from the message in hand to the published result, median",
+    "Processing time p99 (ms)": "the same, 99th percentile",
+    "Queueing delay p50 (ms)": "from the image's stamp to the start of processing, median",
+    "Queueing delay p99 (ms)": "the same, 99th percentile",
+    "Busy": "share of the time spent processing",
+    "Score": "of the newest frame, in the model's units",
+    "Normalized score": "of the newest frame",
+    "Anomaly state": "of the newest frame: normal, anomaly or alarm",
+    "Alarms": "raised since configuration",
+    "Model": "in use",
+    "Model loading": "being loaded",
+    "Execution provider wanted": "of ONNX Runtime, in order of preference",
+    "Execution provider": "the one in use",
+    "Black box events": "written; this and the next four with a black box only",
+    "Black box events dropped": "events that could not be written",
+    "Black box frames": "frames written",
+    "Black box size (MB)": "of all events in the folder",
+    "Black box error": "the last one",
+    "Last error": "in one line",
+}
+"""What each key means; REASON is one of several."""
 
 _LEVELS = {
     "OK": DiagnosticStatus.OK,

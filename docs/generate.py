@@ -1,0 +1,213 @@
+"""Write the tables of the pages from the code: ``make docs``.
+
+A table stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``; NAME is a key of
+:data:`TABLES`. With ``--check`` nothing is written, and a page that is out of date is an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import anomaly_detector.cli
+import training.cli
+from anomaly_detector.encodings import ENCODINGS
+from anomaly_detector.errors import IMAGE_ERROR_REASONS
+from anomaly_detector.frame_statistics import FrameStatistics
+from anomaly_detector.ros.diagnostics import MEANINGS, frame_values, model_values, result_values
+from anomaly_detector.ros.parameters import PARAMETERS
+from anomaly_detector.ros.result_publishers import TOPICS
+from training.stress_faults import FAULT_SETS
+
+ROOT = Path(__file__).parents[1]
+
+_BLOCK = re.compile(r"(<!-- generated: ([\w. -]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+_VERBS: dict[str, Mapping[str, tuple[str, str]]] = {
+    "anomaly_detector": anomaly_detector.cli._VERBS,
+    "training": training.cli._VERBS,
+}
+
+# What becomes of each kind of encoding, and what that costs.
+_ENCODING_KINDS = {
+    "direct": ("named channels; alpha is ignored; 8UC3 and 8UC4 are blue first", "none: a view"),
+    "bayer": ("bilinear demosaicing; even sizes", "a pass"),
+    "deep": ("0 to 65535, or a given scaling", "a pass"),
+    "deep bayer": ("demosaicing of 0 to 65535, or of a given scaling; even sizes", "two passes"),
+    "yuv422": ("BT.601, limited range; even widths", "a pass"),
+    "yuv420": ("BT.601, limited range; even sizes", "a pass"),
+    "yuv444": ("BT.601, limited range", "a pass"),
+    "measured": ("depth or infrared: only with a given scaling", "a pass"),
+}
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [f"| {' | '.join(row)} |\n" for row in (head, *rows)]
+    return "".join([lines[0], "|---" * len(head), "|\n", *lines[1:]])
+
+
+def parameters() -> str:
+    """Return the parameters of the node."""
+    return markdown(
+        ("parameter", "type", "default", "range", "set", "description"),
+        (
+            (
+                f"`{p.name}`",
+                p.type,
+                f"`{p.default}`",
+                "" if p.minimum is None else f"{p.minimum:g} to {p.maximum:g}",
+                "start" if p.read_only else "live",
+                p.description,
+            )
+            for p in PARAMETERS
+        ),
+    )
+
+
+def topics() -> str:
+    """Return the topics that the node publishes."""
+    return markdown(
+        ("topic", "type", "content"),
+        (
+            (
+                f"`{t.name}`",
+                f"`{t.message_type.__module__.split('.')[0]}/{t.message_type.__name__}`",
+                t.description,
+            )
+            for t in TOPICS
+        ),
+    )
+
+
+def diagnostics() -> str:
+    """Return the keys of ``/diagnostics``."""
+    report = FrameStatistics(failed=Counter(encoding=1)).report(0.0)
+    written = {
+        "State",
+        "Last error",
+        *frame_values(report, 0.0),
+        *result_values(None),
+        *model_values(None, "", ""),
+    }
+    written = {key.replace("(encoding)", "(REASON)") for key in written}
+    boxed = {key for key in MEANINGS if key.startswith("Black box")}
+    if set(MEANINGS) - boxed != written:
+        raise SystemExit(
+            f"MEANINGS and the diagnostics differ in {set(MEANINGS) - boxed ^ written}"
+        )
+    return markdown(("key", "meaning"), ((f"`{key}`", text) for key, text in MEANINGS.items()))
+
+
+def encodings() -> str:
+    """Return the encodings, those of one kind together."""
+    kinds: dict[str, list[str]] = {}
+    for name, encoding in ENCODINGS.items():
+        deep = encoding.kind == "bayer" and encoding.dtype == "u2"
+        kinds.setdefault("deep bayer" if deep else encoding.kind, []).append(f"`{name}`")
+    rows = ((" ".join(names), *_ENCODING_KINDS[kind]) for kind, names in kinds.items())
+    return markdown(("encoding", "taken as", "cost"), rows)
+
+
+def image_errors() -> str:
+    """Return the reasons for which a frame is dropped."""
+    rows = ((f"`{reason}`", text) for reason, text in IMAGE_ERROR_REASONS.items())
+    return markdown(("reason", "what is wrong"), rows)
+
+
+def faults(chosen: str) -> str:
+    """Return the faults of a set; neighbours of one class share a description."""
+    rows = []
+    for _, group in groupby(FAULT_SETS[chosen], type):
+        for index, fault in enumerate(group):
+            text = "As before" if index else fault.description.rstrip(".")
+            rows.append((f"`{fault.name}`", text, fault.parameter_text))
+    return markdown(("fault", "what", "parameters"), rows)
+
+
+def verbs(program: str) -> str:
+    """Return the verbs of a command line, each with a link to its options."""
+    return markdown(
+        ("command", "what it does"),
+        (
+            (f"[`python -m {program} {verb}`](#{program}-{verb})", help_text)
+            for verb, (_, help_text) in _VERBS[program].items()
+        ),
+    )
+
+
+def options(program: str) -> str:
+    """Return a heading and the options for each verb of a command line."""
+    parts = []
+    for verb, (module, _) in _VERBS[program].items():
+        parser = argparse.ArgumentParser(add_help=False)
+        importlib.import_module(module).add_arguments(parser)
+        rows = [_option(action) for action in parser._actions]
+        parts.append(f"### {program} {verb}\n\n{markdown(('option', 'description'), rows)}")
+    return "\n".join(parts)
+
+
+def _option(action: argparse.Action) -> tuple[str, str]:
+    names = " ".join(f"`{name}`" for name in action.option_strings)
+    if not names:
+        names = f"`{action.metavar or action.dest}`"
+    text = (action.help or "") % vars(action)
+    if action.choices is not None:
+        text += f": {', '.join(f'`{choice}`' for choice in action.choices)}"
+    if action.required and action.option_strings:
+        text += " (required)"
+    return names, text.replace("|", r"\|")
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "parameters": parameters,
+    "topics": topics,
+    "diagnostics": diagnostics,
+    "encodings": encodings,
+    "image errors": image_errors,
+    "faults reference": lambda: faults("reference"),
+    "faults full": lambda: faults("full"),
+    "verbs anomaly_detector": lambda: verbs("anomaly_detector"),
+    "verbs training": lambda: verbs("training"),
+    "options anomaly_detector": lambda: options("anomaly_detector"),
+    "options training": lambda: options("training"),
+}
+"""What is generated, by the name in the marker."""
+
+
+def pages() -> list[Path]:
+    """Return every page of the project."""
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def updated(text: str) -> str:
+    """Return a page's text with its tables written anew."""
+    return _BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}{found[3]}", text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return 1 when ``--check`` finds a page out of date."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="only say which pages are out of date")
+    check = parser.parse_args(argv).check
+    stale = 0
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        new = updated(text)
+        if new == text:
+            continue
+        print(f"{page.relative_to(ROOT)}: {'out of date, run make docs' if check else 'written'}")
+        stale += 1
+        if not check:
+            page.write_text(new, encoding="utf-8")
+    return int(check and stale > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
