@@ -9,10 +9,14 @@ unexport PYTHONPATH
 
 # The robot side's tests; those of training need TensorFlow, which pins a numpy of its own.
 JAZZY_VENV ?= .venv-jazzy
-JAZZY_TESTS = $(shell grep -LE '^ *(from|import) training' test/test_*.py) \
+JAZZY_TESTS = $(shell grep -rLE --include='test_*.py' '^ *(from|import) training' test) \
 	test/test_calibrate_command.py test/test_overlay.py test/test_recordings.py
 
-.PHONY: help demo test test-jazzy lint docs check-aarch64 model colcon clean
+# The tests of the core: files that start no ROS process and train nothing.
+SLOW = ^ *(from|import) (training|rclpy|launch|ros_harness|anomaly_detector\.ros)|trained_model
+FAST_TESTS = $(shell grep -rLE --include='test_*.py' '$(SLOW)' test)
+
+.PHONY: help demo test test-fast test-jazzy lint docs check-aarch64 model colcon clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -29,6 +33,9 @@ demo: $(VENV)/.ready ## train, run the real node on a replayed drive, draw the r
 
 test: lint ## ruff, mypy --strict, pytest
 	$(RUN) -m pytest
+
+test-fast: $(VENV)/.ready ## the core's tests: no ROS processes, no training
+	$(RUN) -m pytest $(FAST_TESTS)
 
 test-jazzy: $(JAZZY_VENV)/.ready ## the robot side's tests again, on ROS 2 Jazzy with numpy 1.26
 	$(JAZZY_VENV)/bin/python -m pytest $(JAZZY_TESTS)
