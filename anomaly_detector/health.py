@@ -135,7 +135,7 @@ def _frame_warnings(report: StatisticsReport, limits: HealthLimits) -> list[str]
         cause = (
             "the node is too slow for the camera"
             if report.busy > _BUSY
-            else "lost on the way: see 'Large images vanish over DDS' in the README"
+            else "lost on the way: see 'Large images' in docs/launch.md"
         )
         warnings.append(
             f"{report.recent_dropped} of {sent} frames dropped in {WINDOW_S:g} s, {cause}"

@@ -14,7 +14,7 @@ from anomaly_detector.cli import main
 ROOT = Path(__file__).parents[1]
 LAYOUT = json.loads((ROOT / "config" / "foxglove_layout.json").read_text())
 DOCUMENT = (ROOT / "docs" / "seeing-it-live.md").read_text()
-README = (ROOT / "README.md").read_text()
+NODE = (ROOT / "docs" / "node.md").read_text()
 
 # The panel types of Foxglove and Lichtblick that are used, each with where it names topics.
 PANEL_TYPES = {"Image", "Indicator", "Plot", "StateTransitions", "RawMessages", "RosOut"} | {
@@ -69,7 +69,7 @@ def test_every_series_is_whole() -> None:
 
 
 def test_every_panel_shows_a_topic_that_is_documented() -> None:
-    documented = set(re.findall(r"`((?:~/|/)?[a-z_/]+)`", README + DOCUMENT))
+    documented = set(re.findall(r"`((?:~/|/)?[a-z_/]+)`", NODE + DOCUMENT))
     for name, panel in LAYOUT["configById"].items():
         topics = topics_of(panel)
         assert topics, name

@@ -1,7 +1,7 @@
 """The one definition of each parameter of the detector node.
 
-The definitions are plain data and need no ROS, so that a test can compare the node,
-``config/detector.yaml`` and the README table with them.
+The definitions are plain data and need no ROS, so that tables are made from them and a test can
+compare ``config/detector.yaml`` with them.
 """
 
 from __future__ import annotations
