@@ -55,7 +55,7 @@ setup(
         "watch": ["rich>=11"],
         # On a ROS host OpenCV comes from apt (python3-opencv): install only onnxruntime there.
         "cpu": [
-            "onnxruntime>=1.17",
+            "onnxruntime>=1.20.1",
             "mcap>=1.1",
             "opencv-python-headless>=4.5",
             "pyyaml>=5.4",
@@ -65,7 +65,7 @@ setup(
         # For 'python -m anomaly_detector score --scheduler' on a Dask cluster.
         "fleet": ["dask>=2024.1", "distributed>=2024.1"],
         "gpu": [
-            "onnxruntime-gpu>=1.17",
+            "onnxruntime-gpu>=1.20.1",
             "mcap>=1.1",
             "opencv-python-headless>=4.5",
             "pyyaml>=5.4",
@@ -73,7 +73,7 @@ setup(
             "simplejpeg>=1.7.6",
         ],
         "openvino": [
-            "onnxruntime-openvino>=1.17",
+            "onnxruntime-openvino>=1.20.1",
             "mcap>=1.1",
             "opencv-python-headless>=4.5",
             "pyyaml>=5.4",

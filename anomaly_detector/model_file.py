@@ -1,12 +1,13 @@
-"""A model file is data, not a program: what is checked before ONNX Runtime sees it.
+"""A model file is data, not a program: what is checked before a frame is scored.
 
-ONNX can name other files whose contents become weights, operators of libraries that are loaded
-into the process, functions of its own, loops without an end, and tensors that claim to be larger
-than the memory. None of these belongs into a detector, so each is refused here with the reason.
-Only the named file is read, once; ONNX Runtime gets those bytes, never the path.
+Only the named file is read, once; ONNX Runtime gets those bytes, never the path. It refuses damaged
+files and operators that it does not know. Two things that it follows are refused here: tensors kept
+in other files, which it opens from the working directory even for a model of bytes (1.20 takes
+addresses in its own memory, too), and compiled models (``EPContext``), which OpenVINO reads from
+other files and TensorRT runs.
 
-What no check of a file can bound is the memory that a graph takes while it runs; the first run
-happens when the detector is made. ``docs/model-format.md`` lists what is accepted.
+What no check of a file can bound is the memory and time that a graph takes; the first run happens
+when the detector is made. ``docs/model-format.md`` lists what is accepted.
 """
 
 from __future__ import annotations
@@ -23,17 +24,12 @@ from typing import Any, Final, NoReturn
 
 from anomaly_detector.errors import ModelError
 from anomaly_detector.metadata import METADATA_KEY, ModelMetadata
-from anomaly_detector.onnx_wire import WireError, parse
 from anomaly_detector.preprocessing import INPUT_SIZE
 
 __all__ = [
-    "CONTRIB_OPERATORS",
-    "MAX_ELEMENTS",
     "MAX_FILE_BYTES",
     "MAX_METADATA_BYTES",
-    "MAX_NODES",
     "ModelFile",
-    "TensorSignature",
     "read_metadata",
     "read_model_file",
 ]
@@ -41,76 +37,22 @@ __all__ = [
 MAX_FILE_BYTES: Final = 256 * 2**20
 """Our largest models have some ten MB."""
 
-MAX_ELEMENTS: Final = 2**28
-"""Of all constant tensors together; sparse ones count as if they were dense."""
-
-MAX_NODES: Final = 10_000
-MAX_RANK: Final = 16
 MAX_METADATA_BYTES: Final = 2**20
-
-MIN_IR_VERSION: Final = 3
-MAX_IR_VERSION: Final = 13
-MIN_OPSET: Final = 7
-MAX_OPSET: Final = 25
-"""Newer ones may give a known operator another meaning; we export 17."""
-
-CONTRIB_DOMAIN: Final = "com.microsoft"
-CONTRIB_OPERATORS: Final = frozenset(
-    {"BiasGelu", "FusedConv", "FusedGemm", "FusedMatMul", "Gelu", "QuickGelu"}
-)
-"""Operators of :data:`CONTRIB_DOMAIN` that a graph optimised offline has. They are built into every
-ONNX Runtime; others of that domain read files (EPContext), so the domain as such is not enough."""
-
-_STANDARD_DOMAINS = ("", "ai.onnx")
-_ENDLESS_OPERATORS = frozenset({"Loop", "Scan"})
-_ORT_FORMAT = b"ORTM"
-
-# TensorProto.DataType: name, bits of an element, and the field that holds elements which are not
-# in raw_data. Four bits: two elements in a byte, in raw_data only.
-_TYPES: Final[Mapping[int, tuple[str, int, str]]] = {
-    1: ("float", 32, "float_data"),
-    2: ("uint8", 8, "int32_data"),
-    3: ("int8", 8, "int32_data"),
-    4: ("uint16", 16, "int32_data"),
-    5: ("int16", 16, "int32_data"),
-    6: ("int32", 32, "int32_data"),
-    7: ("int64", 64, "int64_data"),
-    8: ("string", 0, "string_data"),
-    9: ("bool", 8, "int32_data"),
-    10: ("float16", 16, "int32_data"),
-    11: ("double", 64, "double_data"),
-    12: ("uint32", 32, "uint64_data"),
-    13: ("uint64", 64, "uint64_data"),
-    16: ("bfloat16", 16, "int32_data"),
-    21: ("uint4", 4, ""),
-    22: ("int4", 4, ""),
-}
-_DATA_FIELDS = (
-    "float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data"
-)  # fmt: skip
-
-_OUTPUT_RANKS = {"score": 1, "normalized_score": 1, "anomaly_map": 3}
 
 _EXPORT = "export it again with 'python -m training train'"
 
+# A name lies in one piece in the file. One of eight letters has its length before it; protobuf
+# reads lengths that end with a needless zero, too.
+_REFUSED = (
+    (
+        (b"\x08location", b"\0location"),
+        "keeps a tensor in another file; only the model file itself is read",
+        "save it as one file (onnx.save with save_as_external_data=False)",
+    ),
+    ((b"EPContext",), "holds a model compiled for one device (EPContext)", _EXPORT),
+)
 
-@dataclass(frozen=True)
-class TensorSignature:
-    """What a graph says about one of its inputs or outputs.
-
-    Attributes:
-        type: element type as ONNX names it: ``uint8``, ``float``; ``other`` for a type that no
-            detector has.
-        shape: sizes, names of free dimensions (``N``), None for those left open; None for a
-            tensor of any shape.
-    """
-
-    type: str
-    shape: tuple[int | str | None, ...] | None
-
-    def __str__(self) -> str:
-        sizes = "any shape" if self.shape is None else list(self.shape)
-        return f"{self.type} {sizes}"
+_OUTPUT_RANKS = {"score": 1, "normalized_score": 1, "anomaly_map": 3}
 
 
 @dataclass(frozen=True)
@@ -121,21 +63,11 @@ class ModelFile:
         path: where it was read from.
         data: its bytes.
         metadata: what the model says about itself.
-        inputs: of the graph, without constants.
-        outputs: of the graph.
-        opset: version of the standard operators.
-        nodes: number of nodes, those of subgraphs included.
-        elements: number of elements of all constant tensors.
     """
 
     path: Path
     data: bytes = field(repr=False)
     metadata: ModelMetadata
-    inputs: Mapping[str, TensorSignature]
-    outputs: Mapping[str, TensorSignature]
-    opset: int
-    nodes: int
-    elements: int
 
     @cached_property
     def digest(self) -> str:
@@ -147,34 +79,35 @@ def read_model_file(path: str | Path) -> ModelFile:
     """Read a model file and refuse what is no detector or more than data.
 
     Raises:
-        ModelError: the file cannot be read, is no regular file, no whole ONNX file, refers to
-            other files, has operators, functions or loops that are not accepted, is too large,
-            or has wrong metadata or another signature than a detector. The message names the file,
-            the thing and the remedy.
+        ModelError: the file cannot be read, is no regular file, is too large, refers to other
+            files, is refused by ONNX Runtime, or has wrong metadata or another signature than a
+            detector. The message names the file, the thing and the remedy.
     """
+    # Here, for a command's --help need not wait for it.
+    import onnxruntime
+
+    from anomaly_detector.providers import CPU, one_line, session_options
+
     path = Path(path)
     data = _read(path)
-    if data[4:8] == _ORT_FORMAT:
-        # ONNX Runtime would take it for its own format, whatever else the bytes may mean.
-        _refuse(path, "is in ONNX Runtime's own format, not ONNX", _EXPORT)
+    for words, problem, remedy in _REFUSED:
+        if any(word in data for word in words):
+            _refuse(path, problem, remedy)
+    options = session_options()
+    # Nothing is computed: faster than parsing in Python.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        model = parse(data)
-    except WireError as error:
+        session = onnxruntime.InferenceSession(data, options, providers=[CPU], enable_fallback=0)
+        texts = session.get_modelmeta().custom_metadata_map
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+    except Exception as error:  # onnxruntime's error types have no public common base
         raise ModelError(
-            f"model {path} is not a whole ONNX file: copy or export it again ({error})"
+            f"model {path} cannot be loaded by ONNX Runtime {onnxruntime.__version__}: copy or "
+            f"export it again ({one_line(error)})"
         ) from error
-    checker = _Checker(path)
-    graph = checker.model(model)
-    metadata = _metadata(path, model)
-    constants = {tensor.get("name") for tensor in graph.get("initializer", [])}
-    inputs = {
-        name: value for name, value in _signatures(graph, "input").items() if name not in constants
-    }
-    outputs = _signatures(graph, "output")
+    metadata = _metadata(path, texts.get(METADATA_KEY))
     _check_signature(path, inputs, outputs)
-    return ModelFile(
-        path, data, metadata, inputs, outputs, checker.opset, checker.nodes, checker.elements
-    )
+    return ModelFile(path, data, metadata)
 
 
 def read_metadata(path: str | Path) -> ModelMetadata:
@@ -235,205 +168,21 @@ def _check_regular(path: Path, mode: int) -> None:
     raise ModelError(f"model {path} is not a file but {kind}: give the path of an .onnx file")
 
 
-class _Checker:
-    """Walks a whole model, subgraphs and the tensors of attributes included.
-
-    Args:
-        path: the file, for errors.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.opset = 0
-        self.nodes = 0
-        self.elements = 0
-
-    def model(self, model: dict[str, Any]) -> dict[str, Any]:
-        """Check the model; gives its graph."""
-        version = model.get("ir_version", 0)
-        if not MIN_IR_VERSION <= version <= MAX_IR_VERSION:
-            self._refuse(
-                f"has ONNX IR version {version}, this package reads {MIN_IR_VERSION} to "
-                f"{MAX_IR_VERSION}",
-                "export it with another version of the package onnx",
-            )
-        for name, what in (
-            ("functions", "functions of its own"),
-            ("training_info", "graphs for training"),
-        ):
-            if name in model:
-                self._refuse(
-                    f"has {what} (ModelProto.{name}), which a detector has no use for", _EXPORT
-                )
-        opsets: dict[str, int] = {}
-        for item in model.get("opset_import", []):
-            domain = _standard(item.get("domain", ""))
-            if domain in opsets:
-                self._refuse(
-                    f"imports the operators {_short(domain or 'ai.onnx')!r} twice", _EXPORT
-                )
-            opsets[domain] = item.get("version", 0)
-        self.opset = opsets.get("", 0)
-        if not MIN_OPSET <= self.opset <= MAX_OPSET:
-            self._refuse(
-                f"is for version {self.opset} of the standard operators (opset), this package "
-                f"reads {MIN_OPSET} to {MAX_OPSET}",
-                "export it with another opset",
-            )
-        if opsets.get(CONTRIB_DOMAIN, 1) != 1:
-            self._refuse(
-                f"is for version {opsets[CONTRIB_DOMAIN]} of {CONTRIB_DOMAIN}, not 1", _EXPORT
-            )
-        if "graph" not in model:
-            self._refuse("has no graph", "copy or export it again")
-        graph: dict[str, Any] = model["graph"]
-        self._graph(graph)
-        return graph
-
-    def _graph(self, graph: dict[str, Any]) -> None:
-        for tensor in graph.get("initializer", []):
-            self._tensor(tensor, f"constant {_short(tensor.get('name', ''))!r}")
-        for tensor in graph.get("sparse_initializer", []):
-            self._sparse_tensor(tensor)
-        for node in graph.get("node", []):
-            self._node(node)
-
-    def _node(self, node: dict[str, Any]) -> None:
-        self.nodes += 1
-        if self.nodes > MAX_NODES:
-            self._refuse(f"has more than {MAX_NODES} nodes", "give a detector's .onnx file")
-        operator, domain = node.get("op_type", ""), _standard(node.get("domain", ""))
-        name = node.get("name") or next(iter(node.get("output", [])), "")
-        place = f"{_short(operator)} {_short(name)!r}"
-        if domain == CONTRIB_DOMAIN:
-            if operator not in CONTRIB_OPERATORS:
-                self._refuse(
-                    f"has the operator {place} of {domain}, of which only "
-                    f"{', '.join(sorted(CONTRIB_OPERATORS))} are accepted",
-                    _EXPORT,
-                )
-        elif domain:
-            self._refuse(
-                f"has the operator {place} of the domain {_short(domain)!r}; custom operators "
-                "are code and not accepted",
-                "export it with standard operators only",
-            )
-        elif operator in _ENDLESS_OPERATORS:
-            self._refuse(
-                f"has the operator {place}, whose number of rounds nothing bounds",
-                "export it without loops",
-            )
-        for attribute in node.get("attribute", []):
-            where = f"attribute {_short(attribute.get('name', ''))!r} of {place}"
-            for tensor in _values(attribute, "t", "tensors"):
-                self._tensor(tensor, where)
-            for tensor in _values(attribute, "sparse_tensor", "sparse_tensors"):
-                self._sparse_tensor(tensor)
-            for graph in _values(attribute, "g", "graphs"):
-                self._graph(graph)
-
-    def _sparse_tensor(self, tensor: dict[str, Any]) -> None:
-        values = tensor.get("values", {})
-        place = f"sparse constant {_short(values.get('name', ''))!r}"
-        self._tensor(values, place)
-        self._tensor(tensor.get("indices", {}), place)
-        # ONNX Runtime makes it dense.
-        self._count(tensor.get("dims", []), place)
-
-    def _tensor(self, tensor: dict[str, Any], place: str) -> None:
-        if tensor.get("data_location", 0) != 0 or "external_data" in tensor:
-            entries = {
-                item.get("key"): item.get("value") for item in tensor.get("external_data", [])
-            }
-            location = entries.get("location", "")
-            self._refuse(
-                f"keeps {place} in another file ({_short(str(location))!r}); only the model file "
-                "itself is read",
-                "save it as one file (onnx.save with save_as_external_data=False)",
-            )
-        if "segment" in tensor:
-            self._refuse(f"has {place} in segments", _EXPORT)
-        number = tensor.get("data_type", 0)
-        if number not in _TYPES:
-            self._refuse(
-                f"has {place} of element type {number}, which this package does not know", _EXPORT
-            )
-        kind, bits, data_field = _TYPES[number]
-        count = self._count(tensor.get("dims", []), place)
-        present = [name for name in _DATA_FIELDS if name in tensor]
-        if "raw_data" in tensor and bits and not present:
-            fits = tensor["raw_data"].size == (count * bits + 7) // 8
-        elif "raw_data" not in tensor and present in ([], [data_field]):
-            held = tensor.get(data_field, 0)
-            fits = (len(held) if isinstance(held, list) else held) == count
-        else:
-            fits = False
-        if not fits:
-            self._refuse(
-                f"has {place} of {kind} {_shape(tensor.get('dims', []))} with data of another size "
-                "or kind",
-                "copy or export it again",
-            )
-
-    def _count(self, dims: list[int], place: str) -> int:
-        if len(dims) > MAX_RANK or any(size < 0 for size in dims):
-            self._refuse(f"has {place} of shape {_shape(dims)}", "copy or export it again")
-        count = math.prod(dims)
-        self.elements += count
-        if self.elements > MAX_ELEMENTS:
-            self._refuse(
-                f"has constants of more than {MAX_ELEMENTS} elements, up to {place} of shape "
-                f"{_shape(dims)}",
-                "give a detector's .onnx file, whose weights are far smaller",
-            )
-        return count
-
-    def _refuse(self, problem: str, remedy: str) -> NoReturn:
-        _refuse(self.path, problem, remedy)
-
-
-def _short(text: str) -> str:
-    """Make a name from a file fit for a log: no line breaks, no terminal codes, not endless."""
-    plain = "".join(letter if letter.isprintable() else "?" for letter in text[:81])
-    return plain if len(plain) <= 80 else f"{plain[:80]}..."
-
-
-def _shape(dims: list[int]) -> str:
-    return str(dims) if len(dims) <= MAX_RANK else f"of {len(dims)} dimensions"
-
-
-def _standard(domain: str) -> str:
-    return "" if domain in _STANDARD_DOMAINS else domain
-
-
-def _values(attribute: dict[str, Any], single: str, several: str) -> Iterator[dict[str, Any]]:
-    if single in attribute:
-        yield attribute[single]
-    yield from attribute.get(several, [])
-
-
-def _metadata(path: Path, model: dict[str, Any]) -> ModelMetadata:
-    texts = [
-        item.get("value", "")
-        for item in model.get("metadata_props", [])
-        if item.get("key") == METADATA_KEY
-    ]
-    if not texts:
+def _metadata(path: Path, text: str | None) -> ModelMetadata:
+    if text is None:
         raise ModelError(
             f"model {path} has no metadata entry {METADATA_KEY!r}, so it is not a detector: "
             "use a file written by 'python -m training train'"
         )
-    if len(texts) > 1:
-        _refuse(path, f"has {len(texts)} metadata entries {METADATA_KEY!r}", _EXPORT)
-    if len(texts[0]) > MAX_METADATA_BYTES:
+    if len(text) > MAX_METADATA_BYTES:
         _refuse(
             path,
-            f"has a metadata entry {METADATA_KEY!r} of {len(texts[0])} characters, more than "
+            f"has a metadata entry {METADATA_KEY!r} of {len(text)} characters, more than "
             f"{MAX_METADATA_BYTES}",
             _EXPORT,
         )
     try:
-        metadata = ModelMetadata.from_json(texts[0], str(path))
+        metadata = ModelMetadata.from_json(text, str(path))
     except (ValueError, OverflowError, RecursionError) as error:
         # Numbers of thousands of digits, brackets nested a thousand deep.
         raise ModelError(
@@ -458,37 +207,13 @@ def _numbers(value: Any, place: str) -> Iterator[tuple[str, float]]:
             yield from _numbers(item, f"{place}[{number}]")
 
 
-def _signatures(graph: dict[str, Any], kind: str) -> dict[str, TensorSignature]:
-    signatures = {}
-    for item in graph.get(kind, []):
-        tensor = item.get("type", {}).get("tensor_type", {})
-        number = tensor.get("elem_type", 0)
-        shape = None
-        if "shape" in tensor:
-            shape = tuple(
-                _short(size["dim_param"]) if "dim_param" in size else size.get("dim_value")
-                for size in tensor["shape"].get("dim", [])
-            )
-        name = _TYPES[number][0] if number in _TYPES else "other"
-        signatures[item.get("name", "")] = TensorSignature(name, shape)
-    return signatures
-
-
-def _check_signature(
-    path: Path, inputs: Mapping[str, TensorSignature], outputs: Mapping[str, TensorSignature]
-) -> None:
-    image = inputs.get("image", TensorSignature("other", None))
-    if len(inputs) != 1 or image.type != "uint8":
+def _check_signature(path: Path, inputs: Any, outputs: Any) -> None:
+    ranks = {item.name: len(item.shape) for item in outputs if item.type == "tensor(float)"}
+    if [(item.name, item.type) for item in inputs] != [("image", "tensor(uint8)")]:
         problem = f"inputs are {_listed(inputs)}"
-    elif image.shape is None or image.shape[1:] != (INPUT_SIZE, INPUT_SIZE, 3):
-        problem = f"input 'image' has shape {image}"
-    elif any(
-        name not in outputs
-        or outputs[name].type != "float"
-        or (shape := outputs[name].shape) is None
-        or len(shape) != rank
-        for name, rank in _OUTPUT_RANKS.items()
-    ):
+    elif inputs[0].shape[1:] != [INPUT_SIZE, INPUT_SIZE, 3]:
+        problem = f"input 'image' has shape {inputs[0].shape}"
+    elif any(ranks.get(name) != rank for name, rank in _OUTPUT_RANKS.items()):
         problem = f"outputs are {_listed(outputs)}"
     else:
         return
@@ -498,6 +223,6 @@ def _check_signature(
     )
 
 
-def _listed(signatures: Mapping[str, TensorSignature]) -> str:
-    names = [f"{_short(name)} {signature}" for name, signature in list(signatures.items())[:8]]
-    return "; ".join(names) or "none"
+def _listed(items: Any) -> str:
+    texts = [f"{item.name!r} {item.type} {item.shape}" for item in items[:8]]
+    return "; ".join(texts)[:300] or "none"

@@ -271,7 +271,9 @@ if preload and sys.argv[1].startswith(("CUDA", "Tensorrt")):
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Exception):
         preload()
 data = sys.stdin.buffer.read()
-session = onnxruntime.InferenceSession(data, providers=[sys.argv[1]], enable_fallback=0)
+options = onnxruntime.SessionOptions()
+options.add_session_config_entry("session.load_model_format", "ONNX")
+session = onnxruntime.InferenceSession(data, options, providers=[sys.argv[1]], enable_fallback=0)
 print("GOT", *session.get_providers())
 """
 
@@ -342,7 +344,8 @@ def one_line(error: object) -> str:
     text = re.sub(r"/\S+\.(?:cc|cpp|cu|h):\d+ [^()]*\([^()]*\) ", "", text)
     text = re.sub(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", "", text)
     text = re.sub(r"/\S+/(lib\S+\.so)", r"\1", text)
-    return text[:300]
+    # Names out of a file may hold codes that a terminal obeys.
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:300])
 
 
 @dataclass(frozen=True)

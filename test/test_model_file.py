@@ -1,4 +1,4 @@
-"""A model file is data: what is refused before ONNX Runtime sees it, and that no other is read."""
+"""A model file is data: what is refused, and that no other file is read."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import json
 import math
 import os
 import struct
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,12 @@ import pytest
 from model_files import write_grey_difference_model
 from onnx import TensorProto, helper, numpy_helper
 
-from anomaly_detector import model_file, onnx_wire
+from anomaly_detector import model_file
 from anomaly_detector.cli import main
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import ModelError
 from anomaly_detector.metadata import METADATA_KEY
-from anomaly_detector.model_file import TensorSignature, read_metadata, read_model_file
+from anomaly_detector.model_file import read_metadata, read_model_file
 
 IN_OPEN = 0x20
 
@@ -94,11 +96,7 @@ def external(path: Path) -> Path:
 def test_what_is_read(grey: Path) -> None:
     file = read_model_file(grey)
     assert file.data == grey.read_bytes()
-    assert file.inputs == {"image": TensorSignature("uint8", ("N", 64, 64, 3))}
-    assert file.outputs["score"] == TensorSignature("float", ("N",))
-    assert file.outputs["anomaly_map"] == TensorSignature("float", ("N", 64, 64))
-    assert (file.opset, file.metadata.threshold) == (18, 1000.0)
-    assert file.nodes == len(onnx.load(grey).graph.node)
+    assert file.metadata.threshold == 1000.0
     assert len(file.digest) == 64
     assert str(file).count("\\x") == 0  # no weights in a log
 
@@ -107,19 +105,37 @@ def test_shipped_models_are_accepted() -> None:
     shipped = sorted((Path(__file__).parents[1] / "models").glob("*.onnx"))
     assert shipped
     for path in shipped:
-        assert read_model_file(path).elements > 1000
+        assert read_model_file(path).metadata.name == path.stem
 
 
-def test_external_data_is_refused_and_no_other_file_opened(grey: Path) -> None:
+def test_external_data_is_refused_and_no_other_file_opened(
+    grey: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = external(grey)
+    monkeypatch.chdir(path.parent)
     with opened_files(path.parent) as by_others:
-        onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    assert "weights.bin" in by_others  # such a file works, and the watch sees it
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    assert "weights.bin" in by_others  # even for bytes, and the watch sees it
     with opened_files(path.parent) as opened:
         text = refusal(path)
     assert set(opened) == {"grey.onnx"}
-    assert "in another file ('weights.bin'); only the model file itself is read" in text
+    assert "a tensor in another file; only the model file itself is read" in text
     assert "save it as one file" in text
+
+
+def test_external_data_are_found_in_unusual_encodings(grey: Path) -> None:
+    def part(number: int, content: bytes) -> bytes:
+        """Encode a field whose length has a needless second byte."""
+        return bytes([number << 3 | 2, len(content) | 0x80, 0]) + content
+
+    entry = part(1, b"location") + part(2, b"weights.bin")
+    tensor = b"\x08\x02\x10\x01" + part(8, b"more") + part(13, entry) + b"\x70\x01"
+    grey.write_bytes(grey.read_bytes() + part(7, part(5, tensor)))
+    read = onnx.load(grey, load_external_data=False).graph.initializer[-1]
+    assert (read.name, read.external_data[0].key) == ("more", "location")
+    assert "in another file" in refusal(grey)
 
 
 def test_only_the_named_file_is_opened(grey: Path) -> None:
@@ -156,19 +172,8 @@ def sparse(tensor: Any) -> Any:
     return helper.make_sparse_tensor(tensor, indices, [4])
 
 
-def add_function(model: Any) -> None:
-    node = helper.make_node("Relu", ["x"], ["y"])
-    imports = [helper.make_opsetid("", 18)]
-    model.functions.append(helper.make_function("own", "F", ["x"], ["y"], [node], imports))
-
-
-def add_training(model: Any) -> None:
-    model.training_info.add().algorithm.initializer.append(outside(small()))
-
-
 EXTERNAL = {
     "initializer": lambda m: outside(m.graph.initializer[0]),
-    "only_flag": lambda m: setattr(m.graph.initializer[0], "data_location", 1),
     "only_entries": lambda m: m.graph.initializer[0].external_data.add(key="location", value="x"),
     "sparse": lambda m: m.graph.sparse_initializer.append(sparse(outside(small()))),
     "constant": lambda m: m.graph.node.append(constant_node(value=outside(small()))),
@@ -226,70 +231,40 @@ def large_sparse(model: Any) -> None:
     model.graph.sparse_initializer.append(tensor)
 
 
-def both_kinds_of_data(model: Any) -> None:
-    model.graph.initializer[0].float_data.append(1.0)
-
-
-def twice(model: Any) -> None:
-    model.metadata_props.append(model.metadata_props[0])
-
-
+RUNTIME = "cannot be loaded by ONNX Runtime"
 REFUSED = {
-    "custom": (
-        lambda m: m.graph.node.append(custom_node("com.example")),
-        r"the operator Run 'payload' of the domain 'com\.example'; custom operators are code",
-    ),
+    "custom": (lambda m: m.graph.node.append(custom_node("com.example")), RUNTIME),
     "custom_in_subgraph": (
         lambda m: m.graph.node.append(subgraph(custom_node("com.example"))),
-        r"of the domain 'com\.example'",
+        RUNTIME,
     ),
-    "extensions": (lambda m: m.graph.node.append(custom_node("ai.onnx.contrib")), "custom oper"),
+    "extensions": (lambda m: m.graph.node.append(custom_node("ai.onnx.contrib")), RUNTIME),
     "other_model": (
         lambda m: m.graph.node.append(custom_node("com.microsoft", "EPContext")),
-        r"the operator EPContext 'payload' of com\.microsoft, of which only BiasGelu",
+        r"a model compiled for one device \(EPContext\)",
     ),
-    "loop": (
-        lambda m: m.graph.node.append(helper.make_node("Loop", ["", ""], ["x"], name="forever")),
-        "the operator Loop 'forever', whose number of rounds nothing bounds",
-    ),
-    "functions": (add_function, r"functions of its own \(ModelProto.functions\)"),
-    "training": (add_training, r"graphs for training \(ModelProto.training_info\)"),
-    "opset_new": (set_opset(99), "version 99 of the standard operators"),
-    "opset_old": (set_opset(1), "version 1 of the standard operators"),
-    "opset_none": (lambda m: m.ClearField("opset_import"), "version 0 of the standard operators"),
-    "opset_twice": (
-        lambda m: m.opset_import.append(helper.make_opsetid("ai.onnx", 17)),
-        "imports the operators 'ai.onnx' twice",
-    ),
+    "opset_new": (set_opset(99), RUNTIME),
+    "opset_old": (set_opset(1), RUNTIME),
+    "opset_none": (lambda m: m.ClearField("opset_import"), RUNTIME),
     "contrib_version": (
         lambda m: m.opset_import.append(helper.make_opsetid("com.microsoft", 2)),
-        "version 2 of com.microsoft",
+        RUNTIME,
     ),
-    "ir_version": (lambda m: setattr(m, "ir_version", 99), "ONNX IR version 99"),
-    "dims_too_many": (set_dims(2), r"constant 'grey' of float \[2\] with data of another size"),
-    "dims_product": (set_dims(1 << 40, 1 << 40), "more than 268435456 elements, up to constant"),
-    "dims_negative": (set_dims(-1, -1), r"constant 'grey' of shape \[-1, -1\]"),
-    "dims_rank": (set_dims(*[1] * 200), "constant 'grey' of shape of 200 dimensions"),
-    "sparse_size": (large_sparse, "more than 268435456 elements, up to sparse constant"),
-    "element_type": (set_type(77), "of element type 77"),
-    "data_twice": (both_kinds_of_data, "with data of another size or kind"),
-    "segment": (
-        lambda m: setattr(m.graph.initializer[0].segment, "end", 1),
-        "in segments",
-    ),
-    "metadata_twice": (twice, "2 metadata entries 'anomaly_detector'"),
-    "no_graph": (lambda m: m.ClearField("graph"), "has no graph"),
+    "ir_version": (lambda m: setattr(m, "ir_version", 99), RUNTIME),
+    "dims_too_many": (set_dims(2), RUNTIME),
+    "dims_product": (set_dims(1 << 40, 1 << 40), RUNTIME),
+    "dims_negative": (set_dims(-1, -1), RUNTIME),
+    "sparse_size": (large_sparse, RUNTIME),
+    "element_type": (set_type(77), RUNTIME),
+    "no_graph": (lambda m: m.ClearField("graph"), RUNTIME),
+    "elsewhere": (lambda m: setattr(m.graph.initializer[0], "data_location", 1), RUNTIME),
     "terminal_codes": (
         lambda m: m.graph.node.append(custom_node("a\n\x1b[2J" + "x" * 9999)),
-        "domain 'a",
+        RUNTIME,
     ),
     "float_input": (
         lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", 1),
-        "inputs are image float",
-    ),
-    "no_shape": (
-        lambda m: m.graph.output[0].type.tensor_type.ClearField("shape"),
-        "outputs are score float any shape",
+        r"inputs are 'image' tensor\(float\)",
     ),
 }
 
@@ -323,11 +298,12 @@ def test_file_in_onnx_runtimes_own_format_is_refused(grey: Path, tmp_path: Path)
     options.optimized_model_filepath = str(tmp_path / "own.ort")
     options.add_session_config_entry("session.save_model_format", "ORT")
     onnxruntime.InferenceSession(grey, options, providers=["CPUExecutionProvider"])
-    assert "in ONNX Runtime's own format" in refusal(tmp_path / "own.ort")
-    # Bytes that are ONNX to one reader and the other format to the next.
-    both = b"\x08\x08\x12\x08ORTM----" + grey.read_bytes()[2:]
-    (tmp_path / "both.onnx").write_bytes(both)
-    assert "in ONNX Runtime's own format" in refusal(tmp_path / "both.onnx")
+    assert RUNTIME in refusal(tmp_path / "own.ort")
+    # Bytes that are ONNX to one reader and the other format to the next are ONNX here.
+    both = tmp_path / "both.onnx"
+    both.write_bytes(b"\x08\x08\x12\x08ORTM----" + grey.read_bytes()[2:])
+    image = np.full((1, 64, 64, 3), 138, np.uint8)
+    assert Detector(both).run(image).score == Detector(grey).run(image).score
 
 
 def test_damaged_files_are_refused_at_every_length(grey: Path, tmp_path: Path) -> None:
@@ -381,14 +357,12 @@ def test_unreadable_file_is_refused(grey: Path) -> None:
 
 
 def test_large_files_are_refused_before_they_are_read(
-    grey: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     huge = tmp_path / "huge.onnx"
     with huge.open("wb") as file:
         file.truncate(model_file.MAX_FILE_BYTES + 10)
     assert "more than 256 MB" in refusal(huge)
-    monkeypatch.setattr(model_file, "MAX_NODES", 5)
-    assert "more than 5 nodes" in refusal(grey)
 
 
 def metadata_text(path: Path) -> dict[str, Any]:
@@ -424,33 +398,27 @@ def test_metadata_bombs_are_refused(grey: Path) -> None:
         assert reason in refusal(grey)
 
 
-def test_info_needs_no_session(
-    grey: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise AssertionError("a session was made")
+def test_metadata_need_no_package_onnx(grey: Path) -> None:
+    """As on a robot: an import of onnx is an error."""
+    program = f"""
+import sys
+sys.modules["onnx"] = None
+from anomaly_detector.cli import main
+sys.exit(main(["info", {str(grey)!r}]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert json.loads(done.stdout)["threshold"] == 1000.0
 
-    monkeypatch.setattr(onnxruntime, "InferenceSession", fail)
-    assert main(["info", str(grey)]) == 0
-    assert json.loads(capsys.readouterr().out)["threshold"] == 1000.0
+
+def test_info_checks_the_file(grey: Path, capsys: pytest.CaptureFixture[str]) -> None:
     edit(grey, EXTERNAL["constant"])
     assert main(["info", str(grey)]) == 1
-    assert "in another file" in capsys.readouterr().err
+    output = capsys.readouterr()
+    assert (output.out, "in another file" in output.err) == ("", True)
 
 
-def test_documented_limits_are_those_of_the_code() -> None:
+def test_documented_limit_is_that_of_the_code() -> None:
     text = (Path(__file__).parents[1] / "docs" / "model-format.md").read_text()
-    accepted = text.split("## What is accepted")[1].split("## Metadata")[0]
-    for operator in model_file.CONTRIB_OPERATORS:
-        assert f"`{operator}`" in accepted
-    for operator in ("Loop", "Scan", "EPContext"):
-        assert f"`{operator}`" in accepted
-    for words in (
-        f"IR versions but {model_file.MIN_IR_VERSION} to {model_file.MAX_IR_VERSION}",
-        f"opsets but {model_file.MIN_OPSET} to {model_file.MAX_OPSET}",
-        f"over {model_file.MAX_FILE_BYTES // 2**20} MB",
-        f"more than {model_file.MAX_NODES:,} nodes",
-        f"more than 2^{model_file.MAX_ELEMENTS.bit_length() - 1} elements",
-        f"deeper than {onnx_wire.MAX_DEPTH}",
-    ):
-        assert words in accepted
+    assert f"over {model_file.MAX_FILE_BYTES // 2**20} MB" in text

@@ -157,7 +157,7 @@ def test_model_is_swapped_without_losing_a_frame(client: RosClient, models: Path
     ("name", "reason"),
     [
         ("missing.onnx", "missing.onnx is not a file"),
-        ("truncated.onnx", "truncated.onnx is not a whole ONNX file"),
+        ("truncated.onnx", "truncated.onnx cannot be loaded by ONNX Runtime"),
         ("other_program.onnx", "other_program.onnx has no metadata entry"),
         ("small_input.onnx", "input 'image' has shape"),
     ],

@@ -334,7 +334,7 @@ def test_prepare_refuses_a_model_that_cannot_be_used(
     grey.write_bytes(grey.read_bytes()[:-9])
     assert main(["prepare", "--model", str(grey)]) == 1
     output = capsys.readouterr()
-    assert (output.out, "grey.onnx is not a whole ONNX file" in output.err) == ("", True)
+    assert (output.out, "grey.onnx cannot be loaded by ONNX Runtime" in output.err) == ("", True)
 
 
 def test_model_that_onnx_runtime_cannot_load_is_a_model_error(grey: Path) -> None:
