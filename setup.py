@@ -40,7 +40,7 @@ setup(
     maintainer="Seed c02e0a44 maintainers",
     maintainer_email="maintainers@users.noreply.r-seed-c02e0a44.example",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={NAME: ["py.typed"]},
+    package_data={NAME: ["py.typed"], f"{NAME}.drawing": ["templates/*"]},
     data_files=share_files(),
     zip_safe=True,
     python_requires=">=3.10",
@@ -49,8 +49,8 @@ setup(
     extras_require={
         # For 'python -m anomaly_detector calibrate' on a robot.
         "calibrate": ["onnx>=1.16"],
-        # For pictures of scores over time on a robot.
-        "replay": ["matplotlib>=3.5"],
+        # For timeline and report of 'python -m anomaly_detector replay'.
+        "replay": ["jinja2>=3.0", "matplotlib>=3.5"],
         # For the full view of 'python -m anomaly_detector watch'.
         "watch": ["rich>=11"],
         # On a ROS host OpenCV comes from apt (python3-opencv): install only onnxruntime there.
@@ -62,8 +62,8 @@ setup(
             "rosbags>=0.11.6",
             "simplejpeg>=1.7.6",
         ],
-        # For 'python -m anomaly_detector score --scheduler' on a Dask cluster.
-        "fleet": ["dask>=2024.1", "distributed>=2024.1"],
+        # For 'python -m anomaly_detector score --output-dir': its report, and Dask for --scheduler.
+        "fleet": ["dask>=2024.1", "distributed>=2024.1", "jinja2>=3.0"],
         "gpu": [
             "onnxruntime-gpu>=1.20.1",
             "mcap>=1.1",
@@ -82,7 +82,7 @@ setup(
             "simplejpeg>=1.7.6",
         ],
         "training": [
-            "jinja2>=3.1",
+            "jinja2>=3.0",
             "keras>=3.5",
             "matplotlib>=3.7",
             "onnx>=1.16",

@@ -25,7 +25,8 @@ from anomaly_detector.recordings import open_source
 from training.cli import main
 from training.code_space import code_space_figure
 from training.codes import CodeModel, FrameTable, has_code, write_codes
-from training.evaluate import LabelledRecording, evaluate, write_evaluation
+from training.evaluate import LabelledRecording, evaluate
+from training.evaluate_command import write_evaluation
 
 
 def encode(model: Path, out: Path, *options: str | Path) -> int:

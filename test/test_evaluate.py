@@ -6,6 +6,8 @@ import argparse
 import csv
 import json
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,22 +19,17 @@ from model_files import GREY, write_grey_difference_model
 from numpy.typing import NDArray
 
 from anomaly_detector.detector import Detector
+from anomaly_detector.drawing.page import Page, render_page
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.metadata import Calibration, ModelMetadata
 from anomaly_detector.recordings import open_source
-from training.evaluate import (
-    LabelledRecording,
-    add_arguments,
-    evaluate,
-    format_evaluation,
-    run,
-    write_evaluation,
-)
+from training.evaluate import LabelledRecording, evaluate
+from training.evaluate_command import add_arguments, format_evaluation, run, write_evaluation
 from training.evaluation_report import evaluation_report
 from training.figures import heat_overlay, timeline_figure
 from training.labels import read_labels
-from training.report import Report, ReportSection, Table, render_report
 
+ROOT = Path(__file__).parent.parent
 THRESHOLD = 100.0
 
 
@@ -260,7 +257,7 @@ def test_names_are_data_not_html(model: Path, tmp_path: Path) -> None:
         LabelledRecording(open_source(folder), class_name=evil),
         LabelledRecording(open_source(folder)),
     ]
-    html = render_report(evaluation_report(evaluate(Detector(model), recordings)))
+    html = render_page(evaluation_report(evaluate(Detector(model), recordings)))
     assert evil not in html
     assert "<img src=x" not in html
     assert "&lt;script&gt;alert(1)" in html
@@ -313,19 +310,23 @@ def test_output_is_whole_or_absent(
     folder = write_images(tmp_path / "box", [_frame(12)] * 3)
     evaluation = evaluate(Detector(model), [LabelledRecording(open_source(folder))])
 
-    def fail(report: Report) -> str:
+    def fail(page: Page) -> str:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("training.report.render_report", fail)
+    monkeypatch.setattr("anomaly_detector.drawing.page.render_page", fail)
     with pytest.raises(OSError, match="no space left"):
         write_evaluation(evaluation, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["box", "grey.onnx"]
 
 
-def test_table_rows_must_fit_their_header() -> None:
-    section = ReportSection("Results", tables=[Table(("a", "b"), [("1",)])])
-    with pytest.raises(ValueError, match="table in 'Results'"):
-        render_report(Report("t", "s", [section]))
+def test_what_measures_knows_no_report() -> None:
+    code = (
+        "import sys, training.evaluate, training.stress; "
+        "print(*(name for name in sys.modules if 'report' in name.lower() or name == 'jinja2'))"
+    )
+    command = [sys.executable, "-c", code]
+    known = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert [name for name in known.split() if name.startswith(("training", "jinja2"))] == []
 
 
 @pytest.mark.parametrize("events", [0, 1, 3, 60])

@@ -15,7 +15,8 @@ from model_files import write_grey_difference_model
 
 from anomaly_detector.detector import Detector
 from anomaly_detector.recordings import open_source
-from training.evaluate import LabelledRecording, evaluate, write_evaluation
+from training.evaluate import LabelledRecording, evaluate
+from training.evaluate_command import write_evaluation
 
 pytest.importorskip("selenium", reason="selenium is not installed")
 

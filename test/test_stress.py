@@ -27,14 +27,13 @@ from anomaly_detector.recordings import Frame, ImageFolderSource
 from training.stress import (
     Exclusion,
     StressResult,
-    add_arguments,
     fault_generator,
     inject,
     numbered_frames,
     parse_exclusion,
-    run,
     run_stress,
 )
+from training.stress_command import add_arguments, run
 from training.stress_faults import FAULT_SETS, FAULTS, Fault, FrozenFrame, choose_faults
 from training.stress_report import stress_figure
 

@@ -15,8 +15,11 @@ _VERBS = {
     "encode": ("training.encode", "write the codes that a model's encoder gives"),
     "corridor": ("training.corridor_command", "render a synthetic corridor drive"),
     "compare": ("training.compare", "train and measure every architecture with every scorer"),
-    "evaluate": ("training.evaluate", "measure a model on labelled drives and write a report"),
-    "stress": ("training.stress", "measure what a model makes of injected faults"),
+    "evaluate": (
+        "training.evaluate_command",
+        "measure a model on labelled drives and write a report",
+    ),
+    "stress": ("training.stress_command", "measure what a model makes of injected faults"),
     "download": ("training.download", "download the Hazards&Robots data set"),
     "inspect-hazards-robots": (
         "training.inspect_hazards_robots",

@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
+from anomaly_detector.drawing.page import Section
 from training.figures import scatter_figure
 from training.labels import NORMAL
-from training.report import Picture, ReportSection
+from training.report import figure_picture
 
 __all__ = ["code_space_figure", "code_space_section"]
 
@@ -65,7 +66,7 @@ def code_space_figure(
 
 def code_space_section(
     codes: NDArray[np.float32], labels: NDArray[np.int64], classes: Sequence[str]
-) -> ReportSection | None:
+) -> Section | None:
     """Make the section of a report that shows :func:`code_space_figure`; None without a figure."""
     figure = code_space_figure(codes, labels, classes)
     if figure is None:
@@ -79,5 +80,5 @@ def code_space_section(
     )
     alt = "Scatter plot of the codes of normal frames and of hazards on two principal components"
     # Thousands of dots are smaller as pixels.
-    picture = Picture.from_figure(figure, alt, wide=True, vector=False)
-    return ReportSection("Code space", [text], pictures=[picture])
+    picture = figure_picture(figure, alt, wide=True, vector=False)
+    return Section("Code space", [text], pictures=[picture])

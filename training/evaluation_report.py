@@ -8,22 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from anomaly_detector.drawing.page import Card, KeyFigure, Page, Section, Table
 from anomaly_detector.recordings import count_frames
 from anomaly_detector.stamps import SteadyTime
 from training.code_space import code_space_section
 from training.evaluate import Evaluation, GalleryFrame, iterate_recordings
 from training.figures import histogram_figure, pr_figure, roc_figure, timeline_figure
 from training.metrics import Curve, EventDelay, Interval, curves
-from training.report import (
-    Card,
-    KeyFigure,
-    Picture,
-    Report,
-    ReportSection,
-    Table,
-    frame_card,
-    model_card_section,
-)
+from training.report import figure_picture, frame_card, model_card_section
 
 __all__ = ["evaluation_report"]
 
@@ -31,7 +23,7 @@ _MAX_TIMELINES = 12
 _NOT_DEFINED = "n/a"
 
 
-def evaluation_report(evaluation: Evaluation) -> Report:
+def evaluation_report(evaluation: Evaluation) -> Page:
     """Arrange an evaluation as a report."""
     ranking = evaluation.ranking
     skipped = sum(count_frames(recording.unreadable) for recording in evaluation.recordings)
@@ -67,10 +59,10 @@ def evaluation_report(evaluation: Evaluation) -> Report:
     ]
     title = f"Evaluation of {evaluation.metadata.name}"
     shown = [section for section in sections if section is not None]
-    return Report(title, subtitle, shown, evaluation.warning)
+    return Page(title, subtitle, shown, evaluation.warning)
 
 
-def _summary(evaluation: Evaluation) -> ReportSection:
+def _summary(evaluation: Evaluation) -> Section:
     point = evaluation.operating_points[0]
     ranking = evaluation.ranking
     keys = [
@@ -146,10 +138,10 @@ def _summary(evaluation: Evaluation) -> ReportSection:
     if not ranking.pooled.frames or not ranking.normal_frames:
         missing = "anomalous" if ranking.normal_frames else "normal"
         notes.append(f"There is no {missing} frame, so no area under a curve is defined.")
-    return ReportSection("Summary", key_figures=keys, tables=[table], notes=notes)
+    return Section("Summary", key_figures=keys, tables=[table], notes=notes)
 
 
-def _curves(evaluation: Evaluation) -> ReportSection | None:
+def _curves(evaluation: Evaluation) -> Section | None:
     frames, ranking = evaluation.frames, evaluation.ranking
     normal = frames.labels == 0
     pooled = curves(frames.scores, ~normal)
@@ -169,19 +161,19 @@ def _curves(evaluation: Evaluation) -> ReportSection | None:
     pr_picture = pr_figure(
         (f"pooled {ranking.pooled.pr_auc.value:.3f}", pooled[1]), pr, _chance(evaluation)
     )
-    return ReportSection(
+    return Section(
         "Curves",
         ["The legends give the area under each curve. A class is compared with all normal frames."],
         pictures=[
-            Picture.from_figure(roc_picture, f"ROC curve, pooled area {ranking.pooled.roc_auc}"),
-            Picture.from_figure(
+            figure_picture(roc_picture, f"ROC curve, pooled area {ranking.pooled.roc_auc}"),
+            figure_picture(
                 pr_picture, f"Precision-recall curve, pooled area {ranking.pooled.pr_auc}"
             ),
         ],
     )
 
 
-def _scores(evaluation: Evaluation) -> ReportSection:
+def _scores(evaluation: Evaluation) -> Section:
     frames = evaluation.frames
     groups = [("normal", frames.scores[frames.labels == 0])]
     groups.append(("anomalous", frames.scores[frames.labels != 0]))
@@ -191,10 +183,10 @@ def _scores(evaluation: Evaluation) -> ReportSection:
     ]
     figure = histogram_figure(groups, thresholds, _score_label(evaluation))
     alt = "Histogram of the scores of normal and anomalous frames with the thresholds"
-    return ReportSection("Score histogram", pictures=[Picture.from_figure(figure, alt, wide=True)])
+    return Section("Score histogram", pictures=[figure_picture(figure, alt, wide=True)])
 
 
-def _timelines(evaluation: Evaluation) -> ReportSection:
+def _timelines(evaluation: Evaluation) -> Section:
     pictures = []
     frames = evaluation.frames
     for number, (recording, rows) in enumerate(iterate_recordings(evaluation)):
@@ -224,7 +216,7 @@ def _timelines(evaluation: Evaluation) -> ReportSection:
         )
         names = ", ".join(sorted({name for _, _, name in events})) or "none"
         pictures.append(
-            Picture.from_figure(
+            figure_picture(
                 figure,
                 f"Score over time of recording {number} with threshold and true hazards: {names}",
                 recording.path,
@@ -235,10 +227,10 @@ def _timelines(evaluation: Evaluation) -> ReportSection:
     left = len(evaluation.recordings) - len(pictures)
     if left > 0:
         text.append(f"{left} more recordings are in scores.csv only.")
-    return ReportSection("Score over time", text, pictures=pictures)
+    return Section("Score over time", text, pictures=pictures)
 
 
-def _classes(evaluation: Evaluation) -> ReportSection | None:
+def _classes(evaluation: Evaluation) -> Section | None:
     ranking = evaluation.ranking
     if not ranking.classes:
         return None
@@ -266,7 +258,7 @@ def _classes(evaluation: Evaluation) -> ReportSection | None:
             ]
         )
     columns = ("Class", "Frames", "ROC-AUC", "PR-AUC", "Frames flagged", "Events detected")
-    return ReportSection(
+    return Section(
         "Classes",
         [
             f"Each class against all {ranking.normal_frames} normal frames; macro is the mean over "
@@ -283,13 +275,13 @@ def _classes(evaluation: Evaluation) -> ReportSection | None:
     )
 
 
-def _code_space(evaluation: Evaluation) -> ReportSection | None:
+def _code_space(evaluation: Evaluation) -> Section | None:
     if evaluation.codes is None:
         return None
     return code_space_section(evaluation.codes, evaluation.frames.labels, evaluation.frames.classes)
 
 
-def _events(evaluation: Evaluation) -> ReportSection | None:
+def _events(evaluation: Evaluation) -> Section | None:
     if not evaluation.delays:
         return None
     rows = []
@@ -318,7 +310,7 @@ def _events(evaluation: Evaluation) -> ReportSection | None:
         "Delay (frames)",
         "Delay (s)",
     )
-    return ReportSection(
+    return Section(
         "Detection delay",
         [
             "An event is a run of consecutive frames of one class. Its delay counts from its first "
@@ -331,7 +323,7 @@ def _events(evaluation: Evaluation) -> ReportSection | None:
 
 def _gallery(
     evaluation: Evaluation, title: str, what: str, frames: Sequence[GalleryFrame]
-) -> ReportSection | None:
+) -> Section | None:
     if not frames:
         return None
     cards: list[Card] = []
@@ -348,10 +340,10 @@ def _gallery(
         f"most the median, bright where it is strongest. The threshold is "
         f"{evaluation.threshold:.4g}."
     )
-    return ReportSection(title, [text], gallery=cards)
+    return Section(title, [text], gallery=cards)
 
 
-def _data(evaluation: Evaluation) -> ReportSection:
+def _data(evaluation: Evaluation) -> Section:
     rows = []
     for number, (recording, span) in enumerate(iterate_recordings(evaluation)):
         anomalous = int(np.count_nonzero(evaluation.frames.labels[span]))
@@ -367,7 +359,7 @@ def _data(evaluation: Evaluation) -> ReportSection:
             ]
         )
     columns = ("Path", "Recording", "Frames", "Anomalous", "Unreadable", "First unreadable")
-    return ReportSection("Recordings", tables=[Table(columns, rows)])
+    return Section("Recordings", tables=[Table(columns, rows)])
 
 
 def _chance(evaluation: Evaluation) -> float:

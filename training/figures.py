@@ -7,7 +7,6 @@ Colours are those of Okabe and Ito, which colour-blind readers can tell apart.
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from anomaly_detector.drawing.page import data_uri
 from anomaly_detector.timeline import (
     ANOMALY_COLOR,
     CLASS_COLORS,
@@ -169,7 +169,7 @@ def svg_uri(figure: Figure) -> str:
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return _uri("image/svg+xml", buffer.getvalue())
+    return data_uri("image/svg+xml", buffer.getvalue())
 
 
 def png_uri(figure: Figure, dpi: int = 110) -> str:
@@ -177,7 +177,7 @@ def png_uri(figure: Figure, dpi: int = 110) -> str:
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="png", dpi=dpi)
-    return _uri("image/png", buffer.getvalue())
+    return data_uri("image/png", buffer.getvalue())
 
 
 def image_uri(image: NDArray[np.uint8], size: int | None = None) -> str:
@@ -189,11 +189,7 @@ def image_uri(image: NDArray[np.uint8], size: int | None = None) -> str:
     """
     shown = image if size is None else resized(image, size)
     _, encoded = cv2.imencode(".png", cv2.cvtColor(shown, cv2.COLOR_RGB2BGR))
-    return _uri("image/png", encoded.tobytes())
-
-
-def _uri(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+    return data_uri("image/png", encoded.tobytes())
 
 
 def _square_axes(title: str, x_label: str, y_label: str) -> tuple[Figure, Any]:

@@ -1,4 +1,4 @@
-"""``python -m training stress``: what a model makes of injected faults.
+"""What a model makes of injected faults.
 
 Every test frame is taken twice, as it is and with a fault (a paired design), for every fault of a
 documented family (:mod:`training.stress_faults`). A fault's place and parameters come from a
@@ -8,15 +8,12 @@ frames nor on which other faults are run.
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -24,39 +21,31 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from anomaly_detector.arguments import add_view_arguments, given_view
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
-from anomaly_detector.files import atomic_directory, check_output_folder
-from anomaly_detector.fingerprint import TrainedRecording, find_trained, trained_warning
+from anomaly_detector.fingerprint import TrainedRecording, trained_warning
 from anomaly_detector.image import Image, to_rgb
 from anomaly_detector.metadata import ModelMetadata
 from anomaly_detector.preprocessing import INPUT_SIZE, View, shrink
-from anomaly_detector.recordings import (
-    Frame,
-    FrameSource,
-    count_frames,
-    open_source,
-    warn_unreadable,
-)
+from anomaly_detector.recordings import Frame, FrameSource, count_frames
 from training.metrics import DEFAULT_BLOCK, Interval, json_safe, ranking_table
-from training.stress_faults import FAULT_SETS, Fault, FrozenFrame, choose_faults, seen_at
+from training.stress_faults import Fault, FrozenFrame, seen_at
 
 __all__ = [
+    "TRAINED_REMEDY",
     "Exclusion",
     "FaultResult",
     "StressExample",
     "StressResult",
-    "add_arguments",
     "fault_generator",
-    "format_stress",
     "inject",
     "numbered_frames",
     "parse_exclusion",
-    "run",
     "run_stress",
-    "write_stress",
 ]
+
+TRAINED_REMEDY = "these figures say little about new frames: stress it with another normal drive"
+"""What to do about a model that was trained on what it is measured with."""
 
 _WORKERS = 2
 _CHUNK_FRAMES = 8
@@ -173,7 +162,7 @@ class StressResult:
     @property
     def warning(self) -> str | None:
         """The line that says that the model was trained on these frames; None if it was not."""
-        return _warning(self.trained_on)
+        return trained_warning(self.trained_on, TRAINED_REMEDY)
 
     @property
     def false_alarms(self) -> float:
@@ -238,11 +227,6 @@ class StressResult:
         }
 
 
-def _warning(found: Sequence[TrainedRecording]) -> str | None:
-    remedy = "these figures say little about new frames: stress it with another normal drive"
-    return trained_warning(found, remedy)
-
-
 def numbered_frames(
     source: FrameSource, view: View, exclude: Sequence[Exclusion] = ()
 ) -> Iterator[tuple[int, Frame]]:
@@ -298,6 +282,7 @@ def run_stress(
     *,
     bootstrap: int = 1000,
     block: int = DEFAULT_BLOCK,
+    trained_on: tuple[TrainedRecording, ...] = (),
     total: int | None = None,
     progress: bool = True,
 ) -> StressResult:
@@ -313,6 +298,7 @@ def run_stress(
         seed: of the faults and of the bootstrap, 0 or more.
         bootstrap: resamples for the intervals, 0 for none.
         block: frames of a bootstrap block; stretches before and after a gap are kept apart.
+        trained_on: the recording, if the model was trained on it, for the result.
         total: number of frames, for the progress bar.
         progress: show it on a terminal.
 
@@ -335,55 +321,7 @@ def run_stress(
             # Threads, not processes: OpenCV works without the interpreter's lock.
             collector.add(chunk, list(pool.map(_injector(faults, seed), chunk)))
             bar.update(len(chunk))
-    return collector.result(bootstrap, block)
-
-
-def write_stress(result: StressResult, source: FrameSource, output: Path) -> None:
-    """Write stress.json and report.html into a new folder, both or none.
-
-    Raises:
-        AnomalyDetectorError: the folder is not empty or cannot be written.
-    """
-    # Imported here: the report module needs this one's types.
-    from training.report import write_report
-    from training.stress_report import stress_report
-
-    with atomic_directory(output) as folder:
-        contents = {"source": str(source.path), "unreadable": count_frames(source.unreadable)}
-        contents |= result.to_dict()
-        text = json.dumps(contents, indent=2, allow_nan=False)
-        (folder / "stress.json").write_text(text + "\n", encoding="utf-8")
-        write_report(stress_report(result, str(source.path)), folder / "report.html")
-
-
-def format_stress(result: StressResult) -> str:
-    """Give the results as a text table for a terminal."""
-    width = max(len("minimum"), *(len(item.fault.name) for item in result.faults))
-    lines = [
-        f"{result.model}: {result.frames} frames, each clean and with every fault; "
-        f"threshold {result.threshold:.4g}",
-        "",
-        f"{'fault':{width}}  {'ROC-AUC [95 %]':20}   recall  raised  points",
-    ]
-    for item in result.faults:
-        cells = [f"{item.fault.name:{width}}  {item.roc_auc!s:20} "]
-        cells += [f"{_text(value):>7}" for value in (item.recall, item.raised, item.pointing)]
-        cells += [] if item.counted else ["  not counted"]
-        lines.append(" ".join(cells).rstrip())
-    worst = result.worst
-    if worst is not None:
-        least = min(item.recall for item in result.counted)
-        lines += [
-            f"{'mean':{width}}  {result.mean_roc_auc!s:20}  {_text(result.mean_recall):>7} "
-            f"{'':7} {_text(result.mean_pointing):>7}",
-            f"{'minimum':{width}}  {worst.roc_auc.value:<20.3f}  {least:7.3f}",
-        ]
-    lines += ["", f"false alarms on the clean frames: {result.false_alarms:.3f}"]
-    if len(result.counted) < len(result.faults):
-        lines.append("not counted: a fault of the sequence, which one frame alone cannot show")
-    if result.bootstrap and any(item.narrow for item in result.faults):
-        lines.append("few independent frames: the intervals are too narrow")
-    return "\n".join(lines)
+    return replace(collector.result(bootstrap, block), trained_on=trained_on)
 
 
 def parse_exclusion(text: str) -> Exclusion:
@@ -401,112 +339,6 @@ def parse_exclusion(text: str) -> Exclusion:
     if stop < start:
         raise AnomalyDetectorError(f"--exclude {text}: the range ends before it starts")
     return start, stop
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``python -m training stress``."""
-    parser.add_argument("--model", required=True, help="the .onnx file")
-    parser.add_argument(
-        "--normal",
-        required=True,
-        metavar="SOURCE",
-        help="a recording of normal frames that the model was not trained on",
-    )
-    parser.add_argument("--topic", help="image topic, for a bag with several")
-    add_view_arguments(parser)
-    parser.add_argument(
-        "--exclude",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="A-B",
-        help="frames of the recording to leave out since they are not normal, counted from 0, "
-        "both ends included",
-    )
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument(
-        "--set",
-        default="full",
-        choices=list(FAULT_SETS),
-        dest="fault_set",
-        help="reference: few and plain, fixed for quoted figures; full: like real faults "
-        "(default: %(default)s)",
-    )
-    group.add_argument(
-        "--faults", nargs="+", metavar="NAME", help="these faults only, of either set"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of the faults and the bootstrap (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--bootstrap",
-        type=int,
-        default=1000,
-        metavar="N",
-        help="resamples for the 95 %% intervals, 0 for none (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--block",
-        type=int,
-        default=DEFAULT_BLOCK,
-        metavar="FRAMES",
-        help="consecutive frames that are resampled together (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--out",
-        required=True,
-        type=Path,
-        metavar="DIR",
-        help="new folder for stress.json and report.html",
-    )
-
-
-def run(args: argparse.Namespace) -> int:
-    """Run the verb and print the results.
-
-    Returns:
-        0.
-
-    Raises:
-        AnomalyDetectorError: wrong options, or what :func:`run_stress` and
-            :func:`write_stress` raise.
-    """
-    for name, value, least in (
-        ("seed", args.seed, 0),
-        ("bootstrap", args.bootstrap, 0),
-        ("block", args.block, 1),
-    ):
-        if value < least:
-            raise AnomalyDetectorError(f"--{name} is {value}: give {least} or more")
-    check_output_folder(args.out)
-    faults = choose_faults(args.faults) if args.faults else FAULT_SETS[args.fault_set]
-    exclude = [parse_exclusion(text) for text in args.exclude]
-    source = open_source(args.normal, args.topic)
-    left_out = {n for first, last in exclude for n in range(first, min(last + 1, len(source)))}
-    if len(left_out) >= len(source) > 0:
-        raise SourceError(
-            f"--exclude {' '.join(args.exclude)} leaves none of the {len(source)} frames of "
-            f"{source.path}: leave out fewer"
-        )
-    detector = Detector(args.model, view=given_view(args, args.model))
-    trained_on = find_trained([source], detector.metadata)
-    if warning := _warning(trained_on):
-        print(warning, flush=True)
-    result = run_stress(
-        detector,
-        numbered_frames(source, detector.view, exclude),
-        faults,
-        args.seed,
-        bootstrap=args.bootstrap,
-        block=args.block,
-        total=len(source) - len(left_out),
-    )
-    warn_unreadable(source.path, source.unreadable)
-    result = replace(result, trained_on=trained_on)
-    write_stress(result, source, args.out)
-    print(format_stress(result))
-    print(f"report: {args.out / 'report.html'}")
-    return 0
 
 
 @dataclass(frozen=True)
@@ -668,7 +500,3 @@ def _chunks(frames: Iterable[tuple[int, Frame]], size: int) -> Iterator[list[tup
 
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if values else math.nan
-
-
-def _text(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.3f}"

@@ -6,16 +6,8 @@ import math
 
 from matplotlib.figure import Figure
 
-from training.report import (
-    Card,
-    KeyFigure,
-    Picture,
-    Report,
-    ReportSection,
-    Table,
-    frame_card,
-    model_card_section,
-)
+from anomaly_detector.drawing.page import Card, KeyFigure, Page, Section, Table
+from training.report import figure_picture, frame_card, model_card_section
 from training.stress import FaultResult, StressExample, StressResult
 
 __all__ = ["stress_figure", "stress_report", "stress_sections"]
@@ -23,22 +15,22 @@ __all__ = ["stress_figure", "stress_report", "stress_sections"]
 _GOOD, _BAD, _LINE = "#0072B2", "#D55E00", "#667085"
 
 
-def stress_report(result: StressResult, source: str) -> Report:
+def stress_report(result: StressResult, source: str) -> Page:
     """Arrange a stress test as a report of its own."""
     subtitle = (
         f"{result.frames} normal frames of {source}, each clean and with {len(result.faults)} "
         f"fault{'s' if len(result.faults) != 1 else ''}; seed {result.seed}"
     )
     sections = [*stress_sections(result), model_card_section(result.metadata, result.model)]
-    return Report(f"Stress test of {result.metadata.name}", subtitle, sections, result.warning)
+    return Page(f"Stress test of {result.metadata.name}", subtitle, sections, result.warning)
 
 
-def stress_sections(result: StressResult) -> list[ReportSection]:
+def stress_sections(result: StressResult) -> list[Section]:
     """Give the sections summary, figures per fault, gallery and parameters."""
     return [_summary(result), _table(result), _gallery(result), _parameters(result)]
 
 
-def _summary(result: StressResult) -> ReportSection:
+def _summary(result: StressResult) -> Section:
     worst = result.worst
     keys = []
     if worst is not None:
@@ -56,7 +48,7 @@ def _summary(result: StressResult) -> ReportSection:
         keys.append(KeyFigure("Pointing accuracy", _percent(result.mean_pointing), note))
     note = f"of {result.frames} clean frames, at threshold {result.threshold:.4g}"
     keys.append(KeyFigure("False alarms", _percent(result.false_alarms), note))
-    return ReportSection(
+    return Section(
         "Summary",
         [
             "Every frame was scored as it is and once with each fault. A ROC-AUC of 0.5 means that "
@@ -66,7 +58,7 @@ def _summary(result: StressResult) -> ReportSection:
         ],
         key_figures=keys,
         pictures=[
-            Picture.from_figure(
+            figure_picture(
                 stress_figure(result),
                 "ROC-AUC of every fault with its interval, and the recall at the threshold",
                 wide=True,
@@ -105,7 +97,7 @@ def stress_figure(result: StressResult) -> Figure:
     return figure
 
 
-def _table(result: StressResult) -> ReportSection:
+def _table(result: StressResult) -> Section:
     rows = [
         [
             item.fault.name + ("" if item.counted else " (not counted)"),
@@ -148,17 +140,17 @@ def _table(result: StressResult) -> ReportSection:
         )
     if any("*" in row[2] for row in rows):
         notes.append("* Few independent frames: the interval is too narrow.")
-    return ReportSection("Faults", tables=[Table(columns, rows, text_columns=2)], notes=notes)
+    return Section("Faults", tables=[Table(columns, rows, text_columns=2)], notes=notes)
 
 
-def _gallery(result: StressResult) -> ReportSection:
+def _gallery(result: StressResult) -> Section:
     clean = result.clean_example
     cards = [_card("clean", clean, result.threshold, [])]
     cards += [
         _card(item.fault.name, item.example, result.threshold, _example_lines(item))
         for item in result.faults
     ]
-    return ReportSection(
+    return Section(
         "Examples",
         [
             f"Frame {clean.frame}, chosen by chance, with every fault. Left the 64x64 frame that "
@@ -179,12 +171,12 @@ def _card(name: str, example: StressExample, threshold: float, lines: list[str])
     return frame_card(name, [first, *lines], example.image, example.anomaly_map)
 
 
-def _parameters(result: StressResult) -> ReportSection:
+def _parameters(result: StressResult) -> Section:
     rows = []
     for item in result.faults:
         fault = item.fault
         rows.append([fault.name, fault.description, fault.stage, fault.parameter_text])
-    return ReportSection(
+    return Section(
         "Parameters",
         [
             "Sizes are in units: pixels of the model's 64x64 input. A fault of the stage camera is "

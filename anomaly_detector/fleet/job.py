@@ -12,6 +12,7 @@ from tqdm import tqdm
 from anomaly_detector.batch_scoring import BATCH_SIZE, check_fps
 from anomaly_detector.decision import AlarmSettings
 from anomaly_detector.detector import Detector
+from anomaly_detector.drawing.page import import_jinja2
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.files import check_output_file
 from anomaly_detector.fleet.dask_cluster import run_on_dask
@@ -89,7 +90,8 @@ def score_fleet(options: FleetOptions) -> FleetResult:
     A recording that cannot be scored is told in the summary and does not stop the others.
 
     Raises:
-        AnomalyDetectorError: the model, an option, the output folder or the cluster is at fault.
+        AnomalyDetectorError: the model, an option, the output folder or the cluster is at fault, or
+            jinja2 is missing.
     """
     _check(options)
     # Before any work: a wrong model or provider is the job's fault, not every recording's.
@@ -139,6 +141,7 @@ def _check(options: FleetOptions) -> None:
     if options.output.exists() and not options.output.is_dir():
         raise AnomalyDetectorError(f"{options.output} is a file: name a folder for the results")
     check_output_file(options.output / "summary.csv")
+    import_jinja2()
 
 
 def _tasks(options: FleetOptions) -> list[ScoreTask]:

@@ -9,7 +9,16 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from anomaly_detector import html_page as html
+from anomaly_detector.drawing.page import (
+    Cell,
+    Curve,
+    KeyFigure,
+    Link,
+    Page,
+    Section,
+    Table,
+    write_page,
+)
 from anomaly_detector.files import atomic_path
 from anomaly_detector.fleet.results import ResultFolder, SourceResult
 
@@ -35,7 +44,7 @@ def write_summaries(
         job: what else is to be told: ``model``, ``threshold``, options.
 
     Raises:
-        AnomalyDetectorError: the folder cannot be written to.
+        AnomalyDetectorError: the folder cannot be written to, or jinja2 is missing.
     """
     with (
         atomic_path(folder.path / "summary.csv") as temporary,
@@ -47,10 +56,7 @@ def write_summaries(
     document = {**job, "totals": _totals(results), "recordings": [asdict(r) for r in results]}
     with atomic_path(folder.path / "summary.json") as temporary:
         temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    with atomic_path(folder.path / "report.html") as temporary:
-        temporary.write_text(
-            _page(folder, results, job), encoding="utf-8", errors="backslashreplace"
-        )
+    write_page(_page(folder, results, job), folder.path / "report.html")
 
 
 def summary_table(results: Sequence[SourceResult]) -> str:
@@ -84,82 +90,77 @@ def _cells(result: SourceResult) -> tuple[str, ...]:
     )
 
 
-def _page(folder: ResultFolder, results: Sequence[SourceResult], job: Mapping[str, Any]) -> str:
-    """Give one HTML page that loads nothing from anywhere."""
+def _page(folder: ResultFolder, results: Sequence[SourceResult], job: Mapping[str, Any]) -> Page:
     totals = _totals(results)
     count, failed, unreadable = totals["recordings"], totals["failed"], totals["unreadable"]
-    names = ("summary.csv", "summary.json")
-    return html.page(
-        f"Anomaly scores of {count} recording{'s' if count != 1 else ''}",
-        f"Model {job['model']}, threshold {job['threshold']:.6g}",
-        html.key_figures(
-            [
-                ("recordings scored", str(count - failed), f"{failed} failed", not failed),
-                (
-                    "frames scored",
-                    str(totals["frames"]),
-                    f"{unreadable} unreadable",
-                    not unreadable,
-                ),
-                ("frames flagged", str(totals["flagged"]), "score at or above the threshold", True),
-                ("alarms", str(totals["alarms"]), "decision over time", True),
-            ]
+    keys = [
+        KeyFigure("recordings scored", str(count - failed), f"{failed} failed", failed > 0),
+        KeyFigure(
+            "frames scored", str(totals["frames"]), f"{unreadable} unreadable", unreadable > 0
         ),
-        html.section(
-            "Recordings",
-            html.table(
-                [*_HEADS, "score over time"],
-                [_row(folder, result) for result in results],
-                text_columns=2,
-                last_is_text=True,
-                bad_rows=[index for index, r in enumerate(results) if r.status == "failed"],
-            ),
-            html.paragraph(
-                "A name leads to the scores of each frame, a number of alarms to these. The curve "
-                "is the highest normalized score of each stretch, from 0 to 1; the dashed line is "
-                "the threshold, 0.5. The same as a table: ",
-                html.file_link(names[0], names[0]),
-                "; with all options: ",
-                html.file_link(names[1], names[1]),
-                ".",
-                note=True,
-            ),
-        ),
+        KeyFigure("frames flagged", str(totals["flagged"]), "score at or above the threshold"),
+        KeyFigure("alarms", str(totals["alarms"]), "decision over time"),
+    ]
+    recordings = Table(
+        [*_HEADS, "score over time"],
+        [_row(folder, result) for result in results],
+        text_columns=2,
+        last_is_text=True,
+        bad_rows=[index for index, r in enumerate(results) if r.status == "failed"],
+    )
+    note = (
+        "A name leads to the scores of each frame, a number of alarms to these. The curve is the "
+        "highest normalized score of each stretch, from 0 to 1; the dashed line is the threshold, "
+        "0.5."
+    )
+    files = [
+        (Link("summary.csv", "summary.csv"), "the same as a table"),
+        (Link("summary.json", "summary.json"), "the same with all options"),
+    ]
+    skipped = [(r.name, r.skipped) for r in results if r.skipped]
+    settings = [
+        (name.replace("_", " "), "not given" if value is None else str(value))
+        for name, value in job.items()
+    ]
+    sections = [
+        Section("Summary", key_figures=keys),
+        Section("Recordings", tables=[recordings], notes=[note]),
         *(
-            [html.section("Skipped", html.table(["recording", "what"], skipped, text_columns=2))]
-            if (skipped := [[r.name, r.skipped] for r in results if r.skipped])
+            [Section("Skipped", tables=[Table(("recording", "what"), skipped, text_columns=2)])]
+            if skipped
             else []
         ),
-        html.section(
+        Section(
             "Settings",
-            html.table(
-                ["what", "value"],
-                [
-                    (name.replace("_", " "), "not given" if value is None else str(value))
-                    for name, value in job.items()
-                ],
-                text_columns=2,
-            ),
+            tables=[
+                Table(("what", "value"), settings, text_columns=2),
+                Table(("file beside this page", "content"), files, text_columns=2),
+            ],
         ),
+    ]
+    return Page(
+        f"Anomaly scores of {count} recording{'s' if count != 1 else ''}",
+        f"Model {job['model']}, threshold {job['threshold']:.6g}",
+        sections,
     )
 
 
-def _row(folder: ResultFolder, result: SourceResult) -> list[str]:
-    cells = dict(zip(_HEADS, _cells(result), strict=True))
+def _row(folder: ResultFolder, result: SourceResult) -> list[Cell]:
+    cells: dict[str, Cell] = dict(zip(_HEADS, _cells(result), strict=True))
     if result.status != "scored":
         return [*cells.values(), result.error]
     scores = folder.scores(result.name)
-    cells["recording"] = html.file_link(scores.name, result.name)
+    cells["recording"] = Link(scores.name, result.name)
     if result.alarms:
-        cells["alarms"] = html.file_link(folder.events(result.name).name, cells["alarms"])
+        cells["alarms"] = Link(folder.events(result.name).name, str(result.alarms))
     return [*cells.values(), _curve(scores)]
 
 
-def _curve(table: Path) -> str:
+def _curve(table: Path) -> Cell:
     with table.open(newline="", encoding="utf-8") as file:
         scores = [float(row["normalized_score"]) for row in csv.DictReader(file)]
     if not scores:
         return ""
     size = -(-len(scores) // _BINS)
     peaks = [max(scores[start : start + size]) for start in range(0, len(scores), size)]
-    return html.curve(peaks, 0.5, f"normalized score over time, at most {max(peaks):.2f}")
+    return Curve(peaks, 0.5, f"normalized score over time, at most {max(peaks):.2f}")

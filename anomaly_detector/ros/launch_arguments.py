@@ -195,8 +195,8 @@ REPLAY_ARGUMENTS = (
         "true",
         "Afterwards run 'python -m anomaly_detector replay' on the same bag, at the same rate and "
         "apart from all other nodes: it compares the node with the offline scores frame by frame "
-        "and writes report/report.html and report/timeline.png. Needs matplotlib, and the time of "
-        "the bag again.",
+        "and writes report/report.html and report/timeline.png. Needs matplotlib and jinja2, and "
+        "the time of the bag again.",
         _BOOLEANS,
     ),
     LaunchArgument(

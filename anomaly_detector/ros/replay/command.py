@@ -12,6 +12,7 @@ from pathlib import Path
 
 from anomaly_detector.arguments import add_view_arguments, given_view
 from anomaly_detector.decision import add_alarm_arguments, alarm_settings
+from anomaly_detector.drawing.page import import_jinja2
 from anomaly_detector.files import atomic_directory
 from anomaly_detector.resources import resolve_model
 from anomaly_detector.ros.replay.comparison import frame_ranges
@@ -100,9 +101,10 @@ def replay_into(options: ReplayOptions, out: Path) -> ReplayResult:
 
     Raises:
         AnomalyDetectorError: as for :func:`~anomaly_detector.ros.replay.session.replay`, the
-            folder is there and not empty, or matplotlib is missing.
+            folder is there and not empty, or matplotlib or jinja2 is missing.
     """
     import_matplotlib()
+    import_jinja2()
     with atomic_directory(out) as folder:
         result = replay(options, folder)
         draw_replay(folder / "timeline.png", result)

@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 import anomaly_detector
-from anomaly_detector import html_page as html
-from anomaly_detector.files import atomic_path
+from anomaly_detector.drawing.page import (
+    Card,
+    KeyFigure,
+    Page,
+    Picture,
+    Section,
+    Table,
+    data_uri,
+    write_page,
+)
 from anomaly_detector.overlay import state_word
 from anomaly_detector.recordings import UnreadableFrame, deserialize, open_bag
 from anomaly_detector.ros.replay.comparison import SCORE_TOLERANCE, OfflineFrame, frame_ranges
@@ -49,41 +57,40 @@ def write_replay_report(path: Path, result: ReplayResult, folder: Path) -> None:
     wanted = {frame.stamp_ns for frame, _ in top}
     wanted |= {parse_stamp(event.peak_stamp) for event in alarms[:_MAX_ALARMS_SHOWN]}
     overlays = _overlays(folder / "results", wanted)
-    timeline = folder / "timeline.png"
     metadata = result.detector.metadata
-    pieces = [
-        *([html.warning(result.warning)] if result.warning else []),
-        html.paragraph(_verdict(result)),
-        html.key_figures(_keys(result)),
-        *(
-            [
-                html.picture(
-                    timeline.read_bytes(),
-                    "png",
-                    "Anomaly score over time, with threshold, alarms and the highest frames",
-                    "Blue: the score of each frame. Orange dots: frames at or above the threshold "
-                    "(dashed). Orange bar at the bottom: the alarm is on. The lettered frames are "
-                    "those with the highest scores, each beside the map of where the evidence lies "
-                    "(on its own scale).",
-                )
-            ]
-            if timeline.is_file()
-            else []
+    sections = [
+        Section(
+            "Summary",
+            [_verdict(result)],
+            key_figures=_keys(result),
+            pictures=_timeline(folder / "timeline.png"),
         ),
         _alarms(result, alarms, overlays),
-        _highest(result, top, overlays),
+        *_highest(top, overlays),
         *_frames_apart(result),
         _how(result),
     ]
-    title = f"Replay of {bag_name(result)}"
     subtitle = (
         f"What the detector node said of {result.source.topic}, with the model {metadata.name} "
         f"({metadata.architecture}, {metadata.scorer}) at threshold {result.detector.threshold:.6g}"
     )
-    with atomic_path(path) as temporary:
-        temporary.write_text(
-            html.page(title, subtitle, *pieces), encoding="utf-8", errors="backslashreplace"
+    write_page(Page(f"Replay of {bag_name(result)}", subtitle, sections, result.warning), path)
+
+
+def _timeline(file: Path) -> list[Picture]:
+    if not file.is_file():
+        return []
+    return [
+        Picture(
+            data_uri("image/png", file.read_bytes()),
+            "Anomaly score over time, with threshold, alarms and the highest frames",
+            "Blue: the score of each frame. Orange dots: frames at or above the threshold "
+            "(dashed). Orange bar at the bottom: the alarm is on. The lettered frames are those "
+            "with the highest scores, each beside the map of where the evidence lies (on its own "
+            "scale).",
+            wide=True,
         )
+    ]
 
 
 def _verdict(result: ReplayResult) -> str:
@@ -106,7 +113,7 @@ def _verdict(result: ReplayResult) -> str:
     return f"The node and offline scoring differ, {comparison.scores_text}: see the frames below."
 
 
-def _keys(result: ReplayResult) -> list[tuple[str, str, str, bool]]:
+def _keys(result: ReplayResult) -> list[KeyFigure]:
     comparison = result.comparison
     answered = comparison.answered
     largest, _ = comparison.largest_difference
@@ -115,37 +122,37 @@ def _keys(result: ReplayResult) -> list[tuple[str, str, str, bool]]:
     same = len(answered) - len(comparison.other_flags)
     share = f"{flagged / len(answered):.1%} of the frames" if answered else ""
     keys = [
-        (
+        KeyFigure(
             "Frames answered",
             f"{len(answered)} of {len(comparison.frames)}",
             f"{result.sent} sent in {result.duration_s:.1f} s",
-            result.is_complete,
+            not result.is_complete,
         ),
-        (
+        KeyFigure(
             "Same score as offline",
             f"{len(answered) - len(comparison.far_scores)} of {len(answered)}",
             f"within {SCORE_TOLERANCE:g}; largest difference {largest:.3g}",
-            not comparison.far_scores,
+            bool(comparison.far_scores),
         ),
-        (
+        KeyFigure(
             "Same flag as offline",
             f"{same} of {len(answered)}",
             "frame by frame",
-            not comparison.other_flags,
+            bool(comparison.other_flags),
         ),
-        ("Anomalous frames", str(flagged), share, True),
-        ("Alarms", str(alarms), "several anomalous frames, or a very high score", True),
+        KeyFigure("Anomalous frames", str(flagged), share),
+        KeyFigure("Alarms", str(alarms), "several anomalous frames, or a very high score"),
     ]
     if result.latencies_ms:
         middle, high = np.percentile(result.latencies_ms, [50, 99])
         note = f"median, from image to answer; 99th percentile {high:.1f} ms, on this machine"
-        keys.append(("Latency", f"{middle:.1f} ms", note, True))
+        keys.append(KeyFigure("Latency", f"{middle:.1f} ms", note))
     return keys
 
 
-def _alarms(result: ReplayResult, alarms: Sequence[EventRecord], overlays: _Overlays) -> str:
+def _alarms(result: ReplayResult, alarms: Sequence[EventRecord], overlays: _Overlays) -> Section:
     if not alarms:
-        return html.section("Alarms", html.paragraph("No alarm was raised."))
+        return Section("Alarms", ["No alarm was raised."])
     times = {
         frame.stamp_ns: frame.time_s
         for frame in reversed(result.comparison.frames)
@@ -159,7 +166,7 @@ def _alarms(result: ReplayResult, alarms: Sequence[EventRecord], overlays: _Over
         return times.get(stamp_ns, (stamp_ns - start) / 1e9)
 
     rows = []
-    cards: list[str] = []
+    cards: list[Card] = []
     for event in alarms:
         begin, end = (seconds(text) for text in (event.start_stamp, event.end_stamp))
         peak = f"{event.peak_normalized_score:.2f}"
@@ -177,7 +184,7 @@ def _alarms(result: ReplayResult, alarms: Sequence[EventRecord], overlays: _Over
         picture = overlays.get(parse_stamp(event.peak_stamp))
         if picture is not None and len(cards) < _MAX_ALARMS_SHOWN:
             text = f"from {begin:.1f} s to {end:.1f} s, normalized score up to {peak}"
-            cards.append(html.card(picture, "jpeg", f"Alarm {event.number}", text))
+            cards.append(_card(picture, f"Alarm {event.number}", text))
     columns = [
         "alarm",
         "start (s)",
@@ -188,35 +195,33 @@ def _alarms(result: ReplayResult, alarms: Sequence[EventRecord], overlays: _Over
         "peak, normalized",
     ]
     shown = len(cards)
-    return html.section(
-        "Alarms",
-        html.paragraph(
-            "Times count from the first frame. The pictures are the node's own overlays of the "
-            "frame with the highest score of each alarm."
-            + (f" The first {shown} are shown." if shown < len(alarms) and shown else "")
-        ),
-        html.gallery(cards),
-        html.table(columns, rows, text_columns=0),
+    text = (
+        "Times count from the first frame. The pictures are the node's own overlays of the frame "
+        "with the highest score of each alarm."
+        + (f" The first {shown} are shown." if shown < len(alarms) and shown else "")
     )
+    return Section("Alarms", [text], gallery=cards, tables=[Table(columns, rows, text_columns=0)])
 
 
-def _highest(result: ReplayResult, top: _Answered, overlays: _Overlays) -> str:
+def _highest(top: _Answered, overlays: _Overlays) -> Iterable[Section]:
     cards = [
-        html.card(
+        _card(
             overlays[frame.stamp_ns],
-            "jpeg",
             f"{frame.time_s:.2f} s: {state_word(answer.is_anomaly, answer.alarm)}",
             f"score {answer.score:.6g}, normalized {answer.normalized_score:.2f}",
         )
         for frame, answer in top
         if frame.stamp_ns in overlays
     ]
-    if not cards:
-        return ""
-    return html.section("Frames with the highest scores", html.gallery(cards))
+    if cards:
+        yield Section("Frames with the highest scores", gallery=cards)
 
 
-def _frames_apart(result: ReplayResult) -> Iterable[str]:
+def _card(jpeg: bytes, title: str, line: str) -> Card:
+    return Card(title, [line], [Picture(data_uri("image/jpeg", jpeg), title)])
+
+
+def _frames_apart(result: ReplayResult) -> Iterable[Section]:
     comparison = result.comparison
     for title, names in (
         ("Frames without an answer", comparison.missing),
@@ -227,12 +232,12 @@ def _frames_apart(result: ReplayResult) -> Iterable[str]:
     ):
         if names:
             text = f"{len(names)} frames: {', '.join(frame_ranges(names))}"
-            yield html.section(title, html.paragraph(text))
+            yield Section(title, [text])
     if result.unreadable:
-        yield html.section("Unreadable", *map(html.paragraph, result.unreadable))
+        yield Section("Unreadable", result.unreadable)
 
 
-def _how(result: ReplayResult) -> str:
+def _how(result: ReplayResult) -> Section:
     options = result.options
     metadata = result.detector.metadata
     qos = "best effort, newest frame only" if options.newest_only else "reliable, frames in line"
@@ -253,10 +258,12 @@ def _how(result: ReplayResult) -> str:
         ("timeline.png", "the picture above"),
         ("results", "rosbag2 (mcap) of the node's topics: for Foxglove and 'ros2 bag play'"),
     ]
-    return html.section(
+    return Section(
         "How it was made",
-        html.table(["what", "value"], rows, text_columns=2),
-        html.table(["file beside this page", "content"], files, text_columns=2),
+        tables=[
+            Table(("what", "value"), rows, text_columns=2),
+            Table(("file beside this page", "content"), files, text_columns=2),
+        ],
     )
 
 

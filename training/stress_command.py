@@ -1,0 +1,182 @@
+"""``python -m training stress``: measure what a model makes of injected faults."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+from anomaly_detector.arguments import add_view_arguments, given_view
+from anomaly_detector.detector import Detector
+from anomaly_detector.drawing.page import write_page
+from anomaly_detector.errors import AnomalyDetectorError, SourceError
+from anomaly_detector.files import atomic_directory, check_output_folder
+from anomaly_detector.fingerprint import find_trained, trained_warning
+from anomaly_detector.recordings import FrameSource, count_frames, open_source, warn_unreadable
+from training.metrics import DEFAULT_BLOCK
+from training.stress import (
+    TRAINED_REMEDY,
+    StressResult,
+    numbered_frames,
+    parse_exclusion,
+    run_stress,
+)
+from training.stress_faults import FAULT_SETS, choose_faults
+from training.stress_report import stress_report
+
+__all__ = ["add_arguments", "format_stress", "run", "write_stress"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``python -m training stress``."""
+    parser.add_argument("--model", required=True, help="the .onnx file")
+    parser.add_argument(
+        "--normal",
+        required=True,
+        metavar="SOURCE",
+        help="a recording of normal frames that the model was not trained on",
+    )
+    parser.add_argument("--topic", help="image topic, for a bag with several")
+    add_view_arguments(parser)
+    parser.add_argument(
+        "--exclude",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="A-B",
+        help="frames of the recording to leave out since they are not normal, counted from 0, "
+        "both ends included",
+    )
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--set",
+        default="full",
+        choices=list(FAULT_SETS),
+        dest="fault_set",
+        help="reference: few and plain, fixed for quoted figures; full: like real faults "
+        "(default: %(default)s)",
+    )
+    group.add_argument(
+        "--faults", nargs="+", metavar="NAME", help="these faults only, of either set"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the faults and the bootstrap (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--bootstrap",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="resamples for the 95 %% intervals, 0 for none (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--block",
+        type=int,
+        default=DEFAULT_BLOCK,
+        metavar="FRAMES",
+        help="consecutive frames that are resampled together (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--out",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="new folder for stress.json and report.html",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the verb and print the results.
+
+    Returns:
+        0.
+
+    Raises:
+        AnomalyDetectorError: wrong options, or what :func:`run_stress` and
+            :func:`write_stress` raise.
+    """
+    for name, value, least in (
+        ("seed", args.seed, 0),
+        ("bootstrap", args.bootstrap, 0),
+        ("block", args.block, 1),
+    ):
+        if value < least:
+            raise AnomalyDetectorError(f"--{name} is {value}: give {least} or more")
+    check_output_folder(args.out)
+    faults = choose_faults(args.faults) if args.faults else FAULT_SETS[args.fault_set]
+    exclude = [parse_exclusion(text) for text in args.exclude]
+    source = open_source(args.normal, args.topic)
+    left_out = {n for first, last in exclude for n in range(first, min(last + 1, len(source)))}
+    if len(left_out) >= len(source) > 0:
+        raise SourceError(
+            f"--exclude {' '.join(args.exclude)} leaves none of the {len(source)} frames of "
+            f"{source.path}: leave out fewer"
+        )
+    detector = Detector(args.model, view=given_view(args, args.model))
+    trained_on = find_trained([source], detector.metadata)
+    if warning := trained_warning(trained_on, TRAINED_REMEDY):
+        print(warning, flush=True)
+    result = run_stress(
+        detector,
+        numbered_frames(source, detector.view, exclude),
+        faults,
+        args.seed,
+        bootstrap=args.bootstrap,
+        block=args.block,
+        trained_on=trained_on,
+        total=len(source) - len(left_out),
+    )
+    warn_unreadable(source.path, source.unreadable)
+    write_stress(result, source, args.out)
+    print(format_stress(result))
+    print(f"report: {args.out / 'report.html'}")
+    return 0
+
+
+def write_stress(result: StressResult, source: FrameSource, output: Path) -> None:
+    """Write stress.json and report.html into a new folder, both or none.
+
+    Raises:
+        AnomalyDetectorError: the folder is not empty or cannot be written.
+    """
+    with atomic_directory(output) as folder:
+        contents = {"source": str(source.path), "unreadable": count_frames(source.unreadable)}
+        contents |= result.to_dict()
+        text = json.dumps(contents, indent=2, allow_nan=False)
+        (folder / "stress.json").write_text(text + "\n", encoding="utf-8")
+        write_page(stress_report(result, str(source.path)), folder / "report.html")
+
+
+def format_stress(result: StressResult) -> str:
+    """Return the results as a text table for a terminal."""
+    width = max(len("minimum"), *(len(item.fault.name) for item in result.faults))
+    lines = [
+        f"{result.model}: {result.frames} frames, each clean and with every fault; "
+        f"threshold {result.threshold:.4g}",
+        "",
+        f"{'fault':{width}}  {'ROC-AUC [95 %]':20}   recall  raised  points",
+    ]
+    for item in result.faults:
+        cells = [f"{item.fault.name:{width}}  {item.roc_auc!s:20} "]
+        cells += [f"{_text(value):>7}" for value in (item.recall, item.raised, item.pointing)]
+        cells += [] if item.counted else ["  not counted"]
+        lines.append(" ".join(cells).rstrip())
+    worst = result.worst
+    if worst is not None:
+        least = min(item.recall for item in result.counted)
+        lines += [
+            f"{'mean':{width}}  {result.mean_roc_auc!s:20}  {_text(result.mean_recall):>7} "
+            f"{'':7} {_text(result.mean_pointing):>7}",
+            f"{'minimum':{width}}  {worst.roc_auc.value:<20.3f}  {least:7.3f}",
+        ]
+    lines += ["", f"false alarms on the clean frames: {result.false_alarms:.3f}"]
+    if len(result.counted) < len(result.faults):
+        lines.append("not counted: a fault of the sequence, which one frame alone cannot show")
+    if result.bootstrap and any(item.narrow for item in result.faults):
+        lines.append("few independent frames: the intervals are too narrow")
+    return "\n".join(lines)
+
+
+def _text(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.3f}"
