@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 
 from anomaly_detector.black_box import (
     BLACK_BOX_FORMATS,
-    BLACK_BOX_SETTINGS,
     BlackBox,
     BlackBoxFrame,
     BlackBoxSettings,
@@ -450,17 +449,3 @@ def test_settings_out_of_range_are_refused(options: dict[str, Any], message: str
 def test_folder_is_needed() -> None:
     with pytest.raises(AnomalyDetectorError, match="name a folder for the black box"):
         BlackBox(BlackBoxSettings())
-
-
-def test_document_lists_the_settings() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "black-box.md").read_text()
-    table = text.split("<!-- settings -->", 1)[1].split("<!-- /settings -->", 1)[0]
-    rows = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in table.splitlines()
-        if line.startswith("| `")
-    ]
-    expected = [
-        [f"`{s.name}`", f"`{s.default}`", s.constraint, s.description] for s in BLACK_BOX_SETTINGS
-    ]
-    assert rows == expected

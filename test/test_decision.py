@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -259,17 +260,9 @@ def test_command_line_has_every_setting() -> None:
         assert "".join(option.description.replace("_", "-").split()) in help_text
 
 
-def test_document_lists_settings_and_event_columns() -> None:
+def test_document_lists_the_event_columns() -> None:
     text = (Path(__file__).parents[1] / "docs" / "calibration-and-decision.md").read_text()
-    rows = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in text.splitlines()
-        if line.startswith("| `")
-    ]
-    settings = [[row[0].split("`")[1], *row[1:]] for row in rows[: len(ALARM_OPTIONS)]]
-    assert settings == [[o.name, str(o.default), o.constraint] for o in ALARM_OPTIONS]
-    columns = [row[0].strip("`") for row in rows[len(ALARM_OPTIONS) :]]
-    assert columns == list(EVENT_COLUMNS)
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(EVENT_COLUMNS)
 
 
 def test_single_false_alarms_are_filtered_at_the_default_settings() -> None:
