@@ -36,7 +36,13 @@ from anomaly_detector.recordings import open_source
 from training.backend import import_keras
 from training.metrics import area_under_roc
 from training.options import TrainOptions, without_unused
-from training.outliers import PICTURE_FAULTS, TEXTURES, PictureFault, Texture
+from training.scorers.outlier_exposure.outliers import (
+    PICTURE_FAULTS,
+    TEXTURES,
+    PictureFault,
+    Texture,
+)
+from training.scorers.registry import find_scorer
 from training.stress import fault_generator, inject, numbered_frames, parse_exclusion
 from training.stress_faults import FAULT_SETS, Fault
 from training.train import prepare
@@ -215,9 +221,8 @@ def ablate(arguments: argparse.Namespace, report: Callable[[str, dict[str, Any]]
     """
     test = _Test(arguments.test, arguments.topic, arguments.exclude, arguments.seed)
     import_keras()
+    from training.scorers.outlier_exposure.training import ExposureParts, fit_exposure
     from training.train_autoencoder import train_autoencoder
-    from training.train_exposure import ExposureParts, fit_exposure
-    from training.train_realnvp import train_realnvp
 
     with tempfile.TemporaryDirectory() as folder:
 
@@ -260,7 +265,7 @@ def ablate(arguments: argparse.Namespace, report: Callable[[str, dict[str, Any]]
         flow_job = job("realnvp", "realnvp")
         base = train_autoencoder(flow_job)
         reconstruction = _keras_score(base.scorer)
-        density = _keras_score(train_realnvp(flow_job, base).scorer)
+        density = _keras_score(find_scorer("realnvp").train(flow_job, base).scorer)
         default = _on_scale(both, held_out)
         report("reconstruction error alone", test.row(reconstruction, held_out))
         report("latent density alone", test.row(density, held_out))

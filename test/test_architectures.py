@@ -18,7 +18,8 @@ from training.architectures_command import architecture_rows
 from training.backend import import_keras, seed_everything
 from training.cli import main
 from training.export import MAX_RELATIVE_DIFFERENCE, convert, parity
-from training.scorers import reconstruction_scorer, score_units
+from training.scorers.reconstruction import reconstruction_scorer
+from training.scorers.registry import find_scorer
 
 PARAMETERS = {
     # Weights and biases of each layer, by hand from the listings.
@@ -144,8 +145,8 @@ def test_paper_compares_standardised_images() -> None:
     # Neither brightness nor contrast changes the code.
     code = np.array(autoencoder.encoder(frames))
     np.testing.assert_allclose(np.array(autoencoder.encoder(frames * 0.5 + 20)), code, atol=1e-3)
-    assert "standard deviations" in score_units("reconstruction", "paper")
-    assert "grey levels" in score_units("reconstruction", "v5")
+    assert "standard deviations" in find_scorer("reconstruction").unit_on("paper")
+    assert "grey levels" in find_scorer("reconstruction").unit_on("v5")
 
 
 def test_paper_pads_on_both_sides() -> None:

@@ -11,7 +11,7 @@ from doc_pages import Page
 import anomaly_detector.cli
 import training.cli
 from docs import generate
-from training.options import SCORERS
+from training.scorers.registry import scorers
 
 ROOT = Path(__file__).parents[1]
 PAGES = [Page(path) for path in generate.pages()]
@@ -124,4 +124,4 @@ def named_benchmarks(page: Page) -> set[str]:
 def test_training_guide_lists_the_scorers() -> None:
     text = (ROOT / "docs" / "training.md").read_text()
     rows = table_between(text, "## Scorers", "## Architectures")
-    assert [name for row in rows for name in re.findall(r"`([\w-]+)`", row[0])] == list(SCORERS)
+    assert [name for row in rows for name in re.findall(r"`([\w-]+)`", row[0])] == list(scorers())

@@ -24,7 +24,8 @@ from anomaly_detector.preprocessing import shrink
 from training.backend import import_keras, seed_everything
 from training.cli import main
 from training.export import MAX_RELATIVE_DIFFERENCE, convert, parity
-from training.outliers import (
+from training.scorers.outlier_exposure import exposure_scorer
+from training.scorers.outlier_exposure.outliers import (
     PICTURE_FAULTS,
     TEXTURES,
     paste_outlier,
@@ -32,7 +33,6 @@ from training.outliers import (
     turn_camera,
     vary_normal,
 )
-from training.scorers import exposure_scorer
 from training.stress_faults import FAULTS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -49,7 +49,7 @@ POOL = shrunk(make_drive(24))
 def exposure() -> Any:
     """The module; it needs Keras, whose import training.backend makes a quiet one."""
     import_keras()
-    return importlib.import_module("training.exposure")
+    return importlib.import_module("training.scorers.outlier_exposure.network")
 
 
 @pytest.mark.parametrize("fault", [fault for fault, _ in PICTURE_FAULTS])
@@ -329,7 +329,12 @@ def test_a_short_training_gives_a_working_detector(
 
 # --- independence of the stress test --------------------------------------------------------------
 
-TRAINER = ("training.outliers", "training.exposure", "training.train_exposure")
+TRAINER = (
+    "training.scorers.outlier_exposure",
+    "training.scorers.outlier_exposure.network",
+    "training.scorers.outlier_exposure.outliers",
+    "training.scorers.outlier_exposure.training",
+)
 STRESS = (
     "training.stress",
     *(
@@ -415,7 +420,7 @@ def test_trainer_and_stress_test_have_no_function_in_common() -> None:
     assert len(stress) > 40
     assert not trainer & stress
     # The comparison does see a copy with other names.
-    renamed = _file("training.outliers").read_text(encoding="utf-8")
+    renamed = _file("training.scorers.outlier_exposure.outliers").read_text(encoding="utf-8")
     for name in ("picture", "generator", "sigma", "mask"):
         renamed = renamed.replace(name, f"other_{name}")
     assert len(set(_functions(renamed)) & trainer) > 15

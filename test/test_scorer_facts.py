@@ -17,8 +17,7 @@ from anomaly_detector.errors import ModelError
 from anomaly_detector.map_scale import MapScale
 from anomaly_detector.metadata import Calibration, ModelMetadata
 from anomaly_detector.model_file import read_metadata
-from training.options import SCORERS
-from training.scorer_table import with_scorer_facts
+from training.scorers.registry import scorers, with_scorer_facts
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,7 +52,7 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("scorer", list(SCORERS))
+@pytest.mark.parametrize("scorer", list(scorers()))
 def test_training_writes_them_and_older_files_are_completed_alike(scorer: str) -> None:
     written = with_scorer_facts(metadata(scorer))
     assert written.score_maximum == (1.0 if scorer == "mlp" else None)
@@ -136,7 +135,7 @@ def test_score_maximum_belongs_to_the_map_scale() -> None:
 
 
 def test_robot_side_knows_no_scorer_by_name() -> None:
-    names = "|".join(map(re.escape, SCORERS))
+    names = "|".join(map(re.escape, scorers()))
     for file in (ROOT / "anomaly_detector").rglob("*.py"):
         if file.name != "older_models.py":
             found = re.search(rf"""["'](?:{names})["']""", file.read_text(encoding="utf-8"))

@@ -16,18 +16,13 @@ from training.architectures import Autoencoder, build_autoencoder
 from training.backend import import_keras, seed_everything
 from training.export import MAX_RELATIVE_DIFFERENCE, convert, parity
 from training.job import Trained
-from training.options import SCORERS
-from training.scorer_table import SCORER_TABLE
-from training.scorers import (
-    RECONSTRUCTION_SCORERS,
-    SCORE_UNITS,
-    Scorer,
-    build_mlp,
-    mlp_scorer,
-    realnvp_scorer,
-    reconstruction_scorer,
-    score_units,
-)
+from training.scorers.base import ScoringFunction
+from training.scorers.mlp import build_mlp, mlp_scorer
+from training.scorers.realnvp import realnvp_scorer
+from training.scorers.reconstruction import reconstruction_scorer
+from training.scorers.registry import find_scorer
+
+RECONSTRUCTION = {"reconstruction": "mse", "reconstruction-mae": "mae", "reconstruction-q99": "q99"}
 
 
 @pytest.fixture(scope="module")
@@ -60,16 +55,16 @@ def flow(autoencoder: Autoencoder) -> Any:
     return flow
 
 
-def scorer_named(name: str, autoencoder: Autoencoder, flow: Any) -> Scorer:
-    if name in RECONSTRUCTION_SCORERS:
-        return reconstruction_scorer(autoencoder, RECONSTRUCTION_SCORERS[name])
+def scorer_named(name: str, autoencoder: Autoencoder, flow: Any) -> ScoringFunction:
+    if name in RECONSTRUCTION:
+        return reconstruction_scorer(autoencoder, RECONSTRUCTION[name])
     if name == "mlp":
         seed_everything(4)
         return mlp_scorer(autoencoder, build_mlp())
     return realnvp_scorer(autoencoder, flow)
 
 
-@pytest.mark.parametrize("name", sorted(set(SCORE_UNITS) - {"realnvp-oe"}))
+@pytest.mark.parametrize("name", [*RECONSTRUCTION, "mlp", "realnvp"])
 def test_onnx_agrees_with_keras_for_any_batch(
     name: str, autoencoder: Autoencoder, flow: Any, images: NDArray[np.uint8]
 ) -> None:
@@ -154,15 +149,11 @@ def test_realnvp_score_and_map(
     np.testing.assert_allclose(got["anomaly_map"] / scale, expected / scale, atol=1e-3)
 
 
-def test_every_scorer_is_in_all_tables() -> None:
-    assert set(SCORERS) == set(SCORER_TABLE) == set(SCORE_UNITS)
-
-
 def test_units_are_those_of_the_reconstructed_image() -> None:
-    assert score_units("reconstruction", "v5") == SCORE_UNITS["reconstruction"]
-    assert "standard deviations" in score_units("reconstruction", "paper")
-    assert score_units("realnvp", "paper") == SCORE_UNITS["realnvp"]
-    assert set(RECONSTRUCTION_SCORERS) < set(SCORE_UNITS)
+    for name in RECONSTRUCTION:
+        assert "grey levels (0..255)" in find_scorer(name).unit_on("v5")
+        assert "standard deviations of the image's channels" in find_scorer(name).unit_on("paper")
+    assert find_scorer("realnvp").unit_on("paper") == "negative log-likelihood of the code, nats"
 
 
 def test_what_cannot_be_scored_is_told(autoencoder: Autoencoder, flow: Any) -> None:
@@ -182,7 +173,7 @@ def test_scorers_on_one_autoencoder_stay_their_own() -> None:
     nothing: Any = None  # these scorers ask nothing of the job
     image = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
     scores = [
-        float(np.asarray(SCORER_TABLE[name].train(nothing, base).scorer(image)["score"])[0])
-        for name in RECONSTRUCTION_SCORERS
+        float(np.asarray(find_scorer(name).train(nothing, base).scorer(image)["score"])[0])
+        for name in RECONSTRUCTION
     ]
-    assert len(set(scores)) == len(RECONSTRUCTION_SCORERS) == 3
+    assert len(set(scores)) == len(RECONSTRUCTION) == 3

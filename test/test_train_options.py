@@ -21,7 +21,6 @@ from training.backend import import_keras
 from training.cli import main
 from training.job import Trained
 from training.options import (
-    SCORERS,
     TrainOptions,
     add_options,
     check_options,
@@ -31,7 +30,7 @@ from training.options import (
 )
 from training.provenance import resolved_recipe
 from training.recipe import resolve_options
-from training.scorer_table import SCORER_TABLE
+from training.scorers.registry import find_scorer, scorers
 from training.train import prepare
 
 EXCLUSIVE = {
@@ -62,7 +61,7 @@ def sample(name: str) -> tuple[list[str], str]:
 
 
 @pytest.mark.parametrize("architecture", [*ARCHITECTURES, "unet"])
-@pytest.mark.parametrize("scorer", SCORERS)
+@pytest.mark.parametrize("scorer", scorers())
 def test_every_option_with_every_scorer_is_used_or_refused(
     scorer: str, architecture: str, tmp_path: Path
 ) -> None:
@@ -95,7 +94,7 @@ def test_every_option_with_every_scorer_is_used_or_refused(
             assert message.endswith(": leave it out")
             assert "\n" not in message
             # What would use it is named: other scorers, or other networks of this one.
-            users = [other for other in SCORERS if name in SCORERS[other].options]
+            users = [other for other, its in scorers().items() if name in its.options]
             users = users if scorer not in users else ["v2", "v3"]
             assert f"(for {', '.join(users)})" in message
             refused.add(name)
@@ -104,7 +103,7 @@ def test_every_option_with_every_scorer_is_used_or_refused(
     if scorer not in ("outlier-exposure", "mlp", "realnvp-oe"):
         expected.add("anomalies")
     if scorer == "outlier-exposure":
-        expected |= SCORERS["reconstruction"].options
+        expected |= find_scorer("reconstruction").options
     elif architecture not in ("v2", "v3"):
         expected |= {"embedding_l1", "embedding_l2"}
     assert refused == expected
@@ -146,7 +145,7 @@ def test_refused_options_write_nothing(tmp_path: Path, capsys: pytest.CaptureFix
         check_options(TrainOptions([str(tmp_path)], out, threshold=3.0, false_alarm_rate=0.1))
 
 
-@pytest.mark.parametrize("scorer", SCORERS)
+@pytest.mark.parametrize("scorer", scorers())
 def test_recipe_of_a_model_holds_what_was_used(scorer: str, tmp_path: Path) -> None:
     options = TrainOptions(["d"], Path("m.onnx"), scorer=scorer)
     recipe = json.loads(json.dumps(resolved_recipe(options)))
@@ -183,7 +182,7 @@ class Read(TrainOptions):
 
     def __getattribute__(self, name: str) -> Any:
         reader = sys._getframe(1)
-        trains = reader.f_globals["__name__"].startswith("training.train_")
+        trains = reader.f_globals["__name__"].startswith(("training.train_", "training.scorers."))
         if trains or reader.f_code.co_name in ("network_settings", "patience"):
             Read.names.add(name)
         return super().__getattribute__(name)
@@ -208,13 +207,13 @@ def train_on(
         [str(drives[0])],
         folder / f"{scorer}.onnx",
         scorer=scorer,
-        anomalies=[str(drives[1])] if "anomalies" in SCORERS[scorer].options else (),
+        anomalies=[str(drives[1])] if "anomalies" in find_scorer(scorer).options else (),
         cache=folder / "cache",
         progress=False,
         **options,
     )
     job = prepare(asked)
-    entry = SCORER_TABLE[scorer]
+    entry = find_scorer(scorer)
     if entry.needs_autoencoder and base is None:
         base = train_autoencoder(job)
         if asked.folds:
@@ -234,12 +233,12 @@ def test_options_that_a_scorer_uses_are_those_that_its_training_reads(
     Read.names.clear()
     short: dict[str, Any] = {"epochs": 1, "mlp_epochs": 1, "realnvp_epochs": 1, "folds": 2}
     short |= {"exposure_epochs": 1, "exposure_steps": 1}
-    chosen = {name: value for name, value in short.items() if name in SCORERS[scorer].options}
+    chosen = {name: value for name, value in short.items() if name in find_scorer(scorer).options}
     train_on(drives, scorer, **chosen)
     fields = set(option_types())
-    of_some = set().union(*(traits.options for traits in SCORERS.values()))
+    of_some = set().union(*(traits.options for traits in scorers().values()))
     # The frames of anomalies are read before.
-    assert Read.names & of_some == set(SCORERS[scorer].options & fields) - {"anomalies"}
+    assert Read.names & of_some == set(find_scorer(scorer).options & fields) - {"anomalies"}
 
 
 @pytest.mark.parametrize("scorer", ["mlp", "realnvp", "realnvp-oe"])
@@ -296,7 +295,7 @@ def test_false_alarm_rate_takes_the_place_of_the_fixed_threshold(
         progress=False,
     )
     job = prepare(options)
-    metadata = export_trained(job, SCORER_TABLE["mlp"].train(job, autoencoder))
+    metadata = export_trained(job, find_scorer("mlp").train(job, autoencoder))
     assert metadata.calibration.method == "split-conformal"
     assert metadata.threshold != 0.5
     assert Detector(options.out).metadata.provenance["recipe"]["false_alarm_rate"] == 0.25

@@ -25,9 +25,10 @@ from training.backend import seed_everything
 from training.cli import main
 from training.datasets import open_anomaly_set, open_frame_set, split_anomalies, split_blocks
 from training.export import MAX_RELATIVE_DIFFERENCE, convert, parity, write_detector
-from training.scorers import build_mlp, mlp_scorer, reconstruction_scorer
+from training.scorers.mlp import build_mlp, mlp_scorer
+from training.scorers.outlier_exposure.training import validation_frames
+from training.scorers.reconstruction import reconstruction_scorer
 from training.train import TrainOptions, choose_threshold, train
-from training.train_exposure import validation_frames
 
 ROOT = Path(__file__).parents[1]
 

@@ -33,7 +33,8 @@ from training.architectures import ARCHITECTURES
 from training.datasets import FrameSet, open_anomaly_set, open_frame_set
 from training.labels import read_labels, read_visible_shares
 from training.metrics import area_under_roc, json_safe
-from training.options import SCORERS, TrainOptions, check_options, without_unused
+from training.options import TrainOptions, check_options, without_unused
+from training.scorers.registry import scorers as all_scorers
 from training.stress import Exclusion, numbered_frames, parse_exclusion, run_stress
 from training.stress_faults import FAULT_SETS
 
@@ -109,7 +110,6 @@ def compare(
     Raises:
         AnomalyDetectorError: an option or a recording is at fault.
     """
-    from training.scorer_table import SCORER_TABLE
     from training.train import prepare
 
     rows: list[Comparison] = []
@@ -118,10 +118,11 @@ def compare(
         rows.append(_measured(job, trained, measure))
         report(rows[-1])
 
-    alone = [name for name in scorers if SCORERS[name].architecture]
+    known = all_scorers()
+    alone = [name for name in scorers if known[name].architecture]
     on_top = [name for name in scorers if name not in alone]
     pairs = [(architecture, on_top) for architecture in architectures if on_top]
-    for architecture, names in [*pairs, *((str(SCORERS[n].architecture), [n]) for n in alone)]:
+    for architecture, names in [*pairs, *((str(known[n].architecture), [n]) for n in alone)]:
         base: Trained | None = None
         for name in names:
             out = folder / f"{architecture}_{name}.onnx"
@@ -130,12 +131,12 @@ def compare(
             )
             check_options(changed)
             job = prepare(changed)
-            entry = SCORER_TABLE[name]
-            if entry.needs_autoencoder and base is None:
+            scorer = known[name]
+            if scorer.needs_autoencoder and base is None:
                 from training.train_autoencoder import train_autoencoder
 
                 base = train_autoencoder(job)
-            add(job, entry.train(job, base))
+            add(job, scorer.train(job, base))
     return rows
 
 
@@ -300,9 +301,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command line; gives the exit code."""
     architectures = _names(arguments.architectures, list(ARCHITECTURES), "architecture")
-    scorers = _names(arguments.scorers, list(SCORERS), "scorer")
+    scorers = _names(arguments.scorers, list(all_scorers()), "scorer")
     if arguments.scorers == "all" and not arguments.anomalies:
-        scorers = [name for name in scorers if not SCORERS[name].needs_anomalies]
+        scorers = [name for name in scorers if not all_scorers()[name].needs_anomalies]
     check_output_file(arguments.out / "comparison.json")
     options = TrainOptions(
         arguments.data,

@@ -28,7 +28,8 @@ from anomaly_detector.scoring import score_frames
 from anomaly_detector.timeline import TruthEvent
 from training.labels import read_labels
 from training.metrics import Event, area_under_roc, find_events
-from training.options import SCORERS, TrainOptions, without_unused
+from training.options import TrainOptions, without_unused
+from training.scorers.registry import DEFAULT_SCORER, scorers
 from training.train import train
 
 __all__ = ["add_arguments", "run"]
@@ -71,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--topic", help="image topic, for bags with more than one")
     parser.add_argument(
-        "--scorer", choices=tuple(SCORERS), default=next(iter(SCORERS)), help="default %(default)s"
+        "--scorer", choices=tuple(scorers()), default=DEFAULT_SCORER, help="default %(default)s"
     )
     parser.add_argument(
         "--anomalies", nargs="+", default=[], metavar="SOURCE",

@@ -23,7 +23,7 @@ from anomaly_detector.normalization import (
 )
 from anomaly_detector.preprocessing import INPUT_SIZE
 from training.backend import import_tensorflow
-from training.scorers import Scorer
+from training.scorers.base import ScoringFunction
 
 __all__ = ["MAX_RELATIVE_DIFFERENCE", "convert", "parity", "score_images", "write_detector"]
 
@@ -38,14 +38,14 @@ _OUTPUTS = ("score", "anomaly_map")
 _CODE = "code"
 
 
-def convert(scorer: Scorer) -> Any:
+def convert(scorer: ScoringFunction) -> Any:
     """Convert a scoring function to an ``onnx.ModelProto``.
 
     The encoder's vector, if the scorer gives one, becomes no output but a tensor named ``code``
     inside the graph, where :class:`training.codes.CodeModel` finds it.
 
     Args:
-        scorer: from :mod:`training.scorers`.
+        scorer: the Keras scoring function.
     """
     tensorflow = import_tensorflow()
     import onnx
@@ -132,7 +132,7 @@ def _hide_output(graph: Any, name: str) -> None:
     graph.output.remove(output)
 
 
-def parity(scorer: Scorer, model: Any, images: NDArray[np.uint8]) -> float:
+def parity(scorer: ScoringFunction, model: Any, images: NDArray[np.uint8]) -> float:
     """Compare ONNX Runtime with Keras, one frame at a time and all at once.
 
     Args:
@@ -200,7 +200,12 @@ def with_metadata(model: Any, metadata: ModelMetadata) -> Any:
 
 
 def write_detector(
-    model: Any, metadata: ModelMetadata, path: Path, *, scorer: Scorer, images: NDArray[np.uint8]
+    model: Any,
+    metadata: ModelMetadata,
+    path: Path,
+    *,
+    scorer: ScoringFunction,
+    images: NDArray[np.uint8],
 ) -> float:
     """Add the normalised score, check a model against Keras and write it with its metadata.
 

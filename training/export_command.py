@@ -35,8 +35,9 @@ from training.precision import (
     convert_precision,
     write_variant,
 )
-from training.scorer_table import SCORER_TABLE, with_scorer_facts
-from training.scorers import Scorer, reconstruction_scorer, score_units
+from training.scorers.base import ScoringFunction
+from training.scorers.reconstruction import reconstruction_scorer
+from training.scorers.registry import find_scorer, with_scorer_facts
 
 if TYPE_CHECKING:
     from training.run_folder import RunFolder
@@ -172,7 +173,7 @@ def _write_variant(
     arguments: argparse.Namespace,
     model: Any,
     metadata: ModelMetadata,
-    scorer: Scorer,
+    scorer: ScoringFunction,
     images: NDArray[np.uint8],
 ) -> int:
     """Write an int8 or fp16 detector beside which the float32 one was measured."""
@@ -215,26 +216,28 @@ def _write_variant(
     return 0
 
 
-def _from_folder(folder: RunFolder, architecture: str | None) -> tuple[ModelMetadata, Scorer]:
+def _from_folder(
+    folder: RunFolder, architecture: str | None
+) -> tuple[ModelMetadata, ScoringFunction]:
     metadata = folder.metadata()
     if architecture not in (None, metadata.architecture):
         raise AnomalyDetectorError(
             f"{folder.path} holds weights of {metadata.architecture}, not of {architecture}: "
             "leave --architecture out"
         )
-    entry = SCORER_TABLE[metadata.scorer]
+    kind = find_scorer(metadata.scorer)
     autoencoder: Autoencoder | None = None
-    if entry.needs_autoencoder:
+    if kind.needs_autoencoder:
         recipe = metadata.provenance.get("recipe", {})
         settings = NetworkSettings(dropout=recipe.get("dropout", 0.0))
         autoencoder = build_autoencoder(metadata.architecture, settings)
         folder.load_weights("autoencoder", autoencoder.model)
-    return metadata, entry.restore(autoencoder, folder)
+    return metadata, kind.restore(autoencoder, folder)
 
 
 def _from_file(
     file: Path, architecture: str | None, *, has_threshold: bool
-) -> tuple[ModelMetadata, Scorer]:
+) -> tuple[ModelMetadata, ScoringFunction]:
     from training.run_folder import load_weights
 
     if architecture is None:
@@ -252,7 +255,7 @@ def _from_file(
         name=file.stem,
         architecture=architecture,
         scorer=_SCORER,
-        score_units=score_units(_SCORER, architecture),
+        score_units=find_scorer(_SCORER).unit_on(architecture),
         threshold=0.0,
         calibration=Calibration("fixed"),
         provenance=provenance,

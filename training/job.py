@@ -9,7 +9,7 @@ from training.architectures import Autoencoder, NetworkSettings
 from training.cluster import Cluster
 from training.datasets import BlockSplit, FrameSet
 from training.options import TrainOptions
-from training.scorers import Scorer
+from training.scorers.base import ScoringFunction
 
 if TYPE_CHECKING:
     from training.run_folder import RunFolder
@@ -52,7 +52,7 @@ class Trained:
     """
 
     autoencoder: Autoencoder | None
-    scorer: Scorer
+    scorer: ScoringFunction
     networks: dict[str, Any]
     metrics: dict[str, Any]
     histories: dict[str, dict[str, list[float]]]

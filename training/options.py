@@ -24,16 +24,13 @@ from anomaly_detector.pixels import RegionOfInterest, parse_region
 from anomaly_detector.preprocessing import View
 from training.architectures import ARCHITECTURES, CODE_TABLE_OPTIONS, INITIALIZERS
 from training.augmentation import AUGMENTATIONS
+from training.scorers.registry import DEFAULT_SCORER, find_scorer, networks, scorers
 
 __all__ = [
     "AUTO_ARCHITECTURE",
     "DEVICES",
     "FALSE_ALARM_RATE",
-    "MLP_THRESHOLD",
-    "SCORERS",
-    "THESIS_THRESHOLD",
     "OptionType",
-    "ScorerTraits",
     "TrainOptions",
     "add_options",
     "check_given",
@@ -45,36 +42,10 @@ __all__ = [
     "without_unused",
 ]
 
-THESIS_THRESHOLD = 200.0
-"""Of the reconstruction score (thesis 5.14)."""
-
-MLP_THRESHOLD = 0.5
-"""Of the classifier's probability (thesis 5.17)."""
-
 FALSE_ALARM_RATE = 0.01
 """Share of normal frames that a calibrated threshold flags, by default."""
 
 DEVICES = ("auto", "cpu", "gpu")
-
-
-@dataclass(frozen=True)
-class ScorerTraits:
-    """What the options of a scorer have to be.
-
-    Attributes:
-        options: those that it uses, beside those that every scorer uses; any other one that is
-            given with it is an error.
-        needs_anomalies: it cannot be trained without recordings of anomalies.
-        threshold: its fixed threshold; None where one is calibrated on held-out normal frames.
-        architecture: its own network; None for those that stand on an autoencoder.
-        chooses_epoch: the weights of the epoch with the best validation loss are kept.
-    """
-
-    options: frozenset[str]
-    needs_anomalies: bool = False
-    threshold: float | None = None
-    architecture: str | None = None
-    chooses_epoch: bool = True
 
 
 _EVERY_SCORER = frozenset(
@@ -84,34 +55,6 @@ _EVERY_SCORER = frozenset(
         *("resume", "tensorboard", "cluster", "worker", "device", "cache"),
     }
 )
-
-_AUTOENCODER = frozenset(
-    {
-        *("epochs", "batch_size", "learning_rate", "clipnorm", "global_clipnorm"),
-        *("early_stopping_patience", "plateau_patience", "plateau_factor", "min_learning_rate"),
-        *("dropout", "l1", "l2", "embedding_l1", "embedding_l2", "initializer"),
-        *("augmentation", "folds", "thesis_folds"),
-    }
-)
-
-SCORERS: Mapping[str, ScorerTraits] = {
-    "outlier-exposure": ScorerTraits(
-        frozenset({"anomalies", "exposure_epochs", "exposure_steps"}),
-        architecture="unet",
-        chooses_epoch=False,
-    ),
-    "reconstruction": ScorerTraits(_AUTOENCODER),
-    "reconstruction-mae": ScorerTraits(_AUTOENCODER),
-    "reconstruction-q99": ScorerTraits(_AUTOENCODER),
-    "mlp": ScorerTraits(
-        _AUTOENCODER | {"anomalies", "mlp_epochs"}, needs_anomalies=True, threshold=MLP_THRESHOLD
-    ),
-    "realnvp": ScorerTraits(_AUTOENCODER | {"realnvp_epochs"}),
-    "realnvp-oe": ScorerTraits(
-        _AUTOENCODER | {"anomalies", "realnvp_epochs"}, needs_anomalies=True
-    ),
-}
-"""The first one is the default."""
 
 AUTO_ARCHITECTURE = "auto"
 
@@ -123,7 +66,7 @@ def resolve_architecture(scorer: str, architecture: str) -> str:
         AnomalyDetectorError: the network is another one than the scorer's own, or that of another
             scorer.
     """
-    own = SCORERS[scorer].architecture
+    own = find_scorer(scorer).architecture
     if architecture == AUTO_ARCHITECTURE:
         return own or "v5"
     if own is not None and architecture != own:
@@ -166,9 +109,9 @@ class TrainOptions:
     architecture: str = _option(
         AUTO_ARCHITECTURE,
         "autoencoder; auto takes v5, and the scorer's own network for outlier-exposure",
-        choices=(AUTO_ARCHITECTURE, *ARCHITECTURES, "unet"),
+        choices=lambda: (AUTO_ARCHITECTURE, *ARCHITECTURES, *networks()),
     )
-    scorer: str = _option(next(iter(SCORERS)), "what makes the score", choices=tuple(SCORERS))
+    scorer: str = _option(DEFAULT_SCORER, "what makes the score", choices=lambda: tuple(scorers()))
     anomalies: Sequence[str] = _option(
         (),
         "recordings of anomalies, or folders of the robot's black box, for scorers that learn "
@@ -236,8 +179,8 @@ class TrainOptions:
     )
     threshold: float | None = _option(
         None,
-        f"a fixed threshold instead; the thesis has {THESIS_THRESHOLD:g} for reconstruction and "
-        f"{MLP_THRESHOLD:g} for mlp (the default there)",
+        "a fixed threshold instead; the thesis has 200 for reconstruction and 0.5 for mlp (the "
+        "default there)",
         group="threshold",
     )
     resume: bool = _option(
@@ -318,6 +261,12 @@ def _options() -> list[Field[Any]]:
     return [item for item in fields(TrainOptions) if item.metadata]
 
 
+def _choices(item: Field[Any]) -> Sequence[str]:
+    """Return the values to choose from; those of scorers are asked for, since more may come."""
+    choices: Any = item.metadata.get("choices", ())
+    return choices() if callable(choices) else choices  # type: ignore[no-any-return]
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options on a command line, those of some scorers only in groups of their own.
 
@@ -337,6 +286,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             if title not in groups:
                 groups[title] = parser.add_argument_group(title)
             target = groups[title]
+        if "choices" in details:
+            details["choices"] = _choices(item)
         text = details.pop("help").replace("%", "%%")
         if "default" not in text and item.default not in (MISSING, None, (), False):
             text += f" (default {item.default})"
@@ -353,7 +304,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def _users(name: str) -> list[str]:
     """Return the scorers that use an option."""
-    return [scorer for scorer, traits in SCORERS.items() if name in traits.options | _EVERY_SCORER]
+    return [scorer for scorer, own in scorers().items() if name in own.options | _EVERY_SCORER]
 
 
 def used_options(options: TrainOptions) -> frozenset[str]:
@@ -362,7 +313,7 @@ def used_options(options: TrainOptions) -> frozenset[str]:
     Raises:
         AnomalyDetectorError: the architecture is not for this scorer.
     """
-    used = _EVERY_SCORER | SCORERS[options.scorer].options
+    used = _EVERY_SCORER | find_scorer(options.scorer).options
     architecture = resolve_architecture(options.scorer, options.architecture)
     if architecture in ARCHITECTURES:
         used -= ARCHITECTURES[architecture].unused_options
@@ -385,7 +336,7 @@ def without_unused(options: TrainOptions) -> TrainOptions:
 def fixed_threshold(options: TrainOptions) -> float | None:
     """Return the fixed threshold; None where one is to be calibrated."""
     if options.threshold is None and options.false_alarm_rate is None:
-        return SCORERS[options.scorer].threshold
+        return find_scorer(options.scorer).threshold
     return options.threshold
 
 
@@ -400,7 +351,7 @@ def check_given(options: TrainOptions, given: Collection[str]) -> None:
         AnomalyDetectorError: an option is at fault.
     """
     for item in _options():
-        choices = item.metadata.get("choices")
+        choices = _choices(item)
         value = getattr(options, item.name)
         if choices and value not in choices and not (value is None and item.default is None):
             raise AnomalyDetectorError(
@@ -470,10 +421,9 @@ def _check_cluster(options: TrainOptions) -> None:
 
 
 def _check_recordings(options: TrainOptions) -> None:
-    traits = SCORERS[options.scorer]
     if not options.data:
         raise AnomalyDetectorError("nothing to train on: give --data SOURCE")
-    if traits.needs_anomalies and not options.anomalies:
+    if find_scorer(options.scorer).needs_anomalies and not options.anomalies:
         raise AnomalyDetectorError(
             f"scorer {options.scorer} learns from anomalies: give --anomalies SOURCE"
         )

@@ -29,9 +29,6 @@ from training.device import select_device
 from training.job import Job, Trained
 from training.options import (
     FALSE_ALARM_RATE,
-    MLP_THRESHOLD,
-    SCORERS,
-    THESIS_THRESHOLD,
     TrainOptions,
     add_options,
     check_options,
@@ -41,13 +38,9 @@ from training.options import (
 from training.provenance import inputs, provenance, resolved_recipe, write_history
 from training.recipe import resolve_options
 from training.run_folder import RunFolder
-from training.scorer_table import SCORER_TABLE, with_scorer_facts
-from training.scorers import score_units
+from training.scorers.registry import find_scorer, with_scorer_facts
 
 __all__ = [
-    "MLP_THRESHOLD",
-    "SCORERS",
-    "THESIS_THRESHOLD",
     "TrainOptions",
     "add_arguments",
     "choose_threshold",
@@ -103,13 +96,13 @@ def _train(options: TrainOptions, membership: Membership | None) -> ModelMetadat
         job = replace(job, cluster=_join(membership, job))
     from training.train_autoencoder import cross_validate, train_autoencoder
 
-    entry = SCORER_TABLE[options.scorer]
-    if entry.needs_autoencoder:
+    scorer = find_scorer(options.scorer)
+    if scorer.needs_autoencoder:
         folds = {"cross_validation": cross_validate(job)} if options.folds else {}
-        trained = entry.train(job, train_autoencoder(job))
+        trained = scorer.train(job, train_autoencoder(job))
         trained.metrics = folds | trained.metrics
     else:
-        trained = entry.train(job, None)
+        trained = scorer.train(job, None)
     return export_trained(job, trained)
 
 
@@ -153,7 +146,7 @@ def prepare(options: TrainOptions) -> Job:
         frames.gaps,
         held_out=options.held_out,
         seed=options.seed,
-        choose_epoch=SCORERS[options.scorer].chooses_epoch,
+        choose_epoch=find_scorer(options.scorer).chooses_epoch,
     )
     folder = RunFolder.beside(options.out, options.resume)
     recipe = resolved_recipe(options)
@@ -203,7 +196,7 @@ def export_trained(job: Job, trained: Trained) -> ModelMetadata:
         name=options.out.stem,
         architecture=options.architecture,
         scorer=options.scorer,
-        score_units=score_units(options.scorer, options.architecture),
+        score_units=find_scorer(options.scorer).unit_on(options.architecture),
         threshold=threshold,
         calibration=calibration,
         training_recordings=fingerprints(

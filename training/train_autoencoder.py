@@ -19,7 +19,7 @@ from training.job import Job, Trained, network_settings
 from training.layers import Augment
 from training.options import TrainOptions
 from training.provenance import fit_summary
-from training.scorers import RECONSTRUCTION_SCORERS, reconstruction_scorer
+from training.scorers.reconstruction import reconstruction_scorer
 
 __all__ = [
     "THESIS_FOLDS",
@@ -60,10 +60,9 @@ def train_autoencoder(job: Job) -> Trained:
             fit_settings(options), "autoencoder", f"training {options.architecture}",
         )  # fmt: skip
     metrics["validation_loss"] = result.best_loss
-    statistic = RECONSTRUCTION_SCORERS.get(options.scorer, "mse")
     return Trained(
         autoencoder,
-        reconstruction_scorer(autoencoder, statistic),
+        reconstruction_scorer(autoencoder),
         networks={"autoencoder": autoencoder.model},
         metrics=metrics,
         histories={"autoencoder": result.history},

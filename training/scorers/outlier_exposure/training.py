@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 
 from training.backend import seed_everything
 from training.datasets import BlockSplit, FrameSet
-from training.exposure import build_exposure_network, loss_model, make_batch
 from training.fit import FitResult, FitSettings, fit
-from training.job import Job, Trained
-from training.outliers import PICTURE_FAULTS, TEXTURES, PictureFault, Texture
-from training.provenance import fit_summary
-from training.scorers import exposure_scorer
+from training.job import Job
+from training.scorers.outlier_exposure.network import build_exposure_network, loss_model, make_batch
+from training.scorers.outlier_exposure.outliers import (
+    PICTURE_FAULTS,
+    TEXTURES,
+    PictureFault,
+    Texture,
+)
 from training.train_autoencoder import mean_output
-
-__all__ = ["EXPOSURE_BATCH", "ExposureParts", "fit_exposure", "train_exposure", "validation_frames"]
 
 EXPOSURE_BATCH = 48
 """Frames a step; every fourth gets something pasted in, every fourth a whole-picture fault."""
@@ -43,7 +44,7 @@ class ExposureParts:
         turn: it learns to tell by how much the camera has rolled.
         pasted: outliers with things pasted in.
         whole: outliers with a fault of the whole picture.
-        textures: what shapes are filled with, see :mod:`training.outliers`.
+        textures: what shapes are filled with, see the module ``outliers``.
         faults: of the whole picture, and how often each is drawn; likewise.
         weight_decay: times the learning rate, a step.
     """
@@ -55,24 +56,6 @@ class ExposureParts:
     textures: Sequence[Texture] = TEXTURES
     faults: Sequence[tuple[PictureFault, float]] = PICTURE_FAULTS
     weight_decay: float = WEIGHT_DECAY
-
-
-def train_exposure(job: Job) -> Trained:
-    """Train the network of a job.
-
-    Raises:
-        AnomalyDetectorError: training gave nothing.
-    """
-    network, result = fit_exposure(job)
-    job.folder.trained(result)
-    return Trained(
-        None,
-        exposure_scorer(network),
-        networks={"exposure": network},
-        metrics={"validation_loss": result.best_loss},
-        histories={"exposure": result.history},
-        provenance={"exposure": fit_summary(result)},
-    )
 
 
 def fit_exposure(job: Job, parts: ExposureParts = ExposureParts()) -> tuple[Any, FitResult]:

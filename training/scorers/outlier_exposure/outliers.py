@@ -28,15 +28,6 @@ from numpy.typing import NDArray
 
 from anomaly_detector.preprocessing import INPUT_SIZE
 
-__all__ = [
-    "PICTURE_FAULTS",
-    "TEXTURES",
-    "paste_outlier",
-    "picture_fault",
-    "turn_camera",
-    "vary_normal",
-]
-
 Picture: TypeAlias = NDArray[Any]
 Generator: TypeAlias = np.random.Generator
 Texture: TypeAlias = Callable[[Generator], Picture]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from anomaly_detector.preprocessing import INPUT_SIZE
 from training.layers import BatchNormalization, Place
-from training.outliers import (
+from training.scorers.outlier_exposure.outliers import (
     PICTURE_FAULTS,
     TEXTURES,
     PictureFault,
@@ -28,8 +28,6 @@ from training.outliers import (
     turn_camera,
     vary_normal,
 )
-
-__all__ = ["MAP_SIZE", "TURN_UNIT", "build_exposure_network", "loss_model", "make_batch"]
 
 MAP_SIZE = INPUT_SIZE // 2
 """Height and width of the network's map."""
@@ -180,7 +178,7 @@ def make_batch(
             more they take the place of whole-picture faults, up to half of them.
         pasted: paste things in; else these frames get a fault of the whole picture too.
         whole: faults of the whole picture; else these frames get something pasted in too.
-        textures: what shapes are filled with, see :mod:`training.outliers`.
+        textures: what shapes are filled with, see the module ``outliers``.
         faults: of the whole picture, and how often each is drawn; likewise.
 
     Returns:

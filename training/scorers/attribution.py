@@ -1,0 +1,50 @@
+"""Anomaly maps of scores of the code: the share of each cell of the encoder's last feature map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from anomaly_detector.errors import AnomalyDetectorError
+from training.architectures import Autoencoder
+from training.backend import import_keras
+
+
+def explained_encoder(autoencoder: Autoencoder) -> tuple[Any, Callable[[Any, Any], Any]]:
+    """Give what a map of gradient times activation needs of an encoder.
+
+    Returns:
+        A Keras model from the image to the last feature map [N, h, w, channels] and the code; and
+        the function that makes the map [N, h, w] of the gradient with respect to the code and the
+        features.
+
+    Raises:
+        AnomalyDetectorError: something else than linear Dense layers comes after Flatten.
+    """
+    keras = import_keras()
+    ops = keras.ops
+    encoder = autoencoder.encoder
+    flatten = max(
+        (i for i, layer in enumerate(encoder.layers) if isinstance(layer, keras.layers.Flatten)),
+        default=len(encoder.layers) - 1,
+    )
+    above = encoder.layers[flatten + 1 :]
+    linear = keras.activations.linear
+    if not above or not all(
+        isinstance(layer, keras.layers.Dense) and layer.activation is linear for layer in above
+    ):
+        raise AnomalyDetectorError(
+            f"architecture {autoencoder.architecture!r} has no anomaly map for scores of its code: "
+            "its code is not made by linear Dense layers after a Flatten: choose another one"
+        )
+    features_and_code = keras.Model(
+        encoder.inputs[0], [encoder.layers[flatten].input, encoder.outputs[0]]
+    )
+
+    def share_of_cells(gradient: Any, features: Any) -> Any:
+        for layer in reversed(above):
+            gradient = ops.matmul(gradient, ops.transpose(layer.kernel))
+        gradient = ops.reshape(gradient, (-1, *features.shape[1:]))
+        return ops.relu(ops.sum(gradient * features, axis=-1))
+
+    return features_and_code, share_of_cells

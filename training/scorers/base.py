@@ -1,0 +1,81 @@
+"""What a scorer is to training and export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from anomaly_detector.map_scale import MapScale
+from training.architectures import ARCHITECTURES
+
+if TYPE_CHECKING:
+    from training.job import Job, Trained
+    from training.run_folder import RunFolder
+
+ScoringFunction: TypeAlias = Callable[[Any], dict[str, Any]]
+"""From uint8 [N, 64, 64, 3] to ``score`` float32 [N], ``anomaly_map`` float32 [N, H, W] and,
+for networks with an encoder, ``code`` float32 [N, 128], which export keeps as a named tensor.
+
+It is what is exported. Everything after the shrink is inside it: the cast, the network and the
+score. Written with ``keras.ops`` alone, it runs on every Keras backend.
+"""
+
+AUTOENCODER_OPTIONS = frozenset(
+    {
+        *("epochs", "batch_size", "learning_rate", "clipnorm", "global_clipnorm"),
+        *("early_stopping_patience", "plateau_patience", "plateau_factor", "min_learning_rate"),
+        *("dropout", "l1", "l2", "embedding_l1", "embedding_l2", "initializer"),
+        *("augmentation", "folds", "thesis_folds"),
+    }
+)
+"""Options of training that every scorer on an autoencoder uses."""
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """What makes the score, and all that training, export and the robot have to know of it.
+
+    Attributes:
+        name: of ``--scorer`` and in the metadata.
+        unit: of the score, in words.
+        train: from the job and the trained autoencoder, or None when the scorer has a network of
+            its own.
+        restore: from an autoencoder that has its weights, or None, and the folder with the others.
+        options: names of the :class:`training.options.TrainOptions` that it uses, beside those
+            that every scorer uses; any other one that is given with it is an error.
+        needs_anomalies: it cannot be trained without recordings of anomalies.
+        threshold: its fixed threshold; None where one is calibrated on held-out normal frames.
+        architecture: name of its own network; None for those that stand on an autoencoder.
+        chooses_epoch: the weights of the epoch with the best validation loss are kept.
+        standardized_unit: unit on networks that reconstruct the standardised image, where it is
+            another one.
+        maximum: the largest possible score; None where it has no upper end.
+        map_scale: which values of its maps are shown as heat, from the threshold and the scale of
+            the normalised score. Without one heat is relative to the frame's highest cell: maps of
+            gradient times activation show directions and have no unit.
+    """
+
+    name: str
+    unit: str
+    train: Callable[[Job, Any], Trained]
+    restore: Callable[[Any, RunFolder], ScoringFunction]
+    options: frozenset[str] = AUTOENCODER_OPTIONS
+    needs_anomalies: bool = False
+    threshold: float | None = None
+    architecture: str | None = None
+    chooses_epoch: bool = True
+    standardized_unit: str | None = None
+    maximum: float | None = None
+    map_scale: Callable[[float, float], MapScale] = lambda threshold, scale: MapScale(0.0, None)
+
+    @property
+    def needs_autoencoder(self) -> bool:
+        """It stands on an autoencoder."""
+        return self.architecture is None
+
+    def unit_on(self, architecture: str) -> str:
+        """Return the unit of the score on an architecture, in words."""
+        if self.standardized_unit is None or not ARCHITECTURES[architecture].standardized:
+            return self.unit
+        return self.standardized_unit

@@ -1,0 +1,100 @@
+"""Scorer ``outlier-exposure``, the default: trained on a normal drive and outliers made from it.
+
+``outliers`` makes the outliers, ``network`` looks at frames, ``training`` fits it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from anomaly_detector.map_scale import MapScale
+from training.backend import import_keras
+from training.job import Job, Trained
+from training.provenance import fit_summary
+from training.run_folder import RunFolder
+from training.scorers.base import Scorer, ScoringFunction
+
+_HIGHEST_CELLS = 4
+"""Cells of the discriminative map that decide: a thing of 4x4 pixels fills as many."""
+
+
+def exposure_scorer(network: Any) -> ScoringFunction:
+    """Score by the discriminative network: the frame's log-odds joined with those of its cells.
+
+    Either of the two is enough to raise the score: log(exp(frame) + exp(cells)), where *cells* is
+    the mean of the four highest log-odds of the map (one hot cell may be noise). The anomaly map
+    [N, 32, 32] is log(1 + odds) of each cell, which is 0 where nothing is found and does not
+    saturate where much is.
+    """
+    ops = import_keras().ops
+
+    def score(image: Any) -> dict[str, Any]:
+        answers = network(ops.cast(image, "float32"), training=False)
+        cells = ops.reshape(answers["map"], (-1, answers["map"].shape[1] * answers["map"].shape[2]))
+        highest = ops.mean(ops.top_k(cells, _HIGHEST_CELLS)[0], axis=-1)
+        return {
+            "score": _log_sum(ops, answers["frame"][:, 0], highest),
+            "anomaly_map": _log_sum(ops, answers["map"], ops.zeros_like(answers["map"])),
+        }
+
+    return score
+
+
+def _log_sum(ops: Any, first: Any, second: Any) -> Any:
+    """Give log(exp(first) + exp(second)), in operators that ONNX has."""
+    return ops.maximum(first, second) + ops.log(1.0 + ops.exp(-ops.abs(first - second)))
+
+
+def _map_scale(threshold: float, scale: float) -> MapScale:
+    """Return the scale of maps of log(1 + odds).
+
+    A frame is flagged when its cells alone have log-odds at the threshold: heat starts at half the
+    map value that these have, and is full where the cells alone would give a normalised score of
+    0.75. But a cell that is rather anomalous than not shows heat whatever the threshold, and one
+    of 19 to 1 shows all of it: much of the score may come from the frame as a whole, and then no
+    cell alone reaches a high threshold.
+    """
+    low, high = np.logaddexp(0.0, [threshold, threshold + scale])
+    return MapScale(min(0.5 * float(low), math.log(2.0)), min(float(high), math.log(20.0)))
+
+
+def _train(job: Job, base: None) -> Trained:
+    # Not at the top: it imports Keras.
+    from training.scorers.outlier_exposure.training import fit_exposure
+
+    network, result = fit_exposure(job)
+    job.folder.trained(result)
+    return Trained(
+        None,
+        exposure_scorer(network),
+        networks={"exposure": network},
+        metrics={"validation_loss": result.best_loss},
+        histories={"exposure": result.history},
+        provenance={"exposure": fit_summary(result)},
+    )
+
+
+def _restore(autoencoder: None, folder: RunFolder) -> ScoringFunction:
+    import_keras()  # quietly, before the module below does
+    from training.scorers.outlier_exposure.network import build_exposure_network
+
+    network = build_exposure_network()
+    folder.load_weights("exposure", network)
+    return exposure_scorer(network)
+
+
+SCORERS = (
+    Scorer(
+        "outlier-exposure",
+        "log-odds that the frame is not a normal one",
+        _train,
+        _restore,
+        frozenset({"anomalies", "exposure_epochs", "exposure_steps"}),
+        architecture="unet",
+        chooses_epoch=False,
+        map_scale=_map_scale,
+    ),
+)
