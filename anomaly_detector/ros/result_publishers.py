@@ -48,7 +48,7 @@ TOPICS = (
     Topic(
         "~/alarm",
         Bool,
-        "the decision over time: raised by several anomalous frames or a very high score, cleared "
+        "the alarm filter: raised by several anomalous frames or a very high score, cleared "
         "with hysteresis",
     ),
     Topic(
