@@ -191,7 +191,7 @@ def labelled_measure(
         labels: its labels.csv.
         topic: image topic, for a bag with more than one.
         view: what the models see of a frame.
-        cache: folder for shrunk frames.
+        cache: folder for resized frames.
         seen: classes among the anomalies that were trained on.
     """
     frames = open_frame_set([test], topic, view=view, cache=cache)
@@ -294,7 +294,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, default=200, help="most epochs (default %(default)s)")
     parser.add_argument("--augmentation", default="none", help="preset (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="default %(default)s")
-    parser.add_argument("--cache", type=Path, help="folder for shrunk frames (default ~/.cache)")
+    parser.add_argument("--cache", type=Path, help="folder for resized frames (default ~/.cache)")
     parser.add_argument("--out", type=Path, required=True, help="folder for models and tables")
 
 

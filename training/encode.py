@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--topic", help="image topic, for bags with several")
     add_view_arguments(parser)
     parser.add_argument("--out", type=Path, required=True, help="file to write (.npz)")
-    parser.add_argument("--cache", type=Path, help="folder for shrunk frames (default ~/.cache)")
+    parser.add_argument("--cache", type=Path, help="folder for resized frames (default ~/.cache)")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stress-frames", type=int, default=STRESS_FRAMES, metavar="N",
         help="frames of --data for the stress test of int8 and fp16 (default %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--cache", type=Path, help="folder for shrunk frames (default ~/.cache)")
+    parser.add_argument("--cache", type=Path, help="folder for resized frames (default ~/.cache)")
 
 
 def run(arguments: argparse.Namespace) -> int:

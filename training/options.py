@@ -199,7 +199,7 @@ class TrainOptions:
     )
     device: str = _option("auto", "where to train", choices=DEVICES)
     cache: Path | None = _option(  # noqa: RUF009
-        None, "folder for shrunk frames (default ~/.cache)", metavar="FOLDER"
+        None, "folder for resized frames (default ~/.cache)", metavar="FOLDER"
     )
     progress: bool = True
 

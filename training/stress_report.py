@@ -181,7 +181,7 @@ def _parameters(result: StressResult) -> Section:
         [
             "Sizes are in units: pixels of the model's 64x64 input. A fault of the stage camera is "
             "put on the full-size frame, which is then shrunk; one of the stage input on the "
-            "shrunk frame. A range is drawn from evenly, anew in every frame."
+            "resized frame. A range is drawn from evenly, anew in every frame."
         ],
         tables=[Table(("Fault", "What", "Stage", "Parameters"), rows, text_columns=4)],
     )

@@ -52,7 +52,7 @@ class Fault(abc.ABC):
         name: unique among all registered faults.
         group: heading under which it is listed.
         stage: ``camera`` for a fault of the full-size frame, before the shrink; ``input`` for one
-            that is put on the shrunk frame itself.
+            that is put on the resized frame itself.
         per_frame: whether one faulted frame shows the fault; False for faults of a sequence.
     """
 

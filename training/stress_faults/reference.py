@@ -1,6 +1,6 @@
 """The reference faults: few, plain, and never to be changed, since figures are quoted for them.
 
-All work on the shrunk frame, so that they mean the same for every camera.
+All work on the resized frame, so that they mean the same for every camera.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class FlatBox(Fault):
 
 @dataclass(frozen=True)
 class PlainBlur(Fault):
-    """Gaussian blur of the shrunk frame.
+    """Gaussian blur of the resized frame.
 
     Attributes:
         sigma: standard deviation, pixels at 64x64.
@@ -80,7 +80,7 @@ class PlainGain(Fault):
 
 @dataclass(frozen=True)
 class PlainNoise(Fault):
-    """Gaussian noise, independent for every pixel and channel of the shrunk frame.
+    """Gaussian noise, independent for every pixel and channel of the resized frame.
 
     Attributes:
         sigma: standard deviation, grey levels.
@@ -123,7 +123,7 @@ class FlatDisc(Fault):
 
 @dataclass(frozen=True)
 class PlainTurn(Fault):
-    """The shrunk frame turned about its middle to either side, its corners mirrored.
+    """The resized frame turned about its middle to either side, its corners mirrored.
 
     Attributes:
         degrees: by how much.

@@ -124,7 +124,7 @@ class SensorNoise(Fault):
     """Noise of a camera at its highest gain: blotchy grain, as denoising leaves it.
 
     White noise per camera pixel would be averaged away by the shrink; the grain is scaled so that
-    the shrunk frame has the given deviation, before it is clipped to 0..255.
+    the resized frame has the given deviation, before it is clipped to 0..255.
 
     Attributes:
         sigma: standard deviation at 64x64, grey levels.
