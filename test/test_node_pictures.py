@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -183,13 +184,14 @@ def test_black_box_that_cannot_write_warns_and_the_node_goes_on(
     fault: str, reason: str, client: RosClient, tmp_path: Path
 ) -> None:
     with ExitStack() as stack:
-        if fault == "file":
-            place = tmp_path / "a_file"
-            place.write_text("not a folder", encoding="utf-8")
-        else:
-            place = stack.enter_context(small_disk(tmp_path / "disk", "1m"))
+        place = tmp_path / "place"
+        if fault == "full disk":
+            stack.enter_context(small_disk(place, "1m"))
             leave_free(place, 0)
         client.set_parameters(black_box_folder=str(place / "box"), black_box_seconds_after=0.0)
+        if fault == "file":  # only now: the parameter would be refused
+            shutil.rmtree(place)
+            place.write_text("not a folder", encoding="utf-8")
         grey, black = np.full((64, 64, 3), 128, np.uint8), np.zeros((64, 64, 3), np.uint8)
         for picture in [black] * 3 + [grey] * 12:
             client.ask(client.stamp(image_message(picture, "rgb8")))
