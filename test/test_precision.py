@@ -1,4 +1,4 @@
-"""int8 and float16 detectors: what stays float32, and that a blind one is not written."""
+"""int8 detectors: what stays float32, and that a blind one is not written."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ from training import precision
 from training.cli import main
 from training.precision import (
     StressFrames,
-    convert_precision,
     core_nodes,
     spread,
-    to_fp16,
+    to_int8,
     write_variant,
 )
 
@@ -42,26 +41,24 @@ def export(weights: Path, out: Path, drive: Path, *options: str) -> int:
     return main(["export", *files, *cache, "--stress-frames", "12", *options])
 
 
-@pytest.mark.parametrize("kind", ["int8", "fp16"])
 def test_variant_sees_as_much_and_says_what_it_is(
-    kind: str,
     weights: Path,
     trained_model: Path,
     normal_drive: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    out = tmp_path / f"{kind}.onnx"
-    assert export(weights, out, normal_drive, "--precision", kind) == 0
-    assert f" in {kind}, threshold " in capsys.readouterr().out
+    out = tmp_path / "int8.onnx"
+    assert export(weights, out, normal_drive, "--precision", "int8") == 0
+    assert " in int8, threshold " in capsys.readouterr().out
     metadata = read_metadata(out)
     entry = metadata.provenance["precision"]
-    assert entry["type"] == kind
-    assert entry["range_frames"] == (120 if kind == "int8" else 0)
+    assert entry["type"] == "int8"
+    assert entry["range_frames"] == 120
     assert entry["stress"]["frames"] == 12
     areas = entry["mean_roc_auc"]
-    assert set(areas) == set(entry["mean_recall"]) == {"float32", kind}
-    assert areas["float32"] - areas[kind] <= precision.MAX_AUC_LOSS
+    assert set(areas) == set(entry["mean_recall"]) == {"float32", "int8"}
+    assert areas["float32"] - areas["int8"] <= precision.MAX_AUC_LOSS
     # Calibrated on its own scores: about one frame in a hundred of the same drive is flagged.
     images = np.stack([shrink(frame.pixels) for frame in open_source(normal_drive)])
     scores = Detector(out).run(images)
@@ -74,11 +71,10 @@ def test_variant_sees_as_much_and_says_what_it_is(
     model = onnx.load(out)
     assert [item.type.tensor_type.elem_type for item in model.graph.input] == [TensorProto.UINT8]
     assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
-    wanted = TensorProto.FLOAT16 if kind == "fp16" else TensorProto.INT8
     sizes: dict[int, int] = {}
     for tensor in model.graph.initializer:
         sizes[tensor.data_type] = sizes.get(tensor.data_type, 0) + int(np.prod(tensor.dims))
-    assert max(sizes, key=lambda key: sizes[key]) == wanted
+    assert max(sizes, key=lambda key: sizes[key]) == TensorProto.INT8
     assert out.stat().st_size < 0.6 * trained_model.stat().st_size
 
 
@@ -102,7 +98,6 @@ def test_variant_that_sees_less_is_not_written(normal_drive: Path, tmp_path: Pat
             variant,
             read_metadata(float32),
             out,
-            precision="int8",
             float32=float32,
             frames=frames,
             range_frames=8,
@@ -136,7 +131,7 @@ def test_int8_keeps_what_anomalies_stand_out_by(tmp_path: Path) -> None:
         ]
     )
     expected, _ = score_pair(model, strange)
-    got, _ = score_pair(convert_precision(model, "int8", normal), strange)
+    got, _ = score_pair(to_int8(model, normal), strange)
     np.testing.assert_array_equal(np.sign(got), np.sign(expected))
     assert len(set(got.tolist())) == len(got)  # not all at one ceiling
     np.testing.assert_allclose(got, expected, rtol=0.35)
@@ -169,7 +164,7 @@ def remove_normalized_score(model: Any) -> None:
         (["--precision", "int8", "--threshold", "5"], "--precision int8 gives other scores: give"),
         (["--threshold", "5", "--range-data", "x"], "--range-data is for --precision int8"),
         (
-            ["--precision", "fp16", "--data", "x", "--stress-frames", "0"],
+            ["--precision", "int8", "--data", "x", "--stress-frames", "0"],
             "--stress-frames is 0: give 1 or more",
         ),
     ],
@@ -214,25 +209,7 @@ def test_core_is_what_lies_between_the_products() -> None:
     assert core_nodes(model.graph) == ["n1", "n2", "n3"]
     assert core_nodes(small_graph("Abs", "Neg").graph) == []
     with pytest.raises(AnomalyDetectorError, match="no convolution or matrix product"):
-        to_fp16(small_graph("Abs", "Neg"))
-
-
-def test_scores_beyond_float16_stay_float32() -> None:
-    """A squared difference of 300 does not fit into float16; it is computed behind the network."""
-    model = small_graph("MatMul", "Relu", "MatMul", "Exp")
-    converted = to_fp16(model)
-    onnx.checker.check_model(converted, full_check=True)
-    session = onnxruntime.InferenceSession(
-        converted.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    (got,) = session.run(None, {"t0": np.full((1, 3), 12.0, np.float32)})
-    np.testing.assert_allclose(got, np.exp(12.0), rtol=1e-5)  # 162755
-    assert model.graph.node[1].name == "n1"  # not changed
-
-
-def test_float32_is_the_model_itself() -> None:
-    model = small_graph("MatMul")
-    assert convert_precision(model, "float32", np.empty((0, 64, 64, 3), np.uint8)) is model
+        to_int8(small_graph("Abs", "Neg"), np.empty((0, 64, 64, 3), np.uint8))
 
 
 def test_stress_frames_are_spread_over_recordings_and_read_anew(

@@ -1,8 +1,8 @@
 """``python -m training export``: saved weights in, a detector out, without training again.
 
 From a ``NAME.training`` folder the same detector comes out again, or one with another threshold;
-from a lone ``.weights.h5`` file of an autoencoder, a reconstruction detector. With ``--precision``
-its network computes in int8 or float16 (:mod:`training.precision`).
+from a lone ``.weights.h5`` file of an autoencoder, a reconstruction detector. With ``--precision
+int8`` its network computes in int8 (:mod:`training.precision`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from training.precision import (
     PRECISIONS,
     STRESS_FRAMES,
     StressFrames,
-    convert_precision,
+    to_int8,
     write_variant,
 )
 from training.scorers.base import ScoringFunction
@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--threshold", type=float, help="a fixed threshold instead")
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="float32",
-        help="numbers of the network; int8 and fp16 take --data, and are not written when on the "
+        help="numbers of the network; int8 takes --data, and is not written when on the "
         f"stress test the mean ROC-AUC falls by more than {MAX_AUC_LOSS:g} or the mean recall by "
         f"more than {MAX_RECALL_LOSS:g} (default %(default)s)",
     )  # fmt: skip
@@ -80,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--stress-frames", type=int, default=STRESS_FRAMES, metavar="N",
-        help="frames of --data for the stress test of int8 and fp16 (default %(default)s)",
+        help="frames of --data for the stress test of int8 (default %(default)s)",
     )  # fmt: skip
     parser.add_argument("--cache", type=Path, help="folder for resized frames (default ~/.cache)")
 
@@ -155,7 +155,7 @@ def _check_precision(arguments: argparse.Namespace) -> None:
         return
     if not arguments.data:
         raise AnomalyDetectorError(
-            f"--precision {arguments.precision} gives other scores: give --data SOURCE, normal "
+            "--precision int8 gives other scores: give --data SOURCE, normal "
             "drives to calibrate and test it on"
         )
     if arguments.stress_frames < 1:
@@ -176,7 +176,7 @@ def _write_variant(
     scorer: ScoringFunction,
     images: NDArray[np.uint8],
 ) -> int:
-    """Write an int8 or fp16 detector beside which the float32 one was measured."""
+    """Write an int8 detector beside which the float32 one was measured."""
     from training.export import score_images, write_detector
     from training.hazards_robots import open_recording
     from training.train import choose_threshold, parity_images
@@ -187,7 +187,7 @@ def _write_variant(
             arguments.range_data, arguments.topic, view=metadata.view, cache=arguments.cache
         )
         ranges = frames.take(np.arange(len(frames)))
-    variant = convert_precision(model, arguments.precision, ranges)
+    variant = to_int8(model, ranges)
     threshold, calibration = choose_threshold(
         score_images(variant, images), arguments.threshold, arguments.false_alarm_rate
     )
@@ -199,7 +199,6 @@ def _write_variant(
             variant,
             with_scorer_facts(replace(metadata, threshold=threshold, calibration=calibration)),
             arguments.out,
-            precision=arguments.precision,
             float32=float32,
             frames=StressFrames(sources, metadata.view, arguments.stress_frames),
             range_frames=min(len(ranges), MAX_RANGE_FRAMES),
@@ -207,7 +206,7 @@ def _write_variant(
     for source in sources:
         warn_unreadable(source.path, source.unreadable)
     print(
-        f"{arguments.out}: {metadata.architecture} + {metadata.scorer} in {arguments.precision}, "
+        f"{arguments.out}: {metadata.architecture} + {metadata.scorer} in int8, "
         f"threshold {threshold:.4g} ({calibration.method}); stress test with "
         f"{result.variant.faults} faults: mean ROC-AUC {result.variant.mean_roc_auc:.4f}, float32 "
         f"{result.float32.mean_roc_auc:.4f}; mean recall {result.variant.mean_recall:.3f}, float32 "

@@ -1,18 +1,16 @@
-"""Smaller numbers: detectors of int8 or float16, kept only where they see as much.
+"""int8 detectors, kept only where they see as much; half precision is TensorRT's own (``fp16``).
 
 Between the first and the last convolution or matrix product the numbers get smaller; what makes the
-pixels floats and the score out of the network's output stays float32 (a squared difference of grey
-levels does not even fit into float16), and so do input and outputs. int8 is static quantisation in
-the QDQ form: standard operators, weights per channel, ranges of values from frames like those of
-the training (Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
-Integer-Arithmetic-Only Inference"). On a CPU int8 may be faster; float16 is meant for GPUs, a CPU
-computes it in float32.
+pixels floats and the score out of the network's output stays float32, and so do input and outputs.
+It is static quantisation in the QDQ form: standard operators, weights per channel, ranges of values
+from frames like those of the training (Jacob et al. 2018, "Quantization and Training of Neural
+Networks for Efficient Integer-Arithmetic-Only Inference"). On a CPU int8 may be faster.
 
 Ranges from normal frames alone would cut off just what an anomaly stands out by: of the shipped
 model, every anomaly then got one and the same score, below its float32 threshold. So extreme frames
 go into the ranges too (:func:`range_images`).
 
-Both lose accuracy, and how much depends on the network. So each variant takes the stress test of
+How much accuracy is lost depends on the network. So an int8 model takes the stress test of
 :mod:`training.stress` beside the float32 model, on the same frames with the same faults, and is not
 written when its mean ROC-AUC is more than :data:`MAX_AUC_LOSS` lower, or its mean recall more than
 :data:`MAX_RECALL_LOSS`. Its scores are others, so its threshold is calibrated anew.
@@ -23,7 +21,6 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -53,17 +50,15 @@ __all__ = [
     "PrecisionResult",
     "StressFigures",
     "StressFrames",
-    "convert_precision",
     "core_nodes",
     "range_images",
     "spread",
     "stress_figures",
-    "to_fp16",
     "to_int8",
     "write_variant",
 ]
 
-PRECISIONS = ("float32", "fp16", "int8")
+PRECISIONS = ("float32", "int8")
 
 MAX_AUC_LOSS = 0.01
 """A variant whose mean ROC-AUC on the stress test falls by more is not written."""
@@ -81,9 +76,6 @@ STRESS_FRAMES = 200
 
 _HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _BATCH = 16
-
-_FLOAT32_INPUTS = {"Resize": (1, 2), "Upsample": (1,)}
-"""Inputs that ONNX wants in float32 whatever the others are."""
 
 
 @dataclass(frozen=True)
@@ -138,22 +130,6 @@ class StressFrames:
             start += len(source)
 
 
-def convert_precision(model: Any, precision: str, images: NDArray[np.uint8]) -> Any:
-    """Give a copy of a float32 model in another precision.
-
-    Args:
-        model: ``onnx.ModelProto`` with the outputs ``score`` and ``anomaly_map``.
-        precision: one of :data:`PRECISIONS`.
-        images: uint8 [N, 64, 64, 3], frames like those of the training; for int8.
-
-    Raises:
-        AnomalyDetectorError: the model has no convolution or matrix product.
-    """
-    if precision == "int8":
-        return to_int8(model, images)
-    return to_fp16(model) if precision == "fp16" else model
-
-
 def core_nodes(graph: Any) -> list[str]:
     """Name the nodes between the first and the last convolution or matrix product.
 
@@ -180,84 +156,15 @@ def core_nodes(graph: Any) -> list[str]:
     ]
 
 
-def to_fp16(model: Any) -> Any:
-    """Give a copy of a float32 model with a float16 network.
-
-    ONNX Runtime's own converter hands values to and fro in float16 between the nodes that are to
-    stay float32, where a score overflows; here a tensor is cast once, where it crosses the border.
-    """
-    import onnx
-
-    named, core = _named(model)
-    inside = set(core)
-    floats = _float_tensors(named)
-    constants = {item.name: item for item in named.graph.initializer}
-    users = Counter(
-        name for node in named.graph.node if node.name not in inside for name in node.input
-    )
-    made = {name for node in named.graph.node if node.name in inside for name in node.output}
-    halves: dict[str, str] = {}
-    nodes = []
-
-    def cast(source: str, target: str, kind: int) -> Any:
-        return onnx.helper.make_node("Cast", [source], [target], f"{target}/cast", to=kind)
-
-    for node in named.graph.node:
-        if node.name not in inside:
-            nodes.append(node)
-            continue
-        for index, name in enumerate(node.input):
-            if name not in floats or index in _FLOAT32_INPUTS.get(node.op_type, ()):
-                continue
-            if name not in halves:
-                halves[name] = f"{name}/float16"
-                if name in constants:
-                    half = onnx.numpy_helper.to_array(constants[name]).astype(np.float16)
-                    named.graph.initializer.append(onnx.numpy_helper.from_array(half, halves[name]))
-                    if not users[name]:
-                        named.graph.initializer.remove(constants[name])
-                elif name not in made:
-                    nodes.append(cast(name, halves[name], onnx.TensorProto.FLOAT16))
-            node.input[index] = halves[name]
-        for attribute in node.attribute:
-            if node.op_type == "Cast" and attribute.i == onnx.TensorProto.FLOAT:
-                attribute.i = onnx.TensorProto.FLOAT16
-            elif node.op_type == "ConstantOfShape" and attribute.t.data_type == 1:
-                value = onnx.numpy_helper.to_array(attribute.t).astype(np.float16)
-                attribute.t.CopyFrom(onnx.numpy_helper.from_array(value))
-        nodes.append(node)
-        outputs = {item.name for item in named.graph.output}
-        for index, name in enumerate(node.output):
-            if name not in floats:
-                continue
-            halves[name] = node.output[index] = f"{name}/float16"
-            if users[name] or name in outputs:
-                nodes.append(cast(halves[name], name, onnx.TensorProto.FLOAT))
-    del named.graph.node[:]
-    named.graph.node.extend(nodes)
-    # The types that it states are those of before.
-    del named.graph.value_info[:]
-    return named
-
-
-def _float_tensors(model: Any) -> set[str]:
-    import onnx
-
-    graph = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
-    typed = {
-        item.name: item.type.tensor_type.elem_type
-        for items in (graph.value_info, graph.input, graph.output)
-        for item in items
-    } | {item.name: item.data_type for item in graph.initializer}
-    return {name for name, kind in typed.items() if kind == onnx.TensorProto.FLOAT}
-
-
 def to_int8(model: Any, images: NDArray[np.uint8]) -> Any:
     """Give a copy of a float32 model with a quantised network.
 
     Args:
-        model: ``onnx.ModelProto``.
-        images: uint8 [N, 64, 64, 3], for :func:`range_images`.
+        model: ``onnx.ModelProto`` with the outputs ``score`` and ``anomaly_map``.
+        images: uint8 [N, 64, 64, 3], frames like those of the training, for :func:`range_images`.
+
+    Raises:
+        AnomalyDetectorError: the model has no convolution or matrix product.
     """
     import onnx
     from onnxruntime.quantization import (
@@ -357,7 +264,6 @@ def write_variant(
     metadata: ModelMetadata,
     path: Path,
     *,
-    precision: str,
     float32: Path,
     frames: StressFrames,
     range_frames: int,
@@ -366,11 +272,10 @@ def write_variant(
     """Write a variant if it sees as much as the float32 model.
 
     Args:
-        variant: ``onnx.ModelProto`` from :func:`convert_precision`; not changed.
+        variant: ``onnx.ModelProto`` from :func:`to_int8`; not changed.
         metadata: with the variant's own threshold; precision and both figures are added to its
             provenance.
         path: where to.
-        precision: of the variant.
         float32: file of the float32 detector.
         frames: normal frames for the stress test.
         range_frames: number of frames that int8 took its ranges of values from.
@@ -398,20 +303,20 @@ def write_variant(
             if not before - now <= limit:
                 raise AnomalyDetectorError(
                     f"model {path} not written: mean {name} on the stress test is {now:.4f} in "
-                    f"{precision}, {before:.4f} in float32, more than {limit:g} lower: "
-                    "keep float32 for this network, or try another precision"
+                    f"int8, {before:.4f} in float32, more than {limit:g} lower: "
+                    "keep float32 for this network"
                 )
         entry = {
-            "type": precision,
-            "range_frames": range_frames if precision == "int8" else 0,
+            "type": "int8",
+            "range_frames": range_frames,
             "stress": {
                 "set": STRESS_SET,
                 "faults": own.faults,
                 "frames": own.frames,
                 "seed": STRESS_SEED,
             },
-            "mean_roc_auc": {"float32": reference.mean_roc_auc, precision: own.mean_roc_auc},
-            "mean_recall": {"float32": reference.mean_recall, precision: own.mean_recall},
+            "mean_roc_auc": {"float32": reference.mean_roc_auc, "int8": own.mean_roc_auc},
+            "mean_recall": {"float32": reference.mean_recall, "int8": own.mean_recall},
         }
         noted = replace(metadata, provenance={**metadata.provenance, "precision": entry})
         onnx.save(with_metadata(variant, noted), temporary)
@@ -436,7 +341,7 @@ def _named(model: Any) -> tuple[Any, list[str]]:
     core = core_nodes(copy.graph)
     if not core:
         raise AnomalyDetectorError(
-            "the network has no convolution or matrix product, so another precision gains nothing: "
+            "the network has no convolution or matrix product, so int8 gains nothing: "
             "leave --precision out"
         )
     return copy, core
