@@ -91,6 +91,7 @@ setup(
             "scikit-learn>=1.3",
             "tensorflow>=2.17",
             "tf2onnx>=1.16.1",
+            "urllib3>=1.26",
         ],
         "ros": [
             "ros-ament-index-python",

@@ -17,13 +17,14 @@ import numpy as np
 import pytest
 import requests
 from record_server import RecordServer, record_server
+from urllib3 import HTTPResponse
 
 from anomaly_detector.errors import AnomalyDetectorError
 from training import download
 from training.archives import archive_stem, extract_archive
-from training.download import RetryPolicy, add_arguments, download_record, list_record, run
+from training.download import RETRIES, add_arguments, download_record, list_record, run
 
-QUICK = RetryPolicy(attempts=4, first_wait_s=0.001, longest_wait_s=0.01, timeout_s=5)
+QUICK = RETRIES.new(total=3, backoff_factor=0.001)
 BLOCK = 1 << 16
 DATA = np.random.default_rng(0).integers(0, 256, 3_000_000, dtype=np.uint8).tobytes()
 
@@ -49,7 +50,7 @@ def server() -> Iterator[RecordServer]:
 
 def fetch(server: RecordServer, out: Path, **options: Any) -> list[Path]:
     return download_record(
-        server.record_id, out, api_url=server.api_url, progress=False, policy=QUICK, **options
+        server.record_id, out, api_url=server.api_url, progress=False, retries=QUICK, **options
     )
 
 
@@ -175,14 +176,19 @@ def test_server_errors_are_tried_again(server: RecordServer, tmp_path: Path) -> 
 
 def test_lasting_server_errors_end_in_one_line(server: RecordServer, tmp_path: Path) -> None:
     server.statuses = deque([500] * 4)
-    with pytest.raises(AnomalyDetectorError, match=r"record 7074958 cannot be read .*500"):
+    with pytest.raises(AnomalyDetectorError, match=r"record 7074958 cannot be read, .*500"):
         fetch(server, tmp_path)
     assert len(server.requests) == 4
 
 
+def test_what_a_server_asks_for_is_waited_within_reason() -> None:
+    waits = [HTTPResponse(headers={"Retry-After": text}) for text in ("7", "86400")]
+    assert [RETRIES.get_retry_after(response) for response in waits] == [7, 60]
+
+
 def test_an_unknown_record_is_not_tried_again(server: RecordServer, tmp_path: Path) -> None:
     with pytest.raises(AnomalyDetectorError, match=r"records/12 answers 404 .*check the record"):
-        download_record(12, tmp_path, api_url=server.api_url, policy=QUICK)
+        download_record(12, tmp_path, api_url=server.api_url, retries=QUICK)
     assert len(server.requests) == 1
 
 
@@ -197,30 +203,30 @@ def test_nobody_listening_ends_in_one_line(server: RecordServer, tmp_path: Path)
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/api", "zenodo.org/api", "http://"])
 def test_addresses_that_are_none_are_named(url: str) -> None:
     with pytest.raises(AnomalyDetectorError, match="check --api-url"):
-        list_record(1, api_url=url, policy=QUICK)
+        list_record(1, api_url=url, retries=QUICK)
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[1]", b'{"title": "x"}', b'{"files": 3}'])
 def test_an_answer_that_is_no_record_is_named(body: bytes, server: RecordServer) -> None:
     server.record_body = body
     with pytest.raises(AnomalyDetectorError, match="is no record of Zenodo's API"):
-        list_record(server.record_id, api_url=server.api_url, policy=QUICK)
+        list_record(server.record_id, api_url=server.api_url, retries=QUICK)
 
 
 def test_records_without_usable_files_are_named(server: RecordServer) -> None:
     server.entries = []
     with pytest.raises(AnomalyDetectorError, match="holds no file"):
-        list_record(server.record_id, api_url=server.api_url, policy=QUICK)
+        list_record(server.record_id, api_url=server.api_url, retries=QUICK)
     server.entries = [{"key": "a"}]
     with pytest.raises(AnomalyDetectorError, match="without key, size or links"):
-        list_record(server.record_id, api_url=server.api_url, policy=QUICK)
+        list_record(server.record_id, api_url=server.api_url, retries=QUICK)
 
 
 @pytest.mark.parametrize("name", ["../evil", "/etc/evil", "a/b", "..", ".hidden", "a\\b", ""])
 def test_names_that_lead_out_of_the_folder_are_refused(name: str, server: RecordServer) -> None:
     server.entries = [{"key": name, "size": 1, "links": {"self": "http://127.0.0.1/"}}]
     with pytest.raises(AnomalyDetectorError, match="is no plain file"):
-        list_record(server.record_id, api_url=server.api_url, policy=QUICK)
+        list_record(server.record_id, api_url=server.api_url, retries=QUICK)
 
 
 def test_too_little_disk_space_is_said_before_anything_is_downloaded(
@@ -337,10 +343,10 @@ def test_ctrl_c_keeps_the_part_and_says_how_to_go_on(
         yield next(iter(whole(response, size)))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(requests.Response, "iter_content", interrupted)
-    # The record itself is read in one piece, not through iter_content of this test.
-    files = list_record_of(server)
+    # The record itself is not interrupted.
+    files = list_record(server.record_id, api_url=server.api_url)
     monkeypatch.setattr(download, "list_record", lambda *args, **options: files)
+    monkeypatch.setattr(requests.Response, "iter_content", interrupted)
     assert command(server, "--out", str(tmp_path)) == 130
     assert "run the same command to go on" in capsys.readouterr().err
     begun = (tmp_path / "frames.bin.part").stat().st_size
@@ -350,12 +356,3 @@ def test_ctrl_c_keeps_the_part_and_says_how_to_go_on(
     assert command(server, "--out", str(tmp_path)) == 0
     assert server.file_requests("frames.bin")[-1] == f"bytes={begun}-"
     assert (tmp_path / "frames.bin").read_bytes() == DATA
-
-
-def list_record_of(server: RecordServer) -> list[download.RecordFile]:
-    return [
-        download.RecordFile(
-            entry["key"], entry["size"], entry["checksum"][4:], entry["links"]["self"]
-        )
-        for entry in server.record["files"]
-    ]

@@ -10,17 +10,18 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import hashlib
-import json
 import shutil
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import requests
+from requests.adapters import HTTPAdapter
 from tqdm import tqdm
+from urllib3.exceptions import MaxRetryError
+from urllib3.util import Retry
 
 from anomaly_detector.errors import AnomalyDetectorError, as_one_line
 from training.archives import archive_stem, extract_archive
@@ -28,8 +29,8 @@ from training.archives import archive_stem, extract_archive
 __all__ = [
     "API_URL",
     "RECORDS",
+    "RETRIES",
     "RecordFile",
-    "RetryPolicy",
     "add_arguments",
     "describe_record",
     "download_record",
@@ -52,9 +53,24 @@ DEFAULT_RECORD = 7074958
 _CHUNK = 1 << 16
 # JPEG frames hardly shrink in an archive; the rest is what small files lose to disk blocks.
 _EXTRACTION_FACTOR = 1.1
-# Less than this between two dropped connections does not count as getting on.
-_PROGRESS_BYTES = 1 << 20
-_RETRIED_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+_SILENCE_S = 30.0
+_LONGEST_WAIT_S = 60.0
+
+
+class _Retries(Retry):
+    def get_retry_after(self, response: Any) -> float | None:
+        """Return what a server asks for, in seconds, within reason."""
+        seconds = super().get_retry_after(response)
+        return None if seconds is None else min(seconds, _LONGEST_WAIT_S)
+
+
+RETRIES: Retry = _Retries(
+    5,
+    backoff_factor=1.0,
+    raise_on_status=False,
+    status_forcelist=(408, 425, 429, 500, 502, 503, 504),
+)
+"""How many failures in a row are put up with, and how long is waited between them."""
 
 
 @dataclass(frozen=True)
@@ -74,48 +90,15 @@ class RecordFile:
     url: str
 
 
-@dataclass(frozen=True)
-class RetryPolicy:
-    """How long to try.
-
-    Attributes:
-        attempts: failures in a row, without getting on in between, before giving up.
-        first_wait_s: wait after the first failure, in seconds; doubled after each further one.
-        longest_wait_s: upper limit of a wait, in seconds, also of what a server asks for.
-        timeout_s: longest silence of the server, in seconds.
-    """
-
-    attempts: int = 6
-    first_wait_s: float = 1.0
-    longest_wait_s: float = 60.0
-    timeout_s: float = 30.0
-
-    def wait(self, failures: int, response: requests.Response | None = None) -> None:
-        """Wait after a failure; a server's ``Retry-After`` in seconds is honoured."""
-        seconds = self.first_wait_s * 2 ** (failures - 1)
-        asked = response.headers.get("Retry-After", "") if response is not None else ""
-        if asked.isdigit():
-            seconds = max(seconds, float(asked))
-        time.sleep(min(seconds, self.longest_wait_s))
-
-
-class _DroppedError(Exception):
-    """The server or the way to it failed in a manner worth another try."""
-
-    def __init__(self, reason: str, response: requests.Response | None = None) -> None:
-        super().__init__(reason)
-        self.response = response
-
-
 def list_record(
-    record_id: int, *, api_url: str = API_URL, policy: RetryPolicy | None = None
+    record_id: int, *, api_url: str = API_URL, retries: Retry = RETRIES
 ) -> list[RecordFile]:
     """Ask Zenodo which files a record holds.
 
     Args:
         record_id: the number at the end of the record's address.
         api_url: the API's address without ``/records``.
-        policy: how long to try; None for the defaults.
+        retries: how long to try.
 
     Returns:
         The files, in the record's order.
@@ -124,28 +107,15 @@ def list_record(
         AnomalyDetectorError: the record cannot be read, has no file, or a file's entry makes no
             sense.
     """
-    policy = policy or RetryPolicy()
     url = f"{api_url.rstrip('/')}/records/{record_id}"
-    failures = 0
-    while True:
-        try:
-            with _get(url, {"Accept": "application/json"}, policy) as response:
-                entries = _json(response)["files"]
-            break
-        except _DroppedError as error:
-            failures += 1
-            if failures >= policy.attempts:
-                raise AnomalyDetectorError(
-                    f"record {record_id} cannot be read from {url} ({error}): "
-                    "check the connection and run the same command again"
-                ) from error
-            policy.wait(failures, error.response)
-        except (ValueError, KeyError, TypeError) as error:
-            raise AnomalyDetectorError(
-                f"{url} is no record of Zenodo's API (no JSON with files): check --api-url"
-            ) from error
-    if not isinstance(entries, list):
-        raise AnomalyDetectorError(f"{url} is no record of Zenodo's API: check --api-url")
+    try:
+        entries = _get(url, f"record {record_id}", retries).json()["files"]
+        if not isinstance(entries, list):
+            raise TypeError
+    except (ValueError, KeyError, TypeError) as error:
+        raise AnomalyDetectorError(
+            f"{url} is no record of Zenodo's API (no JSON with files): check --api-url"
+        ) from error
     files = [_record_file(entry, url) for entry in entries]
     if not files:
         raise AnomalyDetectorError(
@@ -155,7 +125,7 @@ def list_record(
 
 
 def describe_record(files: Sequence[RecordFile]) -> str:
-    """Give a table of a record's files."""
+    """Return a table of a record's files."""
     width = max(len(file.name) for file in files)
     lines = [f"{f.name:<{width}}  {_gigabytes(f.size):>10}  md5 {f.md5 or '-'}" for f in files]
     total = _gigabytes(sum(file.size for file in files))
@@ -171,7 +141,7 @@ def download_record(
     extract: bool = True,
     verify: bool = False,
     progress: bool = True,
-    policy: RetryPolicy | None = None,
+    retries: Retry = RETRIES,
 ) -> list[Path]:
     """Download a record's files into a folder and extract its archives.
 
@@ -185,7 +155,7 @@ def download_record(
         extract: extract zip and tar archives.
         verify: read the files that are there already again and compare their checksums.
         progress: show progress bars on stderr.
-        policy: how long to try; None for the defaults.
+        retries: how long to try.
 
     Returns:
         The downloaded files.
@@ -194,8 +164,7 @@ def download_record(
         AnomalyDetectorError: no such record, too little disk space, a checksum that does not fit,
             a server that keeps failing, or an archive that cannot be extracted.
     """
-    policy = policy or RetryPolicy()
-    files = list_record(record_id, api_url=api_url, policy=policy)
+    files = list_record(record_id, api_url=api_url, retries=retries)
     if only:
         names = ", ".join(file.name for file in files)
         files = [f for f in files if any(fnmatch.fnmatchcase(f.name, p) for p in only)]
@@ -210,18 +179,28 @@ def download_record(
             f"folder {out} cannot be made ({error.strerror}): choose another --out"
         ) from error
     missing = [file for file in files if not _is_whole(out, file)]
-    _check_space(out, files, missing, extract)
+    packed = {
+        out / file.name: out / stem
+        for file in files
+        if extract and (stem := archive_stem(file.name)) and not (out / stem).is_dir()
+    }
+    needed = sum(max(0, file.size - _size(out / f"{file.name}.part")) for file in missing)
+    needed += sum(round(f.size * _EXTRACTION_FACTOR) for f in files if out / f.name in packed)
+    free = shutil.disk_usage(out).free
+    if needed > free:
+        raise AnomalyDetectorError(
+            f"{out} has {_gigabytes(free)} free but {_gigabytes(needed)} are needed"
+            f"{' (with the extracted frames)' if packed else ''}: make room, choose another "
+            "--out, or take less with --only or --no-extract"
+        )
     if verify:
         for file in files:
             if file not in missing:
                 _verify(out / file.name, file, progress)
     for file in missing:
-        _download(file, out, policy, progress)
-    if extract:
-        for file in files:
-            stem = archive_stem(file.name)
-            if stem is not None and not (out / stem).is_dir():
-                extract_archive(out / file.name, out / stem, progress=progress)
+        _download(file, out, retries, progress)
+    for archive, folder in packed.items():
+        extract_archive(archive, folder, progress=progress)
     return [out / file.name for file in files]
 
 
@@ -231,20 +210,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", choices=["hazards-robots"], help="what to download")
     parser.add_argument("--out", type=Path, help="folder for the files (needed except for --list)")
     parser.add_argument(
-        "--record",
-        type=int,
-        default=DEFAULT_RECORD,
-        metavar="ID",
+        "--record", type=int, default=DEFAULT_RECORD, metavar="ID",
         help=f"Zenodo record (default %(default)s). {known}",
-    )
+    )  # fmt: skip
     parser.add_argument("--list", action="store_true", help="show the record's files and stop")
     parser.add_argument(
-        "--only",
-        action="append",
-        default=[],
-        metavar="PATTERN",
+        "--only", action="append", default=[], metavar="PATTERN",
         help="only files that fit, such as 'metadata*'; may be given several times",
-    )
+    )  # fmt: skip
     parser.add_argument("--no-extract", action="store_true", help="leave the archives packed")
     parser.add_argument(
         "--verify", action="store_true", help="check the checksums of files already there again"
@@ -285,38 +258,36 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _get(url: str, headers: dict[str, str], policy: RetryPolicy) -> requests.Response:
-    """Open a streamed GET; the caller closes the response.
+def _get(url: str, what: str, retries: Retry, start: int | None = None) -> requests.Response:
+    """Send a GET; with ``start``, for the bytes from there on, which are left to be read.
+
+    No If-Range goes with it: a record's files never change and the checksum is verified at the end,
+    while a server with other entity tags on each node would send the whole file every time.
 
     Raises:
-        _DroppedError: worth another try.
-        AnomalyDetectorError: an answer that will not change.
+        AnomalyDetectorError: no answer, or one that is of no use.
     """
+    # Without "identity" a server may compress, and offsets would mean something else.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     try:
-        response = requests.get(url, headers=headers, stream=True, timeout=policy.timeout_s)
-    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
-        raise AnomalyDetectorError(f"{url} is no http address: check --api-url") from error
-    except requests.exceptions.MissingSchema as error:
-        raise AnomalyDetectorError(f"{url} has no http:// or https://: check --api-url") from error
+        with requests.Session() as session:
+            session.mount("http://", HTTPAdapter(max_retries=retries))
+            session.mount("https://", HTTPAdapter(max_retries=retries))
+            response = session.get(
+                url, headers=headers, stream=start is not None, timeout=_SILENCE_S
+            )
     except requests.RequestException as error:
-        raise _DroppedError(_one_line(error)) from error
+        raise AnomalyDetectorError(
+            f"{what} cannot be read from {url} ({_one_line(error)}): check --api-url and the "
+            "connection, then run the same command again"
+        ) from error
     if response.status_code in (200, 206, 416):
         return response
     response.close()
-    status = f"{response.status_code} {response.reason}"
-    if response.status_code in _RETRIED_STATUS:
-        raise _DroppedError(f"server says {status}", response)
     raise AnomalyDetectorError(
-        f"{url} answers {status}: check the record number and whether it is public"
+        f"{what} cannot be read, {url} answers {response.status_code} {response.reason}: check the "
+        "record number and whether it is public, or run the same command later"
     )
-
-
-def _json(response: requests.Response) -> Any:
-    try:
-        body = response.content
-    except requests.RequestException as error:
-        raise _DroppedError(_one_line(error)) from error
-    return json.loads(body)
 
 
 def _record_file(entry: Any, url: str) -> RecordFile:
@@ -351,123 +322,65 @@ def _is_whole(out: Path, file: RecordFile) -> bool:
     return True
 
 
-def _check_space(
-    out: Path, files: Sequence[RecordFile], missing: Sequence[RecordFile], extract: bool
-) -> None:
-    needed = 0
-    for file in missing:
-        part = _part(out, file)
-        needed += file.size - (min(part.stat().st_size, file.size) if part.is_file() else 0)
-    if extract:
-        for file in files:
-            stem = archive_stem(file.name)
-            if stem is not None and not (out / stem).is_dir():
-                needed += round(file.size * _EXTRACTION_FACTOR)
-    free = shutil.disk_usage(out).free
-    if needed > free:
-        raise AnomalyDetectorError(
-            f"{out} has {_gigabytes(free)} free but {_gigabytes(needed)} are needed"
-            f"{' (with the extracted frames)' if extract else ''}: make room, choose another "
-            "--out, or take less with --only or --no-extract"
-        )
-
-
-def _part(out: Path, file: RecordFile) -> Path:
-    return out / f"{file.name}.part"
-
-
-def _download(file: RecordFile, out: Path, policy: RetryPolicy, progress: bool) -> None:
-    part = _part(out, file)
-    failures, furthest = 0, _size(part)
-    with tqdm(
-        total=file.size,
-        initial=min(furthest, file.size),
-        desc=file.name,
-        unit="B",
-        unit_scale=True,
-        unit_divisor=1024,
-        disable=not progress,
-    ) as bar:
-        while True:
-            try:
-                _fetch_rest(file, part, policy, bar)
-                break
-            except _DroppedError as error:
-                reached = _size(part)
-                if reached >= furthest + _PROGRESS_BYTES:
-                    failures = 0
-                furthest = max(furthest, reached)
-                failures += 1
-                if failures >= policy.attempts:
-                    raise AnomalyDetectorError(
-                        f"{file.name} stopped at {reached} of {file.size} bytes after "
-                        f"{failures} failures ({error}): run the same command to go on"
-                    ) from error
-                policy.wait(failures, error.response)
-            except OSError as error:
-                raise AnomalyDetectorError(
-                    f"{part} cannot be written ({error.strerror or error}): "
-                    "make room or choose another --out, then run the same command"
-                ) from error
+def _download(file: RecordFile, out: Path, retries: Retry, progress: bool) -> None:
+    part = out / f"{file.name}.part"
+    left, furthest = retries, _size(part)
     try:
-        _verify(part, file, progress)
-    except AnomalyDetectorError:
-        part.unlink()
-        raise
+        if furthest > file.size:
+            furthest = 0
+        part.open("ab" if furthest else "wb").close()
+        with _bar(file, file.name, progress, furthest) as bar:
+            while (have := _size(part)) < file.size:
+                try:
+                    _fetch_rest(file, part, have, retries, bar)
+                except requests.RequestException as error:
+                    reached = _size(part)
+                    if reached > furthest:  # it gets on
+                        left, furthest = retries, reached
+                    try:
+                        left = left.increment("GET", file.url, error=error)
+                    except MaxRetryError:
+                        raise AnomalyDetectorError(
+                            f"{file.name} stopped at {reached} of {file.size} bytes "
+                            f"({_one_line(error)}): run the same command to go on"
+                        ) from error
+                    left.sleep()
+    except OSError as error:
+        raise AnomalyDetectorError(
+            f"{part} cannot be written ({error.strerror or error}): "
+            "make room or choose another --out, then run the same command"
+        ) from error
+    _verify(part, file, progress)
     part.replace(out / file.name)
 
 
-def _fetch_rest(file: RecordFile, part: Path, policy: RetryPolicy, bar: tqdm[Any]) -> None:
+def _fetch_rest(file: RecordFile, part: Path, have: int, retries: Retry, bar: tqdm[Any]) -> None:
     """Get what is missing of a part file, over one connection.
 
-    No If-Range goes with the request: a record's files never change and the checksum is verified
-    at the end, while a server with weak entity tags, or other ones on each node, would answer it
-    with the whole file every time.
-
     Raises:
-        _DroppedError: the connection broke; what came is in the part file.
+        requests.RequestException: the connection broke; what came is in the part file.
     """
-    have = _size(part)
-    if have > file.size:
-        part.unlink()
-        have = 0
-    if have == file.size:
-        part.touch()
-        return
-    # Without "identity" a server may compress, and offsets would mean something else.
-    headers = {"Accept-Encoding": "identity"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-    with _get(file.url, headers, policy) as response:
-        if response.status_code == 416 or (have and not _continues(response, have, file.size)):
+    with _get(file.url, file.name, retries, have) as response:
+        given = (response.status_code, response.headers.get("Content-Range"))
+        if given != (206, f"bytes {have}-{file.size - 1}/{file.size}"):
             # The server knows no ranges, or means another file: what is there is of no use.
             have = 0
-            if response.status_code != 200:
-                part.unlink(missing_ok=True)
-                raise _DroppedError(f"server answers {response.status_code} to a range request")
-        bar.n = have
-        bar.refresh()
         with part.open("ab" if have else "wb") as stream:
-            try:
-                for chunk in response.iter_content(_CHUNK):
-                    stream.write(chunk[: file.size - have])
-                    bar.update(min(len(chunk), file.size - have))
-                    have += len(chunk)
-                    if have > file.size:
-                        raise AnomalyDetectorError(
-                            f"{file.url} sends more than the {file.size} bytes of {file.name}: "
-                            "check --api-url"
-                        )
-            except requests.RequestException as error:
-                raise _DroppedError(_one_line(error)) from error
+            if not have and response.status_code != 200:
+                raise requests.ConnectionError(f"server answers {given[0]} to a range request")
+            bar.n = have
+            bar.refresh()
+            for chunk in response.iter_content(_CHUNK):
+                have += len(chunk)
+                if have > file.size:
+                    raise AnomalyDetectorError(
+                        f"{file.url} sends more than the {file.size} bytes of {file.name}: "
+                        "check --api-url"
+                    )
+                stream.write(chunk)
+                bar.update(len(chunk))
     if have < file.size:
-        raise _DroppedError(f"connection closed at {have} of {file.size} bytes")
-
-
-def _continues(response: requests.Response, have: int, size: int) -> bool:
-    """Tell whether an answer to a range request goes on where the part file ends."""
-    expected = f"bytes {have}-{size - 1}/{size}"
-    return response.status_code == 206 and response.headers.get("Content-Range") == expected
+        raise requests.ConnectionError("connection closed too early")
 
 
 def _verify(path: Path, file: RecordFile, progress: bool) -> None:
@@ -475,27 +388,26 @@ def _verify(path: Path, file: RecordFile, progress: bool) -> None:
         print(f"warning: the record gives no MD5 of {file.name}: not verified", file=sys.stderr)
         return
     digest = hashlib.md5(usedforsecurity=False)
-    with (
-        path.open("rb") as stream,
-        tqdm(
-            total=file.size,
-            desc=f"verifying {file.name}",
-            unit="B",
-            unit_scale=True,
-            unit_divisor=1024,
-            disable=not progress,
-        ) as bar,
-    ):
+    with path.open("rb") as stream, _bar(file, f"verifying {file.name}", progress) as bar:
         while block := stream.read(_CHUNK):
             digest.update(block)
             bar.update(len(block))
     if digest.hexdigest() != file.md5:
-        deleted = path.suffix == ".part"
+        remedy = f"remove {path}, then"
+        if path.suffix == ".part":
+            path.unlink()
+            remedy = "the part file was deleted,"
         raise AnomalyDetectorError(
             f"{file.name} has MD5 {digest.hexdigest()} but the record says {file.md5}: "
-            + ("the part file was deleted, " if deleted else f"remove {path}, then ")
-            + "run the same command to download it again"
+            f"{remedy} run the same command to download it again"
         )
+
+
+def _bar(file: RecordFile, title: str, progress: bool, initial: int = 0) -> tqdm[Any]:
+    return tqdm(
+        total=file.size, initial=initial, desc=title, unit="B", unit_scale=True, unit_divisor=1024,
+        disable=not progress,
+    )  # fmt: skip
 
 
 def _size(path: Path) -> int:
