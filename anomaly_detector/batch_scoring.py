@@ -9,7 +9,6 @@ last bit in batches of 4 or more.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -22,9 +21,10 @@ from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.frame_cache import ShrunkFrame, shrunk_frame
 from anomaly_detector.ordered_pool import map_in_order, usable_cores
-from anomaly_detector.recordings import Frame, FrameSource
+from anomaly_detector.recordings import FrameSource
+from anomaly_detector.recordings.base import check_fps, stamp_and_time
 
-__all__ = ["BATCH_SIZE", "ScoredFrame", "check_fps", "score_recording", "stamp_and_time"]
+__all__ = ["BATCH_SIZE", "ScoredFrame", "score_recording"]
 
 BATCH_SIZE = 16
 """Frames a run where the last bit of a score does not matter: larger ones gain nothing more."""
@@ -70,7 +70,7 @@ def _run(detector: Detector, images: Sequence[NDArray[np.uint8]], batch_size: in
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
         filled = [*batch, *[batch[-1]] * (batch_size - len(batch))]
-        result = detector.run(np.stack(filled))
+        result = detector.score_batch(np.stack(filled))
         parts.append([values[: len(batch)] for values in result[:2]])
     score, normalized = (np.concatenate(values) for values in zip(*parts, strict=True))
     return score, normalized
@@ -131,33 +131,6 @@ def score_recording(
                 detector.is_anomaly(score),
             )
             index += 1
-
-
-def check_fps(fps: float | None) -> None:
-    """Refuse a frame rate that is none.
-
-    Raises:
-        AnomalyDetectorError: it is not positive.
-    """
-    if fps is not None and not (fps > 0.0 and math.isfinite(fps)):
-        raise AnomalyDetectorError(f"frame rate is {fps}: give a positive number, such as 20")
-
-
-def stamp_and_time(
-    frame: Frame | ShrunkFrame, index: int, fps: float | None
-) -> tuple[int | None, int | None]:
-    """Return a frame's stamp, and the time to decide by.
-
-    Args:
-        frame: the frame.
-        index: its number.
-        fps: gives both from the number where the recording has no times; None leaves them out.
-    """
-    time_ns = frame.stamp_ns if frame.time_ns is None else frame.time_ns
-    if time_ns is None and fps is not None:
-        time_ns = round(index * 1e9 / fps)
-        return time_ns, time_ns
-    return frame.stamp_ns, time_ns
 
 
 def _batched(items: Iterator[_T], size: int) -> Iterator[list[_T]]:

@@ -37,7 +37,6 @@ from anomaly_detector.normalization import import_onnx
 from anomaly_detector.preprocessing import WHOLE_FRAME, View
 from anomaly_detector.recordings import FrameSource, count_frames, open_source, warn_unreadable
 from anomaly_detector.resources import MODEL_SUFFIX, resolve_model
-from anomaly_detector.scoring import score_frames
 
 __all__ = ["CalibrateOptions", "add_arguments", "calibrate", "run"]
 
@@ -147,7 +146,7 @@ def _check(options: CalibrateOptions) -> None:
 
 def _scores(detector: Detector, source: FrameSource, progress: bool) -> NDArray[np.float32]:
     bar = tqdm(
-        score_frames(detector, source),
+        detector.stream(source),
         f"scoring {source.path.name}",
         len(source),
         unit="frame",

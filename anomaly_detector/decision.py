@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 from collections import deque
 from dataclasses import dataclass
+from typing import Protocol
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.settings import Setting, setting, settings_of
@@ -171,6 +172,22 @@ class AlarmState:
     ended: AlarmEvent | None
 
 
+class Scored(Protocol):
+    """The result for one frame: a ``Detection`` or a ``ScoredFrame``."""
+
+    @property
+    def score(self) -> float:
+        """In the model's units, for the event's peak."""
+
+    @property
+    def normalized_score(self) -> float:
+        """In [0, 1], 0.5 at the threshold."""
+
+    @property
+    def is_anomaly(self) -> bool:
+        """Whether the frame is flagged."""
+
+
 @dataclass
 class _OpenEvent:
     start: _Frame
@@ -203,6 +220,12 @@ class _Frame:
 class AlarmFilter:
     """Decides frame by frame whether the alarm is on.
 
+    Example:
+        >>> detector, alarms = Detector("corridor"), AlarmFilter()
+        >>> black = detector.detect(np.zeros((480, 640, 3), np.uint8), order="bgr")
+        >>> alarms.update(black, stamp_ns=0).is_alarm
+        True
+
     An anomalous frame raises the alarm when its normalised score reaches the immediate level or
     when enough of the window is anomalous. In seconds an anomalous frame counts until the next
     frame comes, so that one frame after a gap proves nothing. The alarm is cleared by the last of
@@ -212,11 +235,11 @@ class AlarmFilter:
     afresh.
 
     Args:
-        settings: when to raise and clear.
+        settings: when to raise and clear; None for the defaults.
     """
 
-    def __init__(self, settings: AlarmSettings) -> None:
-        self.settings = settings
+    def __init__(self, settings: AlarmSettings | None = None) -> None:
+        self.settings = AlarmSettings() if settings is None else settings
         self._open: _OpenEvent | None = None
         self._last_stamp_ns: int | None = None
         self._forget()
@@ -229,21 +252,11 @@ class AlarmFilter:
         self._frames_below = 0
         self._below_since_ns: int | None = None
 
-    def update(
-        self,
-        score: float,
-        normalized_score: float,
-        is_anomaly: bool,
-        *,
-        stamp_ns: int | None = None,
-        name: str = "",
-    ) -> AlarmState:
+    def update(self, result: Scored, *, stamp_ns: int | None = None, name: str = "") -> AlarmState:
         """Take the next frame into account.
 
         Args:
-            score: its raw score, for the event's peak.
-            normalized_score: in [0, 1], 0.5 at the threshold.
-            is_anomaly: whether the frame is flagged.
+            result: its scores and its flag.
             stamp_ns: its stamp, nanoseconds.
             name: of the frame, for events.
 
@@ -258,18 +271,18 @@ class AlarmFilter:
         ended = None
         if _went_back(self._last_stamp_ns, stamp_ns):
             ended = self.finish()
-        frame = _Frame(name, stamp_ns, score, normalized_score)
+        frame = _Frame(name, stamp_ns, result.score, result.normalized_score)
         was_alarm = self._open is not None
-        is_alarm = self._decide(normalized_score, is_anomaly, stamp_ns, was_alarm)
+        is_alarm = self._decide(result.normalized_score, result.is_anomaly, stamp_ns, was_alarm)
         self._last_stamp_ns = stamp_ns
-        self._last_was_anomalous = is_anomaly
+        self._last_was_anomalous = result.is_anomaly
         if self._open is not None and not is_alarm:
             ended = self._open.close()
             self._open = None
         elif self._open is not None:
             self._open.last = frame
             self._open.frames += 1
-            if score > self._open.peak.score:
+            if frame.score > self._open.peak.score:
                 self._open.peak = frame
         elif is_alarm:
             self._open = _OpenEvent(frame, frame, frame, 1)

@@ -9,8 +9,8 @@ are inside the graph; one metadata entry (:mod:`anomaly_detector.metadata`) says
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 
 from anomaly_detector.bound_run import BoundRun
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
-from anomaly_detector.image import Image, crop
+from anomaly_detector.image import ColorOrder, FrameLike, Image, as_image, crop
 from anomaly_detector.map_scale import MapScale
 from anomaly_detector.model_file import ModelFile, read_metadata, read_model_file
 from anomaly_detector.normalization import (
     NORMALIZED_OUTPUT,
     float32_threshold,
     normalization_scale,
+    normalize_for,
     normalize_scores,
 )
 from anomaly_detector.preprocessing import INPUT_SIZE, WHOLE_FRAME, View, shrink
@@ -44,6 +45,9 @@ from anomaly_detector.providers import (
     open_session,
     session_options,
 )
+from anomaly_detector.recordings import Frame, FrameSource, open_source
+from anomaly_detector.recordings.base import check_fps, stamp_and_time
+from anomaly_detector.resources import resolve_model
 from anomaly_detector.tensorrt import (
     MAX_BATCH,
     BuildEvent,
@@ -99,6 +103,9 @@ class Detection:
         is_anomaly: ``score >= threshold``.
         anomaly_map: float32 [H, W], where in the frame the evidence lies; not smoothed.
         inference_ms: time in the network for this frame, milliseconds.
+        view: what the model saw of the frame.
+        order: channel order of the frame, for drawing on it.
+        map_scale: which values of the map are shown as heat.
     """
 
     score: float
@@ -107,6 +114,9 @@ class Detection:
     is_anomaly: bool
     anomaly_map: NDArray[np.float32]
     inference_ms: float
+    view: View = WHOLE_FRAME
+    order: ColorOrder = "rgb"
+    map_scale: MapScale = MapScale(0.0, None)  # noqa: RUF009
 
 
 @dataclass(frozen=True)
@@ -118,22 +128,31 @@ class _Limit:
         float32: the same, for the normalised score.
         scale: of the normalised score.
         in_graph: the graph's own normalised score is for this threshold.
+        map_scale: of the anomaly map.
     """
 
     threshold: float
     float32: np.float32
     scale: np.float32
     in_graph: bool
+    map_scale: MapScale
 
 
 class Detector:
-    """Scores frames with one model file.
+    """Scores frames with one model.
 
-    One thread at a time may call :meth:`detect` and the methods that it is made of, and
-    :meth:`close`; :meth:`set_threshold` and :meth:`set_view` may be called from any thread.
+    Example:
+        >>> detector = Detector("corridor")
+        >>> result = detector.detect(np.zeros((480, 640, 3), np.uint8), order="bgr")
+        >>> result.is_anomaly, result.anomaly_map.shape
+        (True, (64, 64))
+
+    One thread at a time may call :meth:`detect`, :meth:`stream`, :meth:`prepare` and
+    :meth:`close`; :meth:`score_batch` may run in several threads on the CPU;
+    :meth:`set_threshold` and :meth:`set_view` may be called from any thread.
 
     Args:
-        path: the ONNX file.
+        name_or_path: the ONNX file, or the name of a shipped model.
         providers: ONNX Runtime execution providers in order of preference, by full name or by
             short ones such as ``cuda``; None for :func:`default_providers`. Those that do not work
             are passed over as long as one does: :attr:`provider_report` says which and why.
@@ -163,7 +182,7 @@ class Detector:
 
     def __init__(
         self,
-        path: str | Path,
+        name_or_path: str | Path,
         *,
         providers: Sequence[str] | None = None,
         intra_op_threads: int = 1,
@@ -174,7 +193,7 @@ class Detector:
         cuda_graph: bool = False,
         on_build: Callable[[BuildEvent], None] | None = None,
     ) -> None:
-        self.path = Path(path)
+        self.path = resolve_model(name_or_path)
         file = read_model_file(self.path)
         self.metadata = file.metadata
         self._limit = self._limit_of(threshold)
@@ -309,7 +328,7 @@ class Detector:
     @property
     def map_scale(self) -> MapScale:
         """Which values of the anomaly map are shown as heat, at the detector's threshold."""
-        return self.metadata.map_scale.at(self.threshold, self.metadata.threshold)
+        return self._limit.map_scale
 
     def _limit_of(self, threshold: float | None) -> _Limit:
         if threshold is not None and not np.isfinite(threshold):
@@ -322,6 +341,7 @@ class Detector:
             float32_threshold(value),
             normalization_scale(self.metadata, value),
             in_graph=value == own,
+            map_scale=self.metadata.map_scale.at(value, own),
         )
 
     def close(self) -> None:
@@ -341,22 +361,8 @@ class Detector:
         """Close the detector."""
         self.close()
 
-    def score_batch(
-        self, images: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Score shrunk frames: :meth:`run` without the normalised scores.
-
-        Returns:
-            Scores float32 [N] and anomaly maps float32 [N, H, W].
-
-        Raises:
-            ModelError: as for :meth:`run`.
-        """
-        result = self.run(images)
-        return result.score, result.anomaly_map
-
-    def run(self, images: NDArray[np.uint8]) -> BatchScores:
-        """Score shrunk frames.
+    def score_batch(self, images: NDArray[np.uint8]) -> BatchScores:
+        """Score frames that have the size of the model's input.
 
         Args:
             images: uint8 [N, 64, 64, 3] RGB, from :func:`anomaly_detector.preprocessing.shrink`.
@@ -365,11 +371,6 @@ class Detector:
             ModelError: the model fails, or gives NaN or infinite scores.
         """
         return self._run(images, self._limit)
-
-    def normalize(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Give the normalised scores of raw ones, float32 [N], at the detector's threshold."""
-        limit = self._limit
-        return normalize_scores(scores, limit.float32, limit.scale)
 
     def _run(self, images: NDArray[np.uint8], limit: _Limit) -> BatchScores:
         if self._max_batch is not None and len(images) > self._max_batch:
@@ -415,11 +416,7 @@ class Detector:
     def _check_normalization(self, images: NDArray[np.uint8]) -> BatchScores:
         """Refuse a file whose graph normalises with other numbers than its metadata give."""
         result = self._run_graph(images)
-        wanted = normalize_scores(
-            result.score,
-            float32_threshold(self.metadata.threshold),
-            normalization_scale(self.metadata),
-        )
+        wanted = normalize_for(self.metadata, result.score)
         difference = float(np.abs(result.normalized_score - wanted).max())
         if difference > self._tolerance:
             raise ModelError(
@@ -433,11 +430,33 @@ class Detector:
         """Tell whether a score is at or above the threshold."""
         return score >= self.threshold
 
-    def detect_shrunk(self, image: NDArray[np.uint8]) -> Detection:
-        """Score one frame of uint8 [64, 64, 3] RGB."""
-        limit = self._limit
+    def prepare(self, frame: FrameLike, order: ColorOrder | None = None) -> Image:
+        """Return the model's input, 64x64 RGB; arguments and errors as for :meth:`detect`.
+
+        What has been prepared stays as it is, and can be given to :meth:`detect`.
+        """
+        view = self._view
+        return _prepared(_image_of(frame, order, view), view)
+
+    def detect(self, frame: FrameLike, order: ColorOrder | None = None) -> Detection:
+        """Score one camera frame; the model's region of it is looked at.
+
+        Args:
+            frame: an array [H, W] or [H, W, C], an :class:`~anomaly_detector.image.Image`, a frame
+                of a recording, or a message of ``sensor_msgs``; of any size.
+            order: the channel order of an array, ``"bgr"`` for those of OpenCV; grey ones need
+                none.
+
+        Raises:
+            ImageError: the frame is damaged, its order is not known, or the model's region does
+                not lie inside it.
+            ModelError: the model fails, or gives NaN or infinite scores.
+        """
+        view, limit = self._view, self._limit
+        image = _image_of(frame, order, view)
+        prepared = _prepared(image, view)
         start = time.perf_counter()
-        result = self._run(image[np.newaxis], limit)
+        result = self._run(prepared.array[np.newaxis], limit)
         elapsed_ms = (time.perf_counter() - start) * 1e3
         score = float(result.score[0])
         return Detection(
@@ -447,23 +466,57 @@ class Detector:
             is_anomaly=score >= limit.threshold,
             anomaly_map=result.anomaly_map[0],
             inference_ms=elapsed_ms,
+            view=view,
+            order=image.order,
+            map_scale=limit.map_scale,
         )
 
-    def prepare(self, pixels: Image) -> NDArray[np.uint8]:
-        """Return the model's input, uint8 [64, 64, 3] RGB, of a camera frame of any size.
+    def stream(
+        self,
+        recording: str | Path | FrameSource,
+        topic: str | None = None,
+        *,
+        fps: float | None = None,
+    ) -> Iterator[tuple[Frame, Detection]]:
+        """Score a recording frame by frame, as the node does.
+
+        Where only scores are wanted, :func:`anomaly_detector.batch_scoring.score_recording` gives
+        the same ones faster (with a batch size of 1 to the last bit).
 
         Args:
-            pixels: the whole frame, or the model's region of it already; scaled as
-                :attr:`view` says.
+            recording: an image folder, a bag, a video, or one that is open already.
+            topic: the image topic of a bag that has more than one.
+            fps: frames a second of a recording without stamps: its readable frames get stamps from
+                0 on; None leaves them without.
+
+        Yields:
+            Each readable frame, its picture cut to the model's region, and its result. Large JPEG
+            pictures are decoded at reduced scale, as the node does.
 
         Raises:
-            ImageError: the model's region does not lie inside the frame.
+            SourceError: no such recording, or no frame in it is readable.
+            ModelError: the model fails.
+            AnomalyDetectorError: ``fps`` is not positive.
         """
-        return shrink(crop(pixels, self._view.region))
+        check_fps(fps)
+        source = recording if isinstance(recording, FrameSource) else open_source(recording, topic)
+        source.view = self._view
+        for index, frame in enumerate(source.mapped(_itself, reduced=True)):
+            stamp_ns, _ = stamp_and_time(frame, index, fps)
+            yield replace(frame, stamp_ns=stamp_ns), self.detect(frame)
 
-    def detect(self, pixels: Image) -> Detection:
-        """Score one camera frame; arguments and errors as for :meth:`prepare`."""
-        return self.detect_shrunk(self.prepare(pixels))
+
+def _image_of(frame: FrameLike, order: ColorOrder | None, view: View) -> Image:
+    # A region's edges may lie between the pixels of a reduced picture.
+    return as_image(frame, order, scaling=view.scaling, reduced=view.region.is_whole_frame)
+
+
+def _prepared(image: Image, view: View) -> Image:
+    return Image(shrink(crop(image, view.region)), "rgb", region=view.region)
+
+
+def _itself(frame: Frame) -> Frame:
+    return frame
 
 
 def _no_gpu(reason: str | None) -> str:

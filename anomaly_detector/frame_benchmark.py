@@ -18,9 +18,9 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from anomaly_detector.camera_picture import CameraFrame, camera_frame
-from anomaly_detector.decision import AlarmFilter, AlarmSettings
+from anomaly_detector.decision import AlarmFilter
 from anomaly_detector.detector import Detection, Detector
-from anomaly_detector.image import Image, decode_compressed, decode_image
+from anomaly_detector.image import Image, as_image
 from anomaly_detector.model_file import read_model_file
 from anomaly_detector.providers import session_options
 
@@ -93,16 +93,12 @@ class FrameSteps:
     def __init__(self, detector: Detector, transport: str) -> None:
         self.detector = detector
         self.durations: dict[str, list[float]] = {name: [] for name in (*STEPS, WORK)}
-        self._compressed = transport == "compressed"
-        self._decisions = AlarmFilter(AlarmSettings())
+        self._decisions = AlarmFilter()
 
     def convert(self, message: Any) -> Image:
         """Give the pixels of a message, as the node does."""
         view = self.detector.view
-        if self._compressed:
-            reduced = view.region.is_whole_frame
-            return decode_compressed(message, scaling=view.scaling, reduced=reduced)
-        return decode_image(message, scaling=view.scaling)
+        return as_image(message, scaling=view.scaling, reduced=view.region.is_whole_frame)
 
     def __call__(self, message: Any) -> tuple[Detection, bool]:
         """Take one frame; give its result and the decision over time."""
@@ -112,14 +108,9 @@ class FrameSteps:
         converted = clock()
         small = self.detector.prepare(pixels)
         shrunk = clock()
-        detection = self.detector.detect_shrunk(small)
+        detection = self.detector.detect(small)
         inferred = clock()
-        state = self._decisions.update(
-            detection.score,
-            detection.normalized_score,
-            detection.is_anomaly,
-            stamp_ns=time.time_ns(),
-        )
+        state = self._decisions.update(detection, stamp_ns=time.time_ns())
         end = clock()
         durations = self.durations
         durations["convert"].append(converted - start)
@@ -163,7 +154,7 @@ def measure_frame_cost(
     """
     messages = [camera_frame(i, width, height, transport, encoding) for i in range(PICTURES)]
     steps = FrameSteps(detector, transport)
-    bare = _bare_run(detector, detector.prepare(steps.convert(messages[0])))
+    bare = _bare_run(detector, detector.prepare(messages[0]).array)
     read, network = FLOOR_ROWS
     floor: dict[str, list[float]] = {name: [] for name in FLOOR_ROWS}
     ratios: list[float] = []

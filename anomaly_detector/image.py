@@ -13,9 +13,10 @@ word for counters.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from anomaly_detector.compressed import DECODE_METHOD, byte_buffer, decode_encoded_bytes
 from anomaly_detector.encodings import (
@@ -23,6 +24,7 @@ from anomaly_detector.encodings import (
     Encoding,
     ImageScaling,
     convert_rows,
+    scale_to_8_bits,
     shorten,
 )
 from anomaly_detector.errors import ImageError, ImageErrorReason
@@ -42,10 +44,12 @@ __all__ = [
     "ColorOrder",
     "CompressedImageLike",
     "Converter",
+    "FrameLike",
     "Image",
     "ImageLike",
     "ImageScaling",
     "RegionOfInterest",
+    "as_image",
     "crop",
     "decode_compressed",
     "decode_encoded_bytes",
@@ -78,6 +82,91 @@ class CompressedImageLike(Protocol):
 
     format: str
     data: Any
+
+
+class HasPixels(Protocol):
+    """A frame of a recording: :class:`anomaly_detector.recordings.Frame`."""
+
+    @property
+    def pixels(self) -> Image:
+        """The picture."""
+
+
+FrameLike: TypeAlias = Image | NDArray[Any] | HasPixels | ImageLike | CompressedImageLike
+"""Whatever holds a camera's picture."""
+
+_ORDERS: dict[int, tuple[ColorOrder, ...]] = {1: ("mono",), 3: ("bgr", "rgb"), 4: ("bgra", "rgba")}
+"""Number of channels to their possible orders."""
+
+
+def as_image(
+    frame: FrameLike,
+    order: ColorOrder | None = None,
+    *,
+    scaling: ImageScaling | None = None,
+    reduced: bool = False,
+    convert: Converter | None = None,
+    remedy: str = _REMEDY,
+) -> Image:
+    """Return the picture of whatever holds one.
+
+    Args:
+        frame: an image; a frame of a recording; a ``sensor_msgs/Image`` or ``CompressedImage``; or
+            an array [H, W] or [H, W, C], uint8, or uint16 or float with a ``scaling``.
+        order: the meaning of an array's channels, needed for those with colours.
+        scaling: see :func:`decode_image`; of an array too.
+        reduced: see :func:`decode_compressed`.
+        convert: see :func:`decode_image`.
+        remedy: likewise.
+
+    Raises:
+        ImageError: no picture, one that is damaged, or an array whose order is not known.
+    """
+    source: Any = getattr(frame, "pixels", frame)
+    if isinstance(source, np.ndarray):
+        return _array_image(source, order, scaling)
+    if isinstance(source, Image):
+        return source
+    if hasattr(source, "encoding"):
+        return decode_image(source, scaling=scaling, convert=convert, remedy=remedy)
+    if hasattr(source, "format") and hasattr(source, "data"):
+        return decode_compressed(source, scaling=scaling, reduced=reduced, remedy=remedy)
+    raise ImageError(
+        f"frame is of type {type(frame).__name__}: give a numpy array, an Image or a message of "
+        "sensor_msgs",
+        reason="encoding",
+    )
+
+
+def _array_image(
+    array: NDArray[Any], order: ColorOrder | None, scaling: ImageScaling | None
+) -> Image:
+    channels = {2: 1, 3: array.shape[-1]}.get(array.ndim, 0) if array.ndim else 0
+    orders = _ORDERS.get(channels)
+    if orders is None:
+        raise ImageError(
+            f"array has shape {array.shape}: give [height, width] or [height, width, 3 or 4]",
+            reason="size",
+        )
+    order = orders[0] if order is None and len(orders) == 1 else order
+    if order not in orders:
+        known = " or ".join(f"order={name!r}" for name in orders)
+        raise ImageError(
+            f"array of shape {array.shape} has order {order}: give {known}", reason="encoding"
+        )
+    height, width = array.shape[:2]
+    check_size(width, height, "array")
+    array = array.reshape(height, width) if channels == 1 else array
+    if array.dtype == np.uint8:
+        return Image(array, order)
+    if array.dtype == np.uint16 or (array.dtype.kind == "f" and scaling is not None):
+        values = array if array.dtype == np.uint16 else array.astype(np.float32)
+        return scale_to_8_bits(values, order, scaling)
+    raise ImageError(
+        f"array has type {array.dtype}: give uint8 from 0 to 255, or uint16; float needs a model "
+        "with an image scaling",
+        reason="encoding",
+    )
 
 
 def decode_image(

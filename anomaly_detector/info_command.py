@@ -6,7 +6,6 @@ import argparse
 import json
 
 from anomaly_detector.model_file import read_metadata
-from anomaly_detector.resources import resolve_model
 
 __all__ = ["add_arguments", "run"]
 
@@ -18,6 +17,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command line; gives the exit code."""
-    metadata = read_metadata(resolve_model(arguments.model))
+    metadata = read_metadata(arguments.model)
     print(json.dumps(json.loads(metadata.to_json()), indent=2))
     return 0

@@ -25,6 +25,7 @@ from typing import Any, Final, NoReturn
 from anomaly_detector.errors import ModelError
 from anomaly_detector.metadata import METADATA_KEY, ModelMetadata
 from anomaly_detector.preprocessing import INPUT_SIZE
+from anomaly_detector.resources import resolve_model
 
 __all__ = [
     "MAX_FILE_BYTES",
@@ -110,13 +111,20 @@ def read_model_file(path: str | Path) -> ModelFile:
     return ModelFile(path, data, metadata)
 
 
-def read_metadata(path: str | Path) -> ModelMetadata:
-    """Read what a model says about itself, with all checks of its file, but without running it.
+def read_metadata(name_or_path: str | Path) -> ModelMetadata:
+    """Return what a model says about itself; its file is checked, but not run.
+
+    Example:
+        >>> read_metadata("corridor").score_units
+        'reconstruction error'
+
+    Args:
+        name_or_path: a model file, or the name of a shipped model.
 
     Raises:
         ModelError: as for :func:`read_model_file`.
     """
-    return read_model_file(path).metadata
+    return read_model_file(resolve_model(name_or_path)).metadata
 
 
 def _refuse(path: Path, problem: str, remedy: str) -> NoReturn:

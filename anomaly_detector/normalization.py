@@ -36,6 +36,7 @@ __all__ = [
     "float32_threshold",
     "import_onnx",
     "normalization_scale",
+    "normalize_for",
     "normalize_scores",
     "replace_normalization",
 ]
@@ -116,6 +117,14 @@ def normalize_scores(
         scores >= threshold, _ONE - below, np.minimum(below, _BELOW_HALF)
     )
     return normalized
+
+
+def normalize_for(
+    metadata: ModelMetadata, scores: NDArray[np.float32], threshold: float | None = None
+) -> NDArray[np.float32]:
+    """Return a model's normalised scores, float32 [N], at its own or another threshold."""
+    value = float32_threshold(metadata.threshold if threshold is None else threshold)
+    return normalize_scores(scores, value, normalization_scale(metadata, threshold))
 
 
 def add_normalized_score(model: Any, threshold: np.float32, scale: np.float32) -> None:

@@ -17,13 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.image import Image
-from anomaly_detector.map_scale import MapScale
+from anomaly_detector.image import FrameLike, Image, as_image, crop
 
 if TYPE_CHECKING:
     from anomaly_detector.detector import Detection
 
-__all__ = ["MAX_SIDE", "STATE_COLORS", "render_overlay", "state_word"]
+__all__ = ["MAX_SIDE", "STATE_COLORS", "draw_overlay", "state_word"]
 
 MAX_SIDE = 960
 """Default for the longer side of the camera picture in an overlay, pixels."""
@@ -64,21 +63,25 @@ def state_word(is_anomaly: bool, is_alarm: bool) -> str:
     return "ANOMALY" if is_anomaly else "OK"
 
 
-def render_overlay(
-    pixels: Image,
+def draw_overlay(
+    frame: FrameLike,
     detection: Detection,
     *,
-    is_alarm: bool,
-    scale: MapScale,
+    is_alarm: bool = False,
     max_side: int = MAX_SIDE,
 ) -> NDArray[np.uint8]:
-    """Draw the overlay of one frame.
+    """Draw a frame's result over it: heat map, state and score.
+
+    Example:
+        >>> frame = np.zeros((480, 640, 3), np.uint8)
+        >>> result = Detector("corridor").detect(frame, order="bgr")
+        >>> draw_overlay(frame, result).shape
+        (555, 640, 3)
 
     Args:
-        pixels: the camera frame, of any size and order; not changed.
-        detection: the result for the same frame.
+        frame: what was given to :meth:`anomaly_detector.detector.Detector.detect`; not changed.
+        detection: what it returned.
         is_alarm: whether the alarm is on.
-        scale: of the model's maps, :attr:`anomaly_detector.detector.Detector.map_scale`.
         max_side: the longer side of larger pictures is shrunk to this, pixels. Pictures below 320
             are enlarged by a whole factor, so that the words can be read.
 
@@ -88,6 +91,7 @@ def render_overlay(
 
     Raises:
         AnomalyDetectorError: ``max_side`` is below 64 or the map has no cell.
+        ImageError: the frame is damaged, or smaller than the model's region.
     """
     anomaly_map = detection.anomaly_map
     if max_side < 64:
@@ -96,7 +100,9 @@ def render_overlay(
         raise AnomalyDetectorError(
             f"anomaly map has shape {anomaly_map.shape}: give one map, [height, width]"
         )
-    picture = _resized_bgr(pixels, max_side)
+    view, scale = detection.view, detection.map_scale
+    image = as_image(frame, detection.order, scaling=view.scaling)
+    picture = _resized_bgr(crop(image, view.region), max_side)
     height, width = picture.shape[:2]
     fade = (detection.normalized_score - _FADE_FROM) / (_FADE_TO - _FADE_FROM)
     if fade > 0:

@@ -13,6 +13,7 @@ import time
 import numpy as np
 
 from anomaly_detector.detector import BuildEvent, Detector
+from anomaly_detector.image import Image
 from anomaly_detector.preprocessing import INPUT_SIZE
 from anomaly_detector.providers import TENSORRT, short_name
 from anomaly_detector.resources import resolve_model
@@ -55,7 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
         on_build=tell,
     ) as detector:
         loaded = time.monotonic() - start
-        detection = detector.detect_shrunk(np.zeros((INPUT_SIZE, INPUT_SIZE, 3), np.uint8))
+        black = np.zeros((INPUT_SIZE, INPUT_SIZE, 3), np.uint8)
+        detection = detector.detect(Image(black, "rgb", region=detector.view.region))
     report = detector.provider_report
     if report.warning:
         print(f"warning: {report.warning}", file=sys.stderr)

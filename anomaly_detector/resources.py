@@ -62,7 +62,7 @@ def _ament_share() -> Path | None:
         return None
 
 
-def resolve_model(name_or_path: str) -> Path:
+def resolve_model(name_or_path: str | Path) -> Path:
     """Find a model by name or path.
 
     Args:
@@ -75,6 +75,7 @@ def resolve_model(name_or_path: str) -> Path:
     Raises:
         ModelError: empty, or a bare name that ``models/`` does not have.
     """
+    name_or_path = str(name_or_path)
     if not name_or_path:
         raise ModelError(
             f"model is empty: give the path of an {MODEL_SUFFIX} file or the name of a model"

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from anomaly_detector.batch_scoring import BATCH_SIZE, check_fps, score_recording, stamp_and_time
+from anomaly_detector.batch_scoring import BATCH_SIZE, score_recording
 from anomaly_detector.decision import AlarmEvent, AlarmFilter, AlarmSettings
-from anomaly_detector.detector import Detection, Detector
+from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path, sync
-from anomaly_detector.recordings import Frame, FrameSource, UnreadableFrame, count_frames
+from anomaly_detector.recordings import FrameSource, UnreadableFrame, count_frames
 from anomaly_detector.stamps import SteadyTime, stamp_text
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "SCORE_COLUMNS",
     "ScoreSummary",
     "format_score",
-    "score_frames",
     "write_scores",
 ]
 
@@ -70,37 +69,6 @@ class ScoreSummary:
     duration_s: float | None
 
 
-def score_frames(
-    detector: Detector, source: FrameSource, *, fps: float | None = None
-) -> Iterator[tuple[Frame, Detection]]:
-    """Score a recording frame by frame, exactly as the node does, with pictures and maps.
-
-    Where only scores are wanted, :func:`anomaly_detector.batch_scoring.score_recording` gives the
-    same ones faster (with a batch size of 1 to the last bit).
-
-    Args:
-        detector: the model.
-        source: the recording; it is read with the detector's view.
-        fps: frames a second of a recording without stamps: its readable frames get stamps from 0
-            on; None leaves them without.
-
-    Raises:
-        SourceError: no frame is readable.
-        ModelError: the model fails.
-        AnomalyDetectorError: ``fps`` is not positive.
-    """
-    check_fps(fps)
-    source.view = detector.view
-    # As the node does, which decodes large JPEG at reduced scale.
-    for index, frame in enumerate(source.mapped(_itself, reduced=True)):
-        stamp_ns, _ = stamp_and_time(frame, index, fps)
-        yield replace(frame, stamp_ns=stamp_ns), detector.detect(frame.pixels)
-
-
-def _itself(frame: Frame) -> Frame:
-    return frame
-
-
 def write_scores(
     detector: Detector,
     source: FrameSource,
@@ -127,7 +95,7 @@ def write_scores(
         output: the table of scores.
         decision: when an alarm is raised and cleared; None for the defaults.
         events: CSV file for the alarms, with the columns of :data:`EVENT_COLUMNS`; None for none.
-        fps: as for :func:`score_frames`.
+        fps: as for :meth:`anomaly_detector.detector.Detector.stream`.
         workers: as for :func:`anomaly_detector.batch_scoring.score_recording`.
         batch_size: likewise.
         progress: show a progress bar on stderr.
@@ -140,7 +108,7 @@ def write_scores(
     """
     if events is not None and events.resolve() == output.resolve():
         raise AnomalyDetectorError(f"{output} is given for scores and events: name two files")
-    decisions = AlarmFilter(AlarmSettings() if decision is None else decision)
+    decisions = AlarmFilter(decision)
     scored = flagged = without_stamp = 0
     peak = -math.inf
     steady = SteadyTime()
@@ -153,13 +121,7 @@ def write_scores(
         writer.writerow(SCORE_COLUMNS)
         results = score_recording(detector, source, fps=fps, workers=workers, batch_size=batch_size)
         for frame in tqdm(results, "scoring", len(source), unit="frame", disable=not progress):
-            state = decisions.update(
-                frame.score,
-                frame.normalized_score,
-                frame.is_anomaly,
-                stamp_ns=frame.time_ns,
-                name=frame.name,
-            )
+            state = decisions.update(frame, stamp_ns=frame.time_ns, name=frame.name)
             if state.ended is not None:
                 alarms.append(state.ended)
             writer.writerow(

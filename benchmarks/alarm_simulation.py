@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.signal import lfilter
 from scipy.stats import norm
 
+from anomaly_detector.batch_scoring import ScoredFrame
 from anomaly_detector.calibration import calibrate_threshold, false_alarm_interval
 from anomaly_detector.decision import AlarmFilter, AlarmSettings
 from anomaly_detector.normalization import normalize_scores
@@ -67,7 +68,8 @@ def alarms_per_minute(values: NDArray[np.float32], fps: float, settings: AlarmSe
     raised = 0
     for index, (score, level) in enumerate(zip(values.tolist(), normalized.tolist(), strict=True)):
         stamp = round(index * 1e9 / fps)
-        state = decisions.update(score, level, score >= threshold, stamp_ns=stamp)
+        frame = ScoredFrame("", stamp, stamp, score, level, score >= threshold)
+        state = decisions.update(frame, stamp_ns=stamp)
         raised += state.started
     return raised / MINUTES
 

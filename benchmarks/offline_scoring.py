@@ -29,7 +29,7 @@ from anomaly_detector.frame_cache import shrunk_frame
 from anomaly_detector.ordered_pool import usable_cores
 from anomaly_detector.recordings import open_source
 from anomaly_detector.resources import resolve_model
-from anomaly_detector.scoring import score_frames, write_scores
+from anomaly_detector.scoring import write_scores
 from benchmarks.cache_memory import anonymous_mib, peak_anonymous_mib
 from training.corridor import CorridorDrive
 from training.corridor.writer import render_frames
@@ -99,15 +99,15 @@ def differing_scores(model: Path, frames: Path, batch_size: int, count: int) -> 
     detector = Detector(model)
     shrunk = open_source(frames).mapped(shrunk_frame, reduced=True)
     images = np.stack([frame.image for frame in islice(shrunk, count)])
-    alone = [detector.run(image[np.newaxis]).score[0] for image in images]
+    alone = [detector.score_batch(image[np.newaxis]).score[0] for image in images]
     parts = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
-    batched = np.concatenate([detector.run(part).score for part in parts])
+    batched = np.concatenate([detector.score_batch(part).score for part in parts])
     return int((batched != np.array(alone)).sum())
 
 
 def one_by_one(model: Path, frames: Path, count: int) -> float:
     """Give the frames a second of scoring as the node does: one frame after the other."""
-    results = score_frames(Detector(model), open_source(frames))
+    results = Detector(model).stream(frames)
     started = time.perf_counter()
     done = sum(1 for _ in islice(results, count))
     return done / (time.perf_counter() - started)

@@ -16,11 +16,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.decision import AlarmFilter, AlarmSettings
+from anomaly_detector.decision import AlarmFilter
 from anomaly_detector.detector import Detection, Detector
 from anomaly_detector.files import atomic_path
 from anomaly_detector.image import Image
-from anomaly_detector.overlay import render_overlay
+from anomaly_detector.overlay import draw_overlay
 from anomaly_detector.resources import share_path
 from training.corridor import HAZARD_LABELS, CorridorDrive
 
@@ -37,30 +37,29 @@ Frame = tuple[Image, Detection, bool]
 def score_drive(detector: Detector) -> dict[int, Frame]:
     """Give the frames :data:`SHOWN` of a drive with hazards, with their results and alarms."""
     drive = CorridorDrive(FRAMES, 0, hazards=tuple(HAZARD_LABELS))
-    decisions = AlarmFilter(AlarmSettings())
+    decisions = AlarmFilter()
     frames = {}
     for index in range(max(SHOWN) + 1):
         pixels = Image(drive[index].image, "rgb")
         result = detector.detect(pixels)
-        state = decisions.update(result.score, result.normalized_score, result.is_anomaly)
+        state = decisions.update(result)
         if index in SHOWN:
             frames[index] = pixels, result, state.is_alarm
     return frames
 
 
-def draw(detector: Detector, frame: Frame, **options: int) -> NDArray[np.uint8]:
+def draw(frame: Frame, **options: int) -> NDArray[np.uint8]:
     """Draw the overlay of one frame, as the node does."""
     pixels, result, is_alarm = frame
-    scale = detector.map_scale
-    return render_overlay(pixels, result, is_alarm=is_alarm, scale=scale, **options)
+    return draw_overlay(pixels, result, is_alarm=is_alarm, **options)
 
 
-def milliseconds(detector: Detector, frame: Frame) -> tuple[float, float]:
+def milliseconds(frame: Frame) -> tuple[float, float]:
     """Give the median and the 99th percentile of the time for one overlay."""
     times = []
     for _ in range(ROUNDS):
         start = time.perf_counter()
-        draw(detector, frame)
+        draw(frame)
         times.append(1e3 * (time.perf_counter() - start))
     return float(np.median(times)), float(np.quantile(times, 0.99))
 
@@ -73,7 +72,7 @@ def main() -> None:
     detector = Detector(share_path("models", "corridor.onnx"), providers=["CPUExecutionProvider"])
     frames = score_drive(detector)
     if arguments.picture is not None:
-        pictures = [draw(detector, frames[index], max_side=320) for index in SHOWN]
+        pictures = [draw(frames[index], max_side=320) for index in SHOWN]
         gap = np.full((pictures[0].shape[0], 6, 3), 255, np.uint8)
         row = [pictures[0], gap, pictures[1], gap, pictures[2]]
         with atomic_path(arguments.picture) as temporary:
@@ -86,7 +85,7 @@ def main() -> None:
         for index in (NORMAL, HAZARD):
             pixels, result, is_alarm = frames[index]
             array = np.asarray(cv2.resize(pixels.array, (width, height)), np.uint8)
-            median, slow = milliseconds(detector, (Image(array, "rgb"), result, is_alarm))
+            median, slow = milliseconds((Image(array, "rgb"), result, is_alarm))
             cells.append(f"{median:.2f} / {slow:.2f} ms")
         print(f"| {width}x{height} | {' | '.join(cells)} |")
 

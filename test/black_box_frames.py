@@ -77,9 +77,7 @@ class Drive:
         """Add one frame a score, of :func:`picture` with the numbers of the frames."""
         for score in scores:
             image = Image(picture(len(self.fed)), "rgb") if make is None else make(len(self.fed))
-            state = self._decisions.update(
-                score, min(score / 2, 1.0), score >= THRESHOLD, stamp_ns=self.now_ns
-            )
+            state = self._decisions.update(detection(score), stamp_ns=self.now_ns)
             wait_until(lambda: self.box.statistics.frames_waiting < 8)
             self.box.add(frame(image, score, state, self.now_ns))
             self.fed.append((self.now_ns, score))

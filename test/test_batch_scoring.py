@@ -19,7 +19,7 @@ from anomaly_detector.cli import main
 from anomaly_detector.detector import BatchScores, Detector
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.recordings import Frame, expand_sources, open_source
-from anomaly_detector.scoring import score_frames, write_scores
+from anomaly_detector.scoring import write_scores
 
 FRAMES = make_drive(37)
 
@@ -53,7 +53,7 @@ def make_source(kind: str, folder: Path) -> Path:
 def test_workers_change_no_byte(kind: str, tmp_path: Path, trained_model: Path) -> None:
     path = make_source(kind, tmp_path)
     detector = Detector(trained_model)
-    one_by_one = list(score_frames(detector, open_source(path), fps=20.0))
+    one_by_one = list(detector.stream(path, fps=20.0))
     tables = []
     for workers in (1, 2, 5):
         source = open_source(path)
@@ -79,10 +79,10 @@ class NotedBatches(Detector):
 
     sizes: ClassVar[list[int]] = []
 
-    def run(self, images: NDArray[np.uint8]) -> BatchScores:
+    def score_batch(self, images: NDArray[np.uint8]) -> BatchScores:
         """Score and note."""
         self.sizes.append(len(images))
-        return super().run(images)
+        return super().score_batch(images)
 
 
 @pytest.mark.parametrize(("batch_size", "runs"), [(1, 37), (5, 8), (64, 1)])
@@ -91,7 +91,7 @@ def test_all_batches_have_the_size_asked_for(
 ) -> None:
     """Frames alone are the node's; a batch that is filled up gives each frame the same shape."""
     folder = write_images(tmp_path / "drive", FRAMES)
-    expected = [result.score for _, result in score_frames(Detector(model), open_source(folder))]
+    expected = [result.score for _, result in Detector(model).stream(folder)]
     detector = NotedBatches(model)
     detector.sizes.clear()
     results = score_recording(detector, open_source(folder), workers=2, batch_size=batch_size)
@@ -130,7 +130,7 @@ def test_frames_are_decoded_in_several_threads_at_a_time(tmp_path: Path) -> None
 
 def test_a_failing_model_is_an_error_from_any_thread(tmp_path: Path) -> None:
     class Failing(Detector):
-        def run(self, images: NDArray[np.uint8]) -> BatchScores:
+        def score_batch(self, images: NDArray[np.uint8]) -> BatchScores:
             raise AnomalyDetectorError("the model fails")
 
     model = Failing(write_grey_difference_model(tmp_path / "grey.onnx"))

@@ -75,12 +75,12 @@ def test_scores_stay_and_normalised_scores_move(tmp_path: Path, model: Path, dri
     calibrate(CalibrateOptions(model, [str(drive)], tmp_path / "new.onnx", progress=False))
     old, new = Detector(model), Detector(tmp_path / "new.onnx")
     images = np.stack([shrink(Image(frame, "rgb")) for frame in FRAMES])
-    result = new.run(images)
-    np.testing.assert_array_equal(result.score, old.run(images).score)
+    result = new.score_batch(images)
+    np.testing.assert_array_equal(result.score, old.score_batch(images).score)
     # No frame of the drive is flagged at 1 %, and its median frame is at a quarter.
     assert result.normalized_score.max() < 0.5
     assert np.median(result.normalized_score) == pytest.approx(0.25, abs=0.01)
-    assert old.run(images).normalized_score.min() > 0.5
+    assert old.score_batch(images).normalized_score.min() > 0.5
 
 
 def test_false_alarm_rate_holds_on_new_blocks_of_the_same_drive(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_false_alarm_rate_holds_on_new_blocks_of_the_same_drive(tmp_path: Path) 
     assert metadata.calibration.false_alarm_interval is not None
     low, high = metadata.calibration.false_alarm_interval
     others = np.stack(flat_frames([values[i] for i in split.train]))
-    flagged = np.mean(Detector(tmp_path / "new.onnx").run(others).normalized_score >= 0.5)
+    flagged = np.mean(Detector(tmp_path / "new.onnx").score_batch(others).normalized_score >= 0.5)
     # Grey levels are whole numbers: ties make the rate smaller, never larger.
     assert low / 2 <= flagged <= high
 

@@ -37,6 +37,7 @@ from anomaly_detector.normalization import (
     add_normalized_score,
     float32_threshold,
     normalization_scale,
+    normalize_for,
     normalize_scores,
     replace_normalization,
 )
@@ -308,18 +309,20 @@ def test_detector_gives_the_normalised_score_of_the_graph(tmp_path: Path) -> Non
     detector = Detector(write_grey_difference_model(tmp_path / "m.onnx", metadata=text))
     images = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), np.uint8)
     images[3:] //= 8
-    result = detector.run(images)
-    assert result.normalized_score.tolist() == detector.normalize(result.score).tolist()
-    assert detector.detect_shrunk(images[0]).normalized_score == result.normalized_score[0]
+    result = detector.score_batch(images)
+    assert (
+        result.normalized_score.tolist() == normalize_for(detector.metadata, result.score).tolist()
+    )
+    assert detector.detect(images[0], "rgb").normalized_score == result.normalized_score[0]
     assert (result.normalized_score >= 0.5).tolist() == (result.score >= 1000.0).tolist()
 
 
 def test_overridden_threshold_moves_the_normalised_score(tmp_path: Path) -> None:
     path = write_grey_difference_model(tmp_path / "m.onnx", threshold=1000.0)
     image = np.full((64, 64, 3), 138, np.uint8)  # scores exactly 100
-    assert Detector(path, threshold=100.0).detect_shrunk(image).normalized_score == 0.5
-    assert Detector(path, threshold=100.5).detect_shrunk(image).normalized_score < 0.5
-    assert Detector(path).detect_shrunk(image).normalized_score < 0.5
+    assert Detector(path, threshold=100.0).detect(image, "rgb").normalized_score == 0.5
+    assert Detector(path, threshold=100.5).detect(image, "rgb").normalized_score < 0.5
+    assert Detector(path).detect(image, "rgb").normalized_score < 0.5
 
 
 def test_edited_metadata_are_refused(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_table_of_a_labelled_drive(
         assert row.milliseconds > 0
         assert math.isfinite(row.validation_loss)
         # The figures are those of the model that was written.
-        scores, _ = Detector(out / f"v5_{row.scorer}.onnx").score_batch(images)
+        scores = Detector(out / f"v5_{row.scorer}.onnx").score_batch(images).score
         expected = area_under_roc(scores, truth > 0)
         assert row.roc_auc == pytest.approx(expected, abs=0.01)
         small = (truth == 0) | (shares < 0.01)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from anomaly_detector.batch_scoring import ScoredFrame
 from anomaly_detector.decision import (
     ALARM_OPTIONS,
     AlarmEvent,
@@ -37,9 +38,7 @@ def decide(
     decisions = AlarmFilter(settings)
     states = [
         decisions.update(
-            score * 100,
-            score,
-            score >= 0.5,
+            ScoredFrame("", None, None, score * 100, score, score >= 0.5),
             stamp_ns=None if stamps_ms is None else stamps_ms[index] * MS,
             name=str(index),
         )
@@ -200,8 +199,9 @@ def test_both_units_agree_at_a_steady_rate() -> None:
 
 
 def test_seconds_need_stamps() -> None:
+    frame = ScoredFrame("a.png", None, None, 1.0, 0.6, True)
     with pytest.raises(AnomalyDetectorError, match=r"frame a\.png has no time stamp.*--fps"):
-        AlarmFilter(SECONDS).update(1.0, 0.6, True, name="a.png")
+        AlarmFilter(SECONDS).update(frame, name="a.png")
 
 
 @pytest.mark.parametrize("settings", [FRAMES, SECONDS])

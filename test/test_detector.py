@@ -23,6 +23,7 @@ from anomaly_detector.detector import Detector, read_metadata
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
 from anomaly_detector.image import Image
 from anomaly_detector.metadata import Calibration, ModelMetadata
+from anomaly_detector.normalization import normalize_for
 
 METADATA = ModelMetadata(
     name="corridor",
@@ -45,7 +46,7 @@ def random_images(count: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
 def test_scores_follow_the_formula(tmp_path: Path) -> None:
     detector = Detector(write_grey_difference_model(tmp_path / "grey.onnx"))
     images = random_images(5)
-    scores, maps = detector.score_batch(images)
+    scores, _, maps = detector.score_batch(images)
     expected = [grey_difference_score(image) for image in images]
     np.testing.assert_allclose(scores, expected, rtol=1e-5)
     assert maps.shape == (5, 64, 64)
@@ -61,7 +62,7 @@ def test_detection_of_a_camera_frame(tmp_path: Path) -> None:
     assert (bright.score, bright.is_anomaly) == (100.0, True)  # at the threshold is anomalous
     assert bright.inference_ms > 0
     assert (
-        not Detector(model, threshold=100.5).detect_shrunk(random_images(1)[0] * 0 + 138).is_anomaly
+        not Detector(model, threshold=100.5).detect(random_images(1)[0] * 0 + 138, "rgb").is_anomaly
     )
 
 
@@ -158,24 +159,25 @@ def test_threshold_changes_between_frames_and_back(tmp_path: Path) -> None:
     path = write_grey_difference_model(tmp_path / "grey.onnx", threshold=100.0)
     detector = Detector(path)
     frame = np.full((64, 64, 3), 138, np.uint8)  # scores 100
-    at_own = detector.detect_shrunk(frame)
+    at_own = detector.detect(frame, "rgb")
     assert (at_own.is_anomaly, at_own.normalized_score) == (True, 0.5)
     detector.set_threshold(400.0)
-    higher = detector.detect_shrunk(frame)
+    higher = detector.detect(frame, "rgb")
     assert (higher.threshold, higher.is_anomaly, detector.threshold) == (400.0, False, 400.0)
     assert (
         higher.normalized_score
-        == Detector(path, threshold=400.0).detect_shrunk(frame).normalized_score
+        == Detector(path, threshold=400.0).detect(frame, "rgb").normalized_score
     )
     assert higher.normalized_score < 0.5
-    batch = detector.run(np.stack([frame, frame + 10]))  # 100 and 400
+    batch = detector.score_batch(np.stack([frame, frame + 10]))  # 100 and 400
     np.testing.assert_array_equal(batch.normalized_score >= 0.5, [False, True])
-    np.testing.assert_array_equal(batch.normalized_score, detector.normalize(batch.score))
+    wanted = normalize_for(detector.metadata, batch.score, 400.0)
+    np.testing.assert_array_equal(batch.normalized_score, wanted)
     with pytest.raises(AnomalyDetectorError, match="threshold is inf: give a finite number"):
         detector.set_threshold(math.inf)
     assert detector.threshold == 400.0
     detector.set_threshold(None)
-    assert detector.detect_shrunk(frame).normalized_score == 0.5
+    assert detector.detect(frame, "rgb").normalized_score == 0.5
 
 
 def test_no_frame_mixes_two_thresholds(tmp_path: Path) -> None:
@@ -196,7 +198,7 @@ def test_no_frame_mixes_two_thresholds(tmp_path: Path) -> None:
         seen: set[tuple[float, bool, bool]] = set()
         count, deadline = 0, time.monotonic() + 60.0
         while count < 300 or (len(seen) < 2 and time.monotonic() < deadline):
-            r = detector.detect_shrunk(frame)
+            r = detector.detect(frame, "rgb")
             seen.add((r.threshold, r.is_anomaly, r.normalized_score >= 0.5))
             count += 1
     finally:
@@ -209,12 +211,12 @@ def test_no_frame_mixes_two_thresholds(tmp_path: Path) -> None:
 def test_closed_detector_has_freed_its_session_and_says_so(tmp_path: Path) -> None:
     path = write_grey_difference_model(tmp_path / "grey.onnx")
     with Detector(path) as detector:
-        detector.detect_shrunk(random_images(1)[0])
+        detector.detect(random_images(1)[0], "rgb")
         session = weakref.ref(detector._session)
     gc.collect()
     assert session() is None
     with pytest.raises(AnomalyDetectorError, match=r"detector of .*grey\.onnx is closed"):
-        detector.detect_shrunk(random_images(1)[0])
+        detector.detect(random_images(1)[0], "rgb")
     detector.close()
     assert detector.metadata.threshold == 1000.0
 
@@ -237,9 +239,9 @@ def test_score_that_turns_nan_on_a_frame_is_an_error(tmp_path: Path) -> None:
     model.graph.node.extend(kept)
     onnx.save(model, path)
     detector = Detector(path)
-    assert math.isfinite(detector.detect_shrunk(np.zeros((64, 64, 3), np.uint8)).score)
+    assert math.isfinite(detector.detect(np.zeros((64, 64, 3), np.uint8), "rgb").score)
     with pytest.raises(ModelError, match="a score that is not finite"):
-        detector.detect_shrunk(np.full((64, 64, 3), 255, np.uint8))
+        detector.detect(np.full((64, 64, 3), 255, np.uint8), "rgb")
 
 
 def test_runs_with_fixed_memory_give_the_same_and_keep_their_results(tmp_path: Path) -> None:

@@ -311,8 +311,8 @@ def test_a_short_training_gives_a_working_detector(
     assert metadata.provenance["frames"]["anomalies"] == (40 if with_anomalies else 0)
     assert metadata.provenance["exposure"]["epochs"] == 2
     drive = make_drive(20, seed=2)
-    normal, _ = detector.score_batch(shrunk(drive))
-    scores, maps = detector.score_batch(shrunk([add_box(frame) for frame in drive]))
+    normal = detector.score_batch(shrunk(drive)).score
+    scores, _, maps = detector.score_batch(shrunk([add_box(frame) for frame in drive]))
     assert maps.shape == (20, 32, 32)
     assert maps.min() >= 0
     assert np.isfinite(metadata.threshold)

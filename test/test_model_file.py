@@ -289,8 +289,8 @@ def test_operators_of_graphs_optimised_offline_are_accepted(tmp_path: Path) -> N
     used = {node.op_type for node in model.graph.node if node.domain == "com.microsoft"}
     assert "FusedConv" in used
     image = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
-    score = Detector(tmp_path / "optimised.onnx").run(image).score
-    np.testing.assert_allclose(score, Detector(shipped).run(image).score, rtol=1e-4)
+    score = Detector(tmp_path / "optimised.onnx").score_batch(image).score
+    np.testing.assert_allclose(score, Detector(shipped).score_batch(image).score, rtol=1e-4)
 
 
 def test_file_in_onnx_runtimes_own_format_is_refused(grey: Path, tmp_path: Path) -> None:

@@ -62,13 +62,13 @@ def test_newest_wins_and_those_between_are_never_begun(loader: ModelLoader, mode
     assert loaded is not None
     assert loaded.detector is not None
     assert loaded.detector is loadings[3].detector
-    loaded.detector.detect_shrunk(BLACK)
+    loaded.detector.detect(BLACK, "rgb")
     assert not loader.is_busy
     # The first has been freed.
     superseded = loadings[0].detector
     assert superseded is not None
     with pytest.raises(AnomalyDetectorError, match="closed"):
-        superseded.detect_shrunk(BLACK)
+        superseded.detect(BLACK, "rgb")
 
 
 def test_what_is_cancelled_gives_nothing_and_what_comes_next_waits_for_it(

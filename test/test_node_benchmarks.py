@@ -90,7 +90,7 @@ def test_overload_knows_the_rate_of_the_answers() -> None:
 
 def test_slow_model_is_a_detector(tmp_path: Path) -> None:
     with Detector(write_slow_model(tmp_path / "slow.onnx", 2)) as detector:
-        black = detector.detect_shrunk(np.zeros((64, 64, 3), np.uint8))
-        white = detector.detect_shrunk(np.full((64, 64, 3), 255, np.uint8))
+        black = detector.detect(np.zeros((64, 64, 3), np.uint8), "rgb")
+        white = detector.detect(np.full((64, 64, 3), 255, np.uint8), "rgb")
     assert black.score == 0.0
     assert white.score > 0.0

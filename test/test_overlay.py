@@ -17,7 +17,7 @@ from anomaly_detector.map_scale import MapScale
 from anomaly_detector.overlay import (
     MAX_SIDE,
     STATE_COLORS,
-    render_overlay,
+    draw_overlay,
     state_word,
 )
 from training.corridor import CorridorDrive
@@ -58,9 +58,10 @@ def render(
         is_anomaly=normalized_score >= 0.5,
         anomaly_map=hot_map() if anomaly_map is None else anomaly_map,
         inference_ms=1.0,
+        map_scale=scale,
     )
     frame = Image(gradient(), "bgr") if pixels is None else pixels
-    return render_overlay(frame, detection, is_alarm=is_alarm, scale=scale, **options)
+    return draw_overlay(frame, detection, is_alarm=is_alarm, **options)
 
 
 def count_color(image: NDArray[np.uint8], rgb: tuple[int, int, int]) -> int:
@@ -268,12 +269,11 @@ def test_window_averages_single_pixels_away() -> None:
 def test_shipped_model_on_the_corridor() -> None:
     """Normal frames stay as they are; the heat of a hazard touches the hazard."""
     detector = Detector(ROOT / "models" / "corridor.onnx", providers=["CPUExecutionProvider"])
-    scale = detector.map_scale
 
     def heat(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
         pixels = Image(image, "rgb")
         result = detector.detect(pixels)
-        drawn = render_overlay(pixels, result, is_alarm=False, scale=scale)
+        drawn = draw_overlay(pixels, result)
         difference = np.abs(
             drawn[: image.shape[0]].astype(int) - cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         )

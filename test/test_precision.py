@@ -61,10 +61,10 @@ def test_variant_sees_as_much_and_says_what_it_is(
     assert areas["float32"] - areas["int8"] <= precision.MAX_AUC_LOSS
     # Calibrated on its own scores: about one frame in a hundred of the same drive is flagged.
     images = np.stack([shrink(frame.pixels) for frame in open_source(normal_drive)])
-    scores = Detector(out).run(images)
+    scores = Detector(out).score_batch(images)
     assert np.mean(scores.score >= metadata.threshold) <= 0.01
     assert metadata.calibration.quantiles["1.0"] == pytest.approx(float(scores.score.max()))
-    expected = Detector(trained_model).run(images).score
+    expected = Detector(trained_model).score_batch(images).score
     assert not np.array_equal(scores.score, expected)
     np.testing.assert_allclose(scores.score, expected, rtol=0.1)
     # Input and outputs are those of every detector, and no operator is foreign.

@@ -99,8 +99,8 @@ def test_killed_training_goes_on_to_the_same_result(drive: Path, unbroken: Path)
     )
     assert history == expected_history
     images = np.random.default_rng(0).integers(0, 256, (4, INPUT_SIZE, INPUT_SIZE, 3), np.uint8)
-    scores, maps = Detector(out).score_batch(images)
-    expected_scores, expected_maps = Detector(unbroken).score_batch(images)
+    scores, _, maps = Detector(out).score_batch(images)
+    expected_scores, _, expected_maps = Detector(unbroken).score_batch(images)
     np.testing.assert_allclose(scores, expected_scores, rtol=1e-6)
     np.testing.assert_allclose(maps, expected_maps, rtol=1e-6)
     # The learning rate fell on the way, so that the state of that callback counted.

@@ -17,6 +17,7 @@ from anomaly_detector.errors import ModelError
 from anomaly_detector.map_scale import MapScale
 from anomaly_detector.metadata import Calibration, ModelMetadata
 from anomaly_detector.model_file import read_metadata
+from anomaly_detector.normalization import normalize_for
 from training.scorers.registry import scorers, with_scorer_facts
 
 ROOT = Path(__file__).parents[1]
@@ -83,7 +84,10 @@ def test_scorer_that_nobody_has_heard_of(tmp_path: Path) -> None:
     detector = Detector(path)
     assert detector.map_scale == scale
     # The end of the score, 1.0, is three scales above the threshold: 1 - 0.5 / (1 + 3).
-    assert detector.normalize(np.array([0.5, 1.0], np.float32)).tolist() == [0.5, 0.875]
+    assert normalize_for(detector.metadata, np.array([0.5, 1.0], np.float32)).tolist() == [
+        0.5,
+        0.875,
+    ]
 
 
 def test_map_scale_of_the_threshold_in_use(model: Path, tmp_path: Path) -> None:
@@ -99,7 +103,8 @@ def test_older_file_scores_the_same_and_is_completed_by_calibrate(
     text = older(read_metadata(model).to_json())
     path = write_grey_difference_model(tmp_path / "older.onnx", metadata=text)
     images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), np.uint8)
-    for ours, theirs in zip(Detector(path).run(images), Detector(model).run(images), strict=True):
+    results = [Detector(file).score_batch(images) for file in (path, model)]
+    for ours, theirs in zip(*results, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert Detector(path).map_scale == Detector(model).map_scale
     out = tmp_path / "new.onnx"

@@ -157,8 +157,8 @@ def test_validation_of_the_default_scorer_is_from_all_recordings_and_blocks() ->
 def test_trained_model_finds_the_box(trained_model: Path) -> None:
     detector = Detector(trained_model)
     normal = make_drive(30, seed=2)
-    normal_scores, _ = detector.score_batch(shrunk(normal))
-    box_scores, maps = detector.score_batch(shrunk([add_box(frame) for frame in normal]))
+    normal_scores = detector.score_batch(shrunk(normal)).score
+    box_scores, _, maps = detector.score_batch(shrunk([add_box(frame) for frame in normal]))
     assert np.median(box_scores) > np.quantile(normal_scores, 0.9)
     # The error is largest in the box, rows 28..53 and columns 26..45 after the shrink.
     assert maps.mean(axis=0)[28:53, 26:45].mean() > 2 * maps.mean(axis=0)[:20].mean()
@@ -235,7 +235,7 @@ def test_mlp_is_trained_on_anomalies(
     detector = Detector(out)
     assert detector.metadata.metrics["validation_accuracy"] > 0.8
     normal = make_drive(20, seed=2)
-    scores, maps = detector.score_batch(shrunk(normal + [add_box(frame) for frame in normal]))
+    scores, _, maps = detector.score_batch(shrunk(normal + [add_box(frame) for frame in normal]))
     assert scores[20:].mean() > scores[:20].mean() + 0.2
     assert maps.shape == (40, 8, 8)
 

@@ -155,7 +155,7 @@ def test_stress(viewed: Viewed, tmp_path: Path) -> None:
     result = json.loads((tmp_path / "out" / "stress.json").read_text())
     assert result["clean_median_score"] == pytest.approx(np.median(viewed.scores), rel=1e-5)
     (black,) = result["faults"]
-    (score,) = Detector(viewed.model).score_batch(np.zeros((1, 64, 64, 3), np.uint8))[0]
+    (score,) = Detector(viewed.model).score_batch(np.zeros((1, 64, 64, 3), np.uint8)).score
     assert black["median_score"] == pytest.approx(score, rel=1e-5)
 
 
@@ -185,7 +185,7 @@ def test_replay(
     assert "the scores do not differ" in printed
     np.testing.assert_array_equal(written_scores(tmp_path / "out" / "scores.csv"), viewed.scores)
     # The thumbnails' maps are those of what the model sees, too.
-    maps = Detector(viewed.model).score_batch(viewed.inputs)[1]
+    maps = Detector(viewed.model).score_batch(viewed.inputs).anomaly_map
     assert drawn
     for _, _, anomaly_map in drawn:
         assert np.abs(maps - anomaly_map).max(axis=(1, 2)).min() < 1e-2
@@ -273,7 +273,7 @@ def test_depth_is_trained_on_and_scored_with_the_models_scaling(
     assert robot([*command, "--output", str(scores)]) == 0
     values = frames[0].astype(float)
     scaled = np.rint(np.clip(values / unit - 0.5, 0, 2.5) * 102).astype(np.uint8)
-    expected = Detector(model).detect_shrunk(shrink(Image(scaled, "mono"))).score
+    expected = Detector(model).detect(shrink(Image(scaled, "mono")), "rgb").score
     assert written_scores(scores)[0] == pytest.approx(expected, rel=0.02)
 
 
@@ -292,7 +292,7 @@ def test_pixels_that_are_the_region_already_are_not_cut_again(model: Path) -> No
     frame = Image(np.arange(90 * 120 * 3, dtype=np.uint8).reshape(90, 120, 3), "rgb")
     detector = Detector(model, view=View(REGION))
     once = crop(frame, REGION)
-    np.testing.assert_array_equal(detector.prepare(once), detector.prepare(frame))
+    np.testing.assert_array_equal(detector.prepare(once).array, detector.prepare(frame).array)
     np.testing.assert_array_equal(once.array, frame.array[10:, 20:100])
     with pytest.raises(ImageError, match="are the region x 20, y 10, width 80, height 0 already"):
         crop(once, RegionOfInterest(1, 1, 2, 2))

@@ -205,7 +205,7 @@ def labelled_measure(
 
     def measure(detector: Detector) -> tuple[float, float, float | None]:
         parts = np.array_split(images, max(1, len(images) // 64))
-        scores = np.concatenate([detector.score_batch(part)[0] for part in parts])
+        scores = np.concatenate([detector.score_batch(part).score for part in parts])
         aucs = [
             area_under_roc(scores[chosen], truth[chosen] > 0)
             for chosen in (np.ones(len(truth), bool), small, unseen)

@@ -24,7 +24,6 @@ from anomaly_detector.ros.replay.command import replay_into
 from anomaly_detector.ros.replay.comparison import Comparison
 from anomaly_detector.ros.replay.picture import draw_replay
 from anomaly_detector.ros.replay.session import ReplayOptions, ReplayResult
-from anomaly_detector.scoring import score_frames
 from anomaly_detector.timeline import TruthEvent
 from training.labels import read_labels
 from training.metrics import Event, area_under_roc, find_events
@@ -202,6 +201,6 @@ def _print_truth(
 
 def _offline_auc(source: BagSource, detector: Detector, labels: Path) -> float:
     """Give the ROC-AUC of a detector on the replayed drive, any hazard against normal."""
-    scored = [(frame.name, result.score) for frame, result in score_frames(detector, source)]
+    scored = [(frame.name, result.score) for frame, result in detector.stream(source)]
     numbers, _ = read_labels(labels).for_frames([name for name, _ in scored])
     return area_under_roc(np.array([score for _, score in scored]), numbers > 0)

@@ -25,7 +25,6 @@ from anomaly_detector.recordings import (
     count_frames,
     warn_unreadable,
 )
-from anomaly_detector.scoring import score_frames
 from training.codes import CodeModel, has_code
 from training.labels import NORMAL, FrameLabels
 from training.metrics import (
@@ -249,7 +248,7 @@ def evaluate(
     ) as bar:
         for number, recording in enumerate(recordings):
             source, before = recording.source, len(names)
-            for frame, detection in score_frames(detector, source):
+            for frame, detection in detector.stream(source):
                 # Labels without names count the unreadable frames too.
                 position = len(names) - before + count_frames(source.unreadable)
                 label, class_name, stamp = truths.of(number, position, frame.name)
@@ -262,12 +261,12 @@ def evaluate(
                         number,
                         class_name,
                         detection.score,
-                        detector.prepare(frame.pixels),
+                        detector.prepare(frame).array,
                         detection.anomaly_map.copy(),
                     )
                     worst.add((number, position // _GALLERY_GAP, label), badness, kept)
                 if code_model is not None:
-                    codes.append(code_model.encode(detector.prepare(frame.pixels)[np.newaxis]))
+                    codes.append(code_model.encode(detector.prepare(frame).array[np.newaxis]))
                 names.append(frame.name)
                 owners.append(number)
                 stamps.append(stamp if frame.stamp_ns is None else frame.stamp_ns)

@@ -26,6 +26,7 @@ from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.fingerprint import TrainedRecording, trained_warning
 from anomaly_detector.image import Image, to_rgb
 from anomaly_detector.metadata import ModelMetadata
+from anomaly_detector.normalization import normalize_for
 from anomaly_detector.preprocessing import INPUT_SIZE, View, shrink
 from anomaly_detector.recordings import Frame, FrameSource, count_frames
 from training.metrics import DEFAULT_BLOCK, Interval, json_safe, ranking_table
@@ -393,7 +394,7 @@ class _Collector:
             for fault, image in zip(self.faults, item.faulted, strict=True):
                 pictures.append(self._frozen(fault, number, item.clean) if image is None else image)
             images = np.stack(pictures)
-            scores, maps = self.detector.score_batch(images)
+            scores, _, maps = self.detector.score_batch(images)
             self.numbers.append(number)
             self.scores.append(scores)
             pairs = zip(maps[1:], item.masks, strict=True)
@@ -446,7 +447,9 @@ class _Collector:
         for i, fault in enumerate(self.faults):
             own = scores[:, i + 1]
             median = float(np.median(own))
-            normalized = self.detector.normalize(np.array([median], np.float32))
+            normalized = normalize_for(
+                self.detector.metadata, np.array([median], np.float32), threshold
+            )
             results.append(
                 FaultResult(
                     fault=fault,

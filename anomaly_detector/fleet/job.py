@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from anomaly_detector.batch_scoring import BATCH_SIZE, check_fps
+from anomaly_detector.batch_scoring import BATCH_SIZE
 from anomaly_detector.decision import AlarmSettings
 from anomaly_detector.detector import Detector
 from anomaly_detector.drawing.page import import_jinja2
@@ -22,6 +22,7 @@ from anomaly_detector.fleet.summary import write_summaries
 from anomaly_detector.fleet.task import ScoreOutcome, ScoreTask, file_sha256
 from anomaly_detector.ordered_pool import usable_cores
 from anomaly_detector.preprocessing import WHOLE_FRAME, View
+from anomaly_detector.recordings.base import check_fps
 
 __all__ = ["FleetOptions", "FleetResult", "score_fleet"]
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import abc
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
-from anomaly_detector.errors import ImageError, SourceError
+from anomaly_detector.errors import AnomalyDetectorError, ImageError, SourceError
 from anomaly_detector.ordered_pool import map_in_order
 from anomaly_detector.pixels import Image, crop
 from anomaly_detector.preprocessing import WHOLE_FRAME, View
@@ -188,6 +189,43 @@ class FrameSource(abc.ABC):
                     else (f" ({self.unreadable[0]})")
                 )
             raise SourceError(f"{self.path} has no readable frame{detail}: give another recording")
+
+
+def check_fps(fps: float | None) -> None:
+    """Refuse a frame rate that is none.
+
+    Raises:
+        AnomalyDetectorError: it is not positive.
+    """
+    if fps is not None and not (fps > 0.0 and math.isfinite(fps)):
+        raise AnomalyDetectorError(f"frame rate is {fps}: give a positive number, such as 20")
+
+
+class HasTime(Protocol):
+    """A frame with its times: :class:`Frame`, or what is left of one."""
+
+    @property
+    def stamp_ns(self) -> int | None:
+        """See :class:`Frame`."""
+
+    @property
+    def time_ns(self) -> int | None:
+        """See :class:`Frame`."""
+
+
+def stamp_and_time(frame: HasTime, index: int, fps: float | None) -> tuple[int | None, int | None]:
+    """Return a frame's stamp, and the time to decide by.
+
+    Args:
+        frame: the frame.
+        index: its number.
+        fps: gives both from the number where the recording has no times; None leaves them out.
+    """
+    time_ns = frame.stamp_ns if frame.time_ns is None else frame.time_ns
+    if time_ns is None and fps is not None:
+        time_ns = round(index * 1e9 / fps)
+        return time_ns, time_ns
+    return frame.stamp_ns, time_ns
 
 
 def same(item: Frame | UnreadableFrame) -> Frame | UnreadableFrame:

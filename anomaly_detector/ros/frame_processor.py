@@ -10,9 +10,8 @@ from anomaly_detector.decision import AlarmEvent, AlarmFilter, AlarmState
 from anomaly_detector.detector import Detection, Detector
 from anomaly_detector.errors import AnomalyDetectorError, ImageError, describe_error
 from anomaly_detector.frame_statistics import FrameStatistics, SequenceGaps
-from anomaly_detector.image import decode_compressed, decode_image
-from anomaly_detector.overlay import render_overlay
-from anomaly_detector.pixels import Image, crop
+from anomaly_detector.image import Image, as_image
+from anomaly_detector.overlay import draw_overlay
 from anomaly_detector.ros.cv_bridge_rule import load_cv_bridge
 from anomaly_detector.ros.event_message import write_event_end, write_event_start
 from anomaly_detector.ros.parameters import Parameters
@@ -163,17 +162,15 @@ class FrameProcessor:
             time_ns, queueing_s = self._read_stamp(message.header)
             pixels = self._decode(message, reduced=self.detector.view.region.is_whole_frame)
             image = self.detector.prepare(pixels)
-            detection = self.detector.detect_shrunk(image)
+            detection = self.detector.detect(image)
         except AnomalyDetectorError as error:
             self._fail(error.reason if isinstance(error, ImageError) else "model", str(error))
             return gap_s
         except Exception as error:  # one frame is never worth the node
             self._fail("internal", describe_error(error))
             return gap_s
-        self.statistics.see_picture(time.monotonic(), image.tobytes())
-        state = self._decisions.update(
-            detection.score, detection.normalized_score, detection.is_anomaly, stamp_ns=time_ns
-        )
+        self.statistics.see_picture(time.monotonic(), image.array.tobytes())
+        state = self._decisions.update(detection, stamp_ns=time_ns)
         try:
             self._publish(message, time_ns, pixels, detection, state)
         finally:
@@ -190,10 +187,13 @@ class FrameProcessor:
             message: the image.
             reduced: for the shrink alone, a JPEG may be decoded at a part of its size.
         """
-        scaling = self.detector.view.scaling
-        if self._settings.image_transport == "compressed":
-            return decode_compressed(message, scaling=scaling, reduced=reduced, remedy=_REMEDY)
-        return decode_image(message, scaling=scaling, convert=self._convert, remedy=_REMEDY)
+        return as_image(
+            message,
+            scaling=self.detector.view.scaling,
+            reduced=reduced,
+            convert=self._convert,
+            remedy=_REMEDY,
+        )
 
     def _read_stamp(self, header: Any) -> tuple[int, float | None]:
         """Return the time to decide by, nanoseconds, and how long the frame has waited, seconds."""
@@ -251,12 +251,8 @@ class FrameProcessor:
     def _draw(self, message: Any, pixels: Image, detection: Detection) -> Any:
         if pixels.scale != 1:  # a person wants more of it than the network
             pixels = self._decode(message, reduced=False)
-        return render_overlay(
-            crop(pixels, self.detector.view.region),
-            detection,
-            is_alarm=self.is_alarm,
-            scale=self.detector.map_scale,
-            max_side=self._settings.overlay_max_side,
+        return draw_overlay(
+            pixels, detection, is_alarm=self.is_alarm, max_side=self._settings.overlay_max_side
         )
 
     def _record(

@@ -53,7 +53,7 @@ def draw_replay(path: Path, result: ReplayResult, truth: Sequence[TruthEvent] = 
     for frame in result.source:
         if (pair := top.pop(frame.name, None)) is not None:
             second = pair[0].time_s
-            anomaly_map = result.detector.detect(frame.pixels).anomaly_map
+            anomaly_map = result.detector.detect(frame).anomaly_map
             title = f"{second:.1f} s, score {pair[1].score:.4g}"
             thumbnails.append((title, _thumbnail(frame.pixels), anomaly_map))
             thumbnail_seconds.append(second)
