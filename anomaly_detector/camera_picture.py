@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from anomaly_detector.encodings import ENCODINGS
 from anomaly_detector.errors import AnomalyDetectorError
 
-__all__ = ["BENCHMARK_ENCODINGS", "CameraFrame", "camera_frame", "camera_picture", "parse_size"]
+__all__ = [
+    "BENCHMARK_ENCODINGS",
+    "CameraFrame",
+    "CompressedFrame",
+    "camera_frame",
+    "camera_picture",
+    "parse_size",
+]
 
 BENCHMARK_ENCODINGS = tuple(
     name for name, encoding in ENCODINGS.items() if encoding.kind != "measured"
@@ -22,14 +29,13 @@ BENCHMARK_ENCODINGS = tuple(
 
 @dataclass
 class CameraFrame:
-    """The fields of ``sensor_msgs/Image`` and ``sensor_msgs/CompressedImage``, without ROS.
+    """The fields of ``sensor_msgs/Image``, without ROS.
 
     Attributes:
         height: pixels.
         width: pixels.
-        encoding: of a raw frame; empty for a compressed one.
-        step: bytes of a row; 0 for a compressed frame.
-        format: of a compressed frame; empty for a raw one.
+        encoding: one of :data:`BENCHMARK_ENCODINGS`.
+        step: bytes of a row.
         data: as rclpy gives it.
         is_bigendian: of 16-bit values.
     """
@@ -38,9 +44,21 @@ class CameraFrame:
     width: int
     encoding: str
     step: int
-    format: str
     data: array[int]
     is_bigendian: int = 0
+
+
+@dataclass
+class CompressedFrame:
+    """The fields of ``sensor_msgs/CompressedImage``, without ROS.
+
+    Attributes:
+        format: as image_transport names it.
+        data: as rclpy gives it.
+    """
+
+    format: str
+    data: array[int]
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -71,7 +89,7 @@ def camera_picture(seed: int, width: int, height: int) -> NDArray[np.uint8]:
 
 def camera_frame(
     seed: int, width: int, height: int, transport: str = "raw", encoding: str = "rgb8"
-) -> CameraFrame:
+) -> CameraFrame | CompressedFrame:
     """Make one frame.
 
     Args:
@@ -88,7 +106,7 @@ def camera_frame(
     picture = camera_picture(seed, width, height)
     if transport == "compressed":
         data = array("B", cv2.imencode(".jpg", picture)[1].tobytes())
-        return CameraFrame(height, width, "", 0, "rgb8; jpeg compressed bgr8", data)
+        return CompressedFrame("rgb8; jpeg compressed bgr8", data)
     if encoding not in BENCHMARK_ENCODINGS:
         raise AnomalyDetectorError(
             f"encoding {encoding!r} cannot be benchmarked: give one of "
@@ -100,4 +118,4 @@ def camera_frame(
         raise AnomalyDetectorError(f"{encoding} cannot have size {width}x{height}: give even sides")
     rows = height * layout.rows_per_2 // 2
     data = array("B", np.resize(picture.reshape(-1), step * rows).tobytes())
-    return CameraFrame(height, width, encoding, step, "", data)
+    return CameraFrame(height, width, encoding, step, data)

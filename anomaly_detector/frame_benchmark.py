@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from anomaly_detector.camera_picture import CameraFrame, camera_frame
+from anomaly_detector.camera_picture import CameraFrame, CompressedFrame, camera_frame
 from anomaly_detector.decision import AlarmFilter
 from anomaly_detector.detector import Detection, Detector
 from anomaly_detector.image import Image, as_image
@@ -87,10 +87,9 @@ class FrameSteps:
 
     Args:
         detector: the model.
-        transport: ``raw`` or ``compressed``.
     """
 
-    def __init__(self, detector: Detector, transport: str) -> None:
+    def __init__(self, detector: Detector) -> None:
         self.detector = detector
         self.durations: dict[str, list[float]] = {name: [] for name in (*STEPS, WORK)}
         self._decisions = AlarmFilter()
@@ -153,7 +152,7 @@ def measure_frame_cost(
         AnomalyDetectorError: a frame that cannot be made or scored.
     """
     messages = [camera_frame(i, width, height, transport, encoding) for i in range(PICTURES)]
-    steps = FrameSteps(detector, transport)
+    steps = FrameSteps(detector)
     bare = _bare_run(detector, detector.prepare(messages[0]).array)
     read, network = FLOOR_ROWS
     floor: dict[str, list[float]] = {name: [] for name in FLOOR_ROWS}
@@ -189,12 +188,12 @@ def _bare_run(detector: Detector, image: NDArray[np.uint8]) -> Callable[[], Any]
     return lambda: session.run(None, feed)
 
 
-def _received(message: CameraFrame) -> CameraFrame:
+def _received(message: CameraFrame | CompressedFrame) -> CameraFrame | CompressedFrame:
     """Copy a frame, as taking it from the middleware does: it has just been written then."""
     return replace(message, data=message.data[:])
 
 
-def _read(message: CameraFrame) -> int:
+def _read(message: CameraFrame | CompressedFrame) -> int:
     """Read every byte once, eight at a time."""
     size = len(message.data) // 8
     return int(np.bitwise_or.reduce(np.frombuffer(message.data, np.uint64, size)))

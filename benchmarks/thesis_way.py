@@ -27,7 +27,6 @@ from anomaly_detector.camera_picture import camera_frame, parse_size
 from anomaly_detector.detector import Detector
 from anomaly_detector.files import atomic_path
 from anomaly_detector.frame_benchmark import PICTURES, WORK, FrameSteps, Percentiles
-from anomaly_detector.resources import resolve_model
 from training.architectures import build_autoencoder
 
 BAR = 60.0
@@ -60,7 +59,7 @@ def main() -> int:
     pictures = [np.frombuffer(m.data, np.uint8).reshape(height, width, 3) for m in messages]
     # What its weights are does not change the time.
     autoencoder = build_autoencoder("v5")
-    steps = FrameSteps(Detector(resolve_model(arguments.model)), "raw")
+    steps = FrameSteps(Detector(arguments.model))
     for picture, message in zip(pictures, messages, strict=True):
         thesis_score(autoencoder, picture)
         steps(message)

@@ -14,7 +14,7 @@ import ros_harness
 from anomaly_detector import cli
 from anomaly_detector.camera_picture import BENCHMARK_ENCODINGS, camera_frame, parse_size
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.image import decode_compressed, decode_image
+from anomaly_detector.image import as_image
 
 ROWS = {
     "convert",
@@ -124,14 +124,14 @@ def test_without_ros_installed_the_node_is_an_error_in_one_line(model: Path) -> 
 @pytest.mark.parametrize("encoding", BENCHMARK_ENCODINGS)
 def test_frame_of_every_encoding_can_be_read(encoding: str) -> None:
     frame = camera_frame(0, 64, 48, encoding=encoding)
-    assert decode_image(frame).array.shape[:2] == (48, 64)
+    assert as_image(frame).array.shape[:2] == (48, 64)
 
 
 def test_compressed_frame_shows_the_picture_of_its_seed() -> None:
     first, again, other = (camera_frame(seed, 320, 240, "compressed") for seed in (1, 1, 2))
     assert first.data == again.data != other.data
-    assert decode_compressed(first).array.shape == (240, 320, 3)
-    assert not np.array_equal(decode_compressed(first).array, decode_compressed(other).array)
+    assert as_image(first).array.shape == (240, 320, 3)
+    assert not np.array_equal(as_image(first).array, as_image(other).array)
 
 
 def test_depth_has_no_benchmark() -> None:

@@ -23,7 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from anomaly_detector.camera_picture import CameraFrame, camera_frame, parse_size
+from anomaly_detector.camera_picture import (
+    CameraFrame,
+    CompressedFrame,
+    camera_frame,
+    parse_size,
+)
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.ros.dds import PROFILE_VARIABLES, large_image_environment
 from anomaly_detector.ros.tool_node import domain_id, spinning, tool_node, wait_for_match
@@ -446,11 +451,11 @@ def run_camera(
     return stamps
 
 
-def ros_message(frame: CameraFrame) -> Any:
+def ros_message(frame: CameraFrame | CompressedFrame) -> Any:
     """Make the ``sensor_msgs`` message of a frame."""
     from sensor_msgs.msg import CompressedImage, Image
 
-    if frame.format:
+    if isinstance(frame, CompressedFrame):
         message = CompressedImage(format=frame.format, data=frame.data)
     else:
         message = Image(

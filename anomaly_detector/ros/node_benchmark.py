@@ -248,7 +248,7 @@ def _node_cost(model: Path, messages: Sequence[Any], transport: str, frames: int
         time.sleep(0.05)
     if wait_until_found(node, [f"/{LISTENER_NAME}"], DEADLINE_S):
         raise AnomalyDetectorError("the listener does not answer")
-    steps = FrameSteps(detector, transport)
+    steps = FrameSteps(detector)
     publish: list[float] = []
     whole: list[float] = []
     for index in range(_WARM_UP + frames):
