@@ -49,7 +49,7 @@ lint: $(VENV)/.ready ## ruff, mypy --strict and vermin alone
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
-	$(VENV)/bin/vermin --quiet --no-tips --violations --target=3.10- anomaly_detector training launch test benchmarks docs setup.py .ci
+	$(VENV)/bin/vermin --quiet --no-tips --violations --target=3.10- anomaly_detector training launch test benchmarks docs examples setup.py .ci
 
 docs: $(VENV)/.ready ## write the tables of the pages from the code
 	$(RUN) -m docs.generate

@@ -134,6 +134,10 @@ setup(
         ],
     },
     entry_points={
-        "console_scripts": ["detector_node = anomaly_detector.ros.detector_node:main"],
+        "console_scripts": [
+            "anomaly-detector = anomaly_detector.__main__:main",
+            "anomaly-detector-train = anomaly_detector.__main__:train",
+            "detector_node = anomaly_detector.ros.detector_node:main",
+        ],
     },
 )

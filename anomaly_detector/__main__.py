@@ -1,7 +1,32 @@
-"""Entry point of ``python -m anomaly_detector``."""
+"""Entry point of ``python -m anomaly_detector``, and of the console scripts."""
 
 import sys
+from pathlib import Path
 
 from anomaly_detector.signals import run_program
 
-sys.exit(run_program("anomaly_detector.cli"))
+
+def main() -> int:
+    """Run the robot side's command line; gives the exit code."""
+    return run_program("anomaly_detector.cli")
+
+
+def train() -> int:
+    """Run the offline command line, as ``python -m training`` does; gives the exit code.
+
+    It belongs to a checkout: it is not installed with the package.
+    """
+    root = Path(__file__).resolve().parents[1]
+    if not (root / "training" / "cli.py").is_file():
+        print(
+            f"error: {root} has no folder training: clone the repository on a workstation and run "
+            "pip install -e '.[cpu,training]' in it",
+            file=sys.stderr,
+        )
+        return 1
+    sys.path.insert(0, str(root))
+    return run_program("training.cli")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

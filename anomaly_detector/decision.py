@@ -46,6 +46,9 @@ AlarmOption = Setting
 class AlarmSettings:
     """When an alarm is raised and cleared.
 
+    Example:
+        >>> alarms = AlarmFilter(AlarmSettings(raise_frames=3, raise_window_frames=5))
+
     The field definitions carry description and range; command line and node take theirs from
     them (:data:`ALARM_OPTIONS`).
 
@@ -223,7 +226,7 @@ class AlarmFilter:
     Example:
         >>> detector, alarms = Detector("corridor"), AlarmFilter()
         >>> black = detector.detect(np.zeros((480, 640, 3), np.uint8), order="bgr")
-        >>> alarms.update(black, stamp_ns=0).is_alarm
+        >>> [alarms.update(black, stamp_ns=n).is_alarm for n in range(10)][-1]
         True
 
     An anomalous frame raises the alarm when its normalised score reaches the immediate level or

@@ -95,6 +95,11 @@ class BatchScores(NamedTuple):
 class Detection:
     """The result for one frame: what the core hands to the node.
 
+    Example:
+        >>> result = Detector("corridor").detect(np.zeros((480, 640), np.uint8))
+        >>> result.is_anomaly == (result.score >= result.threshold)
+        True
+
     Attributes:
         score: anomaly score, in the model's units; higher is more anomalous.
         normalized_score: the score in [0, 1], 0.5 at the threshold, the same scale for every model
@@ -144,8 +149,8 @@ class Detector:
     Example:
         >>> detector = Detector("corridor")
         >>> result = detector.detect(np.zeros((480, 640, 3), np.uint8), order="bgr")
-        >>> result.is_anomaly, result.anomaly_map.shape
-        (True, (64, 64))
+        >>> result.is_anomaly
+        True
 
     One thread at a time may call :meth:`detect`, :meth:`stream`, :meth:`prepare` and
     :meth:`close`; :meth:`score_batch` may run in several threads on the CPU;
@@ -490,8 +495,9 @@ class Detector:
                 0 on; None leaves them without.
 
         Yields:
-            Each readable frame, its picture cut to the model's region, and its result. Large JPEG
-            pictures are decoded at reduced scale, as the node does.
+            Each readable frame, its picture cut to the model's region, and its result. ``time_ns``
+            of a frame is its stamp, or what stands in for a missing one. Large JPEG pictures are
+            decoded at reduced scale, as the node does.
 
         Raises:
             SourceError: no such recording, or no frame in it is readable.
@@ -500,10 +506,15 @@ class Detector:
         """
         check_fps(fps)
         source = recording if isinstance(recording, FrameSource) else open_source(recording, topic)
+        return self._streamed(source, fps)
+
+    def _streamed(
+        self, source: FrameSource, fps: float | None
+    ) -> Iterator[tuple[Frame, Detection]]:
         source.view = self._view
         for index, frame in enumerate(source.mapped(_itself, reduced=True)):
-            stamp_ns, _ = stamp_and_time(frame, index, fps)
-            yield replace(frame, stamp_ns=stamp_ns), self.detect(frame)
+            stamp_ns, time_ns = stamp_and_time(frame, index, fps)
+            yield replace(frame, stamp_ns=stamp_ns, time_ns=time_ns), self.detect(frame)
 
 
 def _image_of(frame: FrameLike, order: ColorOrder | None, view: View) -> Image:

@@ -35,11 +35,26 @@ IMAGE_ERROR_REASONS: dict[ImageErrorReason, str] = {
 
 
 class AnomalyDetectorError(Exception):
-    """Base class of every error that this package raises on purpose."""
+    """Base class of every error that this package raises on purpose.
+
+    Example:
+        >>> try:
+        ...     Detector("corridor", threshold=float("nan"))
+        ... except AnomalyDetectorError as error:
+        ...     print(error)
+        threshold is nan: give a finite number
+    """
 
 
 class ImageError(AnomalyDetectorError):
     """One camera frame cannot be used: bad encoding, size, step or data. Drop it and go on.
+
+    Example:
+        >>> try:
+        ...     Detector("corridor").detect(np.zeros((480, 640, 3), np.uint8))
+        ... except ImageError as error:
+        ...     print(error)
+        array of shape (480, 640, 3) has no order: give order='bgr' or order='rgb'
 
     Attributes:
         reason: a key of :data:`IMAGE_ERROR_REASONS`.
@@ -69,11 +84,27 @@ def describe_error(error: Exception) -> str:
 
 
 class SourceError(AnomalyDetectorError):
-    """A recording (image folder, bag, video) is missing, empty or ambiguous."""
+    """A recording (image folder, bag, video) is missing, empty or ambiguous.
+
+    Example:
+        >>> try:
+        ...     Detector("corridor").stream("no_such_bag")
+        ... except SourceError as error:
+        ...     print(error)
+        no_such_bag does not exist: give an image folder, a bag or a video
+    """
 
 
 class ModelError(AnomalyDetectorError):
-    """A model file is missing, damaged, not a detector, or of another format version."""
+    """A model file is missing, damaged, not a detector, or of another format version.
+
+    Example:
+        >>> try:
+        ...     Detector("attic")
+        ... except ModelError as error:
+        ...     print(error)
+        model 'attic' is neither a file nor a model in ...
+    """
 
 
 class OutputError(AnomalyDetectorError):

@@ -141,7 +141,7 @@ def as_image(
 def _array_image(
     array: NDArray[Any], order: ColorOrder | None, scaling: ImageScaling | None
 ) -> Image:
-    channels = {2: 1, 3: array.shape[-1]}.get(array.ndim, 0) if array.ndim else 0
+    channels = array.shape[2] if array.ndim == 3 else int(array.ndim == 2)
     orders = _ORDERS.get(channels)
     if orders is None:
         raise ImageError(
@@ -150,9 +150,10 @@ def _array_image(
         )
     order = orders[0] if order is None and len(orders) == 1 else order
     if order not in orders:
+        what = "no order" if order is None else f"order {order!r}"
         known = " or ".join(f"order={name!r}" for name in orders)
         raise ImageError(
-            f"array of shape {array.shape} has order {order}: give {known}", reason="encoding"
+            f"array of shape {array.shape} has {what}: give {known}", reason="encoding"
         )
     height, width = array.shape[:2]
     check_size(width, height, "array")

@@ -116,7 +116,7 @@ def read_metadata(name_or_path: str | Path) -> ModelMetadata:
 
     Example:
         >>> read_metadata("corridor").score_units
-        'reconstruction error'
+        'log-odds that the frame is not a normal one'
 
     Args:
         name_or_path: a model file, or the name of a shipped model.

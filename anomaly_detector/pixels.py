@@ -80,6 +80,11 @@ class RegionOfInterest:
 class Image:
     """A decoded frame of any size.
 
+    Example:
+        >>> image = Image(np.zeros((480, 640, 3), np.uint8), "bgr")
+        >>> Detector("corridor").detect(image).is_anomaly
+        True
+
     Attributes:
         array: uint8, [H, W, C], or [H, W] for ``mono``. May be a view of a message's buffer with
             padded rows; do not write to it.

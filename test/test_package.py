@@ -151,7 +151,9 @@ def test_colcon_builds_and_the_node_starts_from_the_install_space(tmp_path: Path
     for folder in ("launch", "config", "models"):
         installed = {file.name for file in (share / folder).iterdir()}
         assert {file.name for file in (ROOT / folder).iterdir() if file.is_file()} == installed
-    node = prefix / "lib" / "anomaly_detector" / "detector_node"
+    programs = prefix / "lib" / "anomaly_detector"
+    assert {"anomaly-detector", "anomaly-detector-train"} <= {f.name for f in programs.iterdir()}
+    node = programs / "detector_node"
     # A model that is not there: the node says so and waits, and it knows the shipped one.
     command = f". {workspace}/install/setup.bash && exec {node} --ros-args -p model:=nowhere"
     with running(["bash", "-c", command], environment) as process:
