@@ -26,6 +26,15 @@ if TYPE_CHECKING:
     from anomaly_detector.model_file import read_metadata
     from anomaly_detector.overlay import draw_overlay
     from anomaly_detector.pixels import Image
+else:  # a type checker would take every name for one that is there
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name when it is first used."""
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
+        return value
+
 
 __all__ = [
     "AlarmFilter",
@@ -66,14 +75,6 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # OpenCV reads this when it is imported: a file that asks for a giant picture costs nothing. It is
 # anomaly_detector.pixels.MAX_PIXELS.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "40000000")
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
-    return value
 
 
 def __dir__() -> list[str]:

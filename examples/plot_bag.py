@@ -29,7 +29,7 @@ def plot(recording: Path, picture: Path, model: str = "corridor", topic: str | N
     )  # fmt: skip
     axes.set(xlabel="time (s)", ylabel=f"anomaly score\n({unit})", title=recording.name)
     axes.margins(x=0)
-    axes.legend(loc="upper left", ncols=3)
+    axes.legend(loc="upper left", ncol=3)
     figure.savefig(picture, dpi=120)
     plt.close(figure)
     return len(scores)

@@ -73,7 +73,7 @@ def test_links_and_pictures_exist(page: Page) -> None:
 
 @by_page
 def test_files_named_in_the_text_exist(page: Page) -> None:
-    folders = "anomaly_detector|benchmarks|config|docs|docker|launch|models|test|training"
+    folders = "anomaly_detector|benchmarks|config|docs|docker|examples|launch|models|test|training"
     names = [span for span in page.spans if re.fullmatch(rf"({folders})/[\w./-]*", span)]
     assert [name for name in names if not (ROOT / name).exists()] == []
 
