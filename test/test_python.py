@@ -27,7 +27,7 @@ from anomaly_detector.metadata import Calibration, ModelMetadata
 from anomaly_detector.pixels import RegionOfInterest
 from anomaly_detector.preprocessing import View
 from anomaly_detector.recordings import open_source
-from training.corridor import HAZARD_LABELS, CorridorDrive
+from training.corridor import CorridorDrive
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("cv2", "onnxruntime", "rclpy", "matplotlib", "yaml", "rosbags", "tensorflow")
@@ -42,10 +42,13 @@ def run_python(code: str, *arguments: str, folder: Path = ROOT) -> subprocess.Co
 
 @pytest.fixture(scope="module")
 def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a bag and a folder of the same corridor frames, the last ones with hazards."""
+    """A bag and a folder of the same frames: 20 of a normal corridor, 20 with a person in it."""
     folder = tmp_path_factory.mktemp("corridor")
-    corridor = CorridorDrive(160, 0, hazards=tuple(HAZARD_LABELS))
-    frames = [corridor[index].image for index in range(110, 150)]
+    normal = CorridorDrive(60, 0, drive=3)
+    hazardous = sorted(
+        CorridorDrive(60, 0, drive=1, hazards=("human",)), key=lambda f: f.mask.sum()
+    )
+    frames = [normal[index].image for index in range(20)] + [f.image for f in hazardous[-20:]]
     write_images(folder / "drive", frames)
     write_bag(folder / "drive_bag", frames)
     return folder
