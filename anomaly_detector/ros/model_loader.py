@@ -9,7 +9,6 @@ from typing import Any
 
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, describe_error
-from anomaly_detector.resources import resolve_model
 from anomaly_detector.ros.parameters import Parameters
 from anomaly_detector.tensorrt import BuildEvent
 
@@ -48,7 +47,7 @@ def load_detector(settings: Parameters, on_build: Callable[[BuildEvent], None]) 
         AnomalyDetectorError: it cannot be used.
     """
     return Detector(
-        resolve_model(settings.model),
+        settings.model,
         providers=settings.providers,
         require_gpu=settings.require_gpu,
         intra_op_threads=settings.intra_op_threads,

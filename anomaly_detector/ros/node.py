@@ -37,7 +37,6 @@ from anomaly_detector.frame_statistics import FrameStatistics, StatisticsReport
 from anomaly_detector.health import Health, assess, is_frozen
 from anomaly_detector.model_file import read_metadata
 from anomaly_detector.providers import check_providers
-from anomaly_detector.resources import resolve_model
 from anomaly_detector.ros.diagnostics import (
     black_box_values,
     frame_values,
@@ -400,7 +399,7 @@ class DetectorNode(LifecycleNode):
         # make of them is not.
         is_loaded = self._frames is not None and names & SESSION_PARAMETERS
         if is_loaded or "model" in names:
-            read_metadata(resolve_model(settings.model))
+            read_metadata(settings.model)
         if is_loaded or "providers" in names:
             check_providers(settings.providers)
         if settings.black_box is not None and settings.black_box != self._settings.black_box:
