@@ -303,7 +303,7 @@ def test_file_in_onnx_runtimes_own_format_is_refused(grey: Path, tmp_path: Path)
     both = tmp_path / "both.onnx"
     both.write_bytes(b"\x08\x08\x12\x08ORTM----" + grey.read_bytes()[2:])
     image = np.full((1, 64, 64, 3), 138, np.uint8)
-    assert Detector(both).run(image).score == Detector(grey).run(image).score
+    assert Detector(both).score_batch(image).score == Detector(grey).score_batch(image).score
 
 
 def test_damaged_files_are_refused_at_every_length(grey: Path, tmp_path: Path) -> None:
