@@ -1,6 +1,7 @@
 """Plot the anomaly scores of a recording: ``python examples/plot_bag.py RECORDING PICTURE``."""
 
 import argparse
+import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -27,9 +28,10 @@ def plot(recording: Path, picture: Path, model: str = "corridor", topic: str | N
         times, 0, 1, where=on, transform=axes.get_xaxis_transform(), color="#d55e00", alpha=0.25,
         linewidth=0, label="alarm",
     )  # fmt: skip
-    axes.set(xlabel="time (s)", ylabel=f"anomaly score\n({unit})", title=recording.name)
+    axes.set(xlabel="time (s)", ylabel="anomaly score\n" + textwrap.fill(f"({unit})", 30))
+    axes.set_title(recording.name, loc="left")
     axes.margins(x=0)
-    axes.legend(loc="upper left", ncol=3)
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncol=3, frameon=False)
     figure.savefig(picture, dpi=120)
     plt.close(figure)
     return len(scores)
