@@ -9,7 +9,7 @@ from pathlib import Path
 from anomaly_detector.encodings import ImageScaling
 from anomaly_detector.model_file import read_metadata
 from anomaly_detector.pixels import RegionOfInterest, parse_region
-from anomaly_detector.preprocessing import View
+from anomaly_detector.preprocessing import WHOLE_FRAME, View
 
 __all__ = ["REGION_HELP", "SCALING_HELP", "add_view_arguments", "given_view", "view_of"]
 
@@ -41,17 +41,18 @@ def view_of(arguments: argparse.Namespace) -> View:
     )
 
 
-def given_view(arguments: argparse.Namespace, model: Path) -> View:
+def given_view(arguments: argparse.Namespace, model: Path, own: View = WHOLE_FRAME) -> View:
     """Return what a command line has in place of a model's view; warn when it is another.
 
     Args:
         arguments: as for :func:`view_of`.
         model: the model file.
+        own: in place of the model's where no option is given.
 
     Raises:
         AnomalyDetectorError: a value that cannot be, or the model cannot be read.
     """
-    view = view_of(arguments)
+    view = view_of(arguments).over(own)
     metadata = read_metadata(model)
     if warning := metadata.view_warning(view.over(metadata.view)):
         print(f"warning: {warning}", file=sys.stderr)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from anomaly_detector.errors import AnomalyDetectorError
@@ -358,27 +358,31 @@ def add_alarm_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for option in ALARM_OPTIONS:
         flag = "--decision" if option.name == "mode" else f"--{option.name.replace('_', '-')}"
-        text = f"{option.description} (default %(default)s)".replace("_", "-")
+        text = f"{option.description} (default {option.default})".replace("_", "-")
         if option.choices:
-            group.add_argument(
-                flag, dest=option.name, choices=option.choices, default=option.default, help=text
-            )
+            group.add_argument(flag, dest=option.name, choices=option.choices, help=text)
         else:
             group.add_argument(
-                flag, dest=option.name, type=type(option.default), default=option.default,
-                metavar="N" if isinstance(option.default, int) else "X", help=text,
+                flag, dest=option.name, type=type(option.default), help=text,
+                metavar="N" if isinstance(option.default, int) else "X",
             )  # fmt: skip
 
 
-def alarm_settings(arguments: argparse.Namespace) -> AlarmSettings:
+def alarm_settings(
+    arguments: argparse.Namespace, own: AlarmSettings | None = None
+) -> AlarmSettings:
     """Give the settings that a command line with :func:`add_alarm_arguments` has.
+
+    Args:
+        arguments: of the command line.
+        own: values of what no option gives; None for the defaults.
 
     Raises:
         AnomalyDetectorError: a value out of range.
     """
-    return AlarmSettings(
-        **{option.name: getattr(arguments, option.name) for option in ALARM_OPTIONS}
-    )
+    values = {option.name: getattr(arguments, option.name) for option in ALARM_OPTIONS}
+    given = {name: value for name, value in values.items() if value is not None}
+    return replace(AlarmSettings() if own is None else own, **given)
 
 
 def _went_back(last_ns: int | None, now_ns: int | None) -> bool:

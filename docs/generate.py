@@ -7,13 +7,18 @@ A table stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``; NAME i
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
+import json
+import math
 import re
 import sys
+import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import anomaly_detector.cli
 import training.cli
@@ -27,7 +32,7 @@ from training.stress_faults import FAULT_SETS
 
 ROOT = Path(__file__).parents[1]
 
-_BLOCK = re.compile(r"(<!-- generated: ([\w. -]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- generated: ([\w. -]+) -->\n).*?((?:# )?<!-- end -->)", re.DOTALL)
 
 _VERBS: dict[str, Mapping[str, tuple[str, str]]] = {
     "anomaly_detector": anomaly_detector.cli._VERBS,
@@ -67,6 +72,78 @@ def parameters() -> str:
                 p.description,
             )
             for p in PARAMETERS
+        ),
+    )
+
+
+def params_file() -> str:
+    """Return the parameters at their defaults, as a params file."""
+    lines = ["/**:", "  ros__parameters:"]
+    for p in PARAMETERS:
+        text = p.description
+        text += "" if p.minimum is None else f" {p.minimum:g} to {p.maximum:g}."
+        text += " Set at start only." if p.read_only else ""
+        lines += textwrap.wrap(text, 100, initial_indent="    # ", subsequent_indent="    # ")
+        is_word = isinstance(p.default, str) and p.default
+        is_nan = isinstance(p.default, float) and math.isnan(p.default)
+        value = ".nan" if is_nan else p.default if is_word else json.dumps(p.default)
+        lines.append(f"    {p.name}: {value}")
+    return "\n".join([*lines, ""])
+
+
+LaunchArgument = tuple[str, str | None, list[str], str]
+"""Name, default (None: required; a file of the package by its path in it), choices, description."""
+
+
+def launch_arguments(file: str) -> list[LaunchArgument]:
+    """Return what a launch file declares; read and not run, as ``launch`` comes with ROS 2 only."""
+    shared = ast.parse((ROOT / "anomaly_detector/ros/launch_actions.py").read_text("utf-8"))
+    named = {
+        target.id: statement.value
+        for statement in shared.body
+        if isinstance(statement, ast.Assign)
+        for target in statement.targets
+        if isinstance(target, ast.Name)
+    }
+
+    def declared(node: ast.expr) -> Iterator[LaunchArgument]:
+        if isinstance(node, ast.Starred):
+            node = node.value
+        if isinstance(node, ast.Name):
+            node = named[node.id]
+        if isinstance(node, ast.List):
+            for element in node.elts:
+                yield from declared(element)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "DeclareLaunchArgument":
+            # share_path("config/detector.yaml") is known by its text.
+            texts: dict[str, list[Any]] = {
+                str(part.arg): [n.value for n in ast.walk(part) if isinstance(n, ast.Constant)]
+                for part in node.keywords
+            }
+            default = texts.get("default_value", [None])[0]
+            name = ast.literal_eval(node.args[0])
+            yield name, default, texts.get("choices", []), texts["description"][0]
+
+    (description,) = (
+        node.args[0]
+        for node in ast.walk(ast.parse((ROOT / "launch" / file).read_text("utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "LaunchDescription"
+    )
+    return list(declared(description))
+
+
+def launch_table(file: str) -> str:
+    """Return the arguments of a launch file."""
+    return markdown(
+        ("argument", "default", "values", "description"),
+        (
+            (
+                f"`{name}`",
+                "required" if default is None else default and f"`{default}`",
+                ", ".join(f"`{choice}`" for choice in choices if choice),
+                description,
+            )
+            for name, default, choices, description in launch_arguments(file)
         ),
     )
 
@@ -167,6 +244,10 @@ def _option(action: argparse.Action) -> tuple[str, str]:
 
 TABLES: dict[str, Callable[[], str]] = {
     "parameters": parameters,
+    "params file": params_file,
+    "detector.launch.py": lambda: launch_table("detector.launch.py"),
+    "multi_camera.launch.py": lambda: launch_table("multi_camera.launch.py"),
+    "replay.launch.py": lambda: launch_table("replay.launch.py"),
     "topics": topics,
     "diagnostics": diagnostics,
     "encodings": encodings,
@@ -182,8 +263,9 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def pages() -> list[Path]:
-    """Return every page of the project."""
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    """Return every page of the project, and the params file."""
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "config" / "detector.yaml"]
+    return [*pages, *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def updated(text: str) -> str:

@@ -6,33 +6,36 @@ ros2 launch anomaly_detector detector.launch.py model:=drive.onnx image_topic:=/
 from typing import Any
 
 from launch import LaunchDescription
-from launch.actions import OpaqueFunction
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.substitutions import LaunchConfiguration
 
+from anomaly_detector.resources import share_path
 from anomaly_detector.ros.launch_actions import (
-    argument_values,
+    DDS_ARGUMENT,
+    NAME_ARGUMENTS,
+    NODE_ARGUMENTS,
+    PROVIDERS_ARGUMENT,
     dds_profile,
-    declare_arguments,
     detector_node,
-    parameter_overrides,
+    given_parameters,
     positive_number,
 )
-from anomaly_detector.ros.launch_arguments import DETECTOR_ARGUMENTS
 
 
-def make_node(context: Any) -> list[Any]:
-    """Make the node's action, once the values of the arguments are known."""
-    values = argument_values(context, DETECTOR_ARGUMENTS)
-    overrides = parameter_overrides(values)
-    overrides["use_sim_time"] = values["use_sim_time"] == "true"
+def launch_node(context: Any) -> list[Any]:
+    """Return the node's action, once the values of the arguments are known."""
+    given = given_parameters(
+        context, "model", "image_transport", "providers", "autostart", "use_sim_time"
+    )
     return [
         detector_node(
-            namespace=values["namespace"],
-            node_name=values["node_name"],
-            image_topic=values["image_topic"],
-            parameters=[values["params_file"], overrides],
-            respawn=values["respawn"] == "true",
-            respawn_delay=positive_number("respawn_delay", values["respawn_delay"], zero=True),
-            log_level=values["log_level"],
+            name=LaunchConfiguration("node_name"),
+            namespace=LaunchConfiguration("namespace"),
+            image_topic=LaunchConfiguration("image_topic"),
+            parameters=[LaunchConfiguration("params_file"), given],
+            respawn=LaunchConfiguration("respawn"),
+            respawn_delay=positive_number(context, "respawn_delay", zero=True),
+            ros_arguments=["--log-level", LaunchConfiguration("log_level")],
         )
     ]
 
@@ -41,8 +44,35 @@ def generate_launch_description() -> LaunchDescription:
     """Describe the arguments and the node."""
     return LaunchDescription(
         [
-            *declare_arguments(DETECTOR_ARGUMENTS),
+            DeclareLaunchArgument(
+                "model",
+                default_value="",
+                description="Name of a model in the package's models folder, or path of an .onnx "
+                "file; empty: as the params file says.",
+            ),
+            DeclareLaunchArgument(
+                "image_topic",
+                default_value="image",
+                description="Camera topic, without /compressed. A relative name is in the "
+                "namespace.",
+            ),
+            DeclareLaunchArgument(
+                "image_transport",
+                default_value="",
+                choices=["", "raw", "compressed"],
+                description="raw, or compressed for <image_topic>/compressed; empty: as the params "
+                "file says.",
+            ),
+            *NAME_ARGUMENTS,
+            DeclareLaunchArgument(
+                "params_file",
+                default_value=str(share_path("config/detector.yaml")),
+                description="YAML file with the node's parameters.",
+            ),
+            PROVIDERS_ARGUMENT,
+            *NODE_ARGUMENTS,
+            DDS_ARGUMENT,
             dds_profile(),
-            OpaqueFunction(function=make_node),
+            OpaqueFunction(function=launch_node),
         ]
     )

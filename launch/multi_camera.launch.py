@@ -7,43 +7,43 @@ from pathlib import Path
 from typing import Any
 
 from launch import LaunchDescription
-from launch.actions import OpaqueFunction
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.substitutions import LaunchConfiguration
 
+from anomaly_detector.resources import share_path
 from anomaly_detector.ros.camera_list import read_cameras
 from anomaly_detector.ros.launch_actions import (
-    argument_values,
+    DDS_ARGUMENT,
+    NODE_ARGUMENTS,
+    PROVIDERS_ARGUMENT,
     dds_profile,
-    declare_arguments,
     detector_node,
-    parameter_overrides,
+    given_parameters,
     positive_number,
 )
-from anomaly_detector.ros.launch_arguments import DEFAULT_NODE_NAME, MULTI_CAMERA_ARGUMENTS
 
 
-def make_nodes(context: Any) -> list[Any]:
-    """Make the nodes' actions, once the values of the arguments are known."""
-    values = argument_values(context, MULTI_CAMERA_ARGUMENTS)
-    overrides = parameter_overrides(values)
-    overrides["use_sim_time"] = values["use_sim_time"] == "true"
-    delay = positive_number("respawn_delay", values["respawn_delay"], zero=True)
+def launch_nodes(context: Any) -> list[Any]:
+    """Return the nodes' actions, once the values of the arguments are known."""
+    given = given_parameters(context, "providers", "autostart", "use_sim_time")
+    cameras_file = Path(LaunchConfiguration("cameras_file").perform(context))
     return [
         detector_node(
+            name="anomaly_detector",
             namespace=camera.name,
-            node_name=DEFAULT_NODE_NAME,
             image_topic=camera.image_topic,
+            # As with the other launch file, an argument wins over a file.
             parameters=[
-                values["params_file"],
+                LaunchConfiguration("params_file"),
                 *([] if camera.params_file is None else [str(camera.params_file)]),
-                # As with the other launch file, an argument wins over a file.
-                overrides,
+                given,
                 camera.parameters,
             ],
-            respawn=values["respawn"] == "true",
-            respawn_delay=delay,
-            log_level=values["log_level"],
+            respawn=LaunchConfiguration("respawn"),
+            respawn_delay=positive_number(context, "respawn_delay", zero=True),
+            ros_arguments=["--log-level", LaunchConfiguration("log_level")],
         )
-        for camera in read_cameras(Path(values["cameras_file"]))
+        for camera in read_cameras(cameras_file)
     ]
 
 
@@ -51,8 +51,22 @@ def generate_launch_description() -> LaunchDescription:
     """Describe the arguments and the nodes."""
     return LaunchDescription(
         [
-            *declare_arguments(MULTI_CAMERA_ARGUMENTS),
+            DeclareLaunchArgument(
+                "cameras_file",
+                default_value=str(share_path("config/multi_camera.yaml")),
+                description="YAML file with the list of cameras; the default is a documented "
+                "example.",
+            ),
+            DeclareLaunchArgument(
+                "params_file",
+                default_value=str(share_path("config/detector.yaml")),
+                description="YAML file with the parameters that all cameras share; a camera's own "
+                "come on top.",
+            ),
+            PROVIDERS_ARGUMENT,
+            *NODE_ARGUMENTS,
+            DDS_ARGUMENT,
             dds_profile(),
-            OpaqueFunction(function=make_nodes),
+            OpaqueFunction(function=launch_nodes),
         ]
     )

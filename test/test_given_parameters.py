@@ -13,8 +13,9 @@ import yaml
 from rclpy.context import Context
 from ros_harness import Process, running_node
 
+from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.resources import share_path
-from anomaly_detector.ros.given_parameters import explain_unused
+from anomaly_detector.ros.given_parameters import explain_unused, read_params_file
 from anomaly_detector.ros.parameters import PARAMETERS
 
 NAMES = [definition.name for definition in PARAMETERS]
@@ -135,3 +136,24 @@ def test_names_are_matched_as_ros_matches_them(namespace: str, write: Callable[.
         node.destroy_node()
         context.shutdown()
         assert bool(told) is not has_effect, (pattern, told)
+
+
+@pytest.mark.parametrize("name", ["/**", "/front/eye", "/*/eye"])
+def test_params_file_is_read_for_a_node(name: str, write: Callable[..., str]) -> None:
+    values = {"threshold": 2.5, "qos_overrides": {"/image": {"subscription": {"depth": 5}}}}
+    path = Path(write(**{name: values, "/rear/eye": {"threshold": 3.5}}))
+    depth = {"qos_overrides./image.subscription.depth": 5}
+    assert read_params_file(path, "/front/eye") == {"threshold": 2.5, **depth}
+    assert read_params_file(path, "/rear/eye")["threshold"] == 3.5
+    assert read_params_file(path, "/ear") == ({"threshold": 2.5, **depth} if name == "/**" else {})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("- a list", "names no node"), ("a: [", "cannot be read")]
+)
+def test_params_file_that_is_none_is_an_error(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(AnomalyDetectorError, match=message) as error:
+        read_params_file(path, "/eye")
+    assert "\n" not in str(error.value)

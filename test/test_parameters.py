@@ -18,7 +18,12 @@ from rclpy.parameter import Parameter
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.resources import share_path
 from anomaly_detector.ros.node import DetectorNode
-from anomaly_detector.ros.parameters import PARAMETERS, ParameterDefinition, declare_parameters
+from anomaly_detector.ros.parameters import (
+    PARAMETERS,
+    ParameterDefinition,
+    declare_parameters,
+    parameters_of,
+)
 
 ROS_TYPES = {
     "bool": Parameter.Type.BOOL,
@@ -140,6 +145,33 @@ def test_defaults_leave_the_choice_to_the_core(context: Any) -> None:
         node.destroy_node()
     assert values.threshold is None
     assert values.providers is None
+
+
+def test_values_without_a_node_are_read_alike(context: Any) -> None:
+    node = rclpy.create_node("alike", context=context)
+    try:
+        assert parameters_of({"wheel_radius": 3}) == declare_parameters(node)
+    finally:
+        node.destroy_node()
+    values = parameters_of({"threshold": 2.5, "providers": ["cpu"], "alarm_mode": False})
+    assert (values.threshold, values.providers, values.decision.mode) == (2.5, ("cpu",), "off")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "constraint"),
+    [
+        ("threshold", 5, "a double (with a decimal point: 1000.0)"),
+        ("threshold", "high", "a double (with a decimal point: 1000.0)"),
+        ("model", ["corridor"], "a string"),
+        ("image_scaling", [500, 4000], "an array of doubles (with decimal points)"),
+        ("providers", [], "an array of at least one string"),
+        ("alarm_mode", "sometimes", "off or frames or seconds"),
+    ],
+)
+def test_wrong_value_without_a_node_is_refused(name: str, value: Any, constraint: str) -> None:
+    with pytest.raises(AnomalyDetectorError) as error:
+        parameters_of({name: value})
+    assert str(error.value) == f"parameter {name!r} is {value!r}, it must be {constraint}"
 
 
 @pytest.mark.parametrize("value", ["off", "'off'", "false"])

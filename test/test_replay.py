@@ -183,6 +183,31 @@ def test_report_is_whole_and_loads_nothing(replayed: Replayed) -> None:
     assert "<h2>Alarms</h2>" in page
 
 
+def test_params_file_goes_to_the_node_and_to_offline_scoring(model: Path, tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "drive", pictures(), storage="mcap")
+    params, out = tmp_path / "params.yaml", tmp_path / "out"
+    params.write_text(
+        "/front/eye:\n  ros__parameters:\n    threshold: 2.5\n    alarm_mode: off\n"
+        "    region_of_interest: [0, 8, 64, 0]\n    autostart: false\n    model: nowhere\n"
+    )
+    options = ["--node-name", "/front/eye", "--params-file", str(params), "--storage", "sqlite3"]
+    options += ["--region", "0,16,64,0", "--no-report", "--no-pictures"]
+    command = [*COMMAND, str(bag), "--model", str(model), "--out", str(out), *options]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert result.returncode == 0, result.stderr
+    assert {path.name for path in out.iterdir()} == {"scores.csv", "events.csv", "results"}
+    offline = [sys.executable, "-m", "anomaly_detector", "score", "--model", str(model)]
+    offline += ["--input", str(bag), "--output", str(tmp_path / "scores.csv"), "--batch-size", "1"]
+    offline += ["--threshold", "2.5", "--region", "0,16,64,0", "--decision", "off"]
+    subprocess.run(offline, cwd=ROOT, check=True, capture_output=True, timeout=240)
+    assert (out / "scores.csv").read_bytes() == (tmp_path / "scores.csv").read_bytes()
+    with AnyReader([out / "results"]) as reader:
+        connections = [c for c in reader.connections if c.topic == "/front/eye/anomaly"]
+        messages = [reader.deserialize(d, c.msgtype) for c, _, d in reader.messages(connections)]
+    rows = (out / "scores.csv").read_text().splitlines()[1:]
+    assert len(messages) == len(rows) == len(pictures())
+
+
 def test_frames_left_out_are_named_and_an_error(model: Path, tmp_path: Path) -> None:
     """Played far faster than any node scores, to a subscription that keeps the newest frame."""
     frames = [noise(seed, 480, 640) for seed in range(40)]
@@ -228,9 +253,9 @@ def test_scores_that_differ_are_an_error_even_where_no_flag_does(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The real node, told to look at another part of the frame than offline scoring."""
-    own = session._node_command
+    own = session._process
     region = ["-p", "region_of_interest:=[8, 8, 20, 20]"]
-    monkeypatch.setattr(session, "_node_command", lambda *given: [*own(*given), *region])
+    monkeypatch.setattr(session, "_process", lambda given, env: own([*given, *region], env))
     bag = write_bag(tmp_path / "drive", [noise(seed) for seed in range(4)])
     options = ["--model", str(model), "--no-pictures", "--threshold", "1e9"]
     out = tmp_path / "out"

@@ -15,7 +15,9 @@ from typing import Any
 
 import yaml
 
-__all__ = ["explain_unused"]
+from anomaly_detector.errors import AnomalyDetectorError, as_one_line
+
+__all__ = ["explain_unused", "read_params_file"]
 
 _PARAMETERS = "ros__parameters"
 
@@ -29,11 +31,11 @@ class _Given:
 
     Attributes:
         node: full name; a ``*`` stands for one part of it, ``**`` for any number of parts.
-        names: of the parameters.
+        values: of the parameters, by their names; None where only the names matter.
     """
 
     node: str
-    names: Sequence[str]
+    values: Mapping[str, Any]
 
     def is_for(self, node: str) -> bool:
         """Return whether a node, by its full name, gets them."""
@@ -69,7 +71,7 @@ def explain_unused(arguments: Sequence[str], node: str, declared: Collection[str
             )
         for given in mine:
             is_shared = "*" in given.node and not is_option
-            for name in given.names:
+            for name in given.values:
                 if name in declared or name.startswith(_LATER):
                     continue
                 close = get_close_matches(name, declared, 1, 0.75)
@@ -91,7 +93,7 @@ def _read(arguments: Sequence[str]) -> Iterator[tuple[str, list[_Given]]]:
             left, is_rule, _ = next(following, "").partition(":=")
             node, _, name = left.rpartition(":")
             if is_rule:
-                yield f"-p {left}", [_Given(f"/{node or '**'}", [name])]
+                yield f"-p {left}", [_Given(f"/{node or '**'}", {name: None})]
         elif is_ros and argument == "--params-file":
             path = next(following, "")
             yield f"params file {path}", list(_read_file(Path(path)))
@@ -113,13 +115,38 @@ def _nodes(tree: Mapping[Any, Any], namespace: str) -> Iterator[_Given]:
             continue
         parameters = value.get(_PARAMETERS)
         if isinstance(parameters, Mapping):
-            yield _Given(node, list(_names(parameters)))
+            yield _Given(node, dict(_values(parameters)))
         yield from _nodes({k: v for k, v in value.items() if k != _PARAMETERS}, node)
 
 
-def _names(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
+def _values(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            yield from _names(value, f"{prefix}{key}.")
+            yield from _values(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}"
+            yield f"{prefix}{key}", value
+
+
+def read_params_file(path: Path, node: str) -> dict[str, Any]:
+    """Return the parameters that a params file has for a node, by their names.
+
+    Args:
+        path: the file.
+        node: full name of the node.
+
+    Raises:
+        AnomalyDetectorError: the file cannot be read.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise AnomalyDetectorError(
+            f"params file {path} cannot be read: {as_one_line(error)}"
+        ) from error
+    if not isinstance(tree, Mapping):
+        raise AnomalyDetectorError(f"params file {path} names no node: begin it with '/**:'")
+    values: dict[str, Any] = {}
+    for given in _nodes(tree, ""):
+        if given.is_for(node):
+            values |= given.values
+    return values

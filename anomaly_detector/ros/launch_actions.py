@@ -1,4 +1,4 @@
-"""What the launch files share: their arguments and the detector node as ``launch`` actions.
+"""What the launch files share: arguments and the detector node.
 
 The node is an ordinary ``Node`` action, not a ``LifecycleNode``: it configures and activates itself
 (``autostart``), so that it comes back active when it is respawned, which launch's own lifecycle
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
@@ -20,43 +20,82 @@ from launch_ros.parameter_descriptions import ParameterValue
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.resources import PACKAGE_NAME
 from anomaly_detector.ros.dds import large_image_environment
-from anomaly_detector.ros.launch_arguments import OPTIONAL_PARAMETERS, LaunchArgument
 
 __all__ = [
-    "argument_values",
+    "DDS_ARGUMENT",
+    "NAME_ARGUMENTS",
+    "NODE_ARGUMENTS",
+    "PROVIDERS_ARGUMENT",
     "dds_profile",
-    "declare_arguments",
     "detector_node",
-    "parameter_overrides",
+    "given_parameters",
     "positive_number",
 ]
 
+NAME_ARGUMENTS = [
+    DeclareLaunchArgument(
+        "namespace", default_value="", description="Namespace of the node and its topics."
+    ),
+    DeclareLaunchArgument(
+        "node_name",
+        default_value="anomaly_detector",
+        description="Name of the node, which its topics begin with.",
+    ),
+]
 
-def declare_arguments(arguments: Sequence[LaunchArgument]) -> list[DeclareLaunchArgument]:
-    """Declare arguments, in their order."""
-    return [
-        DeclareLaunchArgument(
-            argument.name,
-            default_value=argument.default_value,
-            description=argument.description,
-            choices=argument.choices or None,
-        )
-        for argument in arguments
-    ]
+PROVIDERS_ARGUMENT = DeclareLaunchArgument(
+    "providers",
+    default_value="",
+    description="ONNX Runtime execution providers in order of preference, with commas or spaces "
+    "between, for example 'tensorrt,cuda,cpu'; empty: as the params file says.",
+)
 
+NODE_ARGUMENTS = [
+    DeclareLaunchArgument(
+        "autostart",
+        default_value="",
+        choices=["", "true", "false"],
+        description="Configure and activate at start; false leaves that to a lifecycle manager; "
+        "empty: as the params file says.",
+    ),
+    DeclareLaunchArgument(
+        "respawn",
+        default_value="false",
+        choices=["true", "false"],
+        description="Start the node again when its process ends, whatever the reason; with "
+        "autostart it comes back active.",
+    ),
+    DeclareLaunchArgument(
+        "respawn_delay",
+        default_value="2.0",
+        description="Time before it is started again, seconds.",
+    ),
+    DeclareLaunchArgument(
+        "use_sim_time",
+        default_value="false",
+        choices=["true", "false"],
+        description="Take the time from /clock: for simulators and 'ros2 bag play --clock'.",
+    ),
+    DeclareLaunchArgument(
+        "log_level", default_value="info", description="debug, info, warn, error or fatal."
+    ),
+]
 
-def argument_values(context: Any, arguments: Sequence[LaunchArgument]) -> dict[str, str]:
-    """Give the values of declared arguments, once launch knows them."""
-    return {
-        argument.name: str(LaunchConfiguration(argument.name).perform(context))
-        for argument in arguments
-    }
+DDS_ARGUMENT = DeclareLaunchArgument(
+    "dds_profile",
+    default_value="large_images",
+    choices=["large_images", "none"],
+    description="large_images has the processes started here load the package's profile for large "
+    "images, for Fast DDS or Cyclone DDS, unless the environment names one already; none leaves "
+    "all as it is.",
+)
 
 
 def dds_profile() -> OpaqueFunction:
     """Set the profile for large images as ``dds_profile`` says, for all that is started later.
 
-    That covers camera drivers in the same launch: raw images need it where they are published.
+    That covers camera drivers in the same launch: raw images need it where they are published. So
+    it stands in no ``GroupAction``, which would take it back.
     """
 
     def set_profile(context: Any) -> list[SetEnvironmentVariable]:
@@ -71,17 +110,18 @@ def dds_profile() -> OpaqueFunction:
     return OpaqueFunction(function=set_profile)
 
 
-def positive_number(name: str, text: str, *, zero: bool = False) -> float:
-    """Read the number of an argument.
+def positive_number(context: Any, name: str, *, zero: bool = False) -> float:
+    """Return the number that an argument has.
 
     Args:
-        name: of the argument, for the error.
-        text: its value.
+        context: of the launch.
+        name: of the argument.
         zero: 0 is good, too.
 
     Raises:
         AnomalyDetectorError: it is none, or out of range.
     """
+    text = LaunchConfiguration(name).perform(context)
     try:
         number = float(text)
     except ValueError:
@@ -91,66 +131,49 @@ def positive_number(name: str, text: str, *, zero: bool = False) -> float:
     return number
 
 
-def parameter_overrides(values: Mapping[str, str]) -> dict[str, Any]:
-    """Give the parameters that non-empty arguments set, with the types that the node declares.
+_READERS: dict[str, Callable[[str], Any]] = {
+    "autostart": "true".__eq__,
+    "use_sim_time": "true".__eq__,
+    "providers": lambda text: [part for part in re.split(r"[,\s]+", text) if part],
+}
 
-    Args:
-        values: of the arguments; those that are no parameter are left out.
-    """
-    overrides: dict[str, Any] = {}
-    for name in OPTIONAL_PARAMETERS:
-        value = values.get(name, "")
-        if not value:
-            continue
-        if name == "autostart":
-            overrides[name] = value == "true"
-        elif name == "providers":
-            overrides[name] = [part for part in re.split(r"[,\s]+", value) if part]
-        else:
-            overrides[name] = value
-    return overrides
+
+def given_parameters(context: Any, *names: str) -> dict[str, Any]:
+    """Return the node's parameters that arguments of their names set, where not empty."""
+    texts = {name: LaunchConfiguration(name).perform(context) for name in names}
+    return {name: _READERS.get(name, str)(text) for name, text in texts.items() if text}
 
 
 def detector_node(
     *,
-    namespace: str,
-    image_topic: str,
-    compressed_topic: str | None = None,
-    parameters: Sequence[str | Mapping[str, Any]],
-    node_name: str,
-    respawn: bool = False,
-    respawn_delay: float = 2.0,
-    log_level: str = "info",
+    name: Any,
+    namespace: Any,
+    image_topic: Any,
+    parameters: Sequence[Any],
+    **options: Any,
 ) -> Node:
-    """Make the action that starts one detector node.
+    """Return the action that starts one detector node.
 
     Args:
+        name: of the node; a text or a substitution, as the next two.
         namespace: of the node; empty for none.
-        image_topic: what ``image`` is remapped to.
-        compressed_topic: what ``image/compressed`` is remapped to; None for the usual name below
-            ``image_topic``.
-        parameters: paths of params files, and values; later ones win.
-        node_name: of the node.
-        respawn: start it again when its process ends.
-        respawn_delay: seconds before that.
-        log_level: of the process.
+        image_topic: what ``image`` is remapped to, without ``/compressed``.
+        parameters: params files, and mappings of values; later ones win.
+        options: of :class:`launch_ros.actions.Node`.
     """
-    compressed = f"{image_topic}/compressed" if compressed_topic is None else compressed_topic
     return Node(
         package=PACKAGE_NAME,
         executable="detector_node",
-        name=node_name,
+        name=name,
         namespace=namespace,
-        parameters=[item if isinstance(item, str) else _typed(item) for item in parameters],
+        parameters=[_typed(p) if isinstance(p, Mapping) else p for p in parameters],
         remappings=[
             ("image", image_topic),
             # For ROS this is a topic of its own, which the rule above does not cover.
-            ("image/compressed", compressed),
+            ("image/compressed", [image_topic, "/compressed"]),
         ],
-        ros_arguments=["--log-level", log_level],
-        respawn=respawn,
-        respawn_delay=respawn_delay,
         output="screen",
+        **options,
     )
 
 

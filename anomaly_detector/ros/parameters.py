@@ -32,6 +32,7 @@ __all__ = [
     "Parameters",
     "changed_parameters",
     "declare_parameters",
+    "parameters_of",
 ]
 
 ParameterType = Literal[
@@ -301,6 +302,30 @@ def changed_parameters(node: Any, changes: Iterable[Any]) -> tuple[Parameters, s
             names.add(change.name)
     checked = {name: _checked(_BY_NAME[name], value) for name, value in values.items()}
     return _parameters(checked), names
+
+
+def parameters_of(values: Mapping[str, Any]) -> Parameters:
+    """Return the parameters with some values in the place of their defaults, without a node.
+
+    Args:
+        values: by the names of the parameters; those of others are passed over.
+
+    Raises:
+        AnomalyDetectorError: a value of another type, or not one of the choices.
+    """
+    checked = {}
+    for definition in PARAMETERS:
+        value = _checked(definition, values.get(definition.name, definition.default))
+        if _types(value) != _types(definition.default):
+            raise AnomalyDetectorError(
+                f"parameter {definition.name!r} is {value!r}, it must be {definition.constraint}"
+            )
+        checked[definition.name] = value
+    return _parameters(checked)
+
+
+def _types(value: Any) -> set[type]:
+    return {type(value), *map(type, value if isinstance(value, list) else ())}
 
 
 def _parameters(values: Mapping[str, Any]) -> Parameters:

@@ -15,6 +15,8 @@ from anomaly_detector.decision import add_alarm_arguments, alarm_settings
 from anomaly_detector.drawing.page import import_jinja2
 from anomaly_detector.files import atomic_directory
 from anomaly_detector.resources import resolve_model
+from anomaly_detector.ros.given_parameters import read_params_file
+from anomaly_detector.ros.parameters import parameters_of
 from anomaly_detector.ros.replay.comparison import frame_ranges
 from anomaly_detector.ros.replay.picture import draw_replay
 from anomaly_detector.ros.replay.report import write_replay_report
@@ -52,6 +54,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--domain-id", type=int, metavar="N",
         help="ROS_DOMAIN_ID to run in, to be looked at from outside (default: one of its own)",
     )  # fmt: skip
+    parser.add_argument(
+        "--node-name", default="/anomaly_detector", metavar="/NAME",
+        help="of the node, with its namespace (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--params-file", type=Path, metavar="FILE",
+        help="YAML file with the node's parameters; offline scoring takes its threshold, region, "
+        "scaling, providers and decision, too; options win",
+    )  # fmt: skip
+    parser.add_argument(
+        "--storage", choices=("mcap", "sqlite3"), default="mcap",
+        help="of the recorded bag (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--start-timeout", type=float, default=60.0, metavar="SECONDS",
+        help="longest time for the node to become active (default: %(default)g)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-report", action="store_true", help="no report.html and no timeline.png"
+    )
+    parser.add_argument(
+        "--no-dds-profile", action="store_true",
+        help="leave the middleware as it is, without the profile for large images",
+    )  # fmt: skip
     add_view_arguments(parser)
     add_alarm_arguments(parser)
 
@@ -59,20 +85,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command line; gives the exit code: 1 when a frame is missing or differs."""
     model = resolve_model(arguments.model)
+    node, params_file = arguments.node_name, arguments.params_file
+    own = parameters_of({} if params_file is None else read_params_file(params_file, node))
     options = ReplayOptions(
         arguments.bag,
         model,
         topic=arguments.topic,
         rate=arguments.rate,
-        threshold=arguments.threshold,
-        view=given_view(arguments, model),
-        providers=arguments.providers,
-        decision=alarm_settings(arguments),
+        threshold=own.threshold if arguments.threshold is None else arguments.threshold,
+        view=given_view(arguments, model, own.view),
+        providers=arguments.providers or own.providers,
+        decision=alarm_settings(arguments, own.decision),
         newest_only=arguments.newest_only,
         pictures=not arguments.no_pictures,
         domain=arguments.domain_id,
+        node_name=node,
+        params_file=params_file,
+        storage=arguments.storage,
+        start_timeout_s=arguments.start_timeout,
+        large_images=not arguments.no_dds_profile,
     )
-    result = replay_into(options, arguments.out)
+    result = replay_into(options, arguments.out, report=not arguments.no_report)
     print("\n".join(summary_lines(result, arguments.out)))
     if not result.is_equal:
         print(
@@ -92,23 +125,26 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def replay_into(options: ReplayOptions, out: Path) -> ReplayResult:
-    """Replay a bag into a new folder, with timeline and report; it appears when it is whole.
+def replay_into(options: ReplayOptions, out: Path, *, report: bool = True) -> ReplayResult:
+    """Replay a bag into a new folder, which appears when it is whole.
 
     Args:
         options: what and how.
         out: the folder.
+        report: draw the timeline, and write the HTML report.
 
     Raises:
         AnomalyDetectorError: as for :func:`~anomaly_detector.ros.replay.session.replay`, the
             folder is there and not empty, or matplotlib or jinja2 is missing.
     """
-    import_matplotlib()
-    import_jinja2()
+    if report:
+        import_matplotlib()
+        import_jinja2()
     with atomic_directory(out) as folder:
         result = replay(options, folder)
-        draw_replay(folder / "timeline.png", result)
-        write_replay_report(folder / "report.html", result, folder)
+        if report:
+            draw_replay(folder / "timeline.png", result)
+            write_replay_report(folder / "report.html", result, folder)
     return result
 
 
@@ -146,7 +182,7 @@ def summary_lines(result: ReplayResult, out: Path) -> list[str]:
         lines.append(f"{without} frames have no time stamp: set it in the camera driver")
     if comparison.extra:
         lines.append(f"{comparison.extra} answers to no frame, or to one that had one already")
-    lines.append(f"{out}: report.html, timeline.png, scores.csv, events.csv, results (mcap)")
+    lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     return lines
 
 

@@ -1,10 +1,8 @@
-"""Records a detector node's topics into a rosbag2, as ``ros2 bag record --use-sim-time`` would.
-
-Only for hosts without ``ros2 bag``; with ROS 2 there is ``replay.launch.py``.
-"""
+"""Records a detector node's topics into a rosbag2, as ``ros2 bag record --use-sim-time`` would."""
 
 from __future__ import annotations
 
+import shutil
 import struct
 import threading
 import time
@@ -248,7 +246,12 @@ def _header_stamp(cdr: bytes) -> int | None:
 
 @contextmanager
 def recording(
-    node: Any, path: Path, node_name: str, image: tuple[str, str] | None, rate: float
+    node: Any,
+    path: Path,
+    node_name: str,
+    image: tuple[str, str] | None,
+    rate: float,
+    storage: str = "mcap",
 ) -> Iterator[ResultRecorder]:
     """Record into a new rosbag2 for the time of the block, in a thread.
 
@@ -258,11 +261,18 @@ def recording(
         node_name: as for :class:`ResultRecorder`, and so are the others.
         image: see there.
         rate: see there.
+        storage: of the bag, ``mcap`` or ``sqlite3``.
     """
+    from rosbags.convert import convert
     from rosbags.rosbag2 import StoragePlugin, Writer
 
+    written = path if storage == "mcap" else path.with_name("recorded")
     # Version 8 is the oldest that the writer knows, so the most robots read it.
-    with Writer(path, version=8, storage_plugin=StoragePlugin.MCAP) as bag:
+    with Writer(written, version=8, storage_plugin=StoragePlugin.MCAP) as bag:
         recorder = ResultRecorder(node, bag, node_name, image, rate)
         with spinning(node):
             yield recorder
+    if written != path:
+        # Not written at once: SQLite takes what comes from the thread that opened it, only.
+        convert([written], path, storage, 8, None, "file", None, None, (), (), (), ())
+        shutil.rmtree(written)

@@ -23,7 +23,7 @@ from anomaly_detector.overlay import state_word
 from anomaly_detector.recordings import UnreadableFrame, deserialize, open_bag
 from anomaly_detector.ros.replay.comparison import SCORE_TOLERANCE, OfflineFrame, frame_ranges
 from anomaly_detector.ros.replay.picture import bag_name
-from anomaly_detector.ros.replay.session import NODE_NAME, ReplayResult
+from anomaly_detector.ros.replay.session import ReplayResult
 from anomaly_detector.scoring import format_score
 from anomaly_detector.stamps import parse_stamp, stamp_to_ns
 from anomaly_detector.timeline import top_frames
@@ -56,7 +56,7 @@ def write_replay_report(path: Path, result: ReplayResult, folder: Path) -> None:
     top = _top(list(result.comparison.pairs()))
     wanted = {frame.stamp_ns for frame, _ in top}
     wanted |= {parse_stamp(event.peak_stamp) for event in alarms[:_MAX_ALARMS_SHOWN]}
-    overlays = _overlays(folder / "results", wanted)
+    overlays = _overlays(folder / "results", result.options.node_name, wanted)
     metadata = result.detector.metadata
     sections = [
         Section(
@@ -256,7 +256,7 @@ def _how(result: ReplayResult) -> Section:
         ("scores.csv", "one row a frame, as 'python -m anomaly_detector score' writes it"),
         ("events.csv", "one row an alarm"),
         ("timeline.png", "the picture above"),
-        ("results", "rosbag2 (mcap) of the node's topics: for Foxglove and 'ros2 bag play'"),
+        ("results", "rosbag2 of the node's topics: for Foxglove and 'ros2 bag play'"),
     ]
     return Section(
         "How it was made",
@@ -275,11 +275,11 @@ def _top(answered: _Answered) -> _Answered:
     return [answered[index] for index in top_frames(seconds, scores)]
 
 
-def _overlays(bag: Path, stamps: set[int | None]) -> _Overlays:
+def _overlays(bag: Path, node: str, stamps: set[int | None]) -> _Overlays:
     """Give the recorded overlays of some frames: stamp in nanoseconds to JPEG."""
     found: _Overlays = {}
     with open_bag(bag) as reader:
-        for item in reader.messages(f"{NODE_NAME}/overlay/compressed"):
+        for item in reader.messages(f"{node}/overlay/compressed"):
             if isinstance(item, UnreadableFrame):
                 continue
             message = deserialize(item)

@@ -6,9 +6,11 @@ import csv
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,15 +34,13 @@ from anomaly_detector.scoring import write_scores
 if TYPE_CHECKING:
     from anomaly_detector.ros.event_message import EventRecord
 
-__all__ = ["NODE_NAME", "ReplayOptions", "ReplayResult", "replay"]
-
-NODE_NAME = "/anomaly_detector"
+__all__ = ["ReplayOptions", "ReplayResult", "replay"]
 
 _CLOCK_HZ = 100.0
 _QUEUE_FRAMES = 100
-_READY_S = 60.0
 _PATIENCE_S = 30.0
 _EXIT_S = 30.0
+_STALE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,14 @@ class ReplayOptions:
         pictures: record the camera's pictures and the overlays.
         domain: ROS_DOMAIN_ID; None takes one that nobody else is likely to use.
         progress: show progress bars.
+        node_name: of the node, with its namespace.
+        params_file: with more parameters for the node; what the attributes above say wins.
+        storage: of the recorded bag, ``mcap`` or ``sqlite3``.
+        start_timeout_s: longest time for the node to become active.
+        large_images: load the package's profile for large images.
 
     Raises:
-        AnomalyDetectorError: a bad rate or domain.
+        AnomalyDetectorError: a bad rate, time, node name or domain.
     """
 
     bag: Path
@@ -78,10 +83,20 @@ class ReplayOptions:
     pictures: bool = True
     domain: int | None = None
     progress: bool = True
+    node_name: str = "/anomaly_detector"
+    params_file: Path | None = None
+    storage: str = "mcap"
+    start_timeout_s: float = 60.0
+    large_images: bool = True
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.rate) and self.rate > 0):
-            raise AnomalyDetectorError(f"rate is {self.rate:g}: give a number above 0")
+        for name, value in (("rate", self.rate), ("start timeout", self.start_timeout_s)):
+            if not (math.isfinite(value) and value > 0):
+                raise AnomalyDetectorError(f"{name} is {value:g}: give a number above 0")
+        if not re.fullmatch(r"(/[A-Za-z_][A-Za-z0-9_]*)+", self.node_name):
+            raise AnomalyDetectorError(
+                f"node name is {self.node_name}: give one with its namespace, such as /front/eye"
+            )
         if self.domain is not None:
             check_domain_id(self.domain)
 
@@ -162,7 +177,7 @@ def replay(options: ReplayOptions, folder: Path) -> ReplayResult:
     source = open_source(options.bag, options.topic)
     if not isinstance(source, BagSource):
         raise AnomalyDetectorError(f"{options.bag} is not a bag: only a rosbag2 can be replayed")
-    if source.topic.startswith(f"{NODE_NAME}/"):
+    if source.topic.startswith(f"{options.node_name}/"):
         raise AnomalyDetectorError(
             f"{source.topic} is what a detector node published: choose a camera's topic"
         )
@@ -190,22 +205,30 @@ def replay(options: ReplayOptions, folder: Path) -> ReplayResult:
     frames = read_scores(scores)
     message_type = list_image_topics(source.path)[source.topic][0]
     domain = domain_id() if options.domain is None else options.domain
-    os.environ.update(large_image_environment(os.environ))
+    if options.large_images:
+        os.environ.update(large_image_environment(os.environ))
     stop = threading.Event()
     with signals_set(stop), tool_node("anomaly_replay", "a replay", domain) as ros_node:
         from anomaly_detector.ros.replay.recorder import recording
 
         image = (source.topic, message_type) if options.pictures else None
-        command = _node_command(options, source.topic, message_type)
         with (
-            recording(ros_node, folder / "results", NODE_NAME, image, options.rate) as recorder,
+            recording(
+                ros_node,
+                folder / "results",
+                options.node_name,
+                image,
+                options.rate,
+                options.storage,
+            ) as recorder,
+            _node_command(options, source.topic, message_type) as command,
             _process(command, {**os.environ, "ROS_DOMAIN_ID": str(domain)}) as node,
         ):
 
             def goes_on() -> bool:
                 return node.poll() is None and not stop.is_set()
 
-            recorder.wait_until_active(goes_on, _READY_S)
+            recorder.wait_until_active(goes_on, options.start_timeout_s)
             sent, duration_s = 0, 0.0
             if goes_on():
                 played = play(
@@ -245,14 +268,17 @@ def replay(options: ReplayOptions, folder: Path) -> ReplayResult:
     )
 
 
-def _node_command(options: ReplayOptions, topic: str, message_type: str) -> list[str]:
+@contextmanager
+def _node_command(options: ReplayOptions, topic: str, message_type: str) -> Iterator[list[str]]:
+    """Give the command that starts the node, for as long as its parameters lie in a file."""
     compressed = message_type.endswith("CompressedImage")
     parameters: dict[str, Any] = {
         "model": str(options.model.absolute()),
         "image_transport": "compressed" if compressed else "raw",
+        "autostart": True,
         "use_sim_time": True,
         # The camera is not to be missed before the player has it and after the last frame.
-        "stale_timeout": _READY_S,
+        "stale_timeout": _STALE_S,
         **{
             f"alarm_{option.name}": getattr(options.decision, option.name)
             for option in ALARM_OPTIONS
@@ -270,12 +296,23 @@ def _node_command(options: ReplayOptions, topic: str, message_type: str) -> list
         qos = f"qos_overrides.{topic}.subscription"
         parameters[f"{qos}.reliability"] = "reliable"
         parameters[f"{qos}.depth"] = _QUEUE_FRAMES
-    remapping = f"{'image/compressed' if compressed else 'image'}:={topic}"
+    namespace, _, name = options.node_name.rpartition("/")
+    remappings = {
+        "image/compressed" if compressed else "image": topic,
+        "__ns": namespace or "/",
+        "__node": name,
+    }
     command = [sys.executable, "-m", "anomaly_detector.ros.detector_node", "--ros-args"]
-    # rcl reads values as YAML, of which JSON is a part: a text stays one, whatever it looks like.
-    for name, value in parameters.items():
-        command += ["-p", f"{name}:={json.dumps(value)}"]
-    return [*command, "-r", remapping]
+    if options.params_file is not None:
+        command += ["--params-file", str(options.params_file)]
+    for left, right in remappings.items():
+        command += ["-r", f"{left}:={right}"]
+    # Not -p, over which a params file with the node's name would win.
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
+        # JSON is a part of YAML: a text stays one, whatever it looks like.
+        json.dump({options.node_name: {"ros__parameters": parameters}}, file)
+        file.flush()
+        yield [*command, "--params-file", file.name]
 
 
 @contextmanager
