@@ -23,7 +23,7 @@ _VERBS = {
     "download": ("training.download", "download the Hazards&Robots data set"),
     "inspect-hazards-robots": (
         "training.inspect_hazards_robots",
-        "tell what a Hazards&Robots folder holds",
+        "list what a Hazards&Robots folder holds",
     ),
     "demo": ("training.demo", "train, run the real node on a replayed drive, and draw the result"),
 }
