@@ -16,7 +16,7 @@ JAZZY_TESTS = $(shell grep -rLE --include='test_*.py' '^ *(from|import) training
 SLOW = ^ *(from|import) (training|rclpy|launch|ros_harness|anomaly_detector\.ros)|trained_model
 FAST_TESTS = $(shell grep -rLE --include='test_*.py' '$(SLOW)' test)
 
-.PHONY: help demo test test-fast test-jazzy lint docs check-aarch64 model colcon clean
+.PHONY: help demo test test-fast cov test-jazzy lint docs check-aarch64 model colcon clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -36,6 +36,10 @@ test: lint ## ruff, mypy --strict, pytest
 
 test-fast: $(VENV)/.ready ## the core's tests: no ROS processes, no training
 	$(RUN) -m pytest $(FAST_TESTS)
+
+cov: $(VENV)/.ready ## what test-fast covers of each folder, with a floor for each
+	$(RUN) -m pytest $(FAST_TESTS) --cov --cov-report=json:build/coverage.json
+	$(RUN) .ci/coverage_floors.py
 
 test-jazzy: $(JAZZY_VENV)/.ready ## the robot side's tests again, on ROS 2 Jazzy with numpy 1.26
 	$(JAZZY_VENV)/bin/python -m pytest $(JAZZY_TESTS)

@@ -124,6 +124,7 @@ setup(
             # For benchmarks/thesis_way.py.
             "pillow>=9",
             "pytest>=8",
+            "pytest-cov>=5",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.5",
             "rich>=11",
