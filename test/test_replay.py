@@ -393,6 +393,24 @@ def test_scores_are_compared_within_the_tolerance(
     assert result.other_scores == ["000002"]
 
 
+@pytest.mark.parametrize("package", ["jinja2", "matplotlib.figure"])
+def test_missing_package_is_told_before_anything_is_played(
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    package: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    bag = write_bag(tmp_path / "drive", [GREY] * 3)
+    options = ["--model", str(model), "--out", str(tmp_path / "out")]
+    assert main(["replay", str(bag), *options]) == 1
+    printed = capsys.readouterr()
+    assert f"pip install {package.partition('.')[0]}, or apt install python3-" in printed.err
+    assert printed.out == ""
+    assert not (tmp_path / "out").exists()
+
+
 def test_frames_are_named_in_ranges() -> None:
     names = [f"{number:06d}" for number in (0, 2, 3, 4, 8, 9)]
     assert frame_ranges(names) == ["000000", "000002-000004", "000008-000009"]

@@ -14,6 +14,15 @@ from conftest import add_box, make_drive, write_images
 from model_files import write_grey_difference_model
 
 from anomaly_detector.detector import Detector
+from anomaly_detector.drawing.page import (
+    Curve,
+    KeyFigure,
+    Link,
+    Page,
+    Section,
+    Table,
+    write_page,
+)
 from anomaly_detector.recordings import open_source
 from training.evaluate import LabelledRecording, evaluate
 from training.evaluate_command import write_evaluation
@@ -109,6 +118,28 @@ def test_report_in_chromium(browser: Any, report: Path) -> None:
     )
     assert broken == []
     assert np.isclose(browser.execute_script("return window.scrollY"), 0)
+
+
+@pytest.mark.parametrize("width", [520, 1280])
+def test_long_names_and_wide_tables_fit_the_window(
+    browser: Any, tmp_path: Path, width: int
+) -> None:
+    name = "evening_drive_" * 10
+    numbers = Table(["fault", *"abcdefgh"], [["blur_2", *["0.123 [0.100, 0.200]"] * 8]])
+    curves = Table(
+        ["recording", "frames", "score"],
+        [[Link(name, name), "7", Curve([0, 1], 0.5, "score")], [name, "0", f"{name} is missing"]],
+        last_is_text=True,
+        bad_rows=[1],
+    )
+    section = Section("Results", [name], [KeyFigure(name, name, name)], tables=[numbers, curves])
+    write_page(Page(name, name, [section], name), tmp_path / "page.html")
+    browser.set_window_size(width, 900)
+    browser.get((tmp_path / "page.html").as_uri())
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    # A word beside many numbers stays on one line.
+    assert browser.execute_script("return document.querySelector('td').offsetHeight") < 40
+    assert browser.execute_script("return document.querySelector('svg').clientHeight") > 20
 
 
 def test_browser_test_would_notice_a_broken_page(browser: Any, tmp_path: Path) -> None:
