@@ -28,6 +28,7 @@ from anomaly_detector.frame_statistics import FrameStatistics
 from anomaly_detector.ros.diagnostics import MEANINGS, frame_values, model_values, result_values
 from anomaly_detector.ros.parameters import PARAMETERS
 from anomaly_detector.ros.result_publishers import TOPICS
+from training.scorers import registry
 from training.stress_faults import FAULT_SETS
 
 ROOT = Path(__file__).parents[1]
@@ -208,6 +209,21 @@ def faults(chosen: str) -> str:
     return markdown(("fault", "what", "parameters"), rows)
 
 
+def scorers() -> str:
+    """Return the scorers, the default one first."""
+    rows = []
+    for scorer in registry.scorers().values():
+        takes = "; takes `--anomalies`" if "anomalies" in scorer.options else ""
+        rows.append(
+            (
+                f"`{scorer.name}`{' (default)' * (scorer.name == registry.DEFAULT_SCORER)}",
+                scorer.description,
+                "`--anomalies`" if scorer.needs_anomalies else f"a normal drive{takes}",
+            )
+        )
+    return markdown(("`--scorer`", "what it is", "needs"), rows)
+
+
 def verbs(program: str) -> str:
     """Return the verbs of a command line, each with a link to its options."""
     return markdown(
@@ -252,6 +268,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "diagnostics": diagnostics,
     "encodings": encodings,
     "image errors": image_errors,
+    "scorers": scorers,
     "faults reference": lambda: faults("reference"),
     "faults full": lambda: faults("full"),
     "verbs anomaly_detector": lambda: verbs("anomaly_detector"),

@@ -58,6 +58,7 @@ def restore(autoencoder: None, folder: RunFolder) -> ScoringFunction:
 
 SCORER = Scorer(
     "colour",
+    "how far the mean colour is from that of the drive",
     "grey levels (0..255)",
     train,
     restore,

@@ -11,7 +11,6 @@ from doc_pages import Page
 import anomaly_detector.cli
 import training.cli
 from docs import generate
-from training.scorers.registry import scorers
 
 ROOT = Path(__file__).parents[1]
 PAGES = [Page(path) for path in generate.pages()]
@@ -19,13 +18,6 @@ BENCHMARKS = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"__in
 COMMAND_LINES = {"anomaly_detector": anomaly_detector.cli.main, "training": training.cli.main}
 
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path.name)
-
-
-def table_between(text: str, start: str, end: str) -> list[list[str]]:
-    """Give the cells of the Markdown table between two markers, without its two head lines."""
-    lines = text.split(start, 1)[1].split(end, 1)[0].splitlines()
-    rows = [line.strip("|").split("|") for line in lines if line.startswith("|")]
-    return [[cell.strip() for cell in row] for row in rows[2:]]
 
 
 @by_page
@@ -120,9 +112,3 @@ def named_benchmarks(page: Page) -> set[str]:
     """Give the benchmarks that a page tells to run."""
     lines = "\n".join(page.command_lines)
     return set(re.findall(r"python (?:-m benchmarks\.|benchmarks/)(\w+)", lines))
-
-
-def test_training_guide_lists_the_scorers() -> None:
-    text = (ROOT / "docs" / "training.md").read_text()
-    rows = table_between(text, "## Scorers", "## Architectures")
-    assert [name for row in rows for name in re.findall(r"`([\w-]+)`", row[0])] == list(scorers())

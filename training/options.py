@@ -118,38 +118,45 @@ class TrainOptions:
         "from them",
         metavar="SOURCE",
     )
-    epochs: int = _option(100, "most epochs to train the autoencoder")
-    mlp_epochs: int = _option(100, "most epochs to train the mlp")
-    realnvp_epochs: int = _option(500, "most epochs to train the flow of realnvp")
-    exposure_epochs: int = _option(18, "epochs to train the unet of outlier-exposure")
-    exposure_steps: int = _option(100, "steps of each of these epochs, of 48 frames a step")
-    time_limit: float = _option(0.0, "most seconds to train each network, 0 for no limit")
-    batch_size: int = _option(32, "frames a step, of the autoencoder and the mlp")
+    epochs: int = _option(100, "most epochs to train the autoencoder", least=1)
+    mlp_epochs: int = _option(100, "most epochs to train the mlp", least=1)
+    realnvp_epochs: int = _option(500, "most epochs to train the flow of realnvp", least=1)
+    exposure_epochs: int = _option(18, "epochs to train the unet of outlier-exposure", least=1)
+    exposure_steps: int = _option(
+        100, "steps of each of these epochs, of 48 frames a step", least=1
+    )
+    time_limit: float = _option(0.0, "most seconds to train each network, 0 for no limit", least=0)
+    batch_size: int = _option(32, "frames a step, of the autoencoder and the mlp", least=1)
     learning_rate: float = _option(1e-3, "of Adam, at the start, for the autoencoder")
     clipnorm: float | None = _option(
-        None, "limit of each gradient's norm, 0 for none (default: the architecture's)"
+        None,
+        "limit of each gradient's norm, 0 for none (default: the architecture's)",
+        least=0,
     )
     global_clipnorm: float | None = _option(
         None,
         "limit of the norm of all gradients together, 0 for none (default: the architecture's)",
+        least=0,
     )
     early_stopping_patience: int | None = _option(
         None,
         "epochs without a better validation loss before the training of a network stops, 0 for "
         "never (default: 5 for the autoencoder, 20 for the mlp, 100 for the flow of realnvp)",
+        least=0,
     )
     plateau_patience: int = _option(
         4,
         "epochs without a better validation loss before the learning rate of the autoencoder "
         "falls, 0 for never",
+        least=0,
     )
     plateau_factor: float = _option(0.1, "what the learning rate is multiplied with then")
-    min_learning_rate: float = _option(1e-7, "floor of the learning rate")
+    min_learning_rate: float = _option(1e-7, "floor of the learning rate", least=0)
     dropout: float = _option(0.0, "share of values dropped after every hidden layer")
-    l1: float = _option(0.0, "L1 factor of all kernels")
-    l2: float = _option(0.0, "L2 factor of all kernels, on top of the architecture's own")
-    embedding_l1: float = _option(0.0, "L1 factor of the code table of v2 and v3")
-    embedding_l2: float = _option(0.0, "L2 factor of the code table of v2 and v3")
+    l1: float = _option(0.0, "L1 factor of all kernels", least=0)
+    l2: float = _option(0.0, "L2 factor of all kernels, on top of the architecture's own", least=0)
+    embedding_l1: float = _option(0.0, "L1 factor of the code table of v2 and v3", least=0)
+    embedding_l2: float = _option(0.0, "L2 factor of the code table of v2 and v3", least=0)
     initializer: str | None = _option(
         None, "start of all kernels (default: glorot_uniform)", choices=INITIALIZERS
     )
@@ -160,6 +167,7 @@ class TrainOptions:
         0,
         "also cross-validate the autoencoder with this many folds of consecutive frames, each "
         "trained afresh",
+        least=0,
     )
     thesis_folds: bool = _option(
         False,
@@ -169,7 +177,7 @@ class TrainOptions:
     held_out: float = _option(
         0.2, "share of the frames for validation and calibration", metavar="SHARE"
     )
-    seed: int = _option(0, "makes the run repeatable")
+    seed: int = _option(0, "makes the run repeatable", least=0)
     false_alarm_rate: float | None = _option(
         None,
         "calibrate the threshold on the held-out normal frames so that this share of normal "
@@ -276,6 +284,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     for item in _options():
         details = dict(item.metadata)
         group = details.pop("group", None)
+        details.pop("least", None)
         target = parser
         if group is not None:
             if group not in groups:
@@ -434,22 +443,13 @@ def _flag(name: str) -> str:
 
 
 def _check_numbers(options: TrainOptions) -> None:
-    least = {"epochs": 1, "mlp_epochs": 1, "realnvp_epochs": 1, "batch_size": 1, "seed": 0}
-    least |= {"exposure_epochs": 1, "exposure_steps": 1, "folds": 0}
-    least |= {"early_stopping_patience": 0, "plateau_patience": 0}
-    for name, lowest in least.items():
-        value = getattr(options, name)
-        if value is not None and value < lowest:
-            raise AnomalyDetectorError(
-                f"{name.replace('_', ' ')} is {value}: give {lowest} or more"
-            )
+    for item in _options():
+        value, least = getattr(options, item.name), item.metadata.get("least")
+        if None not in (value, least) and not (math.isfinite(value) and value >= least):
+            name = item.name.replace("_", " ")
+            raise AnomalyDetectorError(f"{name} is {value}: give {least} or more")
     if options.folds == 1:
         raise AnomalyDetectorError("folds is 1: give 2 or more, or 0 for no cross-validation")
-    factors = ("l1", "l2", "embedding_l1", "embedding_l2", "clipnorm", "global_clipnorm")
-    for name in (*factors, "min_learning_rate", "time_limit"):
-        value = getattr(options, name)
-        if value is not None and not (math.isfinite(value) and value >= 0.0):
-            raise AnomalyDetectorError(f"{name.replace('_', ' ')} is {value}: give 0 or more")
 
 
 def _check_rates(options: TrainOptions) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from anomaly_detector.errors import SourceError
@@ -12,6 +12,12 @@ from anomaly_detector.recordings.bag import BAG_SUFFIXES, BagSource, bag_suffix,
 from anomaly_detector.recordings.base import FrameSource, natural_key
 from anomaly_detector.recordings.images import ImageFolderSource
 from anomaly_detector.recordings.video import VIDEO_SUFFIXES, VideoSource
+
+_OTHERS: Sequence[tuple[Callable[[Path], bool], Callable[[Path], FrameSource]]] = (
+    (Path.is_dir, ImageFolderSource),
+    (lambda path: path.suffix.lower() in VIDEO_SUFFIXES, VideoSource),
+)
+"""The kinds of recordings beside bags: whether a path is one, and what opens it."""
 
 _PACKED = frozenset({".7z", ".bz2", ".gz", ".lz4", ".tar", ".xz", ".zip"})
 
@@ -29,23 +35,19 @@ def open_source(path: str | Path, topic: str | None = None) -> FrameSource:
     path = Path(path)
     if not path.exists():
         raise SourceError(f"{path} does not exist: give an image folder, a bag or a video")
-    source: FrameSource
     if is_bag(path):
         return BagSource(path, topic)
     if topic is not None:
         raise SourceError(f"{path} is not a bag, so it has no topic {topic!r}: leave the topic out")
-    if path.is_dir():
-        source = ImageFolderSource(path)
-    elif path.suffix.lower() in VIDEO_SUFFIXES:
-        source = VideoSource(path)
-    elif _is_packed_bag(path):
+    for is_kind, source in _OTHERS:
+        if is_kind(path):
+            return source(path)
+    if _is_packed_bag(path):
         raise SourceError(f"{path} is packed: unpack it and give the bag in it")
-    else:
-        raise SourceError(
-            f"{path} is no bag ({', '.join(sorted(BAG_SUFFIXES))}) or video "
-            f"({', '.join(sorted(VIDEO_SUFFIXES))}): give one of these or an image folder"
-        )
-    return source
+    raise SourceError(
+        f"{path} is no bag ({', '.join(sorted(BAG_SUFFIXES))}) or video "
+        f"({', '.join(sorted(VIDEO_SUFFIXES))}): give one of these or an image folder"
+    )
 
 
 def expand_sources(texts: Sequence[str]) -> list[str]:
@@ -82,12 +84,8 @@ def expand_sources(texts: Sequence[str]) -> list[str]:
 
 def _may_be_source(text: str) -> bool:
     path = Path(text)
-    return (
-        path.is_dir()
-        or path.suffix.lower() in VIDEO_SUFFIXES
-        or bool(bag_suffix(path))
-        or _is_packed_bag(path)
-    )
+    is_other = any(is_kind(path) for is_kind, _ in _OTHERS)
+    return is_other or bool(bag_suffix(path)) or _is_packed_bag(path)
 
 
 def _is_packed_bag(path: Path) -> bool:

@@ -38,6 +38,7 @@ class Scorer:
 
     Attributes:
         name: of ``--scorer`` and in the metadata.
+        description: what it is, for the training guide (``make docs``).
         unit: of the score, in words.
         train: from the job and the trained autoencoder, or None when the scorer has a network of
             its own.
@@ -57,6 +58,7 @@ class Scorer:
     """
 
     name: str
+    description: str
     unit: str
     train: Callable[[Job, Any], Trained]
     restore: Callable[[Any, RunFolder], ScoringFunction]

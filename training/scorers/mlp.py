@@ -144,6 +144,7 @@ def _restore(autoencoder: Autoencoder, folder: RunFolder) -> ScoringFunction:
 SCORERS = (
     Scorer(
         "mlp",
+        "classifier 128-256-64-1 on the autoencoder's code (thesis 5.2.2)",
         "probability of an anomaly (0..1)",
         train,
         _restore,

@@ -105,6 +105,21 @@ def _restore(autoencoder: Autoencoder, folder: RunFolder) -> ScoringFunction:
 
 
 SCORERS = (
-    Scorer("realnvp", _UNIT, train, _restore, _OPTIONS),
-    Scorer("realnvp-oe", _UNIT, train, _restore, _OPTIONS | {"anomalies"}, needs_anomalies=True),
+    Scorer(
+        "realnvp",
+        "negative log-likelihood of the code under a Real-NVP (paper, section IV)",
+        _UNIT,
+        train,
+        _restore,
+        _OPTIONS,
+    ),
+    Scorer(
+        "realnvp-oe",
+        "the same, trained with outlier exposure",
+        _UNIT,
+        train,
+        _restore,
+        _OPTIONS | {"anomalies"},
+        needs_anomalies=True,
+    ),
 )

@@ -96,11 +96,12 @@ def _restore(statistic: str, autoencoder: Autoencoder, folder: RunFolder) -> Sco
     return reconstruction_scorer(autoencoder, statistic)
 
 
-def _scorer(name: str, statistic: str, unit: str) -> Scorer:
+def _scorer(name: str, description: str, statistic: str, unit: str) -> Scorer:
     # The networks that see the standardised image reconstruct that one.
     standardized = unit.replace(_GREY_LEVELS, "standard deviations of the image's channels")
     return Scorer(
         name,
+        description,
         unit,
         partial(_train, statistic),
         partial(_restore, statistic),
@@ -110,7 +111,22 @@ def _scorer(name: str, statistic: str, unit: str) -> Scorer:
 
 
 SCORERS = (
-    _scorer("reconstruction", "mse", f"squared {_GREY_LEVELS}, mean over pixels and channels"),
-    _scorer("reconstruction-mae", "mae", f"{_GREY_LEVELS}, mean over pixels and channels"),
-    _scorer("reconstruction-q99", "q99", f"squared {_GREY_LEVELS}, 99th percentile of the pixels"),
+    _scorer(
+        "reconstruction",
+        "mean squared reconstruction error of an autoencoder (thesis 5.13)",
+        "mse",
+        f"squared {_GREY_LEVELS}, mean over pixels and channels",
+    ),
+    _scorer(
+        "reconstruction-mae",
+        "mean absolute reconstruction error",
+        "mae",
+        f"{_GREY_LEVELS}, mean over pixels and channels",
+    ),
+    _scorer(
+        "reconstruction-q99",
+        "99th percentile of the pixels' squared errors",
+        "q99",
+        f"squared {_GREY_LEVELS}, 99th percentile of the pixels",
+    ),
 )

@@ -35,7 +35,7 @@ def register(scorer: Scorer) -> None:
     """Add a scorer, which can then be trained, exported and compared like the package's own.
 
     Example:
-        >>> register(Scorer("brightness", "grey levels (0..255)", train, restore))
+        >>> register(Scorer("brightness", "mean grey", "grey levels (0..255)", train, restore))
         >>> train(TrainOptions(["drive"], Path("model.onnx"), scorer="brightness"))
 
     Raises:
