@@ -12,6 +12,7 @@ import numpy as np
 from anomaly_detector.map_scale import MapScale
 from training.backend import import_keras
 from training.job import Job, Trained
+from training.provenance import fit_summary
 from training.run_folder import RunFolder
 from training.scorers.base import Scorer, ScoringFunction
 
@@ -38,15 +39,25 @@ def colour_scorer(network: Any) -> ScoringFunction:
 
 
 def train(job: Job, base: None) -> Trained:
+    from training.fit import FitResult  # it imports Keras
+
     network = build()
-    mean = job.frames.take(job.split.train).mean(axis=(0, 1, 2), dtype=np.float64)
+    colours, held_out = (
+        job.frames.take(part).mean(axis=(1, 2)) for part in (job.split.train, job.split.validation)
+    )
+    mean = colours.mean(axis=0)
     network.set_weights([np.eye(3), -mean])
+    losses = [float(np.square(part - mean).mean()) for part in (colours, held_out)]
+    history = {"loss": losses[:1], "val_loss": losses[1:]}
+    result = FitResult(history, best_epoch=1, best_loss=losses[1], trained=True)
+    job.folder.trained(result)
     return Trained(
         None,
         colour_scorer(network),
         networks={"colour": network},
-        metrics={"mean_colour": mean.tolist()},
-        histories={},
+        metrics={"validation_loss": result.best_loss, "mean_colour": mean.tolist()},
+        histories={"colour": result.history},
+        provenance={"colour": fit_summary(result)},
     )
 
 

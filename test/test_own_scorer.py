@@ -109,6 +109,16 @@ def test_it_is_evaluated_and_stressed(
     assert len(stress["faults"]) == 2
 
 
+def test_it_is_compared(normal_drive: Path, tmp_path: Path) -> None:
+    command = ["compare", "--data", str(normal_drive), "--test", str(normal_drive)]
+    command += ["--faults", "reference", "--scorers", "colour", "--cache", str(tmp_path / "cache")]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    (row,) = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert (row["architecture"], row["scorer"], row["parameters"]) == ("mean-colour", "colour", 12)
+    assert row["validation_loss"] > 0
+    assert 0.5 < row["roc_auc"] <= 1.0
+
+
 def test_it_runs_in_the_node(detector: Detector) -> None:
     with running_node(model=detector.path), ros_client() as client:
         message = client.stamp(image_message(make_drive(1, seed=6)[0], "rgb8"))

@@ -46,9 +46,10 @@ class Trained:
         autoencoder: its trained autoencoder; None for a scorer without one.
         scorer: the scoring function.
         networks: name to Keras model, everything whose weights make the scoring function.
-        metrics: figures for the metadata.
-        histories: name of a network to its history.
-        provenance: further entries of the metadata's provenance.
+        metrics: figures for the metadata, ``validation_loss`` among them.
+        histories: name of a network to its history; that of the scorer itself last.
+        provenance: further entries of the metadata's provenance; for every history its
+            :func:`training.provenance.fit_summary`.
     """
 
     autoencoder: Autoencoder | None
