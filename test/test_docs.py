@@ -20,6 +20,13 @@ COMMAND_LINES = {"anomaly_detector": anomaly_detector.cli.main, "training": trai
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path.name)
 
 
+def table_between(text: str, start: str, end: str) -> list[list[str]]:
+    """Give the cells of the Markdown table between two markers, without its two head lines."""
+    lines = text.split(start, 1)[1].split(end, 1)[0].splitlines()
+    rows = [line.strip("|").split("|") for line in lines if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in rows[2:]]
+
+
 @by_page
 def test_generated_tables_are_up_to_date(page: Page) -> None:
     assert generate.updated(page.text) == page.text, "run 'make docs'"
