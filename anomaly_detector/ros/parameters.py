@@ -148,7 +148,7 @@ PARAMETERS: tuple[ParameterDefinition, ...] = (
         [0, 0, 0, 0],
         "Part of the frame that is looked at: x, y, width, height in pixels; a width or height of "
         "0 goes to the edge. All 0 takes the region that the model was trained on "
-        "(training train --region); another one is warned of.",
+        "(training train --region); another one gives a warning.",
     ),
     ParameterDefinition(
         "image_scaling",
@@ -156,7 +156,7 @@ PARAMETERS: tuple[ParameterDefinition, ...] = (
         [0.0, 0.0],
         "The values that become black and white, for depth and infrared images (16UC1, 32FC1), "
         "which are refused without, and for 16-bit ones of fewer bits. Two equal values take the "
-        "model's own (training train --image-scaling); others are warned of.",
+        "model's own (training train --image-scaling); others give a warning.",
     ),
     ParameterDefinition(
         "threshold",
@@ -191,7 +191,7 @@ PARAMETERS: tuple[ParameterDefinition, ...] = (
         "fp16",
         "bool",
         False,
-        "Let TensorRT compute in half precision; nothing else heeds it.",
+        "Use FP16 in TensorRT; other providers ignore it.",
     ),
     ParameterDefinition(
         "cuda_graph",
@@ -204,8 +204,7 @@ PARAMETERS: tuple[ParameterDefinition, ...] = (
         "overlay_max_side",
         "integer",
         MAX_SIDE,
-        "Longer side that the picture of ~/overlay is shrunk to where the camera's is larger, "
-        "pixels.",
+        "Longest side of the picture of ~/overlay, pixels; larger camera pictures are resized.",
         minimum=64,
         maximum=4096,
     ),
