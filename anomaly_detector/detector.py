@@ -167,7 +167,7 @@ class Detector:
         view: overrides what the model sees of a frame; its whole frame and its None leave the
             model's own.
         require_gpu: a detector that does not run on a GPU is an error.
-        fp16: let TensorRT compute in half precision; nothing else heeds it.
+        fp16: use FP16 in TensorRT; other providers ignore it.
         cuda_graph: record the GPU's work for one frame and replay it (CUDA, TensorRT). It needs a
             model of which every operator runs on the GPU.
         on_build: called when TensorRT starts to build an engine, which may take minutes, and when
