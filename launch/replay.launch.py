@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, EmitEvent, ExecuteProcess, OpaqueFunction
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    ExecuteProcess,
+    OpaqueFunction,
+    TimerAction,
+)
 from launch.events import Shutdown
 from launch.substitutions import LaunchConfiguration
 
@@ -58,13 +64,18 @@ def launch_replay(context: Any) -> list[Any]:
     return [ExecuteProcess(cmd=command, name="replay", output="screen", on_exit=end)]
 
 
-def end(event: Any, context: Any) -> EmitEvent | None:
+def end(event: Any, context: Any) -> Any:
     """End the launch with the replay; fail when it failed."""
     if context.is_shutdown:
         return None
-    if event.returncode != 0:
+    if event.returncode == 0:
+        return EmitEvent(event=Shutdown(reason="the replay is complete"))
+
+    def fail(_: Any) -> None:
         raise AnomalyDetectorError(f"the replay failed with exit code {event.returncode}")
-    return EmitEvent(event=Shutdown(reason="the replay is complete"))
+
+    # Its last words may reach launch after the news of its end.
+    return TimerAction(period=1.0, actions=[OpaqueFunction(function=fail)])
 
 
 def generate_launch_description() -> LaunchDescription:
