@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from anomaly_detector.decision import AlarmFilter, AlarmSettings
     from anomaly_detector.detector import Detection, Detector
     from anomaly_detector.errors import AnomalyDetectorError, ImageError, ModelError, SourceError
+    from anomaly_detector.images.image import Image
     from anomaly_detector.model_file import read_metadata
     from anomaly_detector.overlay import draw_overlay
-    from anomaly_detector.pixels import Image
 else:  # a type checker would take every name for one that is there
 
     def __getattr__(name: str) -> Any:
@@ -59,7 +59,7 @@ _HOMES = {
     "AnomalyDetectorError": "anomaly_detector.errors",
     "Detection": "anomaly_detector.detector",
     "Detector": "anomaly_detector.detector",
-    "Image": "anomaly_detector.pixels",
+    "Image": "anomaly_detector.images.image",
     "ImageError": "anomaly_detector.errors",
     "ModelError": "anomaly_detector.errors",
     "SourceError": "anomaly_detector.errors",
@@ -73,7 +73,7 @@ _HOMES = {
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # OpenCV reads this when it is imported: a file that asks for a giant picture costs nothing. It is
-# anomaly_detector.pixels.MAX_PIXELS.
+# anomaly_detector.images.image.MAX_PIXELS.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "40000000")
 
 

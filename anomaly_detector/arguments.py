@@ -6,10 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from anomaly_detector.encodings import ImageScaling
+from anomaly_detector.images.encodings import ImageScaling
+from anomaly_detector.images.image import RegionOfInterest, parse_region
+from anomaly_detector.images.preprocessing import WHOLE_FRAME, View
 from anomaly_detector.model_file import read_metadata
-from anomaly_detector.pixels import RegionOfInterest, parse_region
-from anomaly_detector.preprocessing import WHOLE_FRAME, View
 
 __all__ = ["REGION_HELP", "SCALING_HELP", "add_view_arguments", "given_view", "view_of"]
 

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.encodings import ENCODINGS
 from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.images.encodings import ENCODINGS
 
 __all__ = [
     "BENCHMARK_ENCODINGS",

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from anomaly_detector.bound_run import BoundRun
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
-from anomaly_detector.image import ColorOrder, FrameLike, Image, as_image, crop
+from anomaly_detector.images.message import ColorOrder, FrameLike, Image, as_image, crop
+from anomaly_detector.images.preprocessing import INPUT_SIZE, WHOLE_FRAME, View, shrink
 from anomaly_detector.map_scale import MapScale
 from anomaly_detector.model_file import ModelFile, read_metadata, read_model_file
 from anomaly_detector.normalization import (
@@ -31,7 +32,6 @@ from anomaly_detector.normalization import (
     normalize_for,
     normalize_scores,
 )
-from anomaly_detector.preprocessing import INPUT_SIZE, WHOLE_FRAME, View, shrink
 from anomaly_detector.providers import (
     CUDA,
     DEFAULT_PROVIDERS,
@@ -370,7 +370,8 @@ class Detector:
         """Score frames that have the size of the model's input.
 
         Args:
-            images: uint8 [N, 64, 64, 3] RGB, from :func:`anomaly_detector.preprocessing.shrink`.
+            images: uint8 [N, 64, 64, 3] RGB, from
+            :func:`anomaly_detector.images.preprocessing.shrink`.
 
         Raises:
             ModelError: the model fails, or gives NaN or infinite scores.
@@ -447,7 +448,8 @@ class Detector:
         """Score one camera frame; the model's region of it is looked at.
 
         Args:
-            frame: an array [H, W] or [H, W, C], an :class:`~anomaly_detector.image.Image`, a frame
+            frame: an array [H, W] or [H, W, C], an :class:`~anomaly_detector.images.message.Image`,
+            a frame
                 of a recording, or a message of ``sensor_msgs``; of any size.
             order: the channel order of an array, ``"bgr"`` for those of OpenCV; grey ones need
                 none.

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.files import printable
+from anomaly_detector.images.preprocessing import shrink
 from anomaly_detector.ordered_pool import usable_cores
-from anomaly_detector.preprocessing import shrink
 
 if TYPE_CHECKING:
     # The metadata imports this module, and recordings are not needed for them.

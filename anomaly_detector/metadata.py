@@ -14,18 +14,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, astuple, dataclass, field, replace
 from typing import Any, TypeVar
 
-from anomaly_detector.encodings import ImageScaling
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
 from anomaly_detector.fingerprint import Fingerprint
-from anomaly_detector.map_scale import MapScale
-from anomaly_detector.older_models import completed
-from anomaly_detector.pixels import RegionOfInterest
-from anomaly_detector.preprocessing import (
+from anomaly_detector.images.encodings import ImageScaling
+from anomaly_detector.images.image import RegionOfInterest
+from anomaly_detector.images.preprocessing import (
     COMPATIBLE_RESIZE_METHODS,
     INPUT_SIZE,
     RESIZE_METHOD,
     View,
 )
+from anomaly_detector.map_scale import MapScale
+from anomaly_detector.older_models import completed
 
 __all__ = ["FORMAT_VERSION", "METADATA_KEY", "Calibration", "ModelMetadata"]
 

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from anomaly_detector.errors import ModelError
+from anomaly_detector.images.preprocessing import INPUT_SIZE
 from anomaly_detector.metadata import METADATA_KEY, ModelMetadata
-from anomaly_detector.preprocessing import INPUT_SIZE
 from anomaly_detector.resources import resolve_model
 
 __all__ = [

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.image import FrameLike, Image, as_image, crop
+from anomaly_detector.images.message import FrameLike, Image, as_image, crop
 
 if TYPE_CHECKING:
     from anomaly_detector.detector import Detection

@@ -13,8 +13,8 @@ import time
 import numpy as np
 
 from anomaly_detector.detector import BuildEvent, Detector
-from anomaly_detector.image import Image
-from anomaly_detector.preprocessing import INPUT_SIZE
+from anomaly_detector.images.message import Image
+from anomaly_detector.images.preprocessing import INPUT_SIZE
 from anomaly_detector.providers import TENSORRT, short_name
 from anomaly_detector.resources import resolve_model
 

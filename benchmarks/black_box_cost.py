@@ -17,7 +17,7 @@ import numpy as np
 from anomaly_detector.black_box import BlackBox, BlackBoxFrame, BlackBoxSettings, EncodedPicture
 from anomaly_detector.decision import AlarmState
 from anomaly_detector.detector import Detection
-from anomaly_detector.image import Image
+from anomaly_detector.images.message import Image
 
 SECONDS = 20.0
 FPS = 30

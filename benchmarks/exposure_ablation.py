@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from anomaly_detector.calibration import calibrate_threshold
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
-from anomaly_detector.preprocessing import INPUT_SIZE, WHOLE_FRAME, shrink
+from anomaly_detector.images.preprocessing import INPUT_SIZE, WHOLE_FRAME, shrink
 from anomaly_detector.recordings import open_source
 from training.backend import import_keras
 from training.metrics import area_under_roc

@@ -16,7 +16,7 @@ import cv2
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_directory
-from anomaly_detector.preprocessing import WHOLE_FRAME
+from anomaly_detector.images.preprocessing import WHOLE_FRAME
 from anomaly_detector.recordings import open_source
 from training.stress import fault_generator, inject, numbered_frames
 from training.stress_faults import FAULT_SETS

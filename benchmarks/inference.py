@@ -25,8 +25,8 @@ import numpy as np
 from anomaly_detector.bound_run import BoundRun
 from anomaly_detector.detector import Detector
 from anomaly_detector.files import atomic_path
+from anomaly_detector.images.preprocessing import INPUT_SIZE
 from anomaly_detector.model_file import read_model_file
-from anomaly_detector.preprocessing import INPUT_SIZE
 from anomaly_detector.providers import CPU, session_options
 from anomaly_detector.resources import resolve_model
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from anomaly_detector.decision import AlarmFilter
 from anomaly_detector.detector import Detection, Detector
 from anomaly_detector.files import atomic_path
-from anomaly_detector.image import Image
+from anomaly_detector.images.message import Image
 from anomaly_detector.overlay import draw_overlay
 from anomaly_detector.resources import share_path
 from training.corridor import HAZARD_LABELS, CorridorDrive

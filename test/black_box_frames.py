@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from anomaly_detector.black_box import BlackBox, BlackBoxFrame, EncodedPicture
 from anomaly_detector.decision import AlarmFilter, AlarmSettings, AlarmState
 from anomaly_detector.detector import Detection
-from anomaly_detector.image import Image
+from anomaly_detector.images.message import Image
 
 DEADLINE_S = 30.0
 THRESHOLD = 1.0

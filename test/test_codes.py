@@ -18,9 +18,9 @@ from model_files import write_grey_difference_model
 
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import ModelError, OutputError
-from anomaly_detector.image import Image
+from anomaly_detector.images.message import Image
+from anomaly_detector.images.preprocessing import shrink
 from anomaly_detector.metadata import METADATA_KEY
-from anomaly_detector.preprocessing import shrink
 from anomaly_detector.recordings import open_source
 from training.cli import main
 from training.code_space import code_space_figure

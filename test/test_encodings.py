@@ -12,9 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from rosbags.image import image_to_cvimage
 
-from anomaly_detector.encodings import ENCODINGS, ImageScaling
 from anomaly_detector.errors import IMAGE_ERROR_REASONS, AnomalyDetectorError, ImageError
-from anomaly_detector.image import RegionOfInterest, crop, decode_image, to_rgb
+from anomaly_detector.images.encodings import ENCODINGS, ImageScaling
+from anomaly_detector.images.message import RegionOfInterest, crop, decode_image, to_rgb
 
 HEIGHT, WIDTH = 12, 18
 COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}

@@ -24,9 +24,9 @@ from anomaly_detector.fingerprint import (
     known_again,
 )
 from anomaly_detector.frame_cache import cache_frames
-from anomaly_detector.image import Image
+from anomaly_detector.images.message import Image
+from anomaly_detector.images.preprocessing import shrink
 from anomaly_detector.metadata import ModelMetadata
-from anomaly_detector.preprocessing import shrink
 from anomaly_detector.recordings import open_source
 from training.cli import main as training
 

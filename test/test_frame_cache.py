@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from anomaly_detector import frame_cache
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.frame_cache import CachedFrames, cache_frames, default_cache_folder
-from anomaly_detector.image import Image
-from anomaly_detector.preprocessing import shrink
+from anomaly_detector.images.message import Image
+from anomaly_detector.images.preprocessing import shrink
 from anomaly_detector.recordings import Frame, ImageFolderSource, open_source
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from anomaly_detector.detector import Detection, Detector
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.image import ColorOrder, Image
+from anomaly_detector.images.message import ColorOrder, Image
 from anomaly_detector.map_scale import MapScale
 from anomaly_detector.overlay import (
     MAX_SIDE,

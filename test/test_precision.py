@@ -15,9 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.image import Image
+from anomaly_detector.images.message import Image
+from anomaly_detector.images.preprocessing import WHOLE_FRAME, shrink
 from anomaly_detector.model_file import read_metadata
-from anomaly_detector.preprocessing import WHOLE_FRAME, shrink
 from anomaly_detector.recordings import open_source
 from training import precision
 from training.cli import main

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from anomaly_detector.image import ColorOrder, Image
-from anomaly_detector.preprocessing import shrink
+from anomaly_detector.images.message import ColorOrder, Image
+from anomaly_detector.images.preprocessing import shrink
 
 
 def smooth_picture(height: int, width: int) -> NDArray[np.uint8]:

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 import anomaly_detector as ad
 from anomaly_detector import __main__ as entry_points
-from anomaly_detector.encodings import ImageScaling
+from anomaly_detector.images.encodings import ImageScaling
+from anomaly_detector.images.image import RegionOfInterest
+from anomaly_detector.images.preprocessing import View
 from anomaly_detector.metadata import Calibration, ModelMetadata
-from anomaly_detector.pixels import RegionOfInterest
-from anomaly_detector.preprocessing import View
 from anomaly_detector.recordings import open_source
 from training.corridor import CorridorDrive
 

@@ -32,8 +32,8 @@ from std_msgs.msg import Bool, Float32
 from anomaly_detector.cli import main
 from anomaly_detector.detector import read_metadata
 from anomaly_detector.fingerprint import fingerprints
-from anomaly_detector.image import Image
-from anomaly_detector.preprocessing import shrink
+from anomaly_detector.images.message import Image
+from anomaly_detector.images.preprocessing import shrink
 from anomaly_detector.ros.detection_message import DetectionRecord
 from anomaly_detector.ros.player import PlayedFrame
 from anomaly_detector.ros.replay import session

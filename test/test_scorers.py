@@ -10,8 +10,8 @@ from conftest import make_drive
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.image import Image
-from anomaly_detector.preprocessing import shrink
+from anomaly_detector.images.message import Image
+from anomaly_detector.images.preprocessing import shrink
 from training.architectures import Autoencoder, build_autoencoder
 from training.backend import import_keras, seed_everything
 from training.export import MAX_RELATIVE_DIFFERENCE, convert, parity

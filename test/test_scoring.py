@@ -15,8 +15,8 @@ from conftest import PERIOD_NS, START_NS, make_drive, write_bag, write_images, w
 from model_files import grey_difference_score, write_grey_difference_model
 
 from anomaly_detector.cli import main
-from anomaly_detector.image import Image
-from anomaly_detector.preprocessing import shrink
+from anomaly_detector.images.message import Image
+from anomaly_detector.images.preprocessing import shrink
 from anomaly_detector.scoring import format_score
 from anomaly_detector.stamps import format_stamp
 

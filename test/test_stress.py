@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
-from anomaly_detector.image import Image
-from anomaly_detector.preprocessing import WHOLE_FRAME, shrink
+from anomaly_detector.images.message import Image
+from anomaly_detector.images.preprocessing import WHOLE_FRAME, shrink
 from anomaly_detector.recordings import Frame, ImageFolderSource
 from training.stress import (
     Exclusion,

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
-from anomaly_detector.image import Image
-from anomaly_detector.preprocessing import shrink
+from anomaly_detector.images.message import Image
+from anomaly_detector.images.preprocessing import shrink
 from training.architectures import build_autoencoder
 from training.backend import seed_everything
 from training.cli import main

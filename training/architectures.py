@@ -26,7 +26,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.preprocessing import INPUT_SIZE
+from anomaly_detector.images.preprocessing import INPUT_SIZE
 from training.backend import import_keras
 
 __all__ = [

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.preprocessing import INPUT_SIZE
+from anomaly_detector.images.preprocessing import INPUT_SIZE
 from training.backend import import_keras, import_tensorflow
 
 __all__ = ["AUGMENTATIONS", "Draws", "Preset", "augment", "compiled_augment", "perlin_bank"]

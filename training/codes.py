@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import ModelError, as_one_line
 from anomaly_detector.files import atomic_path
-from anomaly_detector.preprocessing import INPUT_SIZE, WHOLE_FRAME, View
+from anomaly_detector.images.preprocessing import INPUT_SIZE, WHOLE_FRAME, View
 from training.architectures import Autoencoder
 from training.datasets import FrameSet
 

@@ -27,7 +27,7 @@ from anomaly_detector.fingerprint import (
     known_again,
     trained_warning,
 )
-from anomaly_detector.preprocessing import INPUT_SIZE, View
+from anomaly_detector.images.preprocessing import INPUT_SIZE, View
 from anomaly_detector.recordings import expand_sources, open_source, warn_unreadable
 from training.architectures import ARCHITECTURES
 from training.datasets import FrameSet, open_anomaly_set, open_frame_set

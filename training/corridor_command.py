@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from anomaly_detector.image import to_rgb
+from anomaly_detector.images.message import to_rgb
 from anomaly_detector.recordings import ImageFolderSource
 from training.bags import IMAGE_TOPIC, StampedImage, write_image_bag
 from training.corridor import HAZARD_LABELS, CorridorDrive, write_drive

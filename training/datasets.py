@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from anomaly_detector.errors import SourceError
 from anomaly_detector.frame_cache import CachedFrames, cache_frames
-from anomaly_detector.preprocessing import WHOLE_FRAME, View
+from anomaly_detector.images.preprocessing import WHOLE_FRAME, View
 from anomaly_detector.recordings import (
     FrameSource,
     ImageFilesSource,

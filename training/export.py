@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
+from anomaly_detector.images.preprocessing import INPUT_SIZE
 from anomaly_detector.metadata import METADATA_KEY, ModelMetadata
 from anomaly_detector.normalization import (
     add_normalized_score,
     float32_threshold,
     normalization_scale,
 )
-from anomaly_detector.preprocessing import INPUT_SIZE
 from training.backend import import_tensorflow
 from training.scorers.base import ScoringFunction
 

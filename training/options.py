@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from anomaly_detector.arguments import REGION_HELP, SCALING_HELP
-from anomaly_detector.encodings import ImageScaling
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import check_output_file
-from anomaly_detector.pixels import RegionOfInterest, parse_region
-from anomaly_detector.preprocessing import View
+from anomaly_detector.images.encodings import ImageScaling
+from anomaly_detector.images.image import RegionOfInterest, parse_region
+from anomaly_detector.images.preprocessing import View
 from training.architectures import ARCHITECTURES, CODE_TABLE_OPTIONS, INITIALIZERS
 from training.augmentation import AUGMENTATIONS
 from training.scorers.registry import DEFAULT_SCORER, find_scorer, networks, scorers

@@ -33,8 +33,8 @@ from numpy.typing import NDArray
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
+from anomaly_detector.images.preprocessing import View
 from anomaly_detector.metadata import ModelMetadata
-from anomaly_detector.preprocessing import View
 from anomaly_detector.providers import CPU
 from anomaly_detector.recordings import Frame, FrameSource
 from training.export import with_metadata

@@ -10,7 +10,7 @@ import numpy as np
 
 from anomaly_detector.decision import AlarmState
 from anomaly_detector.errors import ImageError
-from anomaly_detector.image import Image
+from anomaly_detector.images.message import Image
 
 if TYPE_CHECKING:  # the detector brings ONNX Runtime along, which readers of events do not need
     from anomaly_detector.detector import Detection

@@ -20,8 +20,8 @@ from anomaly_detector.fleet.processes import Finished, run_here, run_in_processe
 from anomaly_detector.fleet.results import ResultFolder, SourceResult, unique_names
 from anomaly_detector.fleet.summary import write_summaries
 from anomaly_detector.fleet.task import ScoreOutcome, ScoreTask, file_sha256
+from anomaly_detector.images.preprocessing import WHOLE_FRAME, View
 from anomaly_detector.ordered_pool import usable_cores
-from anomaly_detector.preprocessing import WHOLE_FRAME, View
 from anomaly_detector.recordings.base import check_fps
 
 __all__ = ["FleetOptions", "FleetResult", "score_fleet"]

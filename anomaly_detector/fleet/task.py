@@ -15,8 +15,8 @@ from anomaly_detector.batch_scoring import BATCH_SIZE
 from anomaly_detector.decision import AlarmSettings
 from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
-from anomaly_detector.image import DECODE_METHOD
-from anomaly_detector.preprocessing import RESIZE_METHOD, WHOLE_FRAME, View
+from anomaly_detector.images.message import DECODE_METHOD
+from anomaly_detector.images.preprocessing import RESIZE_METHOD, WHOLE_FRAME, View
 from anomaly_detector.recordings import is_bag, open_source, path_identity
 from anomaly_detector.scoring import ScoreSummary, write_scores
 

@@ -18,9 +18,9 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
-from anomaly_detector.encodings import ImageScaling
 from anomaly_detector.errors import ImageError, SourceError, as_one_line
-from anomaly_detector.image import decode_compressed, decode_image
+from anomaly_detector.images.encodings import ImageScaling
+from anomaly_detector.images.message import decode_compressed, decode_image
 from anomaly_detector.recordings.bag_file import (
     BagFile,
     DamagedError,

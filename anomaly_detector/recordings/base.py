@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Protocol, TypeAlias, TypeVar
 
 from anomaly_detector.errors import AnomalyDetectorError, ImageError, SourceError
+from anomaly_detector.images.image import Image, crop
+from anomaly_detector.images.preprocessing import WHOLE_FRAME, View
 from anomaly_detector.ordered_pool import map_in_order
-from anomaly_detector.pixels import Image, crop
-from anomaly_detector.preprocessing import WHOLE_FRAME, View
 
 _T = TypeVar("_T")
 
@@ -159,9 +159,9 @@ class FrameSource(abc.ABC):
             workers: threads that decode and call ``function`` at the same time. A bag's messages
                 and a video's frames are read in one thread; of a video, that decodes them too.
             reduced: whether the frames are only wanted for
-                :func:`~anomaly_detector.preprocessing.shrink`, so that JPEG may be decoded at
-                reduced scale (:func:`~anomaly_detector.image.decode_encoded_bytes`). The node
-                does so too.
+                :func:`~anomaly_detector.images.preprocessing.shrink`, so that JPEG may be decoded
+                at reduced scale (:func:`~anomaly_detector.images.message.decode_encoded_bytes`).
+                The node does so too.
 
         Raises:
             SourceError: at the end, when not one frame was readable.

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from anomaly_detector.encodings import ImageScaling
 from anomaly_detector.errors import ImageError, SourceError
 from anomaly_detector.files import printable
-from anomaly_detector.image import decode_encoded_bytes
+from anomaly_detector.images.encodings import ImageScaling
+from anomaly_detector.images.message import decode_encoded_bytes
 from anomaly_detector.recordings.base import (
     Frame,
     FrameSource,

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from anomaly_detector.errors import SourceError
-from anomaly_detector.pixels import Image
+from anomaly_detector.images.image import Image
 from anomaly_detector.recordings.base import Frame, FrameSource, UnreadableFrame
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg"})

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from anomaly_detector.errors import as_one_line
-from anomaly_detector.image import Converter
+from anomaly_detector.images.message import Converter
 
 __all__ = ["fits_numpy", "load_cv_bridge"]
 
@@ -43,8 +43,8 @@ def load_cv_bridge() -> tuple[Converter | None, str]:
     """Import ``cv_bridge`` where it fits.
 
     Returns:
-        Its conversion for :func:`anomaly_detector.image.decode_image`, None where OpenCV is to
-        convert; and why it is left aside though it is installed, empty otherwise.
+        Its conversion for :func:`anomaly_detector.images.message.decode_image`, None where OpenCV
+        is to convert; and why it is left aside though it is installed, empty otherwise.
     """
     if importlib.util.find_spec("cv_bridge") is None:
         return None, ""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.files import printable
-from anomaly_detector.image import Image, to_rgb
+from anomaly_detector.images.message import Image, to_rgb
 from anomaly_detector.ros.replay.session import ReplayResult
 from anomaly_detector.timeline import (
     Thumbnail,

@@ -16,7 +16,7 @@ import numpy as np
 from keras import layers, ops
 from numpy.typing import NDArray
 
-from anomaly_detector.preprocessing import INPUT_SIZE
+from anomaly_detector.images.preprocessing import INPUT_SIZE
 from training.layers import BatchNormalization, Place
 from training.scorers.outlier_exposure.outliers import (
     PICTURE_FAULTS,

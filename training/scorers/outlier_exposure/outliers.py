@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.preprocessing import INPUT_SIZE
+from anomaly_detector.images.preprocessing import INPUT_SIZE
 
 Picture: TypeAlias = NDArray[Any]
 Generator: TypeAlias = np.random.Generator

@@ -20,9 +20,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.encodings import ImageScaling, scale_to_8_bits, shorten
 from anomaly_detector.errors import AnomalyDetectorError, ImageError, as_one_line
-from anomaly_detector.pixels import MAX_PIXELS, Image, check_size
+from anomaly_detector.images.encodings import ImageScaling, scale_to_8_bits, shorten
+from anomaly_detector.images.image import MAX_PIXELS, Image, check_size
 
 __all__ = ["DECODE_METHOD", "byte_buffer", "decode_encoded_bytes"]
 
@@ -88,8 +88,8 @@ def decode_encoded_bytes(
         scaling: range of values of a 16-bit grey PNG; None for the upper 8 of its bits. Others
             are not changed by it.
         reduced: whether the picture is only wanted for
-            :func:`~anomaly_detector.preprocessing.shrink`: a JPEG that is large enough is then
-            decoded at 1/2, 1/4 or 1/8 of its size, which costs less and is as close to area
+            :func:`~anomaly_detector.images.preprocessing.shrink`: a JPEG that is large enough is
+            then decoded at 1/2, 1/4 or 1/8 of its size, which costs less and is as close to area
             averaging. Its size on both sides must be a multiple of that.
 
     Returns:

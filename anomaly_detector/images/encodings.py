@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError, ImageError
-from anomaly_detector.pixels import ColorOrder, Image
+from anomaly_detector.images.image import ColorOrder, Image
 
 __all__ = ["ENCODINGS", "Encoding", "ImageScaling", "convert_rows", "scale_to_8_bits", "shorten"]
 

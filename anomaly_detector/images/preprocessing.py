@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.encodings import ImageScaling
-from anomaly_detector.image import Image, to_rgb
-from anomaly_detector.pixels import RegionOfInterest
+from anomaly_detector.images.encodings import ImageScaling
+from anomaly_detector.images.image import RegionOfInterest
+from anomaly_detector.images.message import Image, to_rgb
 
 __all__ = [
     "COMPATIBLE_RESIZE_METHODS",

@@ -4,7 +4,7 @@ The functions take the fields of ``sensor_msgs/Image`` and ``sensor_msgs/Compres
 small protocols, so that live rclpy messages and messages read from a bag by ``rosbags`` take the
 same path. Common encodings become views of the message's buffer: no pixel is copied before the
 frame has been shrunk, and the colour order is fixed on the small result
-(:func:`anomaly_detector.preprocessing.shrink`).
+(:func:`anomaly_detector.images.preprocessing.shrink`).
 
 Whatever a message holds, the only exception is :class:`ImageError`, whose ``reason`` is a short
 word for counters.
@@ -18,8 +18,9 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.compressed import DECODE_METHOD, byte_buffer, decode_encoded_bytes
-from anomaly_detector.encodings import (
+from anomaly_detector.errors import ImageError, ImageErrorReason
+from anomaly_detector.images.compressed import DECODE_METHOD, byte_buffer, decode_encoded_bytes
+from anomaly_detector.images.encodings import (
     ENCODINGS,
     Encoding,
     ImageScaling,
@@ -27,8 +28,7 @@ from anomaly_detector.encodings import (
     scale_to_8_bits,
     shorten,
 )
-from anomaly_detector.errors import ImageError, ImageErrorReason
-from anomaly_detector.pixels import (
+from anomaly_detector.images.image import (
     MAX_PIXELS,
     ColorOrder,
     Image,
