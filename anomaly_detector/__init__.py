@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from anomaly_detector.decision import AlarmFilter, AlarmSettings
-    from anomaly_detector.detector import Detection, Detector
     from anomaly_detector.errors import AnomalyDetectorError, ImageError, ModelError, SourceError
     from anomaly_detector.images.image import Image
-    from anomaly_detector.model_file import read_metadata
+    from anomaly_detector.model.detector import Detection, Detector
+    from anomaly_detector.model.file import read_metadata
     from anomaly_detector.overlay import draw_overlay
 else:  # a type checker would take every name for one that is there
 
@@ -57,14 +57,14 @@ _HOMES = {
     "AlarmFilter": "anomaly_detector.decision",
     "AlarmSettings": "anomaly_detector.decision",
     "AnomalyDetectorError": "anomaly_detector.errors",
-    "Detection": "anomaly_detector.detector",
-    "Detector": "anomaly_detector.detector",
+    "Detection": "anomaly_detector.model.detector",
+    "Detector": "anomaly_detector.model.detector",
     "Image": "anomaly_detector.images.image",
     "ImageError": "anomaly_detector.errors",
     "ModelError": "anomaly_detector.errors",
     "SourceError": "anomaly_detector.errors",
     "draw_overlay": "anomaly_detector.overlay",
-    "read_metadata": "anomaly_detector.model_file",
+    "read_metadata": "anomaly_detector.model.file",
 }
 """Public name to the module that has it."""
 

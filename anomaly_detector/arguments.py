@@ -9,7 +9,7 @@ from pathlib import Path
 from anomaly_detector.images.encodings import ImageScaling
 from anomaly_detector.images.image import RegionOfInterest, parse_region
 from anomaly_detector.images.preprocessing import WHOLE_FRAME, View
-from anomaly_detector.model_file import read_metadata
+from anomaly_detector.model.file import read_metadata
 
 __all__ = ["REGION_HELP", "SCALING_HELP", "add_view_arguments", "given_view", "view_of"]
 

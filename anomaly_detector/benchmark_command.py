@@ -19,7 +19,6 @@ import cv2
 import onnxruntime
 
 from anomaly_detector.camera_picture import BENCHMARK_ENCODINGS, parse_size
-from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path, output_files
 from anomaly_detector.frame_benchmark import (
@@ -30,7 +29,8 @@ from anomaly_detector.frame_benchmark import (
     Percentiles,
     measure_frame_cost,
 )
-from anomaly_detector.resources import resolve_model
+from anomaly_detector.model.detector import Detector
+from anomaly_detector.model.shipped import resolve_model
 from anomaly_detector.ros.live_benchmark import LiveResult, measure_live, process_usage
 
 __all__ = ["add_arguments", "run"]

@@ -27,16 +27,16 @@ from anomaly_detector.calibration import (
     calibration_shortfall,
     describe_calibration,
 )
-from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import check_output_file
-from anomaly_detector.fingerprint import find_trained, trained_warning
 from anomaly_detector.images.preprocessing import WHOLE_FRAME, View
-from anomaly_detector.metadata import ModelMetadata
-from anomaly_detector.model_editing import write_with_metadata
-from anomaly_detector.normalization import import_onnx
+from anomaly_detector.model.detector import Detector
+from anomaly_detector.model.editing import write_with_metadata
+from anomaly_detector.model.fingerprint import find_trained, trained_warning
+from anomaly_detector.model.metadata import ModelMetadata
+from anomaly_detector.model.normalization import import_onnx
+from anomaly_detector.model.shipped import MODEL_SUFFIX, resolve_model
 from anomaly_detector.recordings import FrameSource, count_frames, open_source, warn_unreadable
-from anomaly_detector.resources import MODEL_SUFFIX, resolve_model
 
 __all__ = ["CalibrateOptions", "add_arguments", "calibrate", "run"]
 

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.metadata import Calibration
+from anomaly_detector.model.metadata import Calibration
 
 __all__ = [
     "INTERVAL_LEVEL",

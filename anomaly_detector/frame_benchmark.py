@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from anomaly_detector.camera_picture import CameraFrame, CompressedFrame, camera_frame
 from anomaly_detector.decision import AlarmFilter
-from anomaly_detector.detector import Detection, Detector
 from anomaly_detector.images.message import Image, as_image
-from anomaly_detector.model_file import read_model_file
-from anomaly_detector.providers import session_options
+from anomaly_detector.model.detector import Detection, Detector
+from anomaly_detector.model.file import read_model_file
+from anomaly_detector.model.providers import session_options
 
 __all__ = [
     "FLOOR_ROWS",

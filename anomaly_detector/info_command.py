@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from anomaly_detector.model_file import read_metadata
+from anomaly_detector.model.file import read_metadata
 
 __all__ = ["add_arguments", "run"]
 

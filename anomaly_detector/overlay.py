@@ -20,7 +20,7 @@ from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.message import FrameLike, Image, as_image, crop
 
 if TYPE_CHECKING:
-    from anomaly_detector.detector import Detection
+    from anomaly_detector.model.detector import Detection
 
 __all__ = ["MAX_SIDE", "STATE_COLORS", "draw_overlay", "state_word"]
 
@@ -79,7 +79,8 @@ def draw_overlay(
         (555, 640, 3)
 
     Args:
-        frame: what was given to :meth:`anomaly_detector.detector.Detector.detect`; not changed.
+        frame: what was given to :meth:`anomaly_detector.model.detector.Detector.detect`; not
+        changed.
         detection: what it returned.
         is_alarm: whether the alarm is on.
         max_side: the longer side of larger pictures is shrunk to this, pixels. Pictures below 320

@@ -12,11 +12,11 @@ import time
 
 import numpy as np
 
-from anomaly_detector.detector import BuildEvent, Detector
 from anomaly_detector.images.message import Image
 from anomaly_detector.images.preprocessing import INPUT_SIZE
-from anomaly_detector.providers import TENSORRT, short_name
-from anomaly_detector.resources import resolve_model
+from anomaly_detector.model.detector import BuildEvent, Detector
+from anomaly_detector.model.providers import TENSORRT, short_name
+from anomaly_detector.model.shipped import resolve_model
 
 __all__ = ["add_arguments", "run"]
 

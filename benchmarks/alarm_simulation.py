@@ -18,7 +18,7 @@ from scipy.stats import norm
 from anomaly_detector.batch_scoring import ScoredFrame
 from anomaly_detector.calibration import calibrate_threshold, false_alarm_interval
 from anomaly_detector.decision import AlarmFilter, AlarmSettings
-from anomaly_detector.normalization import normalize_scores
+from anomaly_detector.model.normalization import normalize_scores
 
 RATE = 0.01
 MINUTES = 30

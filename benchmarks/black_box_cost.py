@@ -16,8 +16,8 @@ import numpy as np
 
 from anomaly_detector.black_box import BlackBox, BlackBoxFrame, BlackBoxSettings, EncodedPicture
 from anomaly_detector.decision import AlarmState
-from anomaly_detector.detector import Detection
 from anomaly_detector.images.message import Image
+from anomaly_detector.model.detector import Detection
 
 SECONDS = 20.0
 FPS = 30

@@ -22,13 +22,13 @@ from typing import Any
 
 import numpy as np
 
-from anomaly_detector.bound_run import BoundRun
-from anomaly_detector.detector import Detector
 from anomaly_detector.files import atomic_path
 from anomaly_detector.images.preprocessing import INPUT_SIZE
-from anomaly_detector.model_file import read_model_file
-from anomaly_detector.providers import CPU, session_options
-from anomaly_detector.resources import resolve_model
+from anomaly_detector.model.detector import Detector
+from anomaly_detector.model.file import read_model_file
+from anomaly_detector.model.io_binding import BoundRun
+from anomaly_detector.model.providers import CPU, session_options
+from anomaly_detector.model.shipped import resolve_model
 
 import onnxruntime  # isort: skip  # after the package, which switches telemetry off
 

@@ -35,10 +35,10 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 from tqdm import tqdm
 
-from anomaly_detector.detector import Detector
 from anomaly_detector.images.encodings import ImageScaling
 from anomaly_detector.images.message import decode_compressed, decode_image
-from anomaly_detector.resources import resolve_model
+from anomaly_detector.model.detector import Detector
+from anomaly_detector.model.shipped import resolve_model
 from anomaly_detector.ros.detection_message import read_detection
 from anomaly_detector.ros.live_benchmark import process_usage, running_node
 from anomaly_detector.ros.tool_node import domain_id, tool_node

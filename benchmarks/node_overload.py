@@ -31,10 +31,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from anomaly_detector.benchmark_command import machine
 from anomaly_detector.camera_picture import parse_size
-from anomaly_detector.detector import Detector
 from anomaly_detector.files import atomic_path
-from anomaly_detector.metadata import METADATA_KEY, Calibration, ModelMetadata
-from anomaly_detector.normalization import (
+from anomaly_detector.model.detector import Detector
+from anomaly_detector.model.metadata import METADATA_KEY, Calibration, ModelMetadata
+from anomaly_detector.model.normalization import (
     add_normalized_score,
     float32_threshold,
     normalization_scale,

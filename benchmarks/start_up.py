@@ -14,15 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from anomaly_detector.resources import resolve_model
+from anomaly_detector.model.shipped import resolve_model
 
 ROOT = Path(__file__).resolve().parents[1]
 
 STEPS = {
-    "import core": "import anomaly_detector.detector",
+    "import core": "import anomaly_detector.model.detector",
     "import node": "import anomaly_detector.ros.node",
-    "read and check the model": "anomaly_detector.model_file.read_model_file(sys.argv[1])",
-    "load it and score a frame": "anomaly_detector.detector.Detector(sys.argv[1])",
+    "read and check the model": "anomaly_detector.model.file.read_model_file(sys.argv[1])",
+    "load it and score a frame": "anomaly_detector.model.detector.Detector(sys.argv[1])",
 }
 
 SCRIPT = "import json, sys, time\nmarks = [time.perf_counter()]\n" + "".join(

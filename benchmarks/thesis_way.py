@@ -24,9 +24,9 @@ from PIL import Image
 
 from anomaly_detector.benchmark_command import machine
 from anomaly_detector.camera_picture import camera_frame, parse_size
-from anomaly_detector.detector import Detector
 from anomaly_detector.files import atomic_path
 from anomaly_detector.frame_benchmark import PICTURES, WORK, FrameSteps, Percentiles
+from anomaly_detector.model.detector import Detector
 from training.architectures import build_autoencoder
 
 BAR = 60.0

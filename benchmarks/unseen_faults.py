@@ -20,9 +20,9 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
-from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
+from anomaly_detector.model.detector import Detector
 from anomaly_detector.recordings import open_source
 from training.stress import numbered_frames, parse_exclusion, run_stress
 from training.stress_command import format_stress

@@ -9,7 +9,7 @@ from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 
-from anomaly_detector.resources import share_path
+from anomaly_detector.model.shipped import share_path
 from anomaly_detector.ros.launch_actions import (
     DDS_ARGUMENT,
     NAME_ARGUMENTS,

@@ -10,7 +10,7 @@ from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 
-from anomaly_detector.resources import share_path
+from anomaly_detector.model.shipped import share_path
 from anomaly_detector.ros.camera_list import read_cameras
 from anomaly_detector.ros.launch_actions import (
     DDS_ARGUMENT,

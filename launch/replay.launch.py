@@ -23,7 +23,7 @@ from launch.events import Shutdown
 from launch.substitutions import LaunchConfiguration
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.resources import share_path
+from anomaly_detector.model.shipped import share_path
 from anomaly_detector.ros.launch_actions import (
     DDS_ARGUMENT,
     NAME_ARGUMENTS,

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from anomaly_detector.black_box import BlackBox, BlackBoxFrame, EncodedPicture
 from anomaly_detector.decision import AlarmFilter, AlarmSettings, AlarmState
-from anomaly_detector.detector import Detection
 from anomaly_detector.images.message import Image
+from anomaly_detector.model.detector import Detection
 
 DEADLINE_S = 30.0
 THRESHOLD = 1.0

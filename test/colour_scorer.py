@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from anomaly_detector.map_scale import MapScale
+from anomaly_detector.model.map_scale import MapScale
 from training.backend import import_keras
 from training.job import Job, Trained
 from training.provenance import fit_summary

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from anomaly_detector.errors import ModelError
-from anomaly_detector.map_scale import MapScale
-from anomaly_detector.metadata import METADATA_KEY, Calibration, ModelMetadata
-from anomaly_detector.normalization import (
+from anomaly_detector.model.map_scale import MapScale
+from anomaly_detector.model.metadata import METADATA_KEY, Calibration, ModelMetadata
+from anomaly_detector.model.normalization import (
     add_normalized_score,
     float32_threshold,
     normalization_scale,

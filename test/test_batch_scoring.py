@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from anomaly_detector.batch_scoring import score_recording
 from anomaly_detector.cli import main
-from anomaly_detector.detector import BatchScores, Detector
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
+from anomaly_detector.model.detector import BatchScores, Detector
 from anomaly_detector.recordings import Frame, expand_sources, open_source
 from anomaly_detector.scoring import write_scores
 

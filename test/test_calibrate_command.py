@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from anomaly_detector.calibrate_command import CalibrateOptions, calibrate
 from anomaly_detector.calibration import calibrate_threshold
 from anomaly_detector.cli import main
-from anomaly_detector.detector import Detector, read_metadata
 from anomaly_detector.images.message import Image
 from anomaly_detector.images.preprocessing import shrink
+from anomaly_detector.model.detector import Detector, read_metadata
 from training.datasets import split_blocks
 
 ROOT = Path(__file__).parents[1]

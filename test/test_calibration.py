@@ -26,11 +26,11 @@ from anomaly_detector.calibration import (
     false_alarm_interval,
     frames_needed,
 )
-from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
-from anomaly_detector.map_scale import MapScale
-from anomaly_detector.metadata import METADATA_KEY, Calibration, ModelMetadata
-from anomaly_detector.normalization import (
+from anomaly_detector.model.detector import Detector
+from anomaly_detector.model.map_scale import MapScale
+from anomaly_detector.model.metadata import METADATA_KEY, Calibration, ModelMetadata
+from anomaly_detector.model.normalization import (
     NORMALIZED_OUTPUT,
     SCALE_CONSTANT,
     THRESHOLD_CONSTANT,

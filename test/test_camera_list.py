@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.resources import share_path
+from anomaly_detector.model.shipped import share_path
 from anomaly_detector.ros.camera_list import Camera, read_cameras
 
 

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from conftest import make_drive, write_images
 
-from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.model.detector import Detector
 from training.cluster import Membership, read_membership
 from training.train import TrainOptions, train
 

@@ -16,11 +16,11 @@ from conftest import PERIOD_NS, START_NS, add_box, make_drive, write_bag, write_
 from disks import leave_free, small_disk
 from model_files import write_grey_difference_model
 
-from anomaly_detector.detector import Detector
 from anomaly_detector.errors import ModelError, OutputError
 from anomaly_detector.images.message import Image
 from anomaly_detector.images.preprocessing import shrink
-from anomaly_detector.metadata import METADATA_KEY
+from anomaly_detector.model.detector import Detector
+from anomaly_detector.model.metadata import METADATA_KEY
 from anomaly_detector.recordings import open_source
 from training.cli import main
 from training.code_space import code_space_figure

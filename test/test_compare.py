@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anomaly_detector.detector import Detector
 from anomaly_detector.errors import SourceError
 from anomaly_detector.frame_cache import cache_frames
+from anomaly_detector.model.detector import Detector
 from anomaly_detector.recordings import open_source
 from training.cli import main
 from training.compare import Comparison, compare, format_comparison, labelled_measure

@@ -18,10 +18,10 @@ from conftest import PERIOD_NS, START_NS, write_bag, write_images
 from model_files import GREY, write_grey_difference_model
 from numpy.typing import NDArray
 
-from anomaly_detector.detector import Detector
 from anomaly_detector.drawing.page import Page, render_page
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
-from anomaly_detector.metadata import Calibration, ModelMetadata
+from anomaly_detector.model.detector import Detector
+from anomaly_detector.model.metadata import Calibration, ModelMetadata
 from anomaly_detector.recordings import open_source
 from training.evaluate import LabelledRecording, evaluate
 from training.evaluate_command import add_arguments, format_evaluation, run, write_evaluation

@@ -18,9 +18,9 @@ import pytest
 from conftest import add_box, make_drive
 from numpy.typing import NDArray
 
-from anomaly_detector.detector import Detector
 from anomaly_detector.images.message import Image
 from anomaly_detector.images.preprocessing import shrink
+from anomaly_detector.model.detector import Detector
 from training.backend import import_keras, seed_everything
 from training.cli import main
 from training.export import MAX_RELATIVE_DIFFERENCE, convert, parity

@@ -15,18 +15,18 @@ from model_files import write_grey_difference_model
 from numpy.typing import NDArray
 
 from anomaly_detector.cli import main as robot
-from anomaly_detector.detector import Detector, read_metadata
 from anomaly_detector.errors import ModelError
-from anomaly_detector.fingerprint import (
+from anomaly_detector.frame_cache import cache_frames
+from anomaly_detector.images.message import Image
+from anomaly_detector.images.preprocessing import shrink
+from anomaly_detector.model.detector import Detector, read_metadata
+from anomaly_detector.model.fingerprint import (
     TrainedRecording,
     find_trained,
     fingerprints,
     known_again,
 )
-from anomaly_detector.frame_cache import cache_frames
-from anomaly_detector.images.message import Image
-from anomaly_detector.images.preprocessing import shrink
-from anomaly_detector.metadata import ModelMetadata
+from anomaly_detector.model.metadata import ModelMetadata
 from anomaly_detector.recordings import open_source
 from training.cli import main as training
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from conftest import make_drive, write_images
 
-from anomaly_detector.detector import Detector
 from anomaly_detector.errors import SourceError
-from anomaly_detector.metadata import ModelMetadata
+from anomaly_detector.model.detector import Detector
+from anomaly_detector.model.metadata import ModelMetadata
 from training.backend import import_keras
 from training.datasets import fold_blocks
 from training.train import TrainOptions, train

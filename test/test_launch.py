@@ -27,7 +27,7 @@ from ros_harness import (
 )
 from sensor_msgs.msg import CompressedImage
 
-from anomaly_detector.resources import share_path
+from anomaly_detector.model.shipped import share_path
 from anomaly_detector.ros.detection_message import read_detection
 from docs import generate
 

@@ -23,12 +23,12 @@ import pytest
 from model_files import write_grey_difference_model
 from onnx import TensorProto, helper, numpy_helper
 
-from anomaly_detector import model_file
 from anomaly_detector.cli import main
-from anomaly_detector.detector import Detector
 from anomaly_detector.errors import ModelError
-from anomaly_detector.metadata import METADATA_KEY
-from anomaly_detector.model_file import read_metadata, read_model_file
+from anomaly_detector.model import file as model_file
+from anomaly_detector.model.detector import Detector
+from anomaly_detector.model.file import read_metadata, read_model_file
+from anomaly_detector.model.metadata import METADATA_KEY
 
 IN_OPEN = 0x20
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from anomaly_detector.detector import Detection, Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.message import ColorOrder, Image
-from anomaly_detector.map_scale import MapScale
+from anomaly_detector.model.detector import Detection, Detector
+from anomaly_detector.model.map_scale import MapScale
 from anomaly_detector.overlay import (
     MAX_SIDE,
     STATE_COLORS,

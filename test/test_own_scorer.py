@@ -12,12 +12,12 @@ from colour_scorer import SCORER
 from conftest import make_drive, write_images
 from ros_harness import image_message, ros_client, running_node
 
-from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.image import Image
 from anomaly_detector.images.message import decode_image
 from anomaly_detector.images.preprocessing import shrink
-from anomaly_detector.map_scale import MapScale
+from anomaly_detector.model.detector import Detector
+from anomaly_detector.model.map_scale import MapScale
 from anomaly_detector.ros.detection_message import read_detection
 from training.cli import main
 from training.options import TrainOptions

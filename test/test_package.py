@@ -54,7 +54,7 @@ def test_importing_the_robot_side_stays_light() -> None:
     """What only training, plotting or the command lines use costs the node no start-up time."""
     heavy = TRAINING_MODULES | {"rosbags", "onnx", "pandas", "scipy", "torch", "PIL", "sympy"}
     code = (
-        "import sys, anomaly_detector.detector, anomaly_detector.images.preprocessing, "
+        "import sys, anomaly_detector.model.detector, anomaly_detector.images.preprocessing, "
         "anomaly_detector.ros.node; "
         f"print(sorted({heavy} & {{name.partition('.')[0] for name in sys.modules}}))"
     )

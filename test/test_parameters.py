@@ -16,7 +16,7 @@ from rclpy.context import Context
 from rclpy.parameter import Parameter
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.resources import share_path
+from anomaly_detector.model.shipped import share_path
 from anomaly_detector.ros.node import DetectorNode
 from anomaly_detector.ros.parameters import (
     PARAMETERS,

@@ -33,9 +33,9 @@ from rosbags.typesys import Stores, get_typestore
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image as ImageMessage
 
-from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.images.message import Image
+from anomaly_detector.model.detector import Detector
 from anomaly_detector.ros.detection_message import DetectionRecord, read_detection
 from anomaly_detector.ros.player import play
 from anomaly_detector.stamps import stamp_to_ns

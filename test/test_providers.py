@@ -15,9 +15,9 @@ import pytest
 from model_files import write_grey_difference_model
 
 from anomaly_detector.cli import main
-from anomaly_detector.detector import BuildEvent, Detector, default_providers
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
-from anomaly_detector.providers import (
+from anomaly_detector.model.detector import BuildEvent, Detector, default_providers
+from anomaly_detector.model.providers import (
     CPU,
     CUDA,
     OPENVINO,
@@ -29,7 +29,7 @@ from anomaly_detector.providers import (
     open_session,
     session_options,
 )
-from anomaly_detector.tensorrt import (
+from anomaly_detector.model.tensorrt import (
     EngineCache,
     GpuDevice,
     engine_cache,
@@ -79,7 +79,7 @@ def run_with_telemetry(code: str, setting: str | None, home: Path, *arguments: s
 @pytest.mark.parametrize(
     "code",
     [
-        "from anomaly_detector.detector import Detector; Detector(sys.argv[1])",
+        "from anomaly_detector.model.detector import Detector; Detector(sys.argv[1])",
         "import training.train, onnxruntime; onnxruntime.InferenceSession(sys.argv[1])",
     ],
 )
@@ -350,7 +350,7 @@ def test_model_that_onnx_runtime_cannot_load_is_a_model_error(grey: Path) -> Non
 def test_onnx_runtime_prints_nothing_of_its_own(grey: Path) -> None:
     """A fallback is told by the report alone: stdout and stderr stay clean."""
     code = (
-        "import sys; from anomaly_detector.detector import Detector; "
+        "import sys; from anomaly_detector.model.detector import Detector; "
         "print(Detector(sys.argv[1], providers=['cpu']).provider_report.warning)"
     )
     result = subprocess.run(

@@ -25,7 +25,7 @@ from anomaly_detector import __main__ as entry_points
 from anomaly_detector.images.encodings import ImageScaling
 from anomaly_detector.images.image import RegionOfInterest
 from anomaly_detector.images.preprocessing import View
-from anomaly_detector.metadata import Calibration, ModelMetadata
+from anomaly_detector.model.metadata import Calibration, ModelMetadata
 from anomaly_detector.recordings import open_source
 from training.corridor import CorridorDrive
 

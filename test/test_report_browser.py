@@ -13,7 +13,6 @@ import pytest
 from conftest import add_box, make_drive, write_images
 from model_files import write_grey_difference_model
 
-from anomaly_detector.detector import Detector
 from anomaly_detector.drawing.page import (
     Curve,
     KeyFigure,
@@ -23,6 +22,7 @@ from anomaly_detector.drawing.page import (
     Table,
     write_page,
 )
+from anomaly_detector.model.detector import Detector
 from anomaly_detector.recordings import open_source
 from training.evaluate import LabelledRecording, evaluate
 from training.evaluate_command import write_evaluation

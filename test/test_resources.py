@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from anomaly_detector import resources
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
-from anomaly_detector.resources import resolve_model, share_path
+from anomaly_detector.model import shipped as resources
+from anomaly_detector.model.shipped import resolve_model, share_path
 
 ROOT = Path(__file__).resolve().parents[1]
 

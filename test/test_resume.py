@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from conftest import make_drive, write_images
 
-from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.preprocessing import INPUT_SIZE
+from anomaly_detector.model.detector import Detector
 from training.backend import import_keras
 from training.checkpoint import Checkpoint
 from training.cli import main

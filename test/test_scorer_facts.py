@@ -12,12 +12,12 @@ import pytest
 from model_files import write_grey_difference_model
 
 from anomaly_detector.cli import main
-from anomaly_detector.detector import Detector
 from anomaly_detector.errors import ModelError
-from anomaly_detector.map_scale import MapScale
-from anomaly_detector.metadata import Calibration, ModelMetadata
-from anomaly_detector.model_file import read_metadata
-from anomaly_detector.normalization import normalize_for
+from anomaly_detector.model.detector import Detector
+from anomaly_detector.model.file import read_metadata
+from anomaly_detector.model.map_scale import MapScale
+from anomaly_detector.model.metadata import Calibration, ModelMetadata
+from anomaly_detector.model.normalization import normalize_for
 from training.scorers.registry import scorers, with_scorer_facts
 
 ROOT = Path(__file__).parents[1]

@@ -19,10 +19,10 @@ from matplotlib.patches import Rectangle
 from model_files import grey_difference_score, write_grey_difference_model
 from numpy.typing import NDArray
 
-from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.images.message import Image
 from anomaly_detector.images.preprocessing import WHOLE_FRAME, shrink
+from anomaly_detector.model.detector import Detector
 from anomaly_detector.recordings import Frame, ImageFolderSource
 from training.stress import (
     Exclusion,

@@ -14,8 +14,8 @@ import pytest
 import yaml
 from conftest import make_drive, write_images
 
-from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.model.detector import Detector
 from training.architectures import ARCHITECTURES, NetworkSettings, build_autoencoder
 from training.backend import import_keras
 from training.cli import main

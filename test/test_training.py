@@ -16,10 +16,10 @@ from conftest import add_box, make_drive, write_bag, write_images
 from model_files import write_grey_difference_model
 from numpy.typing import NDArray
 
-from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.images.message import Image
 from anomaly_detector.images.preprocessing import shrink
+from anomaly_detector.model.detector import Detector
 from training.architectures import build_autoencoder
 from training.backend import seed_everything
 from training.cli import main

@@ -14,7 +14,7 @@ from conftest import skip_without_keras
 from ros_harness import ROOT
 
 from anomaly_detector.black_box.events import find_events, read_event
-from anomaly_detector.model_file import read_metadata
+from anomaly_detector.model.file import read_metadata
 
 PAGE = (ROOT / "docs" / "tutorial.md").read_text()
 

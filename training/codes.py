@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.detector import Detector
 from anomaly_detector.errors import ModelError, as_one_line
 from anomaly_detector.files import atomic_path
 from anomaly_detector.images.preprocessing import INPUT_SIZE, WHOLE_FRAME, View
+from anomaly_detector.model.detector import Detector
 from training.architectures import Autoencoder
 from training.datasets import FrameSet
 
@@ -66,7 +66,7 @@ class CodeModel:
 
     Args:
         path: the model file.
-        view: overrides the model's, as for :class:`~anomaly_detector.detector.Detector`.
+        view: overrides the model's, as for :class:`~anomaly_detector.model.detector.Detector`.
 
     Attributes:
         path: the model file.

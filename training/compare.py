@@ -18,16 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.arguments import add_view_arguments
-from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path, check_output_file
-from anomaly_detector.fingerprint import (
+from anomaly_detector.images.preprocessing import INPUT_SIZE, View
+from anomaly_detector.model.detector import Detector
+from anomaly_detector.model.fingerprint import (
     TrainedRecording,
     fingerprints,
     known_again,
     trained_warning,
 )
-from anomaly_detector.images.preprocessing import INPUT_SIZE, View
 from anomaly_detector.recordings import expand_sources, open_source, warn_unreadable
 from training.architectures import ARCHITECTURES
 from training.datasets import FrameSet, open_anomaly_set, open_frame_set

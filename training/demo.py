@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.model.detector import Detector
 from anomaly_detector.recordings import BagSource, is_bag, open_source
 from anomaly_detector.ros.replay.command import replay_into
 from anomaly_detector.ros.replay.comparison import Comparison

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from anomaly_detector.detector import Detector
 from anomaly_detector.errors import SourceError
-from anomaly_detector.fingerprint import TrainedRecording, trained_warning
-from anomaly_detector.metadata import ModelMetadata
+from anomaly_detector.model.detector import Detector
+from anomaly_detector.model.fingerprint import TrainedRecording, trained_warning
+from anomaly_detector.model.metadata import ModelMetadata
 from anomaly_detector.recordings import (
     FrameSource,
     ImageFilesSource,

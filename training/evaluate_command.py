@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from anomaly_detector.arguments import add_view_arguments, given_view
-from anomaly_detector.detector import Detector
 from anomaly_detector.drawing.page import write_page
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_directory, check_output_folder
-from anomaly_detector.fingerprint import find_trained, trained_warning
+from anomaly_detector.model.detector import Detector
+from anomaly_detector.model.fingerprint import find_trained, trained_warning
 from anomaly_detector.recordings import BagSource, count_frames
 from anomaly_detector.scoring import format_score
 from anomaly_detector.stamps import stamp_text

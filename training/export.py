@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
 from anomaly_detector.images.preprocessing import INPUT_SIZE
-from anomaly_detector.metadata import METADATA_KEY, ModelMetadata
-from anomaly_detector.normalization import (
+from anomaly_detector.model.detector import Detector
+from anomaly_detector.model.metadata import METADATA_KEY, ModelMetadata
+from anomaly_detector.model.normalization import (
     add_normalized_score,
     float32_threshold,
     normalization_scale,

@@ -20,7 +20,7 @@ from anomaly_detector.arguments import add_view_arguments, view_of
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import check_output_file
 from anomaly_detector.images.preprocessing import INPUT_SIZE, View
-from anomaly_detector.metadata import Calibration, ModelMetadata
+from anomaly_detector.model.metadata import Calibration, ModelMetadata
 from anomaly_detector.recordings import warn_unreadable
 from training.architectures import ARCHITECTURES, Autoencoder, NetworkSettings, build_autoencoder
 from training.backend import import_keras

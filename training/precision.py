@@ -30,12 +30,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
 from anomaly_detector.images.preprocessing import View
-from anomaly_detector.metadata import ModelMetadata
-from anomaly_detector.providers import CPU
+from anomaly_detector.model.detector import Detector
+from anomaly_detector.model.metadata import ModelMetadata
+from anomaly_detector.model.providers import CPU
 from anomaly_detector.recordings import Frame, FrameSource
 from training.export import with_metadata
 from training.stress import numbered_frames, run_stress

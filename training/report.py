@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from anomaly_detector.drawing.page import Card, Picture, Section, Table
-from anomaly_detector.metadata import ModelMetadata
+from anomaly_detector.model.metadata import ModelMetadata
 from training.figures import heat_overlay, image_uri, png_uri, svg_uri
 
 __all__ = ["figure_picture", "frame_card", "model_card_section"]

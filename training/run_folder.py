@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
-from anomaly_detector.metadata import ModelMetadata
+from anomaly_detector.model.metadata import ModelMetadata
 
 if TYPE_CHECKING:
     # The module imports Keras.

@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
-from anomaly_detector.fingerprint import TrainedRecording, trained_warning
 from anomaly_detector.images.message import Image, to_rgb
 from anomaly_detector.images.preprocessing import INPUT_SIZE, View, shrink
-from anomaly_detector.metadata import ModelMetadata
-from anomaly_detector.normalization import normalize_for
+from anomaly_detector.model.detector import Detector
+from anomaly_detector.model.fingerprint import TrainedRecording, trained_warning
+from anomaly_detector.model.metadata import ModelMetadata
+from anomaly_detector.model.normalization import normalize_for
 from anomaly_detector.recordings import Frame, FrameSource, count_frames
 from training.metrics import DEFAULT_BLOCK, Interval, json_safe, ranking_table
 from training.stress_faults import Fault, FrozenFrame, seen_at

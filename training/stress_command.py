@@ -8,11 +8,11 @@ import math
 from pathlib import Path
 
 from anomaly_detector.arguments import add_view_arguments, given_view
-from anomaly_detector.detector import Detector
 from anomaly_detector.drawing.page import write_page
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.files import atomic_directory, check_output_folder
-from anomaly_detector.fingerprint import find_trained, trained_warning
+from anomaly_detector.model.detector import Detector
+from anomaly_detector.model.fingerprint import find_trained, trained_warning
 from anomaly_detector.recordings import FrameSource, count_frames, open_source, warn_unreadable
 from training.metrics import DEFAULT_BLOCK
 from training.stress import (

@@ -19,8 +19,8 @@ from anomaly_detector.calibration import (
     describe_calibration,
     score_quantiles,
 )
-from anomaly_detector.fingerprint import fingerprints
-from anomaly_detector.metadata import Calibration, ModelMetadata
+from anomaly_detector.model.fingerprint import fingerprints
+from anomaly_detector.model.metadata import Calibration, ModelMetadata
 from anomaly_detector.recordings import expand_sources
 from training.backend import import_keras
 from training.cluster import Cluster, Membership, read_membership

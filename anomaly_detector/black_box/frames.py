@@ -13,7 +13,7 @@ from anomaly_detector.errors import ImageError
 from anomaly_detector.images.message import Image
 
 if TYPE_CHECKING:  # the detector brings ONNX Runtime along, which readers of events do not need
-    from anomaly_detector.detector import Detection
+    from anomaly_detector.model.detector import Detection
 
 __all__ = ["BlackBoxFrame", "EncodedPicture", "Phase", "StoredFrame", "encode_frame"]
 

@@ -11,7 +11,6 @@ from tqdm import tqdm
 
 from anomaly_detector.batch_scoring import BATCH_SIZE
 from anomaly_detector.decision import AlarmSettings
-from anomaly_detector.detector import Detector
 from anomaly_detector.drawing.page import import_jinja2
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.files import check_output_file
@@ -21,6 +20,7 @@ from anomaly_detector.fleet.results import ResultFolder, SourceResult, unique_na
 from anomaly_detector.fleet.summary import write_summaries
 from anomaly_detector.fleet.task import ScoreOutcome, ScoreTask, file_sha256
 from anomaly_detector.images.preprocessing import WHOLE_FRAME, View
+from anomaly_detector.model.detector import Detector
 from anomaly_detector.ordered_pool import usable_cores
 from anomaly_detector.recordings.base import check_fps
 

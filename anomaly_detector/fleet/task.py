@@ -13,10 +13,10 @@ from pathlib import Path
 import anomaly_detector
 from anomaly_detector.batch_scoring import BATCH_SIZE
 from anomaly_detector.decision import AlarmSettings
-from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
 from anomaly_detector.images.message import DECODE_METHOD
 from anomaly_detector.images.preprocessing import RESIZE_METHOD, WHOLE_FRAME, View
+from anomaly_detector.model.detector import Detector
 from anomaly_detector.recordings import is_bag, open_source, path_identity
 from anomaly_detector.scoring import ScoreSummary, write_scores
 
@@ -35,7 +35,7 @@ class ScoreTask:
         topic: image topic, for bags with more than one; other recordings leave it aside.
         fps: frames a second of recordings without stamps.
         threshold: instead of the model's own.
-        view: see :class:`anomaly_detector.detector.Detector`.
+        view: see :class:`anomaly_detector.model.detector.Detector`.
         providers: ONNX Runtime execution providers; None for the default.
         decision: when an alarm is raised and cleared.
         workers: threads, see :func:`anomaly_detector.batch_scoring.score_recording`.

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 
-from anomaly_detector.resources import share_path
+from anomaly_detector.model.shipped import share_path
 
 __all__ = ["CYCLONE_VARIABLE", "PROFILE_VARIABLES", "large_image_environment"]
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from anomaly_detector.detector import Detection
 from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.model.detector import Detection
 from anomaly_detector.stamps import stamp_text, stamp_to_ns
 
 __all__ = ["DetectionRecord", "read_detection", "write_detection"]

@@ -234,7 +234,7 @@ class Parameters:
     """The values of one node's parameters, as the core takes them.
 
     Attributes:
-        model: path or name, for :func:`anomaly_detector.resources.resolve_model`.
+        model: path or name, for :func:`anomaly_detector.model.shipped.resolve_model`.
         autostart: configure and activate at start.
         image_transport: one of :data:`IMAGE_TRANSPORTS`.
         view: overrides what the model sees of a frame.

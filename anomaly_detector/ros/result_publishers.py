@@ -15,7 +15,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Bool, Float32
 
-from anomaly_detector.detector import Detection
+from anomaly_detector.model.detector import Detection
 from anomaly_detector.ros.detection_message import write_detection
 from anomaly_detector.ros.distro import PublisherEventCallbacks
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from anomaly_detector.map_scale import MapScale
+from anomaly_detector.model.map_scale import MapScale
 from training.architectures import ARCHITECTURES
 
 if TYPE_CHECKING:

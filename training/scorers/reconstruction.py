@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.map_scale import MapScale
+from anomaly_detector.model.map_scale import MapScale
 from training.architectures import Autoencoder
 from training.backend import import_keras
 from training.job import Job, Trained

@@ -8,8 +8,8 @@ from functools import cache
 from importlib import import_module
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.metadata import ModelMetadata
-from anomaly_detector.normalization import normalization_scale
+from anomaly_detector.model.metadata import ModelMetadata
+from anomaly_detector.model.normalization import normalization_scale
 from training.scorers.base import Scorer
 
 DEFAULT_SCORER = "outlier-exposure"

@@ -14,7 +14,7 @@ from anomaly_detector.arguments import add_view_arguments, given_view
 from anomaly_detector.decision import add_alarm_arguments, alarm_settings
 from anomaly_detector.drawing.page import import_jinja2
 from anomaly_detector.files import atomic_directory
-from anomaly_detector.resources import resolve_model
+from anomaly_detector.model.shipped import resolve_model
 from anomaly_detector.ros.given_parameters import read_params_file
 from anomaly_detector.ros.parameters import parameters_of
 from anomaly_detector.ros.replay.comparison import frame_ranges

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anomaly_detector.decision import ALARM_OPTIONS, AlarmSettings
-from anomaly_detector.detector import Detector
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.fingerprint import TrainedRecording, find_trained, trained_warning
 from anomaly_detector.images.preprocessing import WHOLE_FRAME, View
-from anomaly_detector.normalization import normalization_scale
+from anomaly_detector.model.detector import Detector
+from anomaly_detector.model.fingerprint import TrainedRecording, find_trained, trained_warning
+from anomaly_detector.model.normalization import normalization_scale
 from anomaly_detector.recordings import BagSource, list_image_topics, open_source, warn_unreadable
 from anomaly_detector.ros.dds import large_image_environment
 from anomaly_detector.ros.player import play

@@ -24,8 +24,8 @@ from typing import Any, Final, NoReturn
 
 from anomaly_detector.errors import ModelError
 from anomaly_detector.images.preprocessing import INPUT_SIZE
-from anomaly_detector.metadata import METADATA_KEY, ModelMetadata
-from anomaly_detector.resources import resolve_model
+from anomaly_detector.model.metadata import METADATA_KEY, ModelMetadata
+from anomaly_detector.model.shipped import resolve_model
 
 __all__ = [
     "MAX_FILE_BYTES",
@@ -87,7 +87,7 @@ def read_model_file(path: str | Path) -> ModelFile:
     # Here, for a command's --help need not wait for it.
     import onnxruntime
 
-    from anomaly_detector.providers import CPU, one_line, session_options
+    from anomaly_detector.model.providers import CPU, one_line, session_options
 
     path = Path(path)
     data = _read(path)

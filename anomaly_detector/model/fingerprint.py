@@ -23,7 +23,7 @@ from anomaly_detector.ordered_pool import usable_cores
 
 if TYPE_CHECKING:
     # The metadata imports this module, and recordings are not needed for them.
-    from anomaly_detector.metadata import ModelMetadata
+    from anomaly_detector.model.metadata import ModelMetadata
     from anomaly_detector.recordings import Frame, FrameSource
 
 __all__ = [

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from anomaly_detector.detector import Detector
 from anomaly_detector.files import atomic_path
-from anomaly_detector.metadata import METADATA_KEY, ModelMetadata
-from anomaly_detector.normalization import (
+from anomaly_detector.model.detector import Detector
+from anomaly_detector.model.metadata import METADATA_KEY, ModelMetadata
+from anomaly_detector.model.normalization import (
     float32_threshold,
     import_onnx,
     normalization_scale,

@@ -35,7 +35,7 @@ def share_path(*parts: str) -> Path:
 
 
 def _share_folder(module_file: Path) -> Path:
-    root = module_file.parent.parent
+    root = module_file.parents[2]
     if (root / "pyproject.toml").is_file() and (root / _MARKER).is_file():
         return root
     for prefix in root.parents:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from anomaly_detector.map_scale import MapScale
-from anomaly_detector.normalization import normalization_scale
+from anomaly_detector.model.map_scale import MapScale
+from anomaly_detector.model.normalization import normalization_scale
 
 if TYPE_CHECKING:
-    from anomaly_detector.metadata import ModelMetadata
+    from anomaly_detector.model.metadata import ModelMetadata
 
 __all__ = ["completed"]
 

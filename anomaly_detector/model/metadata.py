@@ -15,7 +15,6 @@ from dataclasses import asdict, astuple, dataclass, field, replace
 from typing import Any, TypeVar
 
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
-from anomaly_detector.fingerprint import Fingerprint
 from anomaly_detector.images.encodings import ImageScaling
 from anomaly_detector.images.image import RegionOfInterest
 from anomaly_detector.images.preprocessing import (
@@ -24,8 +23,9 @@ from anomaly_detector.images.preprocessing import (
     RESIZE_METHOD,
     View,
 )
-from anomaly_detector.map_scale import MapScale
-from anomaly_detector.older_models import completed
+from anomaly_detector.model.fingerprint import Fingerprint
+from anomaly_detector.model.map_scale import MapScale
+from anomaly_detector.model.older_models import completed
 
 __all__ = ["FORMAT_VERSION", "METADATA_KEY", "Calibration", "ModelMetadata"]
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
 
 if TYPE_CHECKING:  # which needs this module for older files
-    from anomaly_detector.metadata import ModelMetadata
+    from anomaly_detector.model.metadata import ModelMetadata
 
 __all__ = [
     "NORMALIZED_OUTPUT",

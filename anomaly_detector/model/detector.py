@@ -2,8 +2,8 @@
 
 The file's contract: input ``image`` uint8 [N, 64, 64, 3] RGB; outputs ``score`` float32 [N],
 ``normalized_score`` float32 [N] and ``anomaly_map`` float32 [N, H, W]; scaling, network and scoring
-are inside the graph; one metadata entry (:mod:`anomaly_detector.metadata`) says the rest.
-``docs/model-format.md`` describes it all, :mod:`anomaly_detector.model_file` checks it.
+are inside the graph; one metadata entry (:mod:`anomaly_detector.model.metadata`) says the rest.
+``docs/model-format.md`` describes it all, :mod:`anomaly_detector.model.file` checks it.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from anomaly_detector.bound_run import BoundRun
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
 from anomaly_detector.images.message import ColorOrder, FrameLike, Image, as_image, crop
 from anomaly_detector.images.preprocessing import INPUT_SIZE, WHOLE_FRAME, View, shrink
-from anomaly_detector.map_scale import MapScale
-from anomaly_detector.model_file import ModelFile, read_metadata, read_model_file
-from anomaly_detector.normalization import (
+from anomaly_detector.model.file import ModelFile, read_metadata, read_model_file
+from anomaly_detector.model.io_binding import BoundRun
+from anomaly_detector.model.map_scale import MapScale
+from anomaly_detector.model.normalization import (
     NORMALIZED_OUTPUT,
     float32_threshold,
     normalization_scale,
     normalize_for,
     normalize_scores,
 )
-from anomaly_detector.providers import (
+from anomaly_detector.model.providers import (
     CUDA,
     DEFAULT_PROVIDERS,
     GPU_PROVIDERS,
@@ -45,10 +45,8 @@ from anomaly_detector.providers import (
     open_session,
     session_options,
 )
-from anomaly_detector.recordings import Frame, FrameSource, open_source
-from anomaly_detector.recordings.base import check_fps, stamp_and_time
-from anomaly_detector.resources import resolve_model
-from anomaly_detector.tensorrt import (
+from anomaly_detector.model.shipped import resolve_model
+from anomaly_detector.model.tensorrt import (
     MAX_BATCH,
     BuildEvent,
     engine_cache,
@@ -56,6 +54,8 @@ from anomaly_detector.tensorrt import (
     tensorrt_options,
     tensorrt_version,
 )
+from anomaly_detector.recordings import Frame, FrameSource, open_source
+from anomaly_detector.recordings.base import check_fps, stamp_and_time
 
 __all__ = [
     "DEFAULT_PROVIDERS",
@@ -103,7 +103,7 @@ class Detection:
     Attributes:
         score: anomaly score, in the model's units; higher is more anomalous.
         normalized_score: the score in [0, 1], 0.5 at the threshold, the same scale for every model
-            (:mod:`anomaly_detector.normalization`).
+            (:mod:`anomaly_detector.model.normalization`).
         threshold: the threshold it was compared with.
         is_anomaly: ``score >= threshold``.
         anomaly_map: float32 [H, W], where in the frame the evidence lies; not smoothed.

@@ -154,7 +154,7 @@ def default_providers() -> list[str]:
     Every GPU wheel of ONNX Runtime lists TensorRT, whose library is a separate installation: it
     counts as there when that library can be loaded.
     """
-    from anomaly_detector.tensorrt import tensorrt_version
+    from anomaly_detector.model.tensorrt import tensorrt_version
 
     available = onnxruntime.get_available_providers()
     return [
