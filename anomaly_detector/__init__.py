@@ -20,7 +20,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from anomaly_detector.decision import AlarmFilter, AlarmSettings
+    from anomaly_detector.alarms.alarm_filter import AlarmFilter, AlarmSettings
     from anomaly_detector.errors import AnomalyDetectorError, ImageError, ModelError, SourceError
     from anomaly_detector.images.image import Image
     from anomaly_detector.model.detector import Detection, Detector
@@ -54,8 +54,8 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AlarmFilter": "anomaly_detector.decision",
-    "AlarmSettings": "anomaly_detector.decision",
+    "AlarmFilter": "anomaly_detector.alarms.alarm_filter",
+    "AlarmSettings": "anomaly_detector.alarms.alarm_filter",
     "AnomalyDetectorError": "anomaly_detector.errors",
     "Detection": "anomaly_detector.model.detector",
     "Detector": "anomaly_detector.model.detector",

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import anomaly_detector
-from anomaly_detector.arguments import add_view_arguments, given_view
-from anomaly_detector.calibration import (
+from anomaly_detector.alarms.calibration import (
     calibrate_threshold,
     calibration_shortfall,
     describe_calibration,
 )
+from anomaly_detector.arguments import add_view_arguments, given_view
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import check_output_file
 from anomaly_detector.images.preprocessing import WHOLE_FRAME, View

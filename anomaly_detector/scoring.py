@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from anomaly_detector.alarms.alarm_filter import AlarmEvent, AlarmFilter, AlarmSettings
 from anomaly_detector.batch_scoring import BATCH_SIZE, score_recording
-from anomaly_detector.decision import AlarmEvent, AlarmFilter, AlarmSettings
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path, sync
 from anomaly_detector.model.detector import Detector

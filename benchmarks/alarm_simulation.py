@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from scipy.signal import lfilter
 from scipy.stats import norm
 
+from anomaly_detector.alarms.alarm_filter import AlarmFilter, AlarmSettings
+from anomaly_detector.alarms.calibration import calibrate_threshold, false_alarm_interval
 from anomaly_detector.batch_scoring import ScoredFrame
-from anomaly_detector.calibration import calibrate_threshold, false_alarm_interval
-from anomaly_detector.decision import AlarmFilter, AlarmSettings
 from anomaly_detector.model.normalization import normalize_scores
 
 RATE = 0.01

@@ -14,8 +14,8 @@ import time
 import cv2
 import numpy as np
 
+from anomaly_detector.alarms.alarm_filter import AlarmState
 from anomaly_detector.black_box import BlackBox, BlackBoxFrame, BlackBoxSettings, EncodedPicture
-from anomaly_detector.decision import AlarmState
 from anomaly_detector.images.message import Image
 from anomaly_detector.model.detector import Detection
 

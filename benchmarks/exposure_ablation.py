@@ -28,7 +28,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.calibration import calibrate_threshold
+from anomaly_detector.alarms.calibration import calibrate_threshold
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
 from anomaly_detector.images.preprocessing import INPUT_SIZE, WHOLE_FRAME, shrink

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.decision import AlarmFilter
+from anomaly_detector.alarms.alarm_filter import AlarmFilter
 from anomaly_detector.files import atomic_path
 from anomaly_detector.images.message import Image
 from anomaly_detector.model.detector import Detection, Detector

@@ -13,8 +13,8 @@ import numpy as np
 from conftest import START_NS
 from numpy.typing import NDArray
 
+from anomaly_detector.alarms.alarm_filter import AlarmFilter, AlarmSettings, AlarmState
 from anomaly_detector.black_box import BlackBox, BlackBoxFrame, EncodedPicture
-from anomaly_detector.decision import AlarmFilter, AlarmSettings, AlarmState
 from anomaly_detector.images.message import Image
 from anomaly_detector.model.detector import Detection
 

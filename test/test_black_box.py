@@ -25,6 +25,7 @@ from black_box_frames import (
 from conftest import START_NS
 from numpy.typing import NDArray
 
+from anomaly_detector.alarms.alarm_filter import AlarmState
 from anomaly_detector.black_box import (
     BLACK_BOX_FORMATS,
     BlackBox,
@@ -33,7 +34,6 @@ from anomaly_detector.black_box import (
     EncodedPicture,
     read_event,
 )
-from anomaly_detector.decision import AlarmState
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.message import ColorOrder, Image
 from anomaly_detector.recordings import open_source

@@ -16,6 +16,7 @@ import pytest
 from black_box_frames import DEADLINE_S, Drive, event_json, events_in, frame, jpeg, wait_until
 from disks import small_disk
 
+from anomaly_detector.alarms.alarm_filter import AlarmState
 from anomaly_detector.black_box import (
     BLACK_BOX_FORMATS,
     BlackBox,
@@ -23,7 +24,6 @@ from anomaly_detector.black_box import (
     BlackBoxStatistics,
     EncodedPicture,
 )
-from anomaly_detector.decision import AlarmState
 
 ROOT = Path(__file__).parents[1]
 

@@ -13,8 +13,8 @@ from conftest import make_drive, write_bag, write_images
 from model_files import grey_difference_score, write_grey_difference_model
 from numpy.typing import NDArray
 
+from anomaly_detector.alarms.calibration import calibrate_threshold
 from anomaly_detector.calibrate_command import CalibrateOptions, calibrate
-from anomaly_detector.calibration import calibrate_threshold
 from anomaly_detector.cli import main
 from anomaly_detector.images.message import Image
 from anomaly_detector.images.preprocessing import shrink

@@ -18,7 +18,7 @@ from model_files import write_grey_difference_model
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from anomaly_detector.calibration import (
+from anomaly_detector.alarms.calibration import (
     calibrate_threshold,
     calibration_shortfall,
     describe_calibration,

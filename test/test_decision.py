@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anomaly_detector.batch_scoring import ScoredFrame
-from anomaly_detector.decision import (
+from anomaly_detector.alarms.alarm_filter import (
     ALARM_OPTIONS,
     AlarmEvent,
     AlarmFilter,
@@ -22,6 +21,7 @@ from anomaly_detector.decision import (
     add_alarm_arguments,
     alarm_settings,
 )
+from anomaly_detector.batch_scoring import ScoredFrame
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.scoring import EVENT_COLUMNS
 

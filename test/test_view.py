@@ -22,7 +22,7 @@ from conftest import (
 from numpy.typing import NDArray
 from ros_harness import image_message, ros_client, running_node
 
-from anomaly_detector.calibration import calibrate_threshold
+from anomaly_detector.alarms.calibration import calibrate_threshold
 from anomaly_detector.cli import main as robot
 from anomaly_detector.errors import AnomalyDetectorError, ImageError, ModelError
 from anomaly_detector.frame_cache import cache_frames

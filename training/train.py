@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.calibration import (
+from anomaly_detector.alarms.calibration import (
     calibrate_threshold,
     calibration_shortfall,
     describe_calibration,

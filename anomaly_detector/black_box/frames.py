@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import cv2
 import numpy as np
 
-from anomaly_detector.decision import AlarmState
+from anomaly_detector.alarms.alarm_filter import AlarmState
 from anomaly_detector.errors import ImageError
 from anomaly_detector.images.message import Image
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from anomaly_detector.alarms.alarm_filter import AlarmSettings
 from anomaly_detector.batch_scoring import BATCH_SIZE
-from anomaly_detector.decision import AlarmSettings
 from anomaly_detector.drawing.page import import_jinja2
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.files import check_output_file

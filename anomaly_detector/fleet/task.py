@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import anomaly_detector
+from anomaly_detector.alarms.alarm_filter import AlarmSettings
 from anomaly_detector.batch_scoring import BATCH_SIZE
-from anomaly_detector.decision import AlarmSettings
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
 from anomaly_detector.images.message import DECODE_METHOD
 from anomaly_detector.images.preprocessing import RESIZE_METHOD, WHOLE_FRAME, View

@@ -30,7 +30,7 @@ class DetectionRecord:
         normalized_score: the score in [0, 1], 0.5 at the threshold.
         threshold: the threshold it was compared with.
         is_anomaly: ``score >= threshold``.
-        alarm: the decision over time (:mod:`anomaly_detector.decision`).
+        alarm: the decision over time (:mod:`anomaly_detector.alarms.alarm_filter`).
         model: name of the model.
         inference_ms: time in the network, milliseconds.
     """

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from anomaly_detector.decision import AlarmEvent
+from anomaly_detector.alarms.alarm_filter import AlarmEvent
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.stamps import format_stamp, stamp_text
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from anomaly_detector.alarms.alarm_filter import AlarmEvent, AlarmFilter, AlarmState
 from anomaly_detector.black_box import BlackBox, BlackBoxFrame, EncodedPicture
-from anomaly_detector.decision import AlarmEvent, AlarmFilter, AlarmState
 from anomaly_detector.errors import AnomalyDetectorError, ImageError, describe_error
 from anomaly_detector.frame_statistics import FrameStatistics, SequenceGaps
 from anomaly_detector.images.message import Image, as_image

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from anomaly_detector.alarms.alarm_filter import ALARM_OPTIONS, AlarmSettings
 from anomaly_detector.black_box import BLACK_BOX_SETTINGS, BlackBoxSettings
-from anomaly_detector.decision import ALARM_OPTIONS, AlarmSettings
 from anomaly_detector.errors import AnomalyDetectorError, as_one_line
 from anomaly_detector.health import HEALTH_SETTINGS, HealthLimits
 from anomaly_detector.images.encodings import ImageScaling

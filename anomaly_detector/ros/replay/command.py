@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from anomaly_detector.alarms.alarm_filter import add_alarm_arguments, alarm_settings
 from anomaly_detector.arguments import add_view_arguments, given_view
-from anomaly_detector.decision import add_alarm_arguments, alarm_settings
 from anomaly_detector.drawing.page import import_jinja2
 from anomaly_detector.files import atomic_directory
 from anomaly_detector.model.shipped import resolve_model

@@ -18,7 +18,7 @@ from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anomaly_detector.decision import ALARM_OPTIONS, AlarmSettings
+from anomaly_detector.alarms.alarm_filter import ALARM_OPTIONS, AlarmSettings
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.preprocessing import WHOLE_FRAME, View
 from anomaly_detector.model.detector import Detector
