@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.frame_cache import ShrunkFrame, shrunk_frame
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.ordered_pool import map_in_order, usable_cores
 from anomaly_detector.recordings import FrameSource
 from anomaly_detector.recordings.base import check_fps, stamp_and_time
+from anomaly_detector.recordings.cache import ShrunkFrame, shrunk_frame
 
 __all__ = ["BATCH_SIZE", "ScoredFrame", "score_recording"]
 

@@ -30,8 +30,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.frame_cache import CachedFrames, cache_frames
 from anomaly_detector.recordings import open_source
+from anomaly_detector.recordings.cache import CachedFrames, cache_frames
 from training.datasets import FrameSet, split_blocks
 
 TRAINING_FRAMES = 56_066

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from anomaly_detector.cli import main as robot
 from anomaly_detector.errors import ModelError
-from anomaly_detector.frame_cache import cache_frames
 from anomaly_detector.images.message import Image
 from anomaly_detector.images.preprocessing import shrink
 from anomaly_detector.model.detector import Detector, read_metadata
@@ -28,6 +27,7 @@ from anomaly_detector.model.fingerprint import (
 )
 from anomaly_detector.model.metadata import ModelMetadata
 from anomaly_detector.recordings import open_source
+from anomaly_detector.recordings.cache import cache_frames
 from training.cli import main as training
 
 DRIVE = make_drive(90)

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from anomaly_detector import frame_cache
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
-from anomaly_detector.frame_cache import CachedFrames, cache_frames, default_cache_folder
 from anomaly_detector.images.message import Image
 from anomaly_detector.images.preprocessing import shrink
 from anomaly_detector.recordings import Frame, ImageFolderSource, open_source
+from anomaly_detector.recordings import cache as frame_cache
+from anomaly_detector.recordings.cache import CachedFrames, cache_frames, default_cache_folder
 
 
 @pytest.fixture
@@ -242,7 +242,7 @@ def test_processes_that_finish_an_entry_at_once_all_have_it(tmp_path: Path) -> N
     program = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from anomaly_detector.frame_cache import cache_frames\n"
+        "from anomaly_detector.recordings.cache import cache_frames\n"
         "from anomaly_detector.recordings import open_source\n"
         "print(flush=True)\n"
         "sys.stdin.readline()\n"

@@ -16,7 +16,7 @@ from model_files import write_grey_difference_model
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import SourceError
-from anomaly_detector.frame_cache import cache_frames
+from anomaly_detector.recordings.cache import cache_frames
 from training import inspect_hazards_robots
 from training.cli import main
 from training.corridor import CorridorDrive

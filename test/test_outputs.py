@@ -15,9 +15,9 @@ from disks import leave_free, small_disk
 
 from anomaly_detector import cli
 from anomaly_detector.errors import OutputError
-from anomaly_detector.frame_cache import cache_frames
 from anomaly_detector.model.detector import read_metadata
 from anomaly_detector.recordings import open_source
+from anomaly_detector.recordings.cache import cache_frames
 from training import cli as training_cli
 
 ROOT = Path(__file__).parents[1]

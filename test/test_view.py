@@ -25,13 +25,13 @@ from ros_harness import image_message, ros_client, running_node
 from anomaly_detector.alarms.calibration import calibrate_threshold
 from anomaly_detector.cli import main as robot
 from anomaly_detector.errors import AnomalyDetectorError, ImageError, ModelError
-from anomaly_detector.frame_cache import cache_frames
 from anomaly_detector.images.encodings import ImageScaling
 from anomaly_detector.images.image import Image, RegionOfInterest, crop, parse_region
 from anomaly_detector.images.preprocessing import View, shrink
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.metadata import ModelMetadata
 from anomaly_detector.recordings import open_source
+from anomaly_detector.recordings.cache import cache_frames
 from anomaly_detector.ros.detection_message import read_detection
 from anomaly_detector.ros.replay import picture
 from anomaly_detector.timeline import draw_timeline

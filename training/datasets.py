@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import SourceError
-from anomaly_detector.frame_cache import CachedFrames, cache_frames
 from anomaly_detector.images.preprocessing import WHOLE_FRAME, View
 from anomaly_detector.recordings import (
     FrameSource,
@@ -20,6 +19,7 @@ from anomaly_detector.recordings import (
     ImageFolderSource,
     warn_unreadable,
 )
+from anomaly_detector.recordings.cache import CachedFrames, cache_frames
 from training.hazards_robots import open_recording
 from training.labels import read_labels
 from training.recorded_events import open_recorded_events

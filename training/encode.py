@@ -14,7 +14,6 @@ from tqdm import tqdm
 from anomaly_detector.arguments import add_view_arguments, given_view
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.files import check_output_file
-from anomaly_detector.frame_cache import CachedFrames, cache_frames
 from anomaly_detector.model.shipped import resolve_model
 from anomaly_detector.recordings import (
     BagSource,
@@ -24,6 +23,7 @@ from anomaly_detector.recordings import (
     open_source,
     warn_unreadable,
 )
+from anomaly_detector.recordings.cache import CachedFrames, cache_frames
 from training.codes import UNKNOWN_LABEL, CodeModel, FrameTable, write_codes
 from training.evaluate import frame_names
 from training.labels import FrameLabels, read_labels

@@ -207,7 +207,7 @@ class HazardsRobotsSource(ImageFilesSource):
         """Give the labels of frames by their names; a cache leaves unreadable frames out.
 
         Args:
-            names: M frame names, as in :class:`anomaly_detector.frame_cache.CachedFrames`.
+            names: M frame names, as in :class:`anomaly_detector.recordings.cache.CachedFrames`.
 
         Returns:
             int64 [M].

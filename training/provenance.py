@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import anomaly_detector
 from anomaly_detector.files import atomic_path, printable
-from anomaly_detector.frame_cache import CachedFrames
 from anomaly_detector.recordings import count_frames
+from anomaly_detector.recordings.cache import CachedFrames
 from training.datasets import frame_period
 from training.job import Job
 from training.options import FALSE_ALARM_RATE, TrainOptions, fixed_threshold, used_options
