@@ -9,15 +9,15 @@ from pathlib import Path
 
 from anomaly_detector.alarms.alarm_filter import AlarmSettings, add_alarm_arguments, alarm_settings
 from anomaly_detector.arguments import add_view_arguments, given_view
-from anomaly_detector.batch_scoring import BATCH_SIZE
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import output_files
-from anomaly_detector.fleet.job import FleetOptions, score_fleet
-from anomaly_detector.fleet.summary import summary_table
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.shipped import resolve_model
 from anomaly_detector.recordings import expand_sources, open_source, warn_unreadable
-from anomaly_detector.scoring import write_scores
+from anomaly_detector.scoring.fleet.job import FleetOptions, score_fleet
+from anomaly_detector.scoring.fleet.summary import summary_table
+from anomaly_detector.scoring.stream import BATCH_SIZE
+from anomaly_detector.scoring.tables import write_scores
 
 __all__ = ["add_arguments", "run"]
 

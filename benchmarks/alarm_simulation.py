@@ -17,8 +17,8 @@ from scipy.stats import norm
 
 from anomaly_detector.alarms.alarm_filter import AlarmFilter, AlarmSettings
 from anomaly_detector.alarms.calibration import calibrate_threshold, false_alarm_interval
-from anomaly_detector.batch_scoring import ScoredFrame
 from anomaly_detector.model.normalization import normalize_scores
+from anomaly_detector.scoring.stream import ScoredFrame
 
 RATE = 0.01
 MINUTES = 30

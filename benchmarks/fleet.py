@@ -23,8 +23,8 @@ from pathlib import Path
 
 from distributed import Client, LocalCluster
 
-from anomaly_detector.fleet.job import FleetOptions, FleetResult, score_fleet
 from anomaly_detector.model.shipped import resolve_model
+from anomaly_detector.scoring.fleet.job import FleetOptions, FleetResult, score_fleet
 from training.bags import StampedImage, write_image_bag
 from training.corridor import CorridorDrive
 from training.corridor.writer import render_frames

@@ -29,7 +29,7 @@ from anomaly_detector.model.shipped import resolve_model
 from anomaly_detector.ordered_pool import usable_cores
 from anomaly_detector.recordings import open_source
 from anomaly_detector.recordings.cache import shrunk_frame
-from anomaly_detector.scoring import write_scores
+from anomaly_detector.scoring.tables import write_scores
 from benchmarks.cache_memory import anonymous_mib, peak_anonymous_mib
 from training.corridor import CorridorDrive
 from training.corridor.writer import render_frames

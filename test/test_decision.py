@@ -21,9 +21,9 @@ from anomaly_detector.alarms.alarm_filter import (
     add_alarm_arguments,
     alarm_settings,
 )
-from anomaly_detector.batch_scoring import ScoredFrame
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.scoring import EVENT_COLUMNS
+from anomaly_detector.scoring.stream import ScoredFrame
+from anomaly_detector.scoring.tables import EVENT_COLUMNS
 
 NORMAL, NEAR, ANOMALOUS, EXTREME = 0.25, 0.47, 0.6, 0.9
 """Normalised scores: below the clear level, between the levels, flagged, at once."""

@@ -24,9 +24,9 @@ from conftest import make_drive, write_bag, write_images
 from model_files import write_grey_difference_model
 
 from anomaly_detector.cli import main
-from anomaly_detector.fleet import dask_cluster
-from anomaly_detector.fleet.job import FleetOptions, score_fleet
-from anomaly_detector.fleet.results import SourceResult, unique_names
+from anomaly_detector.scoring.fleet import dask_cluster
+from anomaly_detector.scoring.fleet.job import FleetOptions, score_fleet
+from anomaly_detector.scoring.fleet.results import SourceResult, unique_names
 
 ROOT = Path(__file__).parents[1]
 DEADLINE_S = 60.0

@@ -25,7 +25,7 @@ from anomaly_detector.drawing.page import (
     render_page,
 )
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.fleet.job import FleetOptions, score_fleet
+from anomaly_detector.scoring.fleet.job import FleetOptions, score_fleet
 
 EVIL = "<script>alert('x')</script> \"quoted\" & more"
 
@@ -111,7 +111,7 @@ def test_row_of_another_length_is_refused() -> None:
 
 
 def test_jinja2_is_imported_when_a_page_is_written() -> None:
-    code = "import sys, anomaly_detector.fleet.job; sys.exit('jinja2' in sys.modules)"
+    code = "import sys, anomaly_detector.scoring.fleet.job; sys.exit('jinja2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -40,7 +40,7 @@ from anomaly_detector.ros.replay import session
 from anomaly_detector.ros.replay.comparison import OfflineFrame, compare, frame_ranges
 from anomaly_detector.ros.replay.recorder import ResultRecorder
 from anomaly_detector.ros.tool_node import tool_node
-from anomaly_detector.scoring import format_score
+from anomaly_detector.scoring.tables import format_score
 
 GREY = np.full((48, 64, 3), 128, np.uint8)  # score 0
 BLACK = np.zeros((48, 64, 3), np.uint8)  # score 16384: an alarm at once

@@ -17,7 +17,7 @@ from model_files import grey_difference_score, write_grey_difference_model
 from anomaly_detector.cli import main
 from anomaly_detector.images.message import Image
 from anomaly_detector.images.preprocessing import shrink
-from anomaly_detector.scoring import format_score
+from anomaly_detector.scoring.tables import format_score
 from anomaly_detector.stamps import format_stamp
 
 FRAMES = make_drive(8)

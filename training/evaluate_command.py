@@ -16,7 +16,7 @@ from anomaly_detector.files import atomic_directory, check_output_folder
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.fingerprint import find_trained, trained_warning
 from anomaly_detector.recordings import BagSource, count_frames
-from anomaly_detector.scoring import format_score
+from anomaly_detector.scoring.tables import format_score
 from anomaly_detector.stamps import stamp_text
 from training.evaluate import TRAINED_REMEDY, Evaluation, LabelledRecording, evaluate
 from training.evaluation_report import evaluation_report

@@ -487,7 +487,7 @@ class Detector:
     ) -> Iterator[tuple[Frame, Detection]]:
         """Score a recording frame by frame, as the node does.
 
-        Where only scores are wanted, :func:`anomaly_detector.batch_scoring.score_recording` gives
+        Where only scores are wanted, :func:`anomaly_detector.scoring.stream.score_recording` gives
         the same ones faster (with a batch size of 1 to the last bit).
 
         Args:

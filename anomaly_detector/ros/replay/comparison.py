@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from anomaly_detector.scoring import format_score
+from anomaly_detector.scoring.tables import format_score
 from anomaly_detector.stamps import SteadyTime, parse_stamp
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from anomaly_detector.recordings import UnreadableFrame, deserialize, open_bag
 from anomaly_detector.ros.replay.comparison import SCORE_TOLERANCE, OfflineFrame, frame_ranges
 from anomaly_detector.ros.replay.picture import bag_name
 from anomaly_detector.ros.replay.session import ReplayResult
-from anomaly_detector.scoring import format_score
+from anomaly_detector.scoring.tables import format_score
 from anomaly_detector.stamps import parse_stamp, stamp_to_ns
 from anomaly_detector.timeline import top_frames
 

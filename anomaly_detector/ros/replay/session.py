@@ -29,7 +29,7 @@ from anomaly_detector.ros.dds import large_image_environment
 from anomaly_detector.ros.player import play
 from anomaly_detector.ros.replay.comparison import Comparison, OfflineFrame, compare, read_scores
 from anomaly_detector.ros.tool_node import check_domain_id, domain_id, signals_set, tool_node
-from anomaly_detector.scoring import write_scores
+from anomaly_detector.scoring.tables import write_scores
 
 if TYPE_CHECKING:
     from anomaly_detector.ros.event_message import EventRecord

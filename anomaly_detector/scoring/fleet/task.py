@@ -12,13 +12,13 @@ from pathlib import Path
 
 import anomaly_detector
 from anomaly_detector.alarms.alarm_filter import AlarmSettings
-from anomaly_detector.batch_scoring import BATCH_SIZE
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
 from anomaly_detector.images.message import DECODE_METHOD
 from anomaly_detector.images.preprocessing import RESIZE_METHOD, WHOLE_FRAME, View
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.recordings import is_bag, open_source, path_identity
-from anomaly_detector.scoring import ScoreSummary, write_scores
+from anomaly_detector.scoring.stream import BATCH_SIZE
+from anomaly_detector.scoring.tables import ScoreSummary, write_scores
 
 __all__ = ["ScoreOutcome", "ScoreTask", "file_sha256", "score_task"]
 
@@ -38,7 +38,7 @@ class ScoreTask:
         view: see :class:`anomaly_detector.model.detector.Detector`.
         providers: ONNX Runtime execution providers; None for the default.
         decision: when an alarm is raised and cleared.
-        workers: threads, see :func:`anomaly_detector.batch_scoring.score_recording`.
+        workers: threads, see :func:`anomaly_detector.scoring.stream.score_recording`.
         batch_size: likewise.
     """
 

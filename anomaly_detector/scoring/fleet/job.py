@@ -10,19 +10,19 @@ from typing import Any
 from tqdm import tqdm
 
 from anomaly_detector.alarms.alarm_filter import AlarmSettings
-from anomaly_detector.batch_scoring import BATCH_SIZE
 from anomaly_detector.drawing.page import import_jinja2
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.files import check_output_file
-from anomaly_detector.fleet.dask_cluster import run_on_dask
-from anomaly_detector.fleet.processes import Finished, run_here, run_in_processes
-from anomaly_detector.fleet.results import ResultFolder, SourceResult, unique_names
-from anomaly_detector.fleet.summary import write_summaries
-from anomaly_detector.fleet.task import ScoreOutcome, ScoreTask, file_sha256
 from anomaly_detector.images.preprocessing import WHOLE_FRAME, View
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.ordered_pool import usable_cores
 from anomaly_detector.recordings.base import check_fps
+from anomaly_detector.scoring.fleet.dask_cluster import run_on_dask
+from anomaly_detector.scoring.fleet.processes import Finished, run_here, run_in_processes
+from anomaly_detector.scoring.fleet.results import ResultFolder, SourceResult, unique_names
+from anomaly_detector.scoring.fleet.summary import write_summaries
+from anomaly_detector.scoring.fleet.task import ScoreOutcome, ScoreTask, file_sha256
+from anomaly_detector.scoring.stream import BATCH_SIZE
 
 __all__ = ["FleetOptions", "FleetResult", "score_fleet"]
 
@@ -39,7 +39,7 @@ class FleetOptions:
             recording, None for 1.
         scheduler: address of a Dask scheduler; None to work on this machine.
         retries: times that a recording is tried again after an error.
-        topic: see :class:`anomaly_detector.fleet.task.ScoreTask`.
+        topic: see :class:`anomaly_detector.scoring.fleet.task.ScoreTask`.
         fps: likewise.
         threshold: likewise.
         view: likewise.

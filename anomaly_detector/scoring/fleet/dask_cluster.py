@@ -7,8 +7,8 @@ import uuid
 from collections.abc import Iterator, Sequence
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.fleet.processes import Finished
-from anomaly_detector.fleet.task import ScoreTask, score_task
+from anomaly_detector.scoring.fleet.processes import Finished
+from anomaly_detector.scoring.fleet.task import ScoreTask, score_task
 
 __all__ = ["run_on_dask"]
 

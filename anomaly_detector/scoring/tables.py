@@ -13,11 +13,11 @@ import numpy as np
 from tqdm import tqdm
 
 from anomaly_detector.alarms.alarm_filter import AlarmEvent, AlarmFilter, AlarmSettings
-from anomaly_detector.batch_scoring import BATCH_SIZE, score_recording
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path, sync
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.recordings import FrameSource, UnreadableFrame, count_frames
+from anomaly_detector.scoring.stream import BATCH_SIZE, score_recording
 from anomaly_detector.stamps import SteadyTime, stamp_text
 
 __all__ = [
@@ -96,7 +96,7 @@ def write_scores(
         decision: when an alarm is raised and cleared; None for the defaults.
         events: CSV file for the alarms, with the columns of :data:`EVENT_COLUMNS`; None for none.
         fps: as for :meth:`anomaly_detector.model.detector.Detector.stream`.
-        workers: as for :func:`anomaly_detector.batch_scoring.score_recording`.
+        workers: as for :func:`anomaly_detector.scoring.stream.score_recording`.
         batch_size: likewise.
         progress: show a progress bar on stderr.
 

@@ -20,7 +20,7 @@ from anomaly_detector.drawing.page import (
     write_page,
 )
 from anomaly_detector.files import atomic_path
-from anomaly_detector.fleet.results import ResultFolder, SourceResult
+from anomaly_detector.scoring.fleet.results import ResultFolder, SourceResult
 
 __all__ = ["summary_table", "write_summaries"]
 

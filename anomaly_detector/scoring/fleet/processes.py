@@ -14,7 +14,7 @@ from typing import TypeAlias
 from tqdm import tqdm
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.fleet.task import ScoreOutcome, ScoreTask, score_task
+from anomaly_detector.scoring.fleet.task import ScoreOutcome, ScoreTask, score_task
 
 __all__ = ["Finished", "run_here", "run_in_processes"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from anomaly_detector.files import atomic_path
-from anomaly_detector.fleet.task import ScoreOutcome, ScoreTask
+from anomaly_detector.scoring.fleet.task import ScoreOutcome, ScoreTask
 
 __all__ = ["ResultFolder", "SourceResult", "unique_names"]
 
@@ -31,7 +31,7 @@ class SourceResult:
         flagged: of these at or above the threshold.
         alarms: raised by the decision over time.
         unreadable: frames skipped.
-        duration_s: see :class:`~anomaly_detector.scoring.ScoreSummary`.
+        duration_s: see :class:`~anomaly_detector.scoring.tables.ScoreSummary`.
         peak_score: highest score; None when failed.
         error: why it failed.
         skipped: what of it could not be read, and why; the first of it.

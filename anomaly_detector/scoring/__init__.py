@@ -1,0 +1,1 @@
+"""Recordings in, tables of scores and alarms out."""
