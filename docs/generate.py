@@ -23,8 +23,8 @@ from typing import Any
 import anomaly_detector.cli
 import training.cli
 from anomaly_detector.errors import IMAGE_ERROR_REASONS
-from anomaly_detector.frame_statistics import FrameStatistics
 from anomaly_detector.images.encodings import ENCODINGS
+from anomaly_detector.monitoring.statistics import FrameStatistics
 from anomaly_detector.ros.diagnostics import MEANINGS, frame_values, model_values, result_values
 from anomaly_detector.ros.parameters import PARAMETERS
 from anomaly_detector.ros.result_publishers import TOPICS

@@ -12,7 +12,7 @@ import pytest
 import ros_harness
 from ros_harness import ros_client, running, running_node
 
-from anomaly_detector.frame_statistics import FrameStatistics, StatisticsReport
+from anomaly_detector.monitoring.statistics import FrameStatistics, StatisticsReport
 from anomaly_detector.ros.dds import large_image_environment
 from anomaly_detector.ros.image_loss import explain_loss, large_image_remedy
 from anomaly_detector.ros.live_benchmark import plain_environment

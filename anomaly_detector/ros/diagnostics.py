@@ -9,9 +9,9 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from anomaly_detector.black_box import BlackBox
-from anomaly_detector.frame_statistics import StatisticsReport
-from anomaly_detector.health import Health
 from anomaly_detector.model.detector import Detector
+from anomaly_detector.monitoring.health import Health
+from anomaly_detector.monitoring.statistics import StatisticsReport
 from anomaly_detector.ros.frame_processor import FrameProcessor
 
 __all__ = [

@@ -32,11 +32,11 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from anomaly_detector.black_box import check_black_box
 from anomaly_detector.errors import AnomalyDetectorError, as_one_line, describe_error
-from anomaly_detector.frame_statistics import FrameStatistics, StatisticsReport
-from anomaly_detector.health import Health, assess, is_frozen
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.file import read_metadata
 from anomaly_detector.model.providers import check_providers
+from anomaly_detector.monitoring.health import Health, assess, is_frozen
+from anomaly_detector.monitoring.statistics import FrameStatistics, StatisticsReport
 from anomaly_detector.ros.diagnostics import (
     black_box_values,
     frame_values,

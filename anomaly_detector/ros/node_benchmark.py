@@ -226,8 +226,8 @@ def _node_cost(model: Path, messages: Sequence[Any], transport: str, frames: int
     from rclpy.lifecycle import LifecycleNode
     from rclpy.parameter import Parameter
 
-    from anomaly_detector.frame_statistics import FrameStatistics
     from anomaly_detector.model.detector import Detector
+    from anomaly_detector.monitoring.statistics import FrameStatistics
     from anomaly_detector.ros.frame_processor import FrameProcessor
     from anomaly_detector.ros.parameters import declare_parameters
     from anomaly_detector.ros.result_publishers import ResultPublishers

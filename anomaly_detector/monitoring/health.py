@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from anomaly_detector.frame_statistics import WINDOW_S, StatisticsReport
+from anomaly_detector.monitoring.statistics import WINDOW_S, StatisticsReport
 from anomaly_detector.settings import Setting, setting, settings_of
 
 __all__ = ["HEALTH_SETTINGS", "Health", "HealthLimits", "Level", "assess", "is_frozen"]

@@ -1,0 +1,1 @@
+"""What the node counts, and what it makes of it."""
