@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from anomaly_detector.alarms.alarm_filter import AlarmFilter, AlarmSettings
+    from anomaly_detector.drawing.overlay import draw_overlay
     from anomaly_detector.errors import AnomalyDetectorError, ImageError, ModelError, SourceError
     from anomaly_detector.images.image import Image
     from anomaly_detector.model.detector import Detection, Detector
     from anomaly_detector.model.file import read_metadata
-    from anomaly_detector.overlay import draw_overlay
 else:  # a type checker would take every name for one that is there
 
     def __getattr__(name: str) -> Any:
@@ -63,7 +63,7 @@ _HOMES = {
     "ImageError": "anomaly_detector.errors",
     "ModelError": "anomaly_detector.errors",
     "SourceError": "anomaly_detector.errors",
-    "draw_overlay": "anomaly_detector.overlay",
+    "draw_overlay": "anomaly_detector.drawing.overlay",
     "read_metadata": "anomaly_detector.model.file",
 }
 """Public name to the module that has it."""

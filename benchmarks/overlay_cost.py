@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.alarms.alarm_filter import AlarmFilter
+from anomaly_detector.drawing.overlay import draw_overlay
 from anomaly_detector.files import atomic_path
 from anomaly_detector.images.message import Image
 from anomaly_detector.model.detector import Detection, Detector
 from anomaly_detector.model.shipped import share_path
-from anomaly_detector.overlay import draw_overlay
 from training.corridor import HAZARD_LABELS, CorridorDrive
 
 SIZES = ((160, 120), (640, 480), (1280, 720), (1920, 1080), (1080, 1920))

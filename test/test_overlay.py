@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.images.message import ColorOrder, Image
-from anomaly_detector.model.detector import Detection, Detector
-from anomaly_detector.model.map_scale import MapScale
-from anomaly_detector.overlay import (
+from anomaly_detector.drawing.overlay import (
     MAX_SIDE,
     STATE_COLORS,
     draw_overlay,
     state_word,
 )
+from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.images.message import ColorOrder, Image
+from anomaly_detector.model.detector import Detection, Detector
+from anomaly_detector.model.map_scale import MapScale
 from training.corridor import CorridorDrive
 
 ROOT = Path(__file__).parents[1]

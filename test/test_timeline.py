@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.timeline import (
+from anomaly_detector.drawing.timeline import (
     ANOMALY_COLOR,
     draw_timeline,
     flag_intervals,
     timeline_figure,
     top_frames,
 )
+from anomaly_detector.errors import AnomalyDetectorError
 
 STAMPS = np.arange(100) / 10
 SCORES = np.sin(STAMPS)
@@ -88,7 +88,7 @@ def test_nothing_is_written_when_there_is_nothing_to_draw(tmp_path: Path) -> Non
 
 def test_matplotlib_is_imported_when_a_figure_is_drawn_and_its_lack_is_told() -> None:
     code = (
-        "import sys, numpy as np, anomaly_detector.timeline as t; "
+        "import sys, numpy as np, anomaly_detector.drawing.timeline as t; "
         "assert 'matplotlib' not in sys.modules; "
         "sys.modules['matplotlib'] = None; "
         "t.timeline_figure(np.arange(3.0), np.arange(3.0), 1.0)"

@@ -24,6 +24,7 @@ from ros_harness import image_message, ros_client, running_node
 
 from anomaly_detector.alarms.calibration import calibrate_threshold
 from anomaly_detector.cli import main as robot
+from anomaly_detector.drawing.timeline import draw_timeline
 from anomaly_detector.errors import AnomalyDetectorError, ImageError, ModelError
 from anomaly_detector.images.encodings import ImageScaling
 from anomaly_detector.images.image import Image, RegionOfInterest, crop, parse_region
@@ -34,7 +35,6 @@ from anomaly_detector.recordings import open_source
 from anomaly_detector.recordings.cache import cache_frames
 from anomaly_detector.ros.detection_message import read_detection
 from anomaly_detector.ros.replay import picture
-from anomaly_detector.timeline import draw_timeline
 from training.cli import main as workstation
 from training.codes import CodeModel
 from training.train import TrainOptions, train

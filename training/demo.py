@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from anomaly_detector.drawing.timeline import TruthEvent
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.recordings import BagSource, is_bag, open_source
@@ -24,7 +25,6 @@ from anomaly_detector.ros.replay.command import replay_into
 from anomaly_detector.ros.replay.comparison import Comparison
 from anomaly_detector.ros.replay.picture import draw_replay
 from anomaly_detector.ros.replay.session import ReplayOptions, ReplayResult
-from anomaly_detector.timeline import TruthEvent
 from training.labels import read_labels
 from training.metrics import Event, area_under_roc, find_events
 from training.options import TrainOptions, without_unused

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from anomaly_detector.drawing.page import data_uri
-from anomaly_detector.timeline import (
+from anomaly_detector.drawing.timeline import (
     ANOMALY_COLOR,
     CLASS_COLORS,
     MUTED_COLOR,

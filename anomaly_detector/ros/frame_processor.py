@@ -7,11 +7,11 @@ from typing import Any
 
 from anomaly_detector.alarms.alarm_filter import AlarmEvent, AlarmFilter, AlarmState
 from anomaly_detector.black_box import BlackBox, BlackBoxFrame, EncodedPicture
+from anomaly_detector.drawing.overlay import draw_overlay
 from anomaly_detector.errors import AnomalyDetectorError, ImageError, describe_error
 from anomaly_detector.images.message import Image, as_image
 from anomaly_detector.model.detector import Detection, Detector
 from anomaly_detector.monitoring.statistics import FrameStatistics, SequenceGaps
-from anomaly_detector.overlay import draw_overlay
 from anomaly_detector.ros.cv_bridge_rule import load_cv_bridge
 from anomaly_detector.ros.event_message import write_event_end, write_event_start
 from anomaly_detector.ros.parameters import Parameters

@@ -14,12 +14,12 @@ from typing import Any, Literal
 
 from anomaly_detector.alarms.alarm_filter import ALARM_OPTIONS, AlarmSettings
 from anomaly_detector.black_box import BLACK_BOX_SETTINGS, BlackBoxSettings
+from anomaly_detector.drawing.overlay import MAX_SIDE
 from anomaly_detector.errors import AnomalyDetectorError, as_one_line
 from anomaly_detector.images.encodings import ImageScaling
 from anomaly_detector.images.image import RegionOfInterest
 from anomaly_detector.images.preprocessing import View
 from anomaly_detector.monitoring.health import HEALTH_SETTINGS, HealthLimits
-from anomaly_detector.overlay import MAX_SIDE
 from anomaly_detector.settings import Setting
 
 __all__ = [

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from anomaly_detector.overlay import STATE_COLORS, state_word
+from anomaly_detector.drawing.overlay import STATE_COLORS, state_word
 
 if TYPE_CHECKING:
     from anomaly_detector.ros.detection_message import DetectionRecord

@@ -13,6 +13,7 @@ from pathlib import Path
 from anomaly_detector.alarms.alarm_filter import add_alarm_arguments, alarm_settings
 from anomaly_detector.arguments import add_view_arguments, given_view
 from anomaly_detector.drawing.page import import_jinja2
+from anomaly_detector.drawing.timeline import import_matplotlib
 from anomaly_detector.files import atomic_directory
 from anomaly_detector.model.shipped import resolve_model
 from anomaly_detector.ros.given_parameters import read_params_file
@@ -21,7 +22,6 @@ from anomaly_detector.ros.replay.comparison import frame_ranges
 from anomaly_detector.ros.replay.picture import draw_replay
 from anomaly_detector.ros.replay.report import write_replay_report
 from anomaly_detector.ros.replay.session import ReplayOptions, ReplayResult, replay
-from anomaly_detector.timeline import import_matplotlib
 
 __all__ = ["add_arguments", "replay_into", "run", "summary_lines"]
 

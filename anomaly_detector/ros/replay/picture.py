@@ -10,16 +10,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.files import printable
-from anomaly_detector.images.message import Image, to_rgb
-from anomaly_detector.ros.replay.session import ReplayResult
-from anomaly_detector.timeline import (
+from anomaly_detector.drawing.timeline import (
     Thumbnail,
     TruthEvent,
     draw_timeline,
     flag_intervals,
     top_frames,
 )
+from anomaly_detector.files import printable
+from anomaly_detector.images.message import Image, to_rgb
+from anomaly_detector.ros.replay.session import ReplayResult
 
 __all__ = ["bag_name", "draw_replay"]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 import anomaly_detector
+from anomaly_detector.drawing.overlay import state_word
 from anomaly_detector.drawing.page import (
     Card,
     KeyFigure,
@@ -19,14 +20,13 @@ from anomaly_detector.drawing.page import (
     data_uri,
     write_page,
 )
-from anomaly_detector.overlay import state_word
+from anomaly_detector.drawing.timeline import top_frames
 from anomaly_detector.recordings import UnreadableFrame, deserialize, open_bag
 from anomaly_detector.ros.replay.comparison import SCORE_TOLERANCE, OfflineFrame, frame_ranges
 from anomaly_detector.ros.replay.picture import bag_name
 from anomaly_detector.ros.replay.session import ReplayResult
 from anomaly_detector.scoring.tables import format_score
 from anomaly_detector.stamps import parse_stamp, stamp_to_ns
-from anomaly_detector.timeline import top_frames
 
 if TYPE_CHECKING:
     from anomaly_detector.ros.detection_message import DetectionRecord
