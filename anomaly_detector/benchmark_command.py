@@ -18,10 +18,8 @@ from typing import Any
 import cv2
 import onnxruntime
 
-from anomaly_detector.camera_picture import BENCHMARK_ENCODINGS, parse_size
-from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.files import atomic_path, output_files
-from anomaly_detector.frame_benchmark import (
+from anomaly_detector.benchmarking.camera import BENCHMARK_ENCODINGS, parse_size
+from anomaly_detector.benchmarking.steps import (
     FLOOR_ROWS,
     STEPS,
     WORK,
@@ -29,6 +27,8 @@ from anomaly_detector.frame_benchmark import (
     Percentiles,
     measure_frame_cost,
 )
+from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.files import atomic_path, output_files
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.shipped import resolve_model
 from anomaly_detector.ros.live_benchmark import LiveResult, measure_live, process_usage

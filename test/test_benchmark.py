@@ -12,7 +12,7 @@ import pytest
 import ros_harness
 
 from anomaly_detector import cli
-from anomaly_detector.camera_picture import BENCHMARK_ENCODINGS, camera_frame, parse_size
+from anomaly_detector.benchmarking.camera import BENCHMARK_ENCODINGS, camera_frame, parse_size
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.message import as_image
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from anomaly_detector.camera_picture import (
+from anomaly_detector.benchmarking.camera import (
     CameraFrame,
     CompressedFrame,
     camera_frame,

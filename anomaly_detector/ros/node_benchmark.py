@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anomaly_detector.camera_picture import camera_frame, parse_size
+from anomaly_detector.benchmarking.camera import camera_frame, parse_size
+from anomaly_detector.benchmarking.steps import PICTURES, FrameSteps, Percentiles
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.frame_benchmark import PICTURES, FrameSteps, Percentiles
 from anomaly_detector.ros.live_benchmark import (
     LISTENER_NAME,
     NODE_COMMAND,

@@ -18,7 +18,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from anomaly_detector.alarms.alarm_filter import AlarmFilter
-from anomaly_detector.camera_picture import CameraFrame, CompressedFrame, camera_frame
+from anomaly_detector.benchmarking.camera import CameraFrame, CompressedFrame, camera_frame
 from anomaly_detector.images.message import Image, as_image
 from anomaly_detector.model.detector import Detection, Detector
 from anomaly_detector.model.file import read_model_file
