@@ -8,7 +8,7 @@ from anomaly_detector.signals import run_program
 
 def main() -> int:
     """Run the robot side's command line; gives the exit code."""
-    return run_program("anomaly_detector.cli")
+    return run_program("anomaly_detector.cli.main")
 
 
 def train() -> int:

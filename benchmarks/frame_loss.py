@@ -18,8 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from anomaly_detector.benchmark_command import machine
 from anomaly_detector.benchmarking.camera import parse_size
+from anomaly_detector.cli.benchmark import machine
 from anomaly_detector.files import atomic_path
 from anomaly_detector.model.shipped import resolve_model
 from anomaly_detector.ros.live_benchmark import measure_live

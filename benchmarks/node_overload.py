@@ -29,8 +29,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from anomaly_detector.benchmark_command import machine
 from anomaly_detector.benchmarking.camera import parse_size
+from anomaly_detector.cli.benchmark import machine
 from anomaly_detector.files import atomic_path
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.metadata import METADATA_KEY, Calibration, ModelMetadata

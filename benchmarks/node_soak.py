@@ -27,8 +27,8 @@ from typing import Any
 
 import numpy as np
 
-from anomaly_detector.benchmark_command import machine
 from anomaly_detector.benchmarking.camera import parse_size
+from anomaly_detector.cli.benchmark import machine
 from anomaly_detector.files import atomic_path
 from anomaly_detector.model.shipped import resolve_model
 from anomaly_detector.ros.live_benchmark import LiveResult, measure_live

@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from anomaly_detector.benchmark_command import machine
 from anomaly_detector.benchmarking.camera import camera_frame, parse_size
 from anomaly_detector.benchmarking.steps import PICTURES, WORK, FrameSteps, Percentiles
+from anomaly_detector.cli.benchmark import machine
 from anomaly_detector.files import atomic_path
 from anomaly_detector.model.detector import Detector
 from training.architectures import build_autoencoder

@@ -20,7 +20,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import anomaly_detector.cli
+import anomaly_detector.cli.main
 import training.cli
 from anomaly_detector.errors import IMAGE_ERROR_REASONS
 from anomaly_detector.images.encodings import ENCODINGS
@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[1]
 _BLOCK = re.compile(r"(<!-- generated: ([\w. -]+) -->\n).*?((?:# )?<!-- end -->)", re.DOTALL)
 
 _VERBS: dict[str, Mapping[str, tuple[str, str]]] = {
-    "anomaly_detector": anomaly_detector.cli._VERBS,
+    "anomaly_detector": anomaly_detector.cli.main._VERBS,
     "training": training.cli._VERBS,
 }
 

@@ -14,7 +14,7 @@ from conftest import make_drive, write_bag, write_images
 from model_files import write_grey_difference_model
 from numpy.typing import NDArray
 
-from anomaly_detector.cli import main
+from anomaly_detector.cli.main import main
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.model.detector import BatchScores, Detector
 from anomaly_detector.recordings import Frame, expand_sources, open_source

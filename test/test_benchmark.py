@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import ros_harness
 
-from anomaly_detector import cli
 from anomaly_detector.benchmarking.camera import BENCHMARK_ENCODINGS, camera_frame, parse_size
+from anomaly_detector.cli import main as cli
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.message import as_image
 
@@ -57,7 +57,7 @@ def test_each_step_has_its_row(
 
 def test_without_ros_nothing_of_ros_and_training_is_imported(model: Path) -> None:
     code = (
-        "import sys; from anomaly_detector.cli import main; "
+        "import sys; from anomaly_detector.cli.main import main; "
         f"assert main(['benchmark', '--model', {str(model)!r}, '--frames', '5', "
         "'--seconds', '0.1']) == 0; "
         "print(*sorted({name.split('.')[0] for name in sys.modules}))"
@@ -105,7 +105,7 @@ def test_wrong_option_is_told_in_one_line(
 
 def test_without_ros_installed_the_node_is_an_error_in_one_line(model: Path) -> None:
     code = (
-        "import sys; sys.modules['rclpy'] = None; from anomaly_detector.cli import main; "
+        "import sys; sys.modules['rclpy'] = None; from anomaly_detector.cli.main import main; "
         f"sys.exit(main(['benchmark', '--model', {str(model)!r}, '--frames', '5', "
         "'--seconds', '0.1', '--ros']))"
     )

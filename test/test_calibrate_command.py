@@ -14,8 +14,8 @@ from model_files import grey_difference_score, write_grey_difference_model
 from numpy.typing import NDArray
 
 from anomaly_detector.alarms.calibration import calibrate_threshold
-from anomaly_detector.calibrate_command import CalibrateOptions, calibrate
-from anomaly_detector.cli import main
+from anomaly_detector.cli.calibrate import CalibrateOptions, calibrate
+from anomaly_detector.cli.main import main
 from anomaly_detector.images.message import Image
 from anomaly_detector.images.preprocessing import shrink
 from anomaly_detector.model.detector import Detector, read_metadata
@@ -218,7 +218,7 @@ def test_model_without_the_constants_is_refused(
 def test_neither_tensorflow_nor_ros_is_imported(tmp_path: Path, model: Path, drive: Path) -> None:
     program = (
         "import sys\n"
-        "from anomaly_detector.cli import main\n"
+        "from anomaly_detector.cli.main import main\n"
         f"code = main(['calibrate', '--model', {str(model)!r}, '--data', {str(drive)!r},"
         f" '--output', {str(tmp_path / 'new.onnx')!r}])\n"
         "wrong = {'tensorflow', 'keras', 'rclpy', 'training'} & set(sys.modules)\n"
@@ -236,7 +236,7 @@ def test_scoring_needs_no_onnx_package_and_calibration_names_it(
     program = (
         "import sys\n"
         "sys.modules['onnx'] = None\n"
-        "from anomaly_detector.cli import main\n"
+        "from anomaly_detector.cli.main import main\n"
         f"common = ['--model', {str(model)!r}, '--output']\n"
         f"assert main(['score', '--input', {str(drive)!r}, *common, "
         f"{str(tmp_path / 'scores.csv')!r}]) == 0\n"

@@ -16,7 +16,7 @@ from mcap.writer import Writer as McapWriter
 from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.typesys import Stores, get_typestore
 
-from anomaly_detector.cli import main
+from anomaly_detector.cli.main import main
 from anomaly_detector.errors import SourceError
 from anomaly_detector.recordings import FrameSource, count_frames, expand_sources, open_source
 

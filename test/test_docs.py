@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from doc_pages import Page
 
-import anomaly_detector.cli
+import anomaly_detector.cli.main
 import training.cli
 from docs import generate
 
 ROOT = Path(__file__).parents[1]
 PAGES = [Page(path) for path in generate.pages()]
 BENCHMARKS = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"__init__"}
-COMMAND_LINES = {"anomaly_detector": anomaly_detector.cli.main, "training": training.cli.main}
+COMMAND_LINES = {"anomaly_detector": anomaly_detector.cli.main.main, "training": training.cli.main}
 
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path.name)
 

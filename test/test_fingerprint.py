@@ -14,7 +14,7 @@ from conftest import make_drive, write_bag, write_images
 from model_files import write_grey_difference_model
 from numpy.typing import NDArray
 
-from anomaly_detector.cli import main as robot
+from anomaly_detector.cli.main import main as robot
 from anomaly_detector.errors import ModelError
 from anomaly_detector.images.message import Image
 from anomaly_detector.images.preprocessing import shrink

@@ -23,7 +23,7 @@ import pytest
 from conftest import make_drive, write_bag, write_images
 from model_files import write_grey_difference_model
 
-from anomaly_detector.cli import main
+from anomaly_detector.cli.main import main
 from anomaly_detector.scoring.fleet import dask_cluster
 from anomaly_detector.scoring.fleet.job import FleetOptions, score_fleet
 from anomaly_detector.scoring.fleet.results import SourceResult, unique_names

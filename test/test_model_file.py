@@ -23,7 +23,7 @@ import pytest
 from model_files import write_grey_difference_model
 from onnx import TensorProto, helper, numpy_helper
 
-from anomaly_detector.cli import main
+from anomaly_detector.cli.main import main
 from anomaly_detector.errors import ModelError
 from anomaly_detector.model import file as model_file
 from anomaly_detector.model.detector import Detector
@@ -403,7 +403,7 @@ def test_metadata_need_no_package_onnx(grey: Path) -> None:
     program = f"""
 import sys
 sys.modules["onnx"] = None
-from anomaly_detector.cli import main
+from anomaly_detector.cli.main import main
 sys.exit(main(["info", {str(grey)!r}]))
 """
     done = subprocess.run(

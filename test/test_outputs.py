@@ -13,7 +13,7 @@ import pytest
 from conftest import make_drive, skip_without_keras, write_images
 from disks import leave_free, small_disk
 
-from anomaly_detector import cli
+from anomaly_detector.cli import main as cli
 from anomaly_detector.errors import OutputError
 from anomaly_detector.model.detector import read_metadata
 from anomaly_detector.recordings import open_source

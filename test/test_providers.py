@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 from model_files import write_grey_difference_model
 
-from anomaly_detector.cli import main
+from anomaly_detector.cli.main import main
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
 from anomaly_detector.model.detector import BuildEvent, Detector, default_providers
 from anomaly_detector.model.providers import (

@@ -29,7 +29,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Bool, Float32
 
-from anomaly_detector.cli import main
+from anomaly_detector.cli.main import main
 from anomaly_detector.images.message import Image
 from anomaly_detector.images.preprocessing import shrink
 from anomaly_detector.model.detector import read_metadata

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from model_files import write_grey_difference_model
 
-from anomaly_detector.cli import main
+from anomaly_detector.cli.main import main
 from anomaly_detector.errors import ModelError
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.file import read_metadata

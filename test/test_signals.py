@@ -103,7 +103,7 @@ def run(arguments):
 
 PROGRAM = """
 import sys
-from anomaly_detector.verbs import run_verbs
+from anomaly_detector.cli.verbs import run_verbs
 def main():
     return run_verbs("program", "Hold.", {"hold": ("holding_verb", "hold")}, ["hold"])
 """

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ros_harness import image_message, ros_client, running_node
 
 from anomaly_detector.alarms.calibration import calibrate_threshold
-from anomaly_detector.cli import main as robot
+from anomaly_detector.cli.main import main as robot
 from anomaly_detector.drawing.timeline import draw_timeline
 from anomaly_detector.errors import AnomalyDetectorError, ImageError, ModelError
 from anomaly_detector.images.encodings import ImageScaling

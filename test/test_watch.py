@@ -339,7 +339,7 @@ def test_wrong_arguments_are_told_in_one_line(arguments: list[str], message: str
 
 def test_without_ros_it_says_what_is_missing() -> None:
     code = (
-        "import sys; sys.modules['rclpy'] = None; from anomaly_detector.cli import main; "
+        "import sys; sys.modules['rclpy'] = None; from anomaly_detector.cli.main import main; "
         "sys.exit(main(['watch']))"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

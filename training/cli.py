@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from anomaly_detector.verbs import run_verbs
+from anomaly_detector.cli.verbs import run_verbs
 
 __all__ = ["main"]
 

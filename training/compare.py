@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.arguments import add_view_arguments
+from anomaly_detector.cli.arguments import add_view_arguments
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path, check_output_file
 from anomaly_detector.images.preprocessing import INPUT_SIZE, View

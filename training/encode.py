@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from anomaly_detector.arguments import add_view_arguments, given_view
+from anomaly_detector.cli.arguments import add_view_arguments, given_view
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.files import check_output_file
 from anomaly_detector.model.shipped import resolve_model

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anomaly_detector.arguments import add_view_arguments, given_view
+from anomaly_detector.cli.arguments import add_view_arguments, given_view
 from anomaly_detector.drawing.page import write_page
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_directory, check_output_folder

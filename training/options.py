@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from anomaly_detector.arguments import REGION_HELP, SCALING_HELP
+from anomaly_detector.cli.arguments import REGION_HELP, SCALING_HELP
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import check_output_file
 from anomaly_detector.images.encodings import ImageScaling

@@ -7,7 +7,7 @@ import json
 import math
 from pathlib import Path
 
-from anomaly_detector.arguments import add_view_arguments, given_view
+from anomaly_detector.cli.arguments import add_view_arguments, given_view
 from anomaly_detector.drawing.page import write_page
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.files import atomic_directory, check_output_folder

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from anomaly_detector.alarms.alarm_filter import add_alarm_arguments, alarm_settings
-from anomaly_detector.arguments import add_view_arguments, given_view
+from anomaly_detector.cli.arguments import add_view_arguments, given_view
 from anomaly_detector.drawing.page import import_jinja2
 from anomaly_detector.drawing.timeline import import_matplotlib
 from anomaly_detector.files import atomic_directory

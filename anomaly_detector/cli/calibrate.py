@@ -26,7 +26,7 @@ from anomaly_detector.alarms.calibration import (
     calibration_shortfall,
     describe_calibration,
 )
-from anomaly_detector.arguments import add_view_arguments, given_view
+from anomaly_detector.cli.arguments import add_view_arguments, given_view
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import check_output_file
 from anomaly_detector.images.preprocessing import WHOLE_FRAME, View

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from anomaly_detector.verbs import run_verbs
+from anomaly_detector.cli.verbs import run_verbs
 
 __all__ = ["main"]
 
 _VERBS = {
     "score": (
-        "anomaly_detector.score_command",
+        "anomaly_detector.cli.score",
         "score a recording with a model into a CSV file",
     ),
     "calibrate": (
-        "anomaly_detector.calibrate_command",
+        "anomaly_detector.cli.calibrate",
         "give a model a new threshold from a normal drive, without training",
     ),
     "prepare": (
-        "anomaly_detector.prepare_command",
+        "anomaly_detector.cli.prepare",
         "load a model, score a frame, and build what the GPU needs, ahead of the first start",
     ),
     "benchmark": (
-        "anomaly_detector.benchmark_command",
+        "anomaly_detector.cli.benchmark",
         "measure what a frame costs on this machine, step by step, beside the floor",
     ),
     "play": (
@@ -38,7 +38,7 @@ _VERBS = {
         "show a running detector node in the terminal: score, state, rates, provider",
     ),
     "info": (
-        "anomaly_detector.info_command",
+        "anomaly_detector.cli.info",
         "print what a model file says about itself, as JSON",
     ),
 }

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from anomaly_detector.alarms.alarm_filter import AlarmSettings, add_alarm_arguments, alarm_settings
-from anomaly_detector.arguments import add_view_arguments, given_view
+from anomaly_detector.cli.arguments import add_view_arguments, given_view
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import output_files
 from anomaly_detector.model.detector import Detector

@@ -1,0 +1,1 @@
+"""The robot side's command line: one thin module a verb."""
