@@ -39,9 +39,9 @@ from anomaly_detector.images.encodings import ImageScaling
 from anomaly_detector.images.message import decode_compressed, decode_image
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.shipped import resolve_model
-from anomaly_detector.ros.detection_message import read_detection
-from anomaly_detector.ros.live_benchmark import process_usage, running_node
-from anomaly_detector.ros.tool_node import domain_id, tool_node
+from anomaly_detector.ros.benchmarking.live import process_usage, running_node
+from anomaly_detector.ros.node.detection_message import read_detection
+from anomaly_detector.ros.tools.tool_node import domain_id, tool_node
 
 Random = np.random.Generator
 

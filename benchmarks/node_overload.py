@@ -39,7 +39,7 @@ from anomaly_detector.model.normalization import (
     float32_threshold,
     normalization_scale,
 )
-from anomaly_detector.ros.live_benchmark import LiveResult, measure_live
+from anomaly_detector.ros.benchmarking.live import LiveResult, measure_live
 
 OVERLOAD = 3.0
 MAX_LATENCY = 3.0

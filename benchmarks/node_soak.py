@@ -31,7 +31,7 @@ from anomaly_detector.benchmarking.camera import parse_size
 from anomaly_detector.cli.benchmark import machine
 from anomaly_detector.files import atomic_path
 from anomaly_detector.model.shipped import resolve_model
-from anomaly_detector.ros.live_benchmark import LiveResult, measure_live
+from anomaly_detector.ros.benchmarking.live import LiveResult, measure_live
 
 MAX_GROWTH_MB = 5.0
 MAX_DRIFT = 1.5

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 STEPS = {
     "import core": "import anomaly_detector.model.detector",
-    "import node": "import anomaly_detector.ros.node",
+    "import node": "import anomaly_detector.ros.node.node",
     "read and check the model": "anomaly_detector.model.file.read_model_file(sys.argv[1])",
     "load it and score a frame": "anomaly_detector.model.detector.Detector(sys.argv[1])",
 }

@@ -25,9 +25,14 @@ import training.cli
 from anomaly_detector.errors import IMAGE_ERROR_REASONS
 from anomaly_detector.images.encodings import ENCODINGS
 from anomaly_detector.monitoring.statistics import FrameStatistics
-from anomaly_detector.ros.diagnostics import MEANINGS, frame_values, model_values, result_values
-from anomaly_detector.ros.parameters import PARAMETERS
-from anomaly_detector.ros.result_publishers import TOPICS
+from anomaly_detector.ros.node.diagnostics import (
+    MEANINGS,
+    frame_values,
+    model_values,
+    result_values,
+)
+from anomaly_detector.ros.node.parameters import PARAMETERS
+from anomaly_detector.ros.node.result_publishers import TOPICS
 from training.scorers import registry
 from training.stress_faults import FAULT_SETS
 
@@ -98,7 +103,7 @@ LaunchArgument = tuple[str, str | None, list[str], str]
 
 def launch_arguments(file: str) -> list[LaunchArgument]:
     """Return what a launch file declares; read and not run, as ``launch`` comes with ROS 2 only."""
-    shared = ast.parse((ROOT / "anomaly_detector/ros/launch_actions.py").read_text("utf-8"))
+    shared = ast.parse((ROOT / "anomaly_detector/ros/launching/actions.py").read_text("utf-8"))
     named = {
         target.id: statement.value
         for statement in shared.body

@@ -10,7 +10,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 
 from anomaly_detector.model.shipped import share_path
-from anomaly_detector.ros.launch_actions import (
+from anomaly_detector.ros.launching.actions import (
     DDS_ARGUMENT,
     NAME_ARGUMENTS,
     NODE_ARGUMENTS,

@@ -11,8 +11,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 
 from anomaly_detector.model.shipped import share_path
-from anomaly_detector.ros.camera_list import read_cameras
-from anomaly_detector.ros.launch_actions import (
+from anomaly_detector.ros.launching.actions import (
     DDS_ARGUMENT,
     NODE_ARGUMENTS,
     PROVIDERS_ARGUMENT,
@@ -21,6 +20,7 @@ from anomaly_detector.ros.launch_actions import (
     given_parameters,
     positive_number,
 )
+from anomaly_detector.ros.launching.camera_list import read_cameras
 
 
 def launch_nodes(context: Any) -> list[Any]:

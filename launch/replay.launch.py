@@ -24,7 +24,7 @@ from launch.substitutions import LaunchConfiguration
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.model.shipped import share_path
-from anomaly_detector.ros.launch_actions import (
+from anomaly_detector.ros.launching.actions import (
     DDS_ARGUMENT,
     NAME_ARGUMENTS,
     PROVIDERS_ARGUMENT,

@@ -38,7 +38,7 @@ from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Bool, Float32
 
-from anomaly_detector.ros.tool_node import domain_id, wait_until_found
+from anomaly_detector.ros.tools.tool_node import domain_id, wait_until_found
 from anomaly_detector.stamps import stamp_to_ns
 
 ROOT = Path(__file__).resolve().parents[1]

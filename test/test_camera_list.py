@@ -8,7 +8,7 @@ import pytest
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.model.shipped import share_path
-from anomaly_detector.ros.camera_list import Camera, read_cameras
+from anomaly_detector.ros.launching.camera_list import Camera, read_cameras
 
 
 def read(folder: Path, text: str) -> list[Camera]:

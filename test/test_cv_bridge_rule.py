@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from anomaly_detector.ros.cv_bridge_rule import fits_numpy, load_cv_bridge
+from anomaly_detector.ros.node.cv_bridge_rule import fits_numpy, load_cv_bridge
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_package_that_cannot_be_used_is_told_in_one_line(
 
 def test_rule_needs_neither_ros_nor_cv_bridge() -> None:
     check = (
-        "import sys, anomaly_detector.ros.cv_bridge_rule; "
+        "import sys, anomaly_detector.ros.node.cv_bridge_rule; "
         "print([name for name in ('rclpy', 'sensor_msgs', 'cv_bridge') if name in sys.modules])"
     )
     done = subprocess.run(

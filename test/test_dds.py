@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import ros_harness
 
-from anomaly_detector.ros.dds import (
+from anomaly_detector.ros.graph.dds import (
     CYCLONE_VARIABLE,
     PROFILE_VARIABLES,
     large_image_environment,

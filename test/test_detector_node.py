@@ -26,7 +26,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from anomaly_detector.images.message import decode_compressed, decode_image
 from anomaly_detector.model.detector import Detector
-from anomaly_detector.ros.detection_message import read_detection
+from anomaly_detector.ros.node.detection_message import read_detection
 from anomaly_detector.stamps import stamp_to_ns
 
 READY = "waiting for"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rclpy.subscription import Subscription
 
-from anomaly_detector.ros.distro import image_callback, publisher_identity
+from anomaly_detector.ros.graph.distro import image_callback, publisher_identity
 
 GID = {"implementation_identifier": "rmw_fastrtps_cpp", "data": b"\x01\x02"}
 

@@ -15,8 +15,8 @@ from ros_harness import Process, running_node
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.model.shipped import share_path
-from anomaly_detector.ros.given_parameters import explain_unused, read_params_file
-from anomaly_detector.ros.parameters import PARAMETERS
+from anomaly_detector.ros.node.given_parameters import explain_unused, read_params_file
+from anomaly_detector.ros.node.parameters import PARAMETERS
 
 NAMES = [definition.name for definition in PARAMETERS]
 

@@ -13,9 +13,9 @@ import ros_harness
 from ros_harness import ros_client, running, running_node
 
 from anomaly_detector.monitoring.statistics import FrameStatistics, StatisticsReport
-from anomaly_detector.ros.dds import large_image_environment
-from anomaly_detector.ros.image_loss import explain_loss, large_image_remedy
-from anomaly_detector.ros.live_benchmark import plain_environment
+from anomaly_detector.ros.benchmarking.live import plain_environment
+from anomaly_detector.ros.graph.dds import large_image_environment
+from anomaly_detector.ros.graph.image_loss import explain_loss, large_image_remedy
 
 FAST_DDS = "rmw_fastrtps_cpp"
 
@@ -85,7 +85,7 @@ def test_remedy_is_that_of_the_middleware(rmw: str, words: str) -> None:
 
 # A camera whose images have no subscriber's acknowledgement to wait for.
 CAMERA = [
-    *(sys.executable, "-m", "anomaly_detector.ros.live_benchmark", "--hz", "30"),
+    *(sys.executable, "-m", "anomaly_detector.ros.benchmarking.live", "--hz", "30"),
     *("--frames", "300", "--reliability", "best_effort", "--out"),
 ]
 

@@ -28,7 +28,7 @@ from ros_harness import (
 from sensor_msgs.msg import CompressedImage
 
 from anomaly_detector.model.shipped import share_path
-from anomaly_detector.ros.detection_message import read_detection
+from anomaly_detector.ros.node.detection_message import read_detection
 from docs import generate
 
 FILES = sorted(file.name for file in (ROOT / "launch").glob("*.launch.py"))
@@ -200,8 +200,8 @@ def test_profile_is_set_unless_the_user_has_one(
 ) -> None:
     from launch.launch_context import LaunchContext
 
-    from anomaly_detector.ros.dds import CYCLONE_VARIABLE, PROFILE_VARIABLES
-    from anomaly_detector.ros.launch_actions import dds_profile
+    from anomaly_detector.ros.graph.dds import CYCLONE_VARIABLE, PROFILE_VARIABLES
+    from anomaly_detector.ros.launching.actions import dds_profile
 
     for name in (CYCLONE_VARIABLE, *PROFILE_VARIABLES):
         monkeypatch.delenv(name, raising=False)

@@ -15,7 +15,7 @@ from launch_harness import launch_environment, launched
 from ros_harness import noise, ros_client, write_image_bag
 from rosbags.highlevel import AnyReader
 
-from anomaly_detector.ros.detection_message import read_detection
+from anomaly_detector.ros.node.detection_message import read_detection
 from anomaly_detector.stamps import stamp_to_ns
 
 LAUNCH = "replay.launch.py"

@@ -12,7 +12,7 @@ from ros_harness import DEADLINE_S
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.model.detector import Detector
-from anomaly_detector.ros.model_loader import ModelLoader, is_loading
+from anomaly_detector.ros.node.model_loader import ModelLoader, is_loading
 
 BLACK = np.zeros((64, 64, 3), np.uint8)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from anomaly_detector.model.detector import Detector
-from anomaly_detector.ros.live_benchmark import LiveResult, Sample
+from anomaly_detector.ros.benchmarking.live import LiveResult, Sample
 from benchmarks.node_overload import answered_per_second, write_slow_model
 from benchmarks.node_soak import Yardstick, drift, growth_mb, has_drifted, per_minute
 

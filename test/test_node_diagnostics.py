@@ -14,7 +14,7 @@ from ros_harness import RosClient, image_message, noise, ros_client, running_nod
 from sensor_msgs.msg import Image
 from std_msgs.msg import Float32
 
-from anomaly_detector.ros.detection_message import read_detection
+from anomaly_detector.ros.node.detection_message import read_detection
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,8 @@ from rclpy.parameter import Parameter
 from ros_harness import RosClient, image_message, noise, ros_client, running_node
 
 from anomaly_detector.black_box import find_events, read_event
-from anomaly_detector.ros.node import NODE_NAME, DetectorNode, spin
-from anomaly_detector.ros.result_publishers import TOPICS
+from anomaly_detector.ros.node.node import NODE_NAME, DetectorNode, spin
+from anomaly_detector.ros.node.result_publishers import TOPICS
 
 CONFIGURE = Transition.TRANSITION_CONFIGURE
 ACTIVATE = Transition.TRANSITION_ACTIVATE

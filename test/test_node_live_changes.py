@@ -27,7 +27,7 @@ from ros_harness import (
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage
 
-from anomaly_detector.ros.detection_message import read_detection
+from anomaly_detector.ros.node.detection_message import read_detection
 
 BLACK = np.zeros((64, 64, 3), np.uint8)
 

@@ -29,7 +29,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from anomaly_detector.black_box import find_events, read_event
 from anomaly_detector.images.message import decode_image
-from anomaly_detector.ros.detection_message import read_detection
+from anomaly_detector.ros.node.detection_message import read_detection
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 

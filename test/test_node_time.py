@@ -12,8 +12,8 @@ import pytest
 from ros_harness import RosClient, image_message, ros_client, running_node
 from rosgraph_msgs.msg import Clock
 
-from anomaly_detector.ros.detection_message import read_detection
-from anomaly_detector.ros.event_message import read_event
+from anomaly_detector.ros.node.detection_message import read_detection
+from anomaly_detector.ros.node.event_message import read_event
 
 BLACK = np.zeros((64, 64, 3), np.uint8)  # score 16384
 GREY = np.full((64, 64, 3), 128, np.uint8)  # score 0

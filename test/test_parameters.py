@@ -17,8 +17,8 @@ from rclpy.parameter import Parameter
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.model.shipped import share_path
-from anomaly_detector.ros.node import DetectorNode
-from anomaly_detector.ros.parameters import (
+from anomaly_detector.ros.node.node import DetectorNode
+from anomaly_detector.ros.node.parameters import (
     PARAMETERS,
     ParameterDefinition,
     declare_parameters,

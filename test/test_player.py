@@ -36,8 +36,8 @@ from sensor_msgs.msg import Image as ImageMessage
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.images.message import Image
 from anomaly_detector.model.detector import Detector
-from anomaly_detector.ros.detection_message import DetectionRecord, read_detection
-from anomaly_detector.ros.player import play
+from anomaly_detector.ros.node.detection_message import DetectionRecord, read_detection
+from anomaly_detector.ros.tools.player import play
 from anomaly_detector.stamps import stamp_to_ns
 
 PICTURES = [noise(seed) for seed in range(30)]
@@ -48,7 +48,7 @@ RUN = [
     "-c",
     """
 import argparse, sys
-from anomaly_detector.ros import player
+from anomaly_detector.ros.tools import player
 parser = argparse.ArgumentParser()
 player.add_arguments(parser)
 sys.exit(player.run(parser.parse_args()))

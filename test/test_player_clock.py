@@ -17,9 +17,9 @@ from ros_harness import RosClient, noise, ros_client, running_node, write_image_
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
-from anomaly_detector.ros.detection_message import read_detection
-from anomaly_detector.ros.event_message import read_event
-from anomaly_detector.ros.player import play
+from anomaly_detector.ros.node.detection_message import read_detection
+from anomaly_detector.ros.node.event_message import read_event
+from anomaly_detector.ros.tools.player import play
 from anomaly_detector.stamps import stamp_to_ns
 
 TOPIC = "/camera/image_raw"

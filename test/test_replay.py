@@ -34,12 +34,12 @@ from anomaly_detector.images.message import Image
 from anomaly_detector.images.preprocessing import shrink
 from anomaly_detector.model.detector import read_metadata
 from anomaly_detector.model.fingerprint import fingerprints
-from anomaly_detector.ros.detection_message import DetectionRecord
-from anomaly_detector.ros.player import PlayedFrame
+from anomaly_detector.ros.node.detection_message import DetectionRecord
 from anomaly_detector.ros.replay import session
 from anomaly_detector.ros.replay.comparison import OfflineFrame, compare, frame_ranges
 from anomaly_detector.ros.replay.recorder import ResultRecorder
-from anomaly_detector.ros.tool_node import tool_node
+from anomaly_detector.ros.tools.player import PlayedFrame
+from anomaly_detector.ros.tools.tool_node import tool_node
 from anomaly_detector.scoring.tables import format_score
 
 GREY = np.full((48, 64, 3), 128, np.uint8)  # score 0

@@ -24,7 +24,7 @@ from ros_harness import (
 from sensor_msgs.msg import Image
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.ros.tool_node import (
+from anomaly_detector.ros.tools.tool_node import (
     check_domain_id,
     claim_domain,
     domain_id,
@@ -34,7 +34,7 @@ from anomaly_detector.ros.tool_node import (
 )
 
 PYTHON = [sys.executable, "-m"]
-CAMERA = [*PYTHON, "anomaly_detector.ros.live_benchmark", "--size", "64x48", "--frames", "2"]
+CAMERA = [*PYTHON, "anomaly_detector.ros.benchmarking.live", "--size", "64x48", "--frames", "2"]
 NODE = [*PYTHON, "anomaly_detector.ros.detector_node"]
 REFUSED = "ROS_DOMAIN_ID is 300: give a number from 0 to 232"
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from test_docs import table_between
 
-from anomaly_detector.ros.diagnostics import MEANINGS
-from anomaly_detector.ros.parameters import PARAMETERS
-from anomaly_detector.ros.result_publishers import TOPICS
+from anomaly_detector.ros.node.diagnostics import MEANINGS
+from anomaly_detector.ros.node.parameters import PARAMETERS
+from anomaly_detector.ros.node.result_publishers import TOPICS
 
 ROOT = Path(__file__).parents[1]
 PAGES = {

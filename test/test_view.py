@@ -33,7 +33,7 @@ from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.metadata import ModelMetadata
 from anomaly_detector.recordings import open_source
 from anomaly_detector.recordings.cache import cache_frames
-from anomaly_detector.ros.detection_message import read_detection
+from anomaly_detector.ros.node.detection_message import read_detection
 from anomaly_detector.ros.replay import picture
 from training.cli import main as workstation
 from training.codes import CodeModel

@@ -21,8 +21,13 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rich.console import Console
 from ros_harness import DEADLINE_S, ROOT, image_message, noise, ros_client, running, running_node
 
-from anomaly_detector.ros.detection_message import DetectionRecord
-from anomaly_detector.ros.watch_view import WatchState, render_watch, score_columns, watch_line
+from anomaly_detector.ros.node.detection_message import DetectionRecord
+from anomaly_detector.ros.tools.watch_view import (
+    WatchState,
+    render_watch,
+    score_columns,
+    watch_line,
+)
 
 WATCH = [sys.executable, "-m", "anomaly_detector", "watch"]
 DIAGNOSTICS = {

@@ -31,7 +31,7 @@ from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path, output_files
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.shipped import resolve_model
-from anomaly_detector.ros.live_benchmark import LiveResult, measure_live, process_usage
+from anomaly_detector.ros.benchmarking.live import LiveResult, measure_live, process_usage
 
 __all__ = ["add_arguments", "run"]
 
@@ -149,7 +149,7 @@ def _processor() -> str:
 def _measure_node(
     model: Path, arguments: argparse.Namespace, frame: dict[str, Any]
 ) -> dict[str, Any]:
-    from anomaly_detector.ros.node_benchmark import measure_node_cost, measure_start_up
+    from anomaly_detector.ros.benchmarking.node import measure_node_cost, measure_start_up
 
     return {
         "cost": measure_node_cost(model, frames=arguments.frames, **frame),
@@ -161,7 +161,7 @@ def _measure_node(
 
 
 def _follow(model: Path, frame: dict[str, Any]) -> LiveResult | None:
-    from anomaly_detector.ros.node_benchmark import follow
+    from anomaly_detector.ros.benchmarking.node import follow
 
     def tell(result: LiveResult) -> None:
         print(

@@ -26,7 +26,7 @@ _VERBS = {
         "measure what a frame costs on this machine, step by step, beside the floor",
     ),
     "play": (
-        "anomaly_detector.ros.player",
+        "anomaly_detector.ros.tools.player",
         "play a bag's camera topic over ROS 2, for hosts without 'ros2 bag play'",
     ),
     "replay": (
@@ -34,7 +34,7 @@ _VERBS = {
         "play a bag to the real node, record what it says, and write timeline and report",
     ),
     "watch": (
-        "anomaly_detector.ros.watch",
+        "anomaly_detector.ros.tools.watch",
         "show a running detector node in the terminal: score, state, rates, provider",
     ),
     "info": (

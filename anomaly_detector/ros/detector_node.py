@@ -1,4 +1,4 @@
-"""Entry point of the detector node's process; the node is in :mod:`anomaly_detector.ros.node`.
+"""Entry point of the detector node's process; the node is in :mod:`anomaly_detector.ros.node.node`.
 
 This module imports next to nothing, so that a signal ends the process quietly from its first
 instruction on: the node's imports take half a second.
@@ -27,8 +27,8 @@ def main(args: Sequence[str] | None = None) -> int:
         leaves it unconfigured, to be tried again.
     """
     end = EndRequest()
-    from anomaly_detector.ros.model_loader import is_loading
-    from anomaly_detector.ros.node import run
+    from anomaly_detector.ros.node.model_loader import is_loading
+    from anomaly_detector.ros.node.node import run
 
     try:
         code = run(args, end)

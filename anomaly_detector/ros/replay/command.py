@@ -16,8 +16,8 @@ from anomaly_detector.drawing.page import import_jinja2
 from anomaly_detector.drawing.timeline import import_matplotlib
 from anomaly_detector.files import atomic_directory
 from anomaly_detector.model.shipped import resolve_model
-from anomaly_detector.ros.given_parameters import read_params_file
-from anomaly_detector.ros.parameters import parameters_of
+from anomaly_detector.ros.node.given_parameters import read_params_file
+from anomaly_detector.ros.node.parameters import parameters_of
 from anomaly_detector.ros.replay.comparison import frame_ranges
 from anomaly_detector.ros.replay.picture import draw_replay
 from anomaly_detector.ros.replay.report import write_replay_report

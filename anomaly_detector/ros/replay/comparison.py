@@ -15,7 +15,7 @@ from anomaly_detector.scoring.tables import format_score
 from anomaly_detector.stamps import SteadyTime, parse_stamp
 
 if TYPE_CHECKING:
-    from anomaly_detector.ros.detection_message import DetectionRecord
+    from anomaly_detector.ros.node.detection_message import DetectionRecord
 
 SCORE_TOLERANCE = 1e-4
 """By how much scores may differ: as a share of the score, or of the normalised score's scale where

@@ -21,12 +21,12 @@ from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from rclpy.serialization import deserialize_message
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.ros.detection_message import DetectionRecord, read_detection
-from anomaly_detector.ros.event_message import EventRecord, read_event
-from anomaly_detector.ros.player import PlayedFrame
-from anomaly_detector.ros.result_publishers import TOPICS, Topic
-from anomaly_detector.ros.silence import type_name
-from anomaly_detector.ros.tool_node import spinning
+from anomaly_detector.ros.graph.silence import type_name
+from anomaly_detector.ros.node.detection_message import DetectionRecord, read_detection
+from anomaly_detector.ros.node.event_message import EventRecord, read_event
+from anomaly_detector.ros.node.result_publishers import TOPICS, Topic
+from anomaly_detector.ros.tools.player import PlayedFrame
+from anomaly_detector.ros.tools.tool_node import spinning
 from anomaly_detector.stamps import stamp_to_ns
 
 __all__ = ["FRAME_TOPICS", "ResultRecorder", "recording"]

@@ -29,8 +29,8 @@ from anomaly_detector.scoring.tables import format_score
 from anomaly_detector.stamps import parse_stamp, stamp_to_ns
 
 if TYPE_CHECKING:
-    from anomaly_detector.ros.detection_message import DetectionRecord
-    from anomaly_detector.ros.event_message import EventRecord
+    from anomaly_detector.ros.node.detection_message import DetectionRecord
+    from anomaly_detector.ros.node.event_message import EventRecord
 
 __all__ = ["write_replay_report"]
 

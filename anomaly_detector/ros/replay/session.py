@@ -25,14 +25,14 @@ from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.fingerprint import TrainedRecording, find_trained, trained_warning
 from anomaly_detector.model.normalization import normalization_scale
 from anomaly_detector.recordings import BagSource, list_image_topics, open_source, warn_unreadable
-from anomaly_detector.ros.dds import large_image_environment
-from anomaly_detector.ros.player import play
+from anomaly_detector.ros.graph.dds import large_image_environment
 from anomaly_detector.ros.replay.comparison import Comparison, OfflineFrame, compare, read_scores
-from anomaly_detector.ros.tool_node import check_domain_id, domain_id, signals_set, tool_node
+from anomaly_detector.ros.tools.player import play
+from anomaly_detector.ros.tools.tool_node import check_domain_id, domain_id, signals_set, tool_node
 from anomaly_detector.scoring.tables import write_scores
 
 if TYPE_CHECKING:
-    from anomaly_detector.ros.event_message import EventRecord
+    from anomaly_detector.ros.node.event_message import EventRecord
 
 __all__ = ["ReplayOptions", "ReplayResult", "replay"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from anomaly_detector.errors import AnomalyDetectorError, as_one_line
-from anomaly_detector.ros.parameters import IMAGE_TRANSPORTS, PARAMETERS
+from anomaly_detector.ros.node.parameters import IMAGE_TRANSPORTS, PARAMETERS
 
 __all__ = ["Camera", "read_cameras"]
 

@@ -10,7 +10,7 @@ from typing import Any
 from anomaly_detector.errors import AnomalyDetectorError, describe_error
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.tensorrt import BuildEvent
-from anomaly_detector.ros.parameters import Parameters
+from anomaly_detector.ros.node.parameters import Parameters
 
 __all__ = ["BuildNotice", "Loaded", "ModelLoader", "is_loading", "load_detector"]
 

@@ -12,10 +12,10 @@ from anomaly_detector.errors import AnomalyDetectorError, ImageError, describe_e
 from anomaly_detector.images.message import Image, as_image
 from anomaly_detector.model.detector import Detection, Detector
 from anomaly_detector.monitoring.statistics import FrameStatistics, SequenceGaps
-from anomaly_detector.ros.cv_bridge_rule import load_cv_bridge
-from anomaly_detector.ros.event_message import write_event_end, write_event_start
-from anomaly_detector.ros.parameters import Parameters
-from anomaly_detector.ros.result_publishers import ResultPublishers
+from anomaly_detector.ros.node.cv_bridge_rule import load_cv_bridge
+from anomaly_detector.ros.node.event_message import write_event_end, write_event_start
+from anomaly_detector.ros.node.parameters import Parameters
+from anomaly_detector.ros.node.result_publishers import ResultPublishers
 from anomaly_detector.stamps import FrameClock, stamp_to_ns
 
 __all__ = ["BAD_FRAME_LOG_PERIOD_S", "FrameProcessor"]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from anomaly_detector.drawing.overlay import STATE_COLORS, state_word
 
 if TYPE_CHECKING:
-    from anomaly_detector.ros.detection_message import DetectionRecord
+    from anomaly_detector.ros.node.detection_message import DetectionRecord
 
 __all__ = ["WatchState", "render_watch", "score_columns", "watch_line"]
 

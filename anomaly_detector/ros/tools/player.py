@@ -31,8 +31,8 @@ from anomaly_detector.recordings import (
     to_cdr,
     warn_unreadable,
 )
-from anomaly_detector.ros.dds import large_image_environment
-from anomaly_detector.ros.tool_node import signals_set, tool_node, wait_for_match
+from anomaly_detector.ros.graph.dds import large_image_environment
+from anomaly_detector.ros.tools.tool_node import signals_set, tool_node, wait_for_match
 
 __all__ = ["PlayResult", "PlayedFrame", "add_arguments", "play", "run"]
 
@@ -207,7 +207,7 @@ def play(
     """Publish the images of a bag, at the pace at which they were recorded.
 
     Loads the Fast DDS profile for large images into this process, unless the user has set one or a
-    participant exists already (see :mod:`anomaly_detector.ros.dds`).
+    participant exists already (see :mod:`anomaly_detector.ros.graph.dds`).
 
     Args:
         bag: a rosbag2, or a ROS 1 bag.

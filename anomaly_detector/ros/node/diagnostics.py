@@ -12,7 +12,7 @@ from anomaly_detector.black_box import BlackBox
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.monitoring.health import Health
 from anomaly_detector.monitoring.statistics import StatisticsReport
-from anomaly_detector.ros.frame_processor import FrameProcessor
+from anomaly_detector.ros.node.frame_processor import FrameProcessor
 
 __all__ = [
     "MEANINGS",

@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from anomaly_detector.errors import AnomalyDetectorError, as_one_line
-from anomaly_detector.ros.tool_node import signals_set, tool_node
-from anomaly_detector.ros.watch_view import WatchState, render_watch, watch_line
+from anomaly_detector.ros.tools.tool_node import signals_set, tool_node
+from anomaly_detector.ros.tools.watch_view import WatchState, render_watch, watch_line
 
 __all__ = ["add_arguments", "run"]
 
@@ -79,7 +79,7 @@ def _receiving(node: Any, state: WatchState, watched: str) -> Iterator[Callable[
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.qos import QoSProfile
 
-    from anomaly_detector.ros.detection_message import read_detection
+    from anomaly_detector.ros.node.detection_message import read_detection
 
     full_name = f"/{watched.strip('/')}"
     exact = {f"{name}: detector" for name in (full_name, full_name[1:])}

@@ -2,8 +2,8 @@
 
 Configured, it holds a model that has been loaded, checked and warmed up; active, it subscribes to
 ``image`` (or ``image/compressed``) and publishes what :data:`TOPICS
-<anomaly_detector.ros.result_publishers.TOPICS>` lists. Everything happens in one thread, between
-two frames; only loading a model has a thread of its own.
+<anomaly_detector.ros.node.result_publishers.TOPICS>` lists. Everything happens in one thread,
+between two frames; only loading a model has a thread of its own.
 """
 
 from __future__ import annotations
@@ -37,35 +37,35 @@ from anomaly_detector.model.file import read_metadata
 from anomaly_detector.model.providers import check_providers
 from anomaly_detector.monitoring.health import Health, assess, is_frozen
 from anomaly_detector.monitoring.statistics import FrameStatistics, StatisticsReport
-from anomaly_detector.ros.diagnostics import (
+from anomaly_detector.ros.graph.distro import (
+    SubscriptionEventCallbacks,
+    image_callback,
+    publisher_identity,
+)
+from anomaly_detector.ros.graph.image_loss import explain_loss
+from anomaly_detector.ros.graph.silence import (
+    explain_incompatible_qos,
+    explain_silence,
+    explain_unheard,
+    type_name,
+)
+from anomaly_detector.ros.node.diagnostics import (
     black_box_values,
     frame_values,
     model_values,
     result_values,
     write_diagnostics,
 )
-from anomaly_detector.ros.distro import (
-    SubscriptionEventCallbacks,
-    image_callback,
-    publisher_identity,
-)
-from anomaly_detector.ros.frame_processor import FrameProcessor
-from anomaly_detector.ros.given_parameters import explain_unused
-from anomaly_detector.ros.image_loss import explain_loss
-from anomaly_detector.ros.model_loader import BuildNotice, Loaded, ModelLoader, load_detector
-from anomaly_detector.ros.parameters import (
+from anomaly_detector.ros.node.frame_processor import FrameProcessor
+from anomaly_detector.ros.node.given_parameters import explain_unused
+from anomaly_detector.ros.node.model_loader import BuildNotice, Loaded, ModelLoader, load_detector
+from anomaly_detector.ros.node.parameters import (
     SESSION_PARAMETERS,
     Parameters,
     changed_parameters,
     declare_parameters,
 )
-from anomaly_detector.ros.silence import (
-    explain_incompatible_qos,
-    explain_silence,
-    explain_unheard,
-    type_name,
-)
-from anomaly_detector.ros.tool_node import check_domain_id
+from anomaly_detector.ros.tools.tool_node import check_domain_id
 from anomaly_detector.signals import EndRequest
 
 __all__ = ["NODE_NAME", "DetectorNode", "run", "spin"]

@@ -16,8 +16,8 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Bool, Float32
 
 from anomaly_detector.model.detector import Detection
-from anomaly_detector.ros.detection_message import write_detection
-from anomaly_detector.ros.distro import PublisherEventCallbacks
+from anomaly_detector.ros.graph.distro import PublisherEventCallbacks
+from anomaly_detector.ros.node.detection_message import write_detection
 
 __all__ = ["TOPICS", "ResultPublishers", "Topic", "image_message"]
 
@@ -137,7 +137,7 @@ class ResultPublishers:
         )
 
     def publish_event(self, message: Any) -> None:
-        """Publish a message of :mod:`anomaly_detector.ros.event_message`."""
+        """Publish a message of :mod:`anomaly_detector.ros.node.event_message`."""
         self._publish("~/event", lambda: message)
 
     def publish_pictures(

@@ -2,7 +2,7 @@
 
 For ``python -m anomaly_detector benchmark --ros``. The publish step is timed in a process of its
 own (:func:`main`) with a real lifecycle node, whose topics another process subscribes to; what a
-whole node process does with a camera is measured by :mod:`anomaly_detector.ros.live_benchmark`.
+whole node process does with a camera is measured by :mod:`anomaly_detector.ros.benchmarking.live`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 from anomaly_detector.benchmarking.camera import camera_frame, parse_size
 from anomaly_detector.benchmarking.steps import PICTURES, FrameSteps, Percentiles
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.ros.live_benchmark import (
+from anomaly_detector.ros.benchmarking.live import (
     LISTENER_NAME,
     NODE_COMMAND,
     LiveListener,
@@ -31,7 +31,7 @@ from anomaly_detector.ros.live_benchmark import (
     measure_live,
     ros_message,
 )
-from anomaly_detector.ros.tool_node import check_domain_id, domain_id, wait_until_found
+from anomaly_detector.ros.tools.tool_node import check_domain_id, domain_id, wait_until_found
 
 __all__ = ["NodeCost", "StartUp", "follow", "measure_node_cost", "measure_start_up"]
 
@@ -93,7 +93,7 @@ def measure_node_cost(
     with tempfile.TemporaryDirectory() as folder, LiveListener():
         out = Path(folder, "cost.json")
         command = [
-            *(sys.executable, "-m", "anomaly_detector.ros.node_benchmark", str(model)),
+            *(sys.executable, "-m", "anomaly_detector.ros.benchmarking.node", str(model)),
             *("--size", f"{width}x{height}", "--transport", transport),
             *("--encoding", encoding, "--frames", str(frames), "--out", str(out)),
         ]
@@ -228,9 +228,9 @@ def _node_cost(model: Path, messages: Sequence[Any], transport: str, frames: int
 
     from anomaly_detector.model.detector import Detector
     from anomaly_detector.monitoring.statistics import FrameStatistics
-    from anomaly_detector.ros.frame_processor import FrameProcessor
-    from anomaly_detector.ros.parameters import declare_parameters
-    from anomaly_detector.ros.result_publishers import ResultPublishers
+    from anomaly_detector.ros.node.frame_processor import FrameProcessor
+    from anomaly_detector.ros.node.parameters import declare_parameters
+    from anomaly_detector.ros.node.result_publishers import ResultPublishers
 
     check_domain_id()
     rclpy.init(args=[])

@@ -19,7 +19,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.model.shipped import PACKAGE_NAME
-from anomaly_detector.ros.dds import large_image_environment
+from anomaly_detector.ros.graph.dds import large_image_environment
 
 __all__ = [
     "DDS_ARGUMENT",

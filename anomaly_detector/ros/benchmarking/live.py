@@ -30,8 +30,8 @@ from anomaly_detector.benchmarking.camera import (
     parse_size,
 )
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.ros.dds import PROFILE_VARIABLES, large_image_environment
-from anomaly_detector.ros.tool_node import domain_id, spinning, tool_node, wait_for_match
+from anomaly_detector.ros.graph.dds import PROFILE_VARIABLES, large_image_environment
+from anomaly_detector.ros.tools.tool_node import domain_id, spinning, tool_node, wait_for_match
 
 __all__ = [
     "LISTENER_NAME",
@@ -243,7 +243,7 @@ def measure_live(
         )
         camera = subprocess.Popen(
             [
-                *(sys.executable, "-m", "anomaly_detector.ros.live_benchmark"),
+                *(sys.executable, "-m", "anomaly_detector.ros.benchmarking.live"),
                 *("--size", f"{width}x{height}", "--hz", str(hz)),
                 *("--frames", str(max(2, round(hz * seconds)))),
                 *("--transport", transport, "--encoding", encoding),

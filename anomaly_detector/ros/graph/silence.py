@@ -7,7 +7,7 @@ from typing import Any
 from rclpy.qos import QoSCompatibility, qos_check_compatible
 from rclpy.utilities import get_rmw_implementation_identifier
 
-from anomaly_detector.ros.image_loss import large_image_remedy
+from anomaly_detector.ros.graph.image_loss import large_image_remedy
 
 __all__ = ["explain_incompatible_qos", "explain_silence", "explain_unheard", "type_name"]
 

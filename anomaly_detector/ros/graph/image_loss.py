@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from anomaly_detector.monitoring.statistics import StatisticsReport
-from anomaly_detector.ros.dds import PROFILE_VARIABLES
+from anomaly_detector.ros.graph.dds import PROFILE_VARIABLES
 
 __all__ = ["ENOUGH_SENT", "explain_loss", "large_image_remedy"]
 

@@ -1,0 +1,1 @@
+"""What a frame costs in the node."""

@@ -1,0 +1,1 @@
+"""What the ROS graph and its middleware say."""

@@ -1,0 +1,1 @@
+"""Nodes of the command line: player, watch."""
