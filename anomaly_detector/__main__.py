@@ -25,7 +25,7 @@ def train() -> int:
         )
         return 1
     sys.path.insert(0, str(root))
-    return run_program("training.cli")
+    return run_program("training.cli.main")
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.recordings import open_source
+from training.cli.stress import format_stress
 from training.stress import numbered_frames, parse_exclusion, run_stress
-from training.stress_command import format_stress
 from training.stress_faults import UNITS, Fault
 from training.stress_faults.base import Image, Mask
 

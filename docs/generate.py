@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import anomaly_detector.cli.main
-import training.cli
+import training.cli.main
 from anomaly_detector.errors import IMAGE_ERROR_REASONS
 from anomaly_detector.images.encodings import ENCODINGS
 from anomaly_detector.monitoring.statistics import FrameStatistics
@@ -42,7 +42,7 @@ _BLOCK = re.compile(r"(<!-- generated: ([\w. -]+) -->\n).*?((?:# )?<!-- end -->)
 
 _VERBS: dict[str, Mapping[str, tuple[str, str]]] = {
     "anomaly_detector": anomaly_detector.cli.main._VERBS,
-    "training": training.cli._VERBS,
+    "training": training.cli.main._VERBS,
 }
 
 # What becomes of each kind of encoding, and what that costs.

@@ -14,9 +14,9 @@ from training.architectures import (
     build_autoencoder,
     count_macs,
 )
-from training.architectures_command import architecture_rows
 from training.backend import import_keras, seed_everything
-from training.cli import main
+from training.cli.architectures import architecture_rows
+from training.cli.main import main
 from training.export import MAX_RELATIVE_DIFFERENCE, convert, parity
 from training.scorers.reconstruction import reconstruction_scorer
 from training.scorers.registry import find_scorer

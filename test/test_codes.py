@@ -22,11 +22,11 @@ from anomaly_detector.images.preprocessing import shrink
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.metadata import METADATA_KEY
 from anomaly_detector.recordings import open_source
-from training.cli import main
+from training.cli.evaluate import write_evaluation
+from training.cli.main import main
 from training.code_space import code_space_figure
 from training.codes import CodeModel, FrameTable, has_code, write_codes
 from training.evaluate import LabelledRecording, evaluate
-from training.evaluate_command import write_evaluation
 
 
 def encode(model: Path, out: Path, *options: str | Path) -> int:

@@ -14,7 +14,7 @@ from anomaly_detector.errors import SourceError
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.recordings import open_source
 from anomaly_detector.recordings.cache import cache_frames
-from training.cli import main
+from training.cli.main import main
 from training.compare import Comparison, compare, format_comparison, labelled_measure
 from training.corridor import CorridorDrive, write_drive
 from training.labels import read_labels, read_visible_shares

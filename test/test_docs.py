@@ -9,13 +9,16 @@ import pytest
 from doc_pages import Page
 
 import anomaly_detector.cli.main
-import training.cli
+import training.cli.main
 from docs import generate
 
 ROOT = Path(__file__).parents[1]
 PAGES = [Page(path) for path in generate.pages()]
 BENCHMARKS = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"__init__"}
-COMMAND_LINES = {"anomaly_detector": anomaly_detector.cli.main.main, "training": training.cli.main}
+COMMAND_LINES = {
+    "anomaly_detector": anomaly_detector.cli.main.main,
+    "training": training.cli.main.main,
+}
 
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path.name)
 

@@ -23,8 +23,8 @@ from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.metadata import Calibration, ModelMetadata
 from anomaly_detector.recordings import open_source
+from training.cli.evaluate import add_arguments, format_evaluation, run, write_evaluation
 from training.evaluate import LabelledRecording, evaluate
-from training.evaluate_command import add_arguments, format_evaluation, run, write_evaluation
 from training.evaluation_report import evaluation_report
 from training.figures import heat_overlay, timeline_figure
 from training.labels import read_labels

@@ -28,7 +28,7 @@ from anomaly_detector.model.fingerprint import (
 from anomaly_detector.model.metadata import ModelMetadata
 from anomaly_detector.recordings import open_source
 from anomaly_detector.recordings.cache import cache_frames
-from training.cli import main as training
+from training.cli.main import main as training
 
 DRIVE = make_drive(90)
 WARNING = "warning: the model was trained on "

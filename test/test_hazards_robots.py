@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from anomaly_detector.errors import SourceError
 from anomaly_detector.recordings.cache import cache_frames
-from training import inspect_hazards_robots
-from training.cli import main
+from training.cli import inspect_hazards_robots
+from training.cli.main import main
 from training.corridor import CorridorDrive
 from training.datasets import open_frame_set
 from training.hazards_robots import (

@@ -18,7 +18,7 @@ from anomaly_detector.errors import OutputError
 from anomaly_detector.model.detector import read_metadata
 from anomaly_detector.recordings import open_source
 from anomaly_detector.recordings.cache import cache_frames
-from training import cli as training_cli
+from training.cli import main as training_cli
 
 ROOT = Path(__file__).parents[1]
 SCORE = [sys.executable, "-m", "anomaly_detector", "score"]

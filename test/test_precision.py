@@ -20,7 +20,7 @@ from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.file import read_metadata
 from anomaly_detector.recordings import open_source
 from training import precision
-from training.cli import main
+from training.cli.main import main
 from training.precision import (
     StressFrames,
     core_nodes,

@@ -11,7 +11,7 @@ import pytest
 from anomaly_detector.errors import AnomalyDetectorError
 from training.architectures import ARCHITECTURES
 from training.backend import import_keras
-from training.cli import main
+from training.cli.main import main
 from training.device import select_device
 from training.options import TrainOptions, add_options, check_options, option_types
 from training.provenance import resolved_recipe

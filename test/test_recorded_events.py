@@ -25,7 +25,7 @@ from anomaly_detector.images.encodings import ImageScaling
 from anomaly_detector.images.message import Image
 from anomaly_detector.images.preprocessing import View, shrink
 from anomaly_detector.model.detector import Detector
-from training.cli import main
+from training.cli.main import main
 from training.datasets import open_anomaly_set
 from training.recorded_events import open_recorded_events
 

@@ -24,8 +24,8 @@ from anomaly_detector.drawing.page import (
 )
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.recordings import open_source
+from training.cli.evaluate import write_evaluation
 from training.evaluate import LabelledRecording, evaluate
-from training.evaluate_command import write_evaluation
 
 pytest.importorskip("selenium", reason="selenium is not installed")
 

@@ -19,7 +19,7 @@ from anomaly_detector.images.preprocessing import INPUT_SIZE
 from anomaly_detector.model.detector import Detector
 from training.backend import import_keras
 from training.checkpoint import Checkpoint
-from training.cli import main
+from training.cli.main import main
 from training.train import TrainOptions, train
 
 ROOT = Path(__file__).parents[1]

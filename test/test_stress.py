@@ -24,6 +24,7 @@ from anomaly_detector.images.message import Image
 from anomaly_detector.images.preprocessing import WHOLE_FRAME, shrink
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.recordings import Frame, ImageFolderSource
+from training.cli.stress import add_arguments, run
 from training.stress import (
     Exclusion,
     StressResult,
@@ -33,7 +34,6 @@ from training.stress import (
     parse_exclusion,
     run_stress,
 )
-from training.stress_command import add_arguments, run
 from training.stress_faults import FAULT_SETS, FAULTS, Fault, FrozenFrame, choose_faults
 from training.stress_report import stress_figure
 

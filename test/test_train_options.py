@@ -18,7 +18,7 @@ from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.model.detector import Detector
 from training.architectures import ARCHITECTURES, NetworkSettings, build_autoencoder
 from training.backend import import_keras
-from training.cli import main
+from training.cli.main import main
 from training.job import Trained
 from training.options import (
     TrainOptions,

@@ -35,7 +35,7 @@ from anomaly_detector.recordings import open_source
 from anomaly_detector.recordings.cache import cache_frames
 from anomaly_detector.ros.node.detection_message import read_detection
 from anomaly_detector.ros.replay import picture
-from training.cli import main as workstation
+from training.cli.main import main as workstation
 from training.codes import CodeModel
 from training.train import TrainOptions, train
 

@@ -4,4 +4,4 @@ import sys
 
 from anomaly_detector.signals import run_program
 
-sys.exit(run_program("training.cli"))
+sys.exit(run_program("training.cli.main"))

@@ -131,8 +131,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _render(out: Path, seed: int) -> _Drives:
+    from training.cli.corridor import write_drive_bag
     from training.corridor import CorridorDrive, write_drive
-    from training.corridor_command import write_drive_bag
 
     print("[1/4] Rendering a normal drive, and one with hazards, through the same corridor")
     normal, hazardous = out / "normal_drive", out / "hazardous_drive"

@@ -10,22 +10,25 @@ __all__ = ["main"]
 
 _VERBS = {
     "train": ("training.train", "train a detector on normal drives and export it to ONNX"),
-    "export": ("training.export_command", "export saved weights to ONNX, without training"),
-    "architectures": ("training.architectures_command", "list the autoencoders to choose from"),
-    "encode": ("training.encode", "write the codes that a model's encoder gives"),
-    "corridor": ("training.corridor_command", "render a synthetic corridor drive"),
+    "export": ("training.cli.export", "export saved weights to ONNX, without training"),
+    "architectures": ("training.cli.architectures", "list the autoencoders to choose from"),
+    "encode": ("training.cli.encode", "write the codes that a model's encoder gives"),
+    "corridor": ("training.cli.corridor", "render a synthetic corridor drive"),
     "compare": ("training.compare", "train and measure every architecture with every scorer"),
     "evaluate": (
-        "training.evaluate_command",
+        "training.cli.evaluate",
         "measure a model on labelled drives and write a report",
     ),
-    "stress": ("training.stress_command", "measure what a model makes of injected faults"),
+    "stress": ("training.cli.stress", "measure what a model makes of injected faults"),
     "download": ("training.download", "download the Hazards&Robots data set"),
     "inspect-hazards-robots": (
-        "training.inspect_hazards_robots",
+        "training.cli.inspect_hazards_robots",
         "list what a Hazards&Robots folder holds",
     ),
-    "demo": ("training.demo", "train, run the real node on a replayed drive, and draw the result"),
+    "demo": (
+        "training.cli.demo",
+        "train, run the real node on a replayed drive, and draw the result",
+    ),
 }
 
 

@@ -1,0 +1,1 @@
+"""The offline command line: one module a verb."""
