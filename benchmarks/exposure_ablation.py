@@ -34,8 +34,8 @@ from anomaly_detector.files import atomic_path
 from anomaly_detector.images.preprocessing import INPUT_SIZE, WHOLE_FRAME, shrink
 from anomaly_detector.recordings import open_source
 from training.backend import import_keras
+from training.config.options import TrainOptions, without_unused
 from training.metrics import area_under_roc
-from training.options import TrainOptions, without_unused
 from training.scorers.outlier_exposure.outliers import (
     PICTURE_FAULTS,
     TEXTURES,

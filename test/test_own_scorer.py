@@ -20,7 +20,7 @@ from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.map_scale import MapScale
 from anomaly_detector.ros.node.detection_message import read_detection
 from training.cli.main import main
-from training.options import TrainOptions
+from training.config.options import TrainOptions
 from training.scorers import registry
 from training.train import train
 

@@ -12,10 +12,10 @@ from anomaly_detector.errors import AnomalyDetectorError
 from training.architectures import ARCHITECTURES
 from training.backend import import_keras
 from training.cli.main import main
+from training.config.options import TrainOptions, add_options, check_options, option_types
+from training.config.recipe import RECIPES, read_recipe, resolve_options
 from training.device import select_device
-from training.options import TrainOptions, add_options, check_options, option_types
 from training.provenance import resolved_recipe
-from training.recipe import RECIPES, read_recipe, resolve_options
 
 INPUTS: dict[str, Any] = {
     "data": ["drive"],

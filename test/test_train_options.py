@@ -19,8 +19,7 @@ from anomaly_detector.model.detector import Detector
 from training.architectures import ARCHITECTURES, NetworkSettings, build_autoencoder
 from training.backend import import_keras
 from training.cli.main import main
-from training.job import Trained
-from training.options import (
+from training.config.options import (
     TrainOptions,
     add_options,
     check_options,
@@ -28,8 +27,9 @@ from training.options import (
     used_options,
     without_unused,
 )
+from training.config.recipe import resolve_options
+from training.job import Trained
 from training.provenance import resolved_recipe
-from training.recipe import resolve_options
 from training.scorers.registry import find_scorer, scorers
 from training.train import prepare
 

@@ -8,7 +8,7 @@ import pytest
 from conftest import make_drive, write_images
 
 from anomaly_detector.errors import SourceError
-from training.options import TrainOptions
+from training.config.options import TrainOptions
 from training.train import prepare
 
 

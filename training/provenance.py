@@ -16,9 +16,9 @@ import anomaly_detector
 from anomaly_detector.files import atomic_path, printable
 from anomaly_detector.recordings import count_frames
 from anomaly_detector.recordings.cache import CachedFrames
+from training.config.options import FALSE_ALARM_RATE, TrainOptions, fixed_threshold, used_options
 from training.datasets import frame_period
 from training.job import Job
-from training.options import FALSE_ALARM_RATE, TrainOptions, fixed_threshold, used_options
 
 if TYPE_CHECKING:
     from training.fit import FitResult

@@ -24,10 +24,7 @@ from anomaly_detector.model.metadata import Calibration, ModelMetadata
 from anomaly_detector.recordings import expand_sources
 from training.backend import import_keras
 from training.cluster import Cluster, Membership, read_membership
-from training.datasets import FrameSet, open_anomaly_set, open_frame_set, split_blocks
-from training.device import select_device
-from training.job import Job, Trained
-from training.options import (
+from training.config.options import (
     FALSE_ALARM_RATE,
     TrainOptions,
     add_options,
@@ -35,8 +32,11 @@ from training.options import (
     fixed_threshold,
     resolve_architecture,
 )
+from training.config.recipe import resolve_options
+from training.datasets import FrameSet, open_anomaly_set, open_frame_set, split_blocks
+from training.device import select_device
+from training.job import Job, Trained
 from training.provenance import inputs, provenance, resolved_recipe, write_history
-from training.recipe import resolve_options
 from training.run_folder import RunFolder
 from training.scorers.registry import find_scorer, with_scorer_facts
 
@@ -257,7 +257,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recipe", type=Path, metavar="FILE",
         help="YAML file with options, which those given here overrule; for example "
-        "training/recipes/v5.yaml",
+        "training/config/recipes/v5.yaml",
     )  # fmt: skip
     add_options(parser)
 

@@ -43,7 +43,8 @@ class Scorer:
         train: from the job and the trained autoencoder, or None when the scorer has a network of
             its own.
         restore: from an autoencoder that has its weights, or None, and the folder with the others.
-        options: names of the :class:`training.options.TrainOptions` that it uses, beside those
+        options: names of the :class:`training.config.options.TrainOptions` that it uses, beside
+        those
             that every scorer uses; any other one that is given with it is an error.
         needs_anomalies: it cannot be trained without recordings of anomalies.
         threshold: its fixed threshold; None where one is calibrated on held-out normal frames.

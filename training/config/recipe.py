@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from anomaly_detector.errors import AnomalyDetectorError, as_one_line
-from training.options import OptionType, TrainOptions, check_given, option_types
+from training.config.options import OptionType, TrainOptions, check_given, option_types
 
 __all__ = ["RECIPES", "read_recipe", "resolve_options"]
 
@@ -31,7 +31,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
         path: the file; paths in it are relative to the working directory, as on the command line.
 
     Returns:
-        The options it gives, by the names of :class:`training.options.TrainOptions`' fields.
+        The options it gives, by the names of :class:`training.config.options.TrainOptions`' fields.
 
     Raises:
         AnomalyDetectorError: no such file, no YAML mapping, an unknown key or a wrong type.

@@ -1,7 +1,7 @@
 """The options of a training run, declared once.
 
 The fields of :class:`TrainOptions` are at the same time the command line's options and the keys of
-a recipe file (:mod:`training.recipe`); help texts, choices and types all come from here.
+a recipe file (:mod:`training.config.recipe`); help texts, choices and types all come from here.
 """
 
 from __future__ import annotations
