@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from anomaly_detector.recordings import open_source
 from anomaly_detector.recordings.cache import CachedFrames, cache_frames
-from training.datasets import FrameSet, split_blocks
+from training.data.frames import FrameSet, split_blocks
 
 TRAINING_FRAMES = 56_066
 """Normal training frames of Hazards&Robots, Zenodo record 7074958."""

@@ -25,9 +25,9 @@ from distributed import Client, LocalCluster
 
 from anomaly_detector.model.shipped import resolve_model
 from anomaly_detector.scoring.fleet.job import FleetOptions, FleetResult, score_fleet
-from training.bags import StampedImage, write_image_bag
-from training.corridor import CorridorDrive
-from training.corridor.writer import render_frames
+from training.data.bags import StampedImage, write_image_bag
+from training.data.corridor import CorridorDrive
+from training.data.corridor.writer import render_frames
 
 _START_NS = 1_700_000_000_000_000_000
 _PERIOD_NS = 50_000_000

@@ -31,8 +31,8 @@ from anomaly_detector.recordings import open_source
 from anomaly_detector.recordings.cache import shrunk_frame
 from anomaly_detector.scoring.tables import write_scores
 from benchmarks.cache_memory import anonymous_mib, peak_anonymous_mib
-from training.corridor import CorridorDrive
-from training.corridor.writer import render_frames
+from training.data.corridor import CorridorDrive
+from training.data.corridor.writer import render_frames
 
 THESIS_FRAMES = 56_100
 """Test frames of the thesis (4.2), 512x512."""

@@ -22,7 +22,7 @@ from anomaly_detector.files import atomic_path
 from anomaly_detector.images.message import Image
 from anomaly_detector.model.detector import Detection, Detector
 from anomaly_detector.model.shipped import share_path
-from training.corridor import HAZARD_LABELS, CorridorDrive
+from training.data.corridor import HAZARD_LABELS, CorridorDrive
 
 SIZES = ((160, 120), (640, 480), (1280, 720), (1920, 1080), (1080, 1920))
 ROUNDS = 200

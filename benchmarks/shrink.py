@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from anomaly_detector.images.message import Image, decode_encoded_bytes, to_rgb
 from anomaly_detector.images.preprocessing import INPUT_SIZE, RESIZE_METHOD, shrink
 from anomaly_detector.recordings import open_source
-from training.corridor import HAZARD_LABELS, CorridorDrive
+from training.data.corridor import HAZARD_LABELS, CorridorDrive
 
 SIZES = (
     *("160x120", "320x240", "512x512", "640x360", "640x480", "641x479", "848x480", "1024x768"),

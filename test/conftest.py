@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from training.bags import StampedImage, write_image_bag
+from training.data.bags import StampedImage, write_image_bag
 from training.train import TrainOptions, train
 
 FRAME_HEIGHT, FRAME_WIDTH = 90, 120

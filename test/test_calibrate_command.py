@@ -19,7 +19,7 @@ from anomaly_detector.cli.main import main
 from anomaly_detector.images.message import Image
 from anomaly_detector.images.preprocessing import shrink
 from anomaly_detector.model.detector import Detector, read_metadata
-from training.datasets import split_blocks
+from training.data.frames import split_blocks
 
 ROOT = Path(__file__).parents[1]
 FRAMES = make_drive(60)

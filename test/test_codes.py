@@ -25,7 +25,7 @@ from anomaly_detector.recordings import open_source
 from training.cli.evaluate import write_evaluation
 from training.cli.main import main
 from training.code_space import code_space_figure
-from training.codes import CodeModel, FrameTable, has_code, write_codes
+from training.data.latents import CodeModel, FrameTable, has_code, write_codes
 from training.evaluate import LabelledRecording, evaluate
 
 

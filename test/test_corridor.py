@@ -12,14 +12,14 @@ import pytest
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
-from training.corridor import (
+from training.data.corridor import (
     HAZARD_LABELS,
     CorridorDrive,
     CorridorFrame,
     render_frames,
     write_drive,
 )
-from training.corridor.drive import SMALLEST_SHARE
+from training.data.corridor.drive import SMALLEST_SHARE
 
 WIDTH, HEIGHT = 160, 120
 ALL = tuple(HAZARD_LABELS)

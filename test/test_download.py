@@ -20,9 +20,15 @@ from record_server import RecordServer, record_server
 from urllib3 import HTTPResponse
 
 from anomaly_detector.errors import AnomalyDetectorError
-from training import download
-from training.archives import archive_stem, extract_archive
-from training.download import RETRIES, add_arguments, download_record, list_record, run
+from training.data.hazards_robots import download
+from training.data.hazards_robots.archives import archive_stem, extract_archive
+from training.data.hazards_robots.download import (
+    RETRIES,
+    add_arguments,
+    download_record,
+    list_record,
+    run,
+)
 
 QUICK = RETRIES.new(total=3, backoff_factor=0.001)
 BLOCK = 1 << 16

@@ -24,10 +24,10 @@ from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.metadata import Calibration, ModelMetadata
 from anomaly_detector.recordings import open_source
 from training.cli.evaluate import add_arguments, format_evaluation, run, write_evaluation
+from training.data.labels import read_labels
 from training.evaluate import LabelledRecording, evaluate
 from training.evaluation_report import evaluation_report
 from training.figures import heat_overlay, timeline_figure
-from training.labels import read_labels
 
 ROOT = Path(__file__).parent.parent
 THRESHOLD = 100.0

@@ -12,7 +12,7 @@ from anomaly_detector.errors import SourceError
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.metadata import ModelMetadata
 from training.backend import import_keras
-from training.datasets import fold_blocks
+from training.data.frames import fold_blocks
 from training.train import TrainOptions, train
 
 

@@ -19,9 +19,9 @@ from anomaly_detector.errors import SourceError
 from anomaly_detector.recordings.cache import cache_frames
 from training.cli import inspect_hazards_robots
 from training.cli.main import main
-from training.corridor import CorridorDrive
-from training.datasets import open_frame_set
-from training.hazards_robots import (
+from training.data.corridor import CorridorDrive
+from training.data.frames import open_frame_set
+from training.data.hazards_robots.loader import (
     LABEL_NAMES,
     describe,
     load_hazards_robots,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from anomaly_detector.errors import SourceError
-from training.labels import class_name, read_labels
+from training.data.labels import class_name, read_labels
 
 CORRIDOR = (
     "frame,stamp_ns,label,hazard,distance_m,visible_fraction\n"

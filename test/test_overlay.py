@@ -20,7 +20,7 @@ from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.message import ColorOrder, Image
 from anomaly_detector.model.detector import Detection, Detector
 from anomaly_detector.model.map_scale import MapScale
-from training.corridor import CorridorDrive
+from training.data.corridor import CorridorDrive
 
 ROOT = Path(__file__).parents[1]
 SCALE = MapScale(1.0, 5.0)

@@ -27,7 +27,7 @@ from anomaly_detector.images.image import RegionOfInterest
 from anomaly_detector.images.preprocessing import View
 from anomaly_detector.model.metadata import Calibration, ModelMetadata
 from anomaly_detector.recordings import open_source
-from training.corridor import CorridorDrive
+from training.data.corridor import CorridorDrive
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("cv2", "onnxruntime", "rclpy", "matplotlib", "yaml", "rosbags", "tensorflow")

@@ -26,8 +26,8 @@ from anomaly_detector.images.message import Image
 from anomaly_detector.images.preprocessing import View, shrink
 from anomaly_detector.model.detector import Detector
 from training.cli.main import main
-from training.datasets import open_anomaly_set
-from training.recorded_events import open_recorded_events
+from training.data.events import open_recorded_events
+from training.data.frames import open_anomaly_set
 
 NORMAL = make_drive(40)
 BOXES = [add_box(item) for item in make_drive(40, seed=1)]

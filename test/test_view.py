@@ -36,7 +36,7 @@ from anomaly_detector.recordings.cache import cache_frames
 from anomaly_detector.ros.node.detection_message import read_detection
 from anomaly_detector.ros.replay import picture
 from training.cli.main import main as workstation
-from training.codes import CodeModel
+from training.data.latents import CodeModel
 from training.train import TrainOptions, train
 
 REGION = RegionOfInterest(20, 10, 80, 0)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
 from anomaly_detector.drawing.page import Section
+from training.data.labels import NORMAL
 from training.figures import scatter_figure
-from training.labels import NORMAL
 from training.report import figure_picture
 
 __all__ = ["code_space_figure", "code_space_section"]

@@ -31,8 +31,8 @@ from anomaly_detector.model.fingerprint import (
 from anomaly_detector.recordings import expand_sources, open_source, warn_unreadable
 from training.architectures import ARCHITECTURES
 from training.config.options import TrainOptions, check_options, without_unused
-from training.datasets import FrameSet, open_anomaly_set, open_frame_set
-from training.labels import read_labels, read_visible_shares
+from training.data.frames import FrameSet, open_anomaly_set, open_frame_set
+from training.data.labels import read_labels, read_visible_shares
 from training.metrics import area_under_roc, json_safe
 from training.scorers.registry import scorers as all_scorers
 from training.stress import Exclusion, numbered_frames, parse_exclusion, run_stress

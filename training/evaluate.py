@@ -25,8 +25,8 @@ from anomaly_detector.recordings import (
     count_frames,
     warn_unreadable,
 )
-from training.codes import CodeModel, has_code
-from training.labels import NORMAL, FrameLabels
+from training.data.labels import NORMAL, FrameLabels
+from training.data.latents import CodeModel, has_code
 from training.metrics import (
     DEFAULT_BLOCK,
     EventDelay,

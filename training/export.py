@@ -42,7 +42,7 @@ def convert(scorer: ScoringFunction) -> Any:
     """Convert a scoring function to an ``onnx.ModelProto``.
 
     The encoder's vector, if the scorer gives one, becomes no output but a tensor named ``code``
-    inside the graph, where :class:`training.codes.CodeModel` finds it.
+    inside the graph, where :class:`training.data.latents.CodeModel` finds it.
 
     Args:
         scorer: the Keras scoring function.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from training.architectures import Autoencoder, NetworkSettings
 from training.cluster import Cluster
 from training.config.options import TrainOptions
-from training.datasets import BlockSplit, FrameSet
+from training.data.frames import BlockSplit, FrameSet
 from training.scorers.base import ScoringFunction
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from sklearn.metrics import (
 )
 
 from anomaly_detector.stamps import SteadyTime
-from training.labels import NORMAL
+from training.data.labels import NORMAL
 
 __all__ = [
     "DEFAULT_BLOCK",

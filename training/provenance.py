@@ -17,7 +17,7 @@ from anomaly_detector.files import atomic_path, printable
 from anomaly_detector.recordings import count_frames
 from anomaly_detector.recordings.cache import CachedFrames
 from training.config.options import FALSE_ALARM_RATE, TrainOptions, fixed_threshold, used_options
-from training.datasets import frame_period
+from training.data.frames import frame_period
 from training.job import Job
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ from training.config.options import (
     resolve_architecture,
 )
 from training.config.recipe import resolve_options
-from training.datasets import FrameSet, open_anomaly_set, open_frame_set, split_blocks
+from training.data.frames import FrameSet, open_anomaly_set, open_frame_set, split_blocks
 from training.device import select_device
 from training.job import Job, Trained
 from training.provenance import inputs, provenance, resolved_recipe, write_history

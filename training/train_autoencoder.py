@@ -14,7 +14,7 @@ from training.architectures import ARCHITECTURES, Autoencoder, build_autoencoder
 from training.augmentation import AUGMENTATIONS, Preset
 from training.backend import import_keras, seed_everything
 from training.config.options import TrainOptions
-from training.datasets import FrameSet, fold_blocks
+from training.data.frames import FrameSet, fold_blocks
 from training.fit import FitResult, FitSettings, fit
 from training.job import Job, Trained, network_settings
 from training.layers import Augment

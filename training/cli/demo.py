@@ -26,7 +26,7 @@ from anomaly_detector.ros.replay.comparison import Comparison
 from anomaly_detector.ros.replay.picture import draw_replay
 from anomaly_detector.ros.replay.session import ReplayOptions, ReplayResult
 from training.config.options import TrainOptions, without_unused
-from training.labels import read_labels
+from training.data.labels import read_labels
 from training.metrics import Event, area_under_roc, find_events
 from training.scorers.registry import DEFAULT_SCORER, scorers
 from training.train import train
@@ -132,7 +132,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _render(out: Path, seed: int) -> _Drives:
     from training.cli.corridor import write_drive_bag
-    from training.corridor import CorridorDrive, write_drive
+    from training.data.corridor import CorridorDrive, write_drive
 
     print("[1/4] Rendering a normal drive, and one with hazards, through the same corridor")
     normal, hazardous = out / "normal_drive", out / "hazardous_drive"

@@ -24,9 +24,9 @@ from anomaly_detector.recordings import (
     warn_unreadable,
 )
 from anomaly_detector.recordings.cache import CachedFrames, cache_frames
-from training.codes import UNKNOWN_LABEL, CodeModel, FrameTable, write_codes
+from training.data.labels import FrameLabels, read_labels
+from training.data.latents import UNKNOWN_LABEL, CodeModel, FrameTable, write_codes
 from training.evaluate import frame_names
-from training.labels import FrameLabels, read_labels
 
 __all__ = ["add_arguments", "run"]
 

@@ -24,7 +24,7 @@ from anomaly_detector.model.metadata import Calibration, ModelMetadata
 from anomaly_detector.recordings import warn_unreadable
 from training.architectures import ARCHITECTURES, Autoencoder, NetworkSettings, build_autoencoder
 from training.backend import import_keras
-from training.datasets import open_frame_set
+from training.data.frames import open_frame_set
 from training.precision import (
     MAX_AUC_LOSS,
     MAX_RANGE_FRAMES,
@@ -177,8 +177,8 @@ def _write_variant(
     images: NDArray[np.uint8],
 ) -> int:
     """Write an int8 detector beside which the float32 one was measured."""
+    from training.data.hazards_robots.loader import open_recording
     from training.export import score_images, write_detector
-    from training.hazards_robots import open_recording
     from training.train import choose_threshold, parity_images
 
     ranges = images

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from training.hazards_robots import describe, load_hazards_robots
+from training.data.hazards_robots.loader import describe, load_hazards_robots
 
 __all__ = ["add_arguments", "run"]
 
@@ -19,7 +19,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the splits, classes and difficulty found, and how the metadata were taken.
 
     Raises:
-        SourceError: see :func:`training.hazards_robots.load_hazards_robots`.
+        SourceError: see :func:`training.data.hazards_robots.loader.load_hazards_robots`.
     """
     print(describe(load_hazards_robots(arguments.folder)))
     return 0

@@ -20,7 +20,7 @@ _VERBS = {
         "measure a model on labelled drives and write a report",
     ),
     "stress": ("training.cli.stress", "measure what a model makes of injected faults"),
-    "download": ("training.download", "download the Hazards&Robots data set"),
+    "download": ("training.data.hazards_robots.download", "download the Hazards&Robots data set"),
     "inspect-hazards-robots": (
         "training.cli.inspect_hazards_robots",
         "list what a Hazards&Robots folder holds",

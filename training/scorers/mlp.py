@@ -8,7 +8,7 @@ import numpy as np
 
 from training.architectures import CODE_SIZE, Autoencoder
 from training.backend import import_keras, seed_everything
-from training.datasets import split_anomalies
+from training.data.frames import split_anomalies
 from training.job import Job, Trained
 from training.provenance import fit_summary
 from training.run_folder import RunFolder
@@ -76,7 +76,7 @@ def train(job: Job, base: Trained) -> Trained:
         AnomalyDetectorError: training gave nothing.
     """
     # Not at the top: they import Keras and ONNX Runtime.
-    from training.codes import encode_frames
+    from training.data.latents import encode_frames
     from training.fit import FitSettings, fit
 
     options, split = job.options, job.split

@@ -56,7 +56,7 @@ def train(job: Job, base: Trained) -> Trained:
         AnomalyDetectorError: training gave nothing.
     """
     import_keras()  # quietly, before the module below does
-    from training.codes import encode_frames
+    from training.data.latents import encode_frames
     from training.realnvp import RealNVPSettings, fit_realnvp
 
     options, split = job.options, job.split

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.backend import seed_everything
-from training.datasets import BlockSplit, FrameSet
+from training.data.frames import BlockSplit, FrameSet
 from training.fit import FitResult, FitSettings, fit
 from training.job import Job
 from training.scorers.outlier_exposure.network import build_exposure_network, loss_model, make_batch

@@ -24,7 +24,7 @@ from urllib3.exceptions import MaxRetryError
 from urllib3.util import Retry
 
 from anomaly_detector.errors import AnomalyDetectorError, as_one_line
-from training.archives import archive_stem, extract_archive
+from training.data.hazards_robots.archives import archive_stem, extract_archive
 
 __all__ = [
     "API_URL",

@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 
 from anomaly_detector.errors import SourceError
 from anomaly_detector.recordings import FrameSource, ImageFilesSource, is_bag, open_source
-from training.frame_labels import read_label_names
-from training.hazards_layout import (
+from training.data.frame_labels import read_label_names
+from training.data.hazards_robots.layout import (
     DEPTH,
     SPLITS,
     FolderTree,
     assign_tables,
     find_split,
 )
-from training.labels import HAZARDS_AND_ROBOTS_CLASSES, FrameLabels
+from training.data.labels import HAZARDS_AND_ROBOTS_CLASSES, FrameLabels
 
 __all__ = [
     "LABEL_NAMES",

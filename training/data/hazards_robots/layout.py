@@ -12,7 +12,7 @@ from pathlib import Path
 
 from anomaly_detector.errors import SourceError
 from anomaly_detector.recordings import IMAGE_SUFFIXES, natural_key
-from training.frame_labels import LabelTable, read_label_table
+from training.data.frame_labels import LabelTable, read_label_table
 
 __all__ = ["DEPTH", "SPLITS", "FolderTree", "assign_tables", "find_split"]
 

@@ -21,7 +21,7 @@ from anomaly_detector.files import atomic_path
 from anomaly_detector.images.preprocessing import INPUT_SIZE, WHOLE_FRAME, View
 from anomaly_detector.model.detector import Detector
 from training.architectures import Autoencoder
-from training.datasets import FrameSet
+from training.data.frames import FrameSet
 
 __all__ = [
     "UNKNOWN_LABEL",

@@ -20,9 +20,9 @@ from anomaly_detector.recordings import (
     warn_unreadable,
 )
 from anomaly_detector.recordings.cache import CachedFrames, cache_frames
-from training.hazards_robots import open_recording
-from training.labels import read_labels
-from training.recorded_events import open_recorded_events
+from training.data.events import open_recorded_events
+from training.data.hazards_robots.loader import open_recording
+from training.data.labels import read_labels
 
 __all__ = [
     "BlockSplit",
@@ -134,7 +134,7 @@ def open_frame_set(
     """Open recordings and shrink their frames through the cache.
 
     Args:
-        sources: as :func:`training.hazards_robots.open_recording` takes them.
+        sources: as :func:`training.data.hazards_robots.loader.open_recording` takes them.
         topic: image topic, for bags with more than one.
         view: what to see of each frame.
         cache: folder of the cache; None for the user's.
@@ -162,7 +162,7 @@ def open_anomaly_set(
     Of an image folder with a ``labels.csv``, as ``training corridor`` writes it, the frames that
     are labelled as normal are left out: a drive with hazards shows normal frames too. A folder of
     the robot's black box, or one of its events, gives the frames that were anomalous during the
-    alarm (:mod:`training.recorded_events`).
+    alarm (:mod:`training.data.events`).
 
     Raises:
         SourceError: one of them cannot be used, or has no anomalous frame.

@@ -1,0 +1,1 @@
+"""Recordings, labels and data sets for training and evaluation."""

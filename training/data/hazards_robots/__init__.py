@@ -1,0 +1,1 @@
+"""The Hazards&Robots data set: download, layout, loader."""
