@@ -122,8 +122,8 @@ def train_epoch(cached: CachedFrames, batch: int = 32, seed: int = 0) -> dict[st
     from training.backend import import_keras, seed_everything
 
     import_keras()
-    from training.architectures import build_autoencoder
     from training.fit import FitSettings, fit
+    from training.networks.autoencoders import build_autoencoder
     from training.train_autoencoder import error_model, frame_inputs, mean_output
 
     frames = FrameSet([cached])

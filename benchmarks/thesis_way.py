@@ -27,7 +27,7 @@ from anomaly_detector.benchmarking.steps import PICTURES, WORK, FrameSteps, Perc
 from anomaly_detector.cli.benchmark import machine
 from anomaly_detector.files import atomic_path
 from anomaly_detector.model.detector import Detector
-from training.architectures import build_autoencoder
+from training.networks.autoencoders import build_autoencoder
 
 BAR = 60.0
 _BLOCK = 10

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.architectures import ARCHITECTURES, build_autoencoder
 from training.augmentation import AUGMENTATIONS
 from training.backend import import_keras, seed_everything
+from training.networks.autoencoders import ARCHITECTURES, build_autoencoder
 
 _PLAIN = "plain fit"
 

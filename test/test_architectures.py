@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from anomaly_detector.errors import AnomalyDetectorError
-from training.architectures import (
+from training.backend import import_keras, seed_everything
+from training.cli.architectures import architecture_rows
+from training.cli.main import main
+from training.export import MAX_RELATIVE_DIFFERENCE, convert, parity
+from training.networks.autoencoders import (
     ARCHITECTURES,
     NetworkSettings,
     build_autoencoder,
     count_macs,
 )
-from training.backend import import_keras, seed_everything
-from training.cli.architectures import architecture_rows
-from training.cli.main import main
-from training.export import MAX_RELATIVE_DIFFERENCE, convert, parity
 from training.scorers.reconstruction import reconstruction_scorer
 from training.scorers.registry import find_scorer
 

@@ -16,7 +16,7 @@ RANDOM = np.random.default_rng(0)
 @pytest.fixture(scope="module")
 def layers() -> Any:
     import_keras()
-    return importlib.import_module("training.layers")
+    return importlib.import_module("training.networks.layers")
 
 
 def test_fused_batch_normalization_is_that_of_keras(layers: Any) -> None:

@@ -18,7 +18,7 @@ from training.backend import import_keras
 
 import_keras()
 
-from training.realnvp import (  # noqa: E402
+from training.networks.realnvp import (  # noqa: E402
     AffineCoupling,
     RealNVP,
     RealNVPSettings,

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.message import Image
 from anomaly_detector.images.preprocessing import shrink
-from training.architectures import Autoencoder, build_autoencoder
 from training.backend import import_keras, seed_everything
 from training.export import MAX_RELATIVE_DIFFERENCE, convert, parity
 from training.job import Trained
+from training.networks.autoencoders import Autoencoder, build_autoencoder
 from training.scorers.base import ScoringFunction
 from training.scorers.mlp import build_mlp, mlp_scorer
 from training.scorers.realnvp import realnvp_scorer
@@ -43,7 +43,7 @@ def images() -> NDArray[np.uint8]:
 def flow(autoencoder: Autoencoder) -> Any:
     """A Real-NVP with arbitrary weights, on the scale of the codes."""
     import_keras()
-    from training.realnvp import RealNVP
+    from training.networks.realnvp import RealNVP
 
     drive = np.stack([shrink(Image(frame, "rgb")) for frame in make_drive(60, seed=4)])
     codes = np.asarray(autoencoder.encoder(drive.astype(np.float32)))

@@ -16,7 +16,6 @@ from conftest import make_drive, write_images
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.model.detector import Detector
-from training.architectures import ARCHITECTURES, NetworkSettings, build_autoencoder
 from training.backend import import_keras
 from training.cli.main import main
 from training.config.options import (
@@ -29,6 +28,7 @@ from training.config.options import (
 )
 from training.config.recipe import resolve_options
 from training.job import Trained
+from training.networks.autoencoders import ARCHITECTURES, NetworkSettings, build_autoencoder
 from training.provenance import resolved_recipe
 from training.scorers.registry import find_scorer, scorers
 from training.train import prepare

@@ -29,11 +29,11 @@ from anomaly_detector.model.fingerprint import (
     trained_warning,
 )
 from anomaly_detector.recordings import expand_sources, open_source, warn_unreadable
-from training.architectures import ARCHITECTURES
 from training.config.options import TrainOptions, check_options, without_unused
 from training.data.frames import FrameSet, open_anomaly_set, open_frame_set
 from training.data.labels import read_labels, read_visible_shares
 from training.metrics import area_under_roc, json_safe
+from training.networks.autoencoders import ARCHITECTURES
 from training.scorers.registry import scorers as all_scorers
 from training.stress import Exclusion, numbered_frames, parse_exclusion, run_stress
 from training.stress_faults import FAULT_SETS
@@ -141,7 +141,7 @@ def compare(
 
 
 def _measured(job: Job, trained: Trained, measure: Measure) -> Comparison:
-    from training.architectures import count_macs
+    from training.networks.autoencoders import count_macs
     from training.train import export_trained
 
     options = job.options

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from training.architectures import Autoencoder, NetworkSettings
 from training.cluster import Cluster
 from training.config.options import TrainOptions
 from training.data.frames import BlockSplit, FrameSet
+from training.networks.autoencoders import Autoencoder, NetworkSettings
 from training.scorers.base import ScoringFunction
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from training.architectures import ARCHITECTURES, CODE_SIZE, build_autoencoder, count_macs
+from training.networks.autoencoders import ARCHITECTURES, CODE_SIZE, build_autoencoder, count_macs
 
 __all__ = ["add_arguments", "architecture_rows", "run"]
 

@@ -22,9 +22,14 @@ from anomaly_detector.files import check_output_file
 from anomaly_detector.images.preprocessing import INPUT_SIZE, View
 from anomaly_detector.model.metadata import Calibration, ModelMetadata
 from anomaly_detector.recordings import warn_unreadable
-from training.architectures import ARCHITECTURES, Autoencoder, NetworkSettings, build_autoencoder
 from training.backend import import_keras
 from training.data.frames import open_frame_set
+from training.networks.autoencoders import (
+    ARCHITECTURES,
+    Autoencoder,
+    NetworkSettings,
+    build_autoencoder,
+)
 from training.precision import (
     MAX_AUC_LOSS,
     MAX_RANGE_FRAMES,

@@ -22,8 +22,8 @@ from anomaly_detector.files import check_output_file
 from anomaly_detector.images.encodings import ImageScaling
 from anomaly_detector.images.image import RegionOfInterest, parse_region
 from anomaly_detector.images.preprocessing import View
-from training.architectures import ARCHITECTURES, CODE_TABLE_OPTIONS, INITIALIZERS
 from training.augmentation import AUGMENTATIONS
+from training.networks.autoencoders import ARCHITECTURES, CODE_TABLE_OPTIONS, INITIALIZERS
 from training.scorers.registry import DEFAULT_SCORER, find_scorer, networks, scorers
 
 __all__ = [

@@ -20,8 +20,8 @@ from anomaly_detector.errors import ModelError, as_one_line
 from anomaly_detector.files import atomic_path
 from anomaly_detector.images.preprocessing import INPUT_SIZE, WHOLE_FRAME, View
 from anomaly_detector.model.detector import Detector
-from training.architectures import Autoencoder
 from training.data.frames import FrameSet
+from training.networks.autoencoders import Autoencoder
 
 __all__ = [
     "UNKNOWN_LABEL",

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from anomaly_detector.errors import AnomalyDetectorError
-from training.architectures import Autoencoder
 from training.backend import import_keras
+from training.networks.autoencoders import Autoencoder
 
 
 def explained_encoder(autoencoder: Autoencoder) -> tuple[Any, Callable[[Any, Any], Any]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from anomaly_detector.model.map_scale import MapScale
-from training.architectures import ARCHITECTURES
+from training.networks.autoencoders import ARCHITECTURES
 
 if TYPE_CHECKING:
     from training.job import Job, Trained

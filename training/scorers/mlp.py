@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from training.architectures import CODE_SIZE, Autoencoder
 from training.backend import import_keras, seed_everything
 from training.data.frames import split_anomalies
 from training.job import Job, Trained
+from training.networks.autoencoders import CODE_SIZE, Autoencoder
 from training.provenance import fit_summary
 from training.run_folder import RunFolder
 from training.scorers.attribution import explained_encoder

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from training.architectures import CODE_SIZE, Autoencoder
 from training.backend import import_keras
 from training.job import Job, Trained
+from training.networks.autoencoders import CODE_SIZE, Autoencoder
 from training.provenance import fit_summary
 from training.run_folder import RunFolder
 from training.scorers.attribution import explained_encoder
 from training.scorers.base import AUTOENCODER_OPTIONS, Scorer, ScoringFunction
 
 if TYPE_CHECKING:
-    from training.realnvp import RealNVP
+    from training.networks.realnvp import RealNVP
 
 _UNIT = "negative log-likelihood of the code, nats"
 _OPTIONS = AUTOENCODER_OPTIONS | {"realnvp_epochs"}
@@ -57,7 +57,7 @@ def train(job: Job, base: Trained) -> Trained:
     """
     import_keras()  # quietly, before the module below does
     from training.data.latents import encode_frames
-    from training.realnvp import RealNVPSettings, fit_realnvp
+    from training.networks.realnvp import RealNVPSettings, fit_realnvp
 
     options, split = job.options, job.split
     autoencoder = base.autoencoder
@@ -97,7 +97,7 @@ def train(job: Job, base: Trained) -> Trained:
 
 def _restore(autoencoder: Autoencoder, folder: RunFolder) -> ScoringFunction:
     import_keras()
-    from training.realnvp import RealNVP
+    from training.networks.realnvp import RealNVP
 
     flow = RealNVP(CODE_SIZE)
     folder.load_weights("realnvp", flow)

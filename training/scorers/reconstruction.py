@@ -8,9 +8,9 @@ from typing import Any
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.model.map_scale import MapScale
-from training.architectures import Autoencoder
 from training.backend import import_keras
 from training.job import Job, Trained
+from training.networks.autoencoders import Autoencoder
 from training.run_folder import RunFolder
 from training.scorers.base import Scorer, ScoringFunction
 

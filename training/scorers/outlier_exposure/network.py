@@ -17,7 +17,7 @@ from keras import layers, ops
 from numpy.typing import NDArray
 
 from anomaly_detector.images.preprocessing import INPUT_SIZE
-from training.layers import BatchNormalization, Place
+from training.networks.layers import BatchNormalization, Place
 from training.scorers.outlier_exposure.outliers import (
     PICTURE_FAULTS,
     TEXTURES,
@@ -69,7 +69,7 @@ def build_exposure_network(*, place: bool = True) -> Any:
 
     Args:
         place: tell every cell where it is, since what is normal depends on the place in the
-            picture (:class:`training.layers.Place`); without it for comparison.
+            picture (:class:`training.networks.layers.Place`); without it for comparison.
     """
     image = keras.Input((INPUT_SIZE, INPUT_SIZE, 3), name="image")
     half = layers.Conv2D(32, 3, strides=2, padding="same", use_bias=False)(image / 64.0 - 2.0)

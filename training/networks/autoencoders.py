@@ -9,9 +9,10 @@ Where the table departs from its source:
 
 * ``v2`` and ``v3``: the thesis puts an Embedding behind the encoder, which looks its rows up by the
   integer part of the code. That stops the gradient, so the encoder never trained.
-  :class:`training.layers.CodeTable` takes its place: 128 code values, each scaling its own row of
-  the same 128x128 table. It is the first layer of the decoder, so that the code stays a 128-vector.
-  The listings name the regulariser of that table as ``'L1L2'``, with which Keras means both factors
+  :class:`training.networks.layers.CodeTable` takes its place: 128 code values, each scaling its own
+  row of the same 128x128 table. It is the first layer of the decoder, so that the code stays a
+  128-vector. The listings name the regulariser of that table as ``'L1L2'``, with which Keras means
+  both factors
   0: as written it regularises nothing. So it is here; :class:`NetworkSettings` has the factors.
 * ``paper``: the number F of its widths [3, F, 2F, 4F, 8F] is 128, as in the thesis' v2, which says
   to be its translation layer by layer.
@@ -90,7 +91,7 @@ class Dense:
 
 @dataclass(frozen=True)
 class Table:
-    """:class:`training.layers.CodeTable`: from the code to 128x128."""
+    """:class:`training.networks.layers.CodeTable`: from the code to 128x128."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Upsample:
 
 @dataclass(frozen=True)
 class Standardized:
-    """:class:`training.layers.Standardize`."""
+    """:class:`training.networks.layers.Standardize`."""
 
 
 Layer: TypeAlias = Conv | ConvT | Dense | Table | Reshape | MaxPool | Upsample | Standardized
@@ -303,7 +304,7 @@ def build_autoencoder(name: str, settings: NetworkSettings = NetworkSettings()) 
             f"architecture {name!r} is not known: choose one of {', '.join(ARCHITECTURES)}"
         )
     keras = import_keras()
-    from training.layers import Standardize
+    from training.networks.layers import Standardize
 
     architecture = ARCHITECTURES[name]
     builder = _Builder(architecture.slope, settings)
@@ -369,7 +370,7 @@ class _Builder:
         )(tensor)
 
     def _own_layer(self, layer: Table | Standardized) -> Any:
-        from training.layers import CodeTable, Standardize
+        from training.networks.layers import CodeTable, Standardize
 
         if isinstance(layer, Standardized):
             return Standardize()
@@ -391,7 +392,7 @@ def count_macs(model: Any) -> int:
     pooling, upsampling and standardisation are left out.
     """
     keras = import_keras()
-    from training.layers import CodeTable
+    from training.networks.layers import CodeTable
 
     total = 0
     for layer in model.layers:
