@@ -119,12 +119,12 @@ def train_epoch(cached: CachedFrames, batch: int = 32, seed: int = 0) -> dict[st
         network yet) and its peaks, the resident one of the whole process so far.
     """
     # Keras takes seconds and hundreds of MiB to import: only when training is asked for.
-    from training.backend import import_keras, seed_everything
+    from training.fitting.backend import import_keras, seed_everything
 
     import_keras()
-    from training.fit import FitSettings, fit
+    from training.fitting.autoencoder import error_model, frame_inputs, mean_output
+    from training.fitting.fit import FitSettings, fit
     from training.networks.autoencoders import build_autoencoder
-    from training.train_autoencoder import error_model, frame_inputs, mean_output
 
     frames = FrameSet([cached])
     split = split_blocks(frames.lengths, frames.gaps, seed=seed)

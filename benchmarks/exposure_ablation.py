@@ -33,8 +33,8 @@ from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
 from anomaly_detector.images.preprocessing import INPUT_SIZE, WHOLE_FRAME, shrink
 from anomaly_detector.recordings import open_source
-from training.backend import import_keras
 from training.config.options import TrainOptions, without_unused
+from training.fitting.backend import import_keras
 from training.metrics import area_under_roc
 from training.scorers.outlier_exposure.outliers import (
     PICTURE_FAULTS,
@@ -221,8 +221,8 @@ def ablate(arguments: argparse.Namespace, report: Callable[[str, dict[str, Any]]
     """
     test = _Test(arguments.test, arguments.topic, arguments.exclude, arguments.seed)
     import_keras()
+    from training.fitting.autoencoder import train_autoencoder
     from training.scorers.outlier_exposure.training import ExposureParts, fit_exposure
-    from training.train_autoencoder import train_autoencoder
 
     with tempfile.TemporaryDirectory() as folder:
 

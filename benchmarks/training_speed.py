@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.augmentation import AUGMENTATIONS
-from training.backend import import_keras, seed_everything
+from training.fitting.augmentation import AUGMENTATIONS
+from training.fitting.backend import import_keras, seed_everything
 from training.networks.autoencoders import ARCHITECTURES, build_autoencoder
 
 _PLAIN = "plain fit"
@@ -37,8 +37,8 @@ def _plain_epoch(model: Any, frames: NDArray[np.float32], batch_size: int) -> fl
 
 
 def _our_epoch(model: Any, frames: NDArray[np.uint8], name: str, settings: Any) -> float:
-    from training.fit import fit
-    from training.train_autoencoder import frame_inputs, mean_output
+    from training.fitting.autoencoder import frame_inputs, mean_output
+    from training.fitting.fit import fit
 
     preset = AUGMENTATIONS[name]
 
@@ -60,8 +60,8 @@ def _our_epoch(model: Any, frames: NDArray[np.uint8], name: str, settings: Any) 
 def measure(architecture: str, frames: int, batch_size: int, rounds: int) -> dict[str, Any]:
     """Train every variant for some epochs in turn and give the figures."""
     keras = import_keras()
-    from training.fit import FitSettings
-    from training.train_autoencoder import error_model
+    from training.fitting.autoencoder import error_model
+    from training.fitting.fit import FitSettings
 
     seed_everything(0)
     images = np.random.default_rng(0).integers(0, 256, (frames, 64, 64, 3), np.uint8)

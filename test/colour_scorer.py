@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from anomaly_detector.model.map_scale import MapScale
-from training.backend import import_keras
-from training.job import Job, Trained
+from training.fitting.backend import import_keras
+from training.fitting.job import Job, Trained
+from training.fitting.run_folder import RunFolder
 from training.provenance import fit_summary
-from training.run_folder import RunFolder
 from training.scorers.base import Scorer, ScoringFunction
 
 
@@ -39,7 +39,7 @@ def colour_scorer(network: Any) -> ScoringFunction:
 
 
 def train(job: Job, base: None) -> Trained:
-    from training.fit import FitResult  # it imports Keras
+    from training.fitting.fit import FitResult  # it imports Keras
 
     network = build()
     colours, held_out = (

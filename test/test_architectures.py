@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from anomaly_detector.errors import AnomalyDetectorError
-from training.backend import import_keras, seed_everything
 from training.cli.architectures import architecture_rows
 from training.cli.main import main
 from training.export import MAX_RELATIVE_DIFFERENCE, convert, parity
+from training.fitting.backend import import_keras, seed_everything
 from training.networks.autoencoders import (
     ARCHITECTURES,
     NetworkSettings,

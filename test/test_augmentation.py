@@ -8,7 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
-from training.augmentation import AUGMENTATIONS, Preset, augment, compiled_augment, perlin_bank
+from training.fitting.augmentation import (
+    AUGMENTATIONS,
+    Preset,
+    augment,
+    compiled_augment,
+    perlin_bank,
+)
 
 Images = np.ndarray[Any, np.dtype[np.uint8]]
 

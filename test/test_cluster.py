@@ -18,7 +18,7 @@ from conftest import make_drive, write_images
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.model.detector import Detector
-from training.cluster import Membership, read_membership
+from training.fitting.cluster.cluster import Membership, read_membership
 from training.train import TrainOptions, train
 
 ROOT = Path(__file__).parents[1]

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from anomaly_detector.images.message import Image
 from anomaly_detector.images.preprocessing import shrink
 from anomaly_detector.model.detector import Detector
-from training.backend import import_keras, seed_everything
 from training.cli.main import main
 from training.export import MAX_RELATIVE_DIFFERENCE, convert, parity
+from training.fitting.backend import import_keras, seed_everything
 from training.scorers.outlier_exposure import exposure_scorer
 from training.scorers.outlier_exposure.outliers import (
     PICTURE_FAULTS,
@@ -47,7 +47,7 @@ POOL = shrunk(make_drive(24))
 
 @pytest.fixture(scope="module")
 def exposure() -> Any:
-    """The module; it needs Keras, whose import training.backend makes a quiet one."""
+    """The module; it needs Keras, whose import training.fitting.backend makes a quiet one."""
     import_keras()
     return importlib.import_module("training.scorers.outlier_exposure.network")
 
@@ -280,7 +280,7 @@ def test_loss_is_cross_entropy_and_leaves_out_unknown_places(exposure: Any) -> N
 
 
 def test_weight_decay_takes_from_kernels_alone(exposure: Any) -> None:
-    from training.fit import FitSettings, adam
+    from training.fitting.fit import FitSettings, adam
 
     network = exposure.build_exposure_network()
     for variable in network.trainable_variables:
@@ -408,7 +408,7 @@ def test_trainer_and_stress_test_reach_none_of_each_others_modules() -> None:
     assert "training.data.frames" in _reached(TRAINER)  # imports are followed
     assert "training.metrics" in _reached(STRESS)
     assert not _reached(TRAINER) & set(STRESS)
-    assert not _reached(STRESS) & {*TRAINER, "training.augmentation"}
+    assert not _reached(STRESS) & {*TRAINER, "training.fitting.augmentation"}
 
 
 def test_trainer_and_stress_test_have_no_function_in_common() -> None:

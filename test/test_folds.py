@@ -11,8 +11,8 @@ from conftest import make_drive, write_images
 from anomaly_detector.errors import SourceError
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.metadata import ModelMetadata
-from training.backend import import_keras
 from training.data.frames import fold_blocks
+from training.fitting.backend import import_keras
 from training.train import TrainOptions, train
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from training.backend import import_keras, seed_everything
+from training.fitting.backend import import_keras, seed_everything
 
 RANDOM = np.random.default_rng(0)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from anomaly_detector.errors import AnomalyDetectorError
-from training.backend import import_keras
+from training.fitting.backend import import_keras
 
 import_keras()
 

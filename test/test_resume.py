@@ -17,9 +17,9 @@ from conftest import make_drive, write_images
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.preprocessing import INPUT_SIZE
 from anomaly_detector.model.detector import Detector
-from training.backend import import_keras
-from training.checkpoint import Checkpoint
 from training.cli.main import main
+from training.fitting.backend import import_keras
+from training.fitting.checkpoint import Checkpoint
 from training.train import TrainOptions, train
 
 ROOT = Path(__file__).parents[1]
@@ -27,8 +27,8 @@ EPOCHS = 30
 
 import_keras()
 
-from training.fit import FitResult  # noqa: E402
-from training.run_folder import RunFolder  # noqa: E402
+from training.fitting.fit import FitResult  # noqa: E402
+from training.fitting.run_folder import RunFolder  # noqa: E402
 
 OPTIONS = [
     *("--epochs", str(EPOCHS), "--batch-size", "16", "--augmentation", "paper"),

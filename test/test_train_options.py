@@ -16,7 +16,6 @@ from conftest import make_drive, write_images
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.model.detector import Detector
-from training.backend import import_keras
 from training.cli.main import main
 from training.config.options import (
     TrainOptions,
@@ -27,7 +26,8 @@ from training.config.options import (
     without_unused,
 )
 from training.config.recipe import resolve_options
-from training.job import Trained
+from training.fitting.backend import import_keras
+from training.fitting.job import Trained
 from training.networks.autoencoders import ARCHITECTURES, NetworkSettings, build_autoencoder
 from training.provenance import resolved_recipe
 from training.scorers.registry import find_scorer, scorers
@@ -200,7 +200,7 @@ def train_on(
 ) -> Trained:
     """Train without exporting; on the given autoencoder, if there is one."""
     import_keras()
-    from training.train_autoencoder import cross_validate, train_autoencoder
+    from training.fitting.autoencoder import cross_validate, train_autoencoder
 
     folder = drives[0].parent
     asked: TrainOptions = Read(

@@ -20,10 +20,10 @@ from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.images.message import Image
 from anomaly_detector.images.preprocessing import shrink
 from anomaly_detector.model.detector import Detector
-from training.backend import seed_everything
 from training.cli.main import main
 from training.data.frames import open_anomaly_set, open_frame_set, split_anomalies, split_blocks
 from training.export import MAX_RELATIVE_DIFFERENCE, convert, parity, write_detector
+from training.fitting.backend import seed_everything
 from training.networks.autoencoders import build_autoencoder
 from training.scorers.mlp import build_mlp, mlp_scorer
 from training.scorers.outlier_exposure.training import validation_frames

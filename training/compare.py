@@ -39,7 +39,7 @@ from training.stress import Exclusion, numbered_frames, parse_exclusion, run_str
 from training.stress_faults import FAULT_SETS
 
 if TYPE_CHECKING:
-    from training.job import Job, Trained
+    from training.fitting.job import Job, Trained
 
 __all__ = ["Comparison", "add_arguments", "compare", "format_comparison", "run"]
 
@@ -133,7 +133,7 @@ def compare(
             job = prepare(changed)
             scorer = known[name]
             if scorer.needs_autoencoder and base is None:
-                from training.train_autoencoder import train_autoencoder
+                from training.fitting.autoencoder import train_autoencoder
 
                 base = train_autoencoder(job)
             add(job, scorer.train(job, base))

@@ -22,7 +22,7 @@ from anomaly_detector.model.normalization import (
     float32_threshold,
     normalization_scale,
 )
-from training.backend import import_tensorflow
+from training.fitting.backend import import_tensorflow
 from training.scorers.base import ScoringFunction
 
 __all__ = ["MAX_RELATIVE_DIFFERENCE", "convert", "parity", "score_images", "write_detector"]

@@ -18,10 +18,10 @@ from anomaly_detector.recordings import count_frames
 from anomaly_detector.recordings.cache import CachedFrames
 from training.config.options import FALSE_ALARM_RATE, TrainOptions, fixed_threshold, used_options
 from training.data.frames import frame_period
-from training.job import Job
+from training.fitting.job import Job
 
 if TYPE_CHECKING:
-    from training.fit import FitResult
+    from training.fitting.fit import FitResult
 
 __all__ = ["commit", "fit_summary", "inputs", "provenance", "resolved_recipe", "write_history"]
 

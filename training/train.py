@@ -22,8 +22,6 @@ from anomaly_detector.alarms.calibration import (
 from anomaly_detector.model.fingerprint import fingerprints
 from anomaly_detector.model.metadata import Calibration, ModelMetadata
 from anomaly_detector.recordings import expand_sources
-from training.backend import import_keras
-from training.cluster import Cluster, Membership, read_membership
 from training.config.options import (
     FALSE_ALARM_RATE,
     TrainOptions,
@@ -34,10 +32,12 @@ from training.config.options import (
 )
 from training.config.recipe import resolve_options
 from training.data.frames import FrameSet, open_anomaly_set, open_frame_set, split_blocks
-from training.device import select_device
-from training.job import Job, Trained
+from training.fitting.backend import import_keras
+from training.fitting.cluster.cluster import Cluster, Membership, read_membership
+from training.fitting.device import select_device
+from training.fitting.job import Job, Trained
+from training.fitting.run_folder import RunFolder
 from training.provenance import inputs, provenance, resolved_recipe, write_history
-from training.run_folder import RunFolder
 from training.scorers.registry import find_scorer, with_scorer_facts
 
 __all__ = [
@@ -63,7 +63,7 @@ def train(options: TrainOptions) -> ModelMetadata:
 
     With ``options.cluster`` all its workers train together, and only the first of them writes.
     Writes ``options.out`` and, beside it, ``NAME.history.csv`` with the losses of every epoch and
-    the folder ``NAME.training`` (see :mod:`training.run_folder`).
+    the folder ``NAME.training`` (see :mod:`training.fitting.run_folder`).
 
     Returns:
         The metadata that went into the model.
@@ -94,7 +94,7 @@ def _train(options: TrainOptions, membership: Membership | None) -> ModelMetadat
     select_device(options.device)
     if membership is not None:
         job = replace(job, cluster=_join(membership, job))
-    from training.train_autoencoder import cross_validate, train_autoencoder
+    from training.fitting.autoencoder import cross_validate, train_autoencoder
 
     scorer = find_scorer(options.scorer)
     if scorer.needs_autoencoder:

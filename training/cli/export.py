@@ -22,8 +22,8 @@ from anomaly_detector.files import check_output_file
 from anomaly_detector.images.preprocessing import INPUT_SIZE, View
 from anomaly_detector.model.metadata import Calibration, ModelMetadata
 from anomaly_detector.recordings import warn_unreadable
-from training.backend import import_keras
 from training.data.frames import open_frame_set
+from training.fitting.backend import import_keras
 from training.networks.autoencoders import (
     ARCHITECTURES,
     Autoencoder,
@@ -45,7 +45,7 @@ from training.scorers.reconstruction import reconstruction_scorer
 from training.scorers.registry import find_scorer, with_scorer_facts
 
 if TYPE_CHECKING:
-    from training.run_folder import RunFolder
+    from training.fitting.run_folder import RunFolder
 
 __all__ = ["add_arguments", "run"]
 
@@ -111,7 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     import_keras()
     from training.export import convert, score_images, write_detector
-    from training.run_folder import RunFolder
+    from training.fitting.run_folder import RunFolder
     from training.train import choose_threshold, parity_images
 
     if arguments.weights.is_dir():
@@ -169,7 +169,7 @@ def _check_precision(arguments: argparse.Namespace) -> None:
 
 def _view(weights: Path) -> View:
     """Give what a training saw of the frames; a lone file of weights says none."""
-    from training.run_folder import RunFolder
+    from training.fitting.run_folder import RunFolder
 
     return RunFolder(weights).metadata().view if weights.is_dir() else View()
 
@@ -242,7 +242,7 @@ def _from_folder(
 def _from_file(
     file: Path, architecture: str | None, *, has_threshold: bool
 ) -> tuple[ModelMetadata, ScoringFunction]:
-    from training.run_folder import load_weights
+    from training.fitting.run_folder import load_weights
 
     if architecture is None:
         raise AnomalyDetectorError(

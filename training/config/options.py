@@ -22,7 +22,7 @@ from anomaly_detector.files import check_output_file
 from anomaly_detector.images.encodings import ImageScaling
 from anomaly_detector.images.image import RegionOfInterest, parse_region
 from anomaly_detector.images.preprocessing import View
-from training.augmentation import AUGMENTATIONS
+from training.fitting.augmentation import AUGMENTATIONS
 from training.networks.autoencoders import ARCHITECTURES, CODE_TABLE_OPTIONS, INITIALIZERS
 from training.scorers.registry import DEFAULT_SCORER, find_scorer, networks, scorers
 

@@ -28,7 +28,7 @@ from typing import Any, TypeAlias
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.preprocessing import INPUT_SIZE
-from training.backend import import_keras
+from training.fitting.backend import import_keras
 
 __all__ = [
     "ARCHITECTURES",

@@ -1,7 +1,7 @@
 """Keras layers of our own; all of them run on every Keras backend.
 
-Import :mod:`training.backend` and call ``import_keras`` before this module: its own import of Keras
-is not a quiet one.
+Import :mod:`training.fitting.backend` and call ``import_keras`` before this module: its own import
+of Keras is not a quiet one.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from training.augmentation import compiled_augment
-from training.backend import import_tensorflow
+from training.fitting.augmentation import compiled_augment
+from training.fitting.backend import import_tensorflow
 
 __all__ = ["Augment", "BatchNormalization", "CodeTable", "Place", "Standardize"]
 
@@ -147,7 +147,7 @@ class Augment(keras.layers.Layer):
         self._augment = compiled_augment(fill_mode)
 
     def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
-        """From ``image`` uint8 [N, 64, 64, 3] and :data:`training.augmentation.Draws`."""
+        """From ``image`` uint8 [N, 64, 64, 3] and :data:`training.fitting.augmentation.Draws`."""
         image = ops.cast(inputs["image"], "float32")
         draws = {name: value for name, value in inputs.items() if name != "image"}
         if not training or not draws:

@@ -6,8 +6,8 @@ odd and even positions is flipped each time, a standard normal prior, and the ne
 log-likelihood as the score. With outlier exposure, codes of known anomalies are pushed at least a
 margin above the normal ones.
 
-Import :mod:`training.backend` and call ``import_keras`` before this module, as for
-:mod:`training.fit`.
+Import :mod:`training.fitting.backend` and call ``import_keras`` before this module, as for
+:mod:`training.fitting.fit`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from anomaly_detector.errors import AnomalyDetectorError
-from training.fit import FitResult, tensorboard_log
+from training.fitting.fit import FitResult, tensorboard_log
 
 __all__ = ["AffineCoupling", "RealNVP", "RealNVPSettings", "Whitening", "fit_realnvp"]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from anomaly_detector.errors import AnomalyDetectorError
-from training.backend import import_keras
+from training.fitting.backend import import_keras
 from training.networks.autoencoders import Autoencoder
 
 

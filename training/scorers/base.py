@@ -10,8 +10,8 @@ from anomaly_detector.model.map_scale import MapScale
 from training.networks.autoencoders import ARCHITECTURES
 
 if TYPE_CHECKING:
-    from training.job import Job, Trained
-    from training.run_folder import RunFolder
+    from training.fitting.job import Job, Trained
+    from training.fitting.run_folder import RunFolder
 
 ScoringFunction: TypeAlias = Callable[[Any], dict[str, Any]]
 """From uint8 [N, 64, 64, 3] to ``score`` float32 [N], ``anomaly_map`` float32 [N, H, W] and,

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from training.backend import import_keras, seed_everything
 from training.data.frames import split_anomalies
-from training.job import Job, Trained
+from training.fitting.backend import import_keras, seed_everything
+from training.fitting.job import Job, Trained
+from training.fitting.run_folder import RunFolder
 from training.networks.autoencoders import CODE_SIZE, Autoencoder
 from training.provenance import fit_summary
-from training.run_folder import RunFolder
 from training.scorers.attribution import explained_encoder
 from training.scorers.base import AUTOENCODER_OPTIONS, Scorer, ScoringFunction
 
@@ -77,7 +77,7 @@ def train(job: Job, base: Trained) -> Trained:
     """
     # Not at the top: they import Keras and ONNX Runtime.
     from training.data.latents import encode_frames
-    from training.fit import FitSettings, fit
+    from training.fitting.fit import FitSettings, fit
 
     options, split = job.options, job.split
     autoencoder = base.autoencoder

@@ -8,10 +8,10 @@ from typing import Any
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.model.map_scale import MapScale
-from training.backend import import_keras
-from training.job import Job, Trained
+from training.fitting.backend import import_keras
+from training.fitting.job import Job, Trained
+from training.fitting.run_folder import RunFolder
 from training.networks.autoencoders import Autoencoder
-from training.run_folder import RunFolder
 from training.scorers.base import Scorer, ScoringFunction
 
 _GREY_LEVELS = "grey levels (0..255)"

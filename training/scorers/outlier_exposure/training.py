@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.backend import seed_everything
 from training.data.frames import BlockSplit, FrameSet
-from training.fit import FitResult, FitSettings, fit
-from training.job import Job
+from training.fitting.autoencoder import mean_output
+from training.fitting.backend import seed_everything
+from training.fitting.fit import FitResult, FitSettings, fit
+from training.fitting.job import Job
 from training.scorers.outlier_exposure.network import build_exposure_network, loss_model, make_batch
 from training.scorers.outlier_exposure.outliers import (
     PICTURE_FAULTS,
@@ -20,7 +21,6 @@ from training.scorers.outlier_exposure.outliers import (
     PictureFault,
     Texture,
 )
-from training.train_autoencoder import mean_output
 
 EXPOSURE_BATCH = 48
 """Frames a step; every fourth gets something pasted in, every fourth a whole-picture fault."""

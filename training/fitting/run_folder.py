@@ -20,7 +20,7 @@ from anomaly_detector.model.metadata import ModelMetadata
 
 if TYPE_CHECKING:
     # The module imports Keras.
-    from training.fit import FitResult
+    from training.fitting.fit import FitResult
 
 __all__ = ["RunFolder", "load_weights"]
 
@@ -79,7 +79,7 @@ class RunFolder:
             temporary.write_text(json.dumps(wanted, indent=1))
 
     def checkpoint(self, network: str) -> dict[str, Any]:
-        """Give the arguments ``checkpoint`` and ``resume`` of :func:`training.fit.fit`."""
+        """Give the arguments ``checkpoint`` and ``resume`` of :func:`training.fitting.fit.fit`."""
         return {"checkpoint": self.path / (network + _CHECKPOINT), "resume": self._resume}
 
     def trained(self, result: FitResult) -> None:

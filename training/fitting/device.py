@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from anomaly_detector.errors import AnomalyDetectorError
-from training.backend import import_keras, import_tensorflow
+from training.fitting.backend import import_keras, import_tensorflow
 
 __all__ = ["select_device"]
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from training.cluster import Cluster
 from training.config.options import TrainOptions
 from training.data.frames import BlockSplit, FrameSet
+from training.fitting.cluster.cluster import Cluster
 from training.networks.autoencoders import Autoencoder, NetworkSettings
 from training.scorers.base import ScoringFunction
 
 if TYPE_CHECKING:
-    from training.run_folder import RunFolder
+    from training.fitting.run_folder import RunFolder
 
 __all__ = ["Job", "Trained", "network_settings"]
 

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
-from training.backend import import_keras, import_tensorflow
+from training.fitting.backend import import_keras, import_tensorflow
 
 __all__ = ["FROM_ENVIRONMENT", "Cluster", "Membership", "read_membership", "translated_errors"]
 

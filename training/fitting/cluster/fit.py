@@ -3,8 +3,8 @@
 Keras 3's own ``fit`` fails under ``MultiWorkerMirroredStrategy``; its optimizer, losses, callbacks
 and ``evaluate`` do not, and are what this loop is made of.
 
-Import :mod:`training.backend` and call ``import_keras`` before this module: its own import of Keras
-is not a quiet one.
+Import :mod:`training.fitting.backend` and call ``import_keras`` before this module: its own import
+of Keras is not a quiet one.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import keras
 import numpy as np
 
 from anomaly_detector.ordered_pool import map_in_order
-from training.backend import import_tensorflow
-from training.cluster import Cluster, translated_errors
+from training.fitting.backend import import_tensorflow
+from training.fitting.cluster.cluster import Cluster, translated_errors
 
 __all__ = ["SharedBatches", "fit_together"]
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.images.preprocessing import INPUT_SIZE
-from training.backend import import_keras, import_tensorflow
+from training.fitting.backend import import_keras, import_tensorflow
 
 __all__ = ["AUGMENTATIONS", "Draws", "Preset", "augment", "compiled_augment", "perlin_bank"]
 

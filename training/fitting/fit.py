@@ -1,7 +1,7 @@
 """Fits networks: batches from a frame set, progress, history, checkpoints, and Ctrl-C.
 
-Import :mod:`training.backend` and call ``import_keras`` before this module: its own import of Keras
-is not a quiet one.
+Import :mod:`training.fitting.backend` and call ``import_keras`` before this module: its own import
+of Keras is not a quiet one.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from anomaly_detector.errors import AnomalyDetectorError, OutputError
-from training.backend import import_tensorflow
-from training.checkpoint import Checkpoint
-from training.cluster import Cluster
-from training.cluster_fit import fit_together
+from training.fitting.backend import import_tensorflow
+from training.fitting.checkpoint import Checkpoint
+from training.fitting.cluster.cluster import Cluster
+from training.fitting.cluster.fit import fit_together
 
 __all__ = ["FitResult", "FitSettings", "adam", "fit", "tensorboard_log"]
 
