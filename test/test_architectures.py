@@ -10,7 +10,7 @@ import pytest
 from anomaly_detector.errors import AnomalyDetectorError
 from training.cli.architectures import architecture_rows
 from training.cli.main import main
-from training.export import MAX_RELATIVE_DIFFERENCE, convert, parity
+from training.export.convert import MAX_RELATIVE_DIFFERENCE, convert, parity
 from training.fitting.backend import import_keras, seed_everything
 from training.networks.autoencoders import (
     ARCHITECTURES,

@@ -22,7 +22,7 @@ from anomaly_detector.images.message import Image
 from anomaly_detector.images.preprocessing import shrink
 from anomaly_detector.model.detector import Detector
 from training.cli.main import main
-from training.export import MAX_RELATIVE_DIFFERENCE, convert, parity
+from training.export.convert import MAX_RELATIVE_DIFFERENCE, convert, parity
 from training.fitting.backend import import_keras, seed_everything
 from training.scorers.outlier_exposure import exposure_scorer
 from training.scorers.outlier_exposure.outliers import (

@@ -19,9 +19,9 @@ from anomaly_detector.images.preprocessing import WHOLE_FRAME, shrink
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.file import read_metadata
 from anomaly_detector.recordings import open_source
-from training import precision
 from training.cli.main import main
-from training.precision import (
+from training.export import precision
+from training.export.precision import (
     StressFrames,
     core_nodes,
     spread,

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from training.provenance import commit
+from training.export.provenance import commit
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,7 +29,7 @@ def test_commit_of_a_checkout_and_of_a_copy(tmp_path: Path) -> None:
         ).stdout.strip()
 
     def told() -> str:
-        code = "from training.provenance import commit; print(commit().get('commit'))"
+        code = "from training.export.provenance import commit; print(commit().get('commit'))"
         return subprocess.run(
             [sys.executable, "-B", "-c", code],
             cwd=tmp_path, check=True, text=True, capture_output=True,

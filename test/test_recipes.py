@@ -12,10 +12,10 @@ from anomaly_detector.errors import AnomalyDetectorError
 from training.cli.main import main
 from training.config.options import TrainOptions, add_options, check_options, option_types
 from training.config.recipe import RECIPES, read_recipe, resolve_options
+from training.export.provenance import resolved_recipe
 from training.fitting.backend import import_keras
 from training.fitting.device import select_device
 from training.networks.autoencoders import ARCHITECTURES
-from training.provenance import resolved_recipe
 
 INPUTS: dict[str, Any] = {
     "data": ["drive"],

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.message import Image
 from anomaly_detector.images.preprocessing import shrink
-from training.export import MAX_RELATIVE_DIFFERENCE, convert, parity
+from training.export.convert import MAX_RELATIVE_DIFFERENCE, convert, parity
 from training.fitting.backend import import_keras, seed_everything
 from training.fitting.job import Trained
 from training.networks.autoencoders import Autoencoder, build_autoencoder

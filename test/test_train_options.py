@@ -26,10 +26,10 @@ from training.config.options import (
     without_unused,
 )
 from training.config.recipe import resolve_options
+from training.export.provenance import resolved_recipe
 from training.fitting.backend import import_keras
 from training.fitting.job import Trained
 from training.networks.autoencoders import ARCHITECTURES, NetworkSettings, build_autoencoder
-from training.provenance import resolved_recipe
 from training.scorers.registry import find_scorer, scorers
 from training.train import prepare
 

@@ -22,7 +22,7 @@ from anomaly_detector.images.preprocessing import shrink
 from anomaly_detector.model.detector import Detector
 from training.cli.main import main
 from training.data.frames import open_anomaly_set, open_frame_set, split_anomalies, split_blocks
-from training.export import MAX_RELATIVE_DIFFERENCE, convert, parity, write_detector
+from training.export.convert import MAX_RELATIVE_DIFFERENCE, convert, parity, write_detector
 from training.fitting.backend import seed_everything
 from training.networks.autoencoders import build_autoencoder
 from training.scorers.mlp import build_mlp, mlp_scorer

@@ -32,12 +32,12 @@ from training.config.options import (
 )
 from training.config.recipe import resolve_options
 from training.data.frames import FrameSet, open_anomaly_set, open_frame_set, split_blocks
+from training.export.provenance import inputs, provenance, resolved_recipe, write_history
 from training.fitting.backend import import_keras
 from training.fitting.cluster.cluster import Cluster, Membership, read_membership
 from training.fitting.device import select_device
 from training.fitting.job import Job, Trained
 from training.fitting.run_folder import RunFolder
-from training.provenance import inputs, provenance, resolved_recipe, write_history
 from training.scorers.registry import find_scorer, with_scorer_facts
 
 __all__ = [
@@ -182,7 +182,7 @@ def export_trained(job: Job, trained: Trained) -> ModelMetadata:
     Raises:
         AnomalyDetectorError: the export is at fault; no model is written.
     """
-    from training.export import convert, score_images, write_detector
+    from training.export.convert import convert, score_images, write_detector
 
     options = job.options
     model = convert(trained.scorer)

@@ -2,7 +2,7 @@
 
 From a ``NAME.training`` folder the same detector comes out again, or one with another threshold;
 from a lone ``.weights.h5`` file of an autoencoder, a reconstruction detector. With ``--precision
-int8`` its network computes in int8 (:mod:`training.precision`).
+int8`` its network computes in int8 (:mod:`training.export.precision`).
 """
 
 from __future__ import annotations
@@ -23,14 +23,7 @@ from anomaly_detector.images.preprocessing import INPUT_SIZE, View
 from anomaly_detector.model.metadata import Calibration, ModelMetadata
 from anomaly_detector.recordings import warn_unreadable
 from training.data.frames import open_frame_set
-from training.fitting.backend import import_keras
-from training.networks.autoencoders import (
-    ARCHITECTURES,
-    Autoencoder,
-    NetworkSettings,
-    build_autoencoder,
-)
-from training.precision import (
+from training.export.precision import (
     MAX_AUC_LOSS,
     MAX_RANGE_FRAMES,
     MAX_RECALL_LOSS,
@@ -39,6 +32,13 @@ from training.precision import (
     StressFrames,
     to_int8,
     write_variant,
+)
+from training.fitting.backend import import_keras
+from training.networks.autoencoders import (
+    ARCHITECTURES,
+    Autoencoder,
+    NetworkSettings,
+    build_autoencoder,
 )
 from training.scorers.base import ScoringFunction
 from training.scorers.reconstruction import reconstruction_scorer
@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
         else None
     )
     import_keras()
-    from training.export import convert, score_images, write_detector
+    from training.export.convert import convert, score_images, write_detector
     from training.fitting.run_folder import RunFolder
     from training.train import choose_threshold, parity_images
 
@@ -183,7 +183,7 @@ def _write_variant(
 ) -> int:
     """Write an int8 detector beside which the float32 one was measured."""
     from training.data.hazards_robots.loader import open_recording
-    from training.export import score_images, write_detector
+    from training.export.convert import score_images, write_detector
     from training.train import choose_threshold, parity_images
 
     ranges = images

@@ -1,7 +1,7 @@
 """Codes: the 128-vectors that an encoder gives, to train scorers on and as a file for analysis.
 
 The file's encoder is taken out of the exported detector: every model with an encoder that
-:mod:`training.export` writes has a tensor ``code`` inside its graph, so no Keras is needed.
+:mod:`training.export.convert` writes has a tensor ``code`` inside its graph, so no Keras is needed.
 """
 
 from __future__ import annotations

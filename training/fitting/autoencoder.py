@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from training.config.options import TrainOptions
 from training.data.frames import FrameSet, fold_blocks
+from training.export.provenance import fit_summary
 from training.fitting.augmentation import AUGMENTATIONS, Preset
 from training.fitting.backend import import_keras, seed_everything
 from training.fitting.fit import FitResult, FitSettings, fit
 from training.fitting.job import Job, Trained, network_settings
 from training.networks.autoencoders import ARCHITECTURES, Autoencoder, build_autoencoder
 from training.networks.layers import Augment
-from training.provenance import fit_summary
 from training.scorers.reconstruction import reconstruction_scorer
 
 __all__ = [

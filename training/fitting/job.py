@@ -49,7 +49,7 @@ class Trained:
         metrics: figures for the metadata, ``validation_loss`` among them.
         histories: name of a network to its history; that of the scorer itself last.
         provenance: further entries of the metadata's provenance; for every history its
-            :func:`training.provenance.fit_summary`.
+            :func:`training.export.provenance.fit_summary`.
     """
 
     autoencoder: Autoencoder | None

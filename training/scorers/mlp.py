@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from training.data.frames import split_anomalies
+from training.export.provenance import fit_summary
 from training.fitting.backend import import_keras, seed_everything
 from training.fitting.job import Job, Trained
 from training.fitting.run_folder import RunFolder
 from training.networks.autoencoders import CODE_SIZE, Autoencoder
-from training.provenance import fit_summary
 from training.scorers.attribution import explained_encoder
 from training.scorers.base import AUTOENCODER_OPTIONS, Scorer, ScoringFunction
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from training.export.provenance import fit_summary
 from training.fitting.backend import import_keras
 from training.fitting.job import Job, Trained
 from training.fitting.run_folder import RunFolder
 from training.networks.autoencoders import CODE_SIZE, Autoencoder
-from training.provenance import fit_summary
 from training.scorers.attribution import explained_encoder
 from training.scorers.base import AUTOENCODER_OPTIONS, Scorer, ScoringFunction
 

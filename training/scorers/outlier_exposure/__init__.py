@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from anomaly_detector.model.map_scale import MapScale
+from training.export.provenance import fit_summary
 from training.fitting.backend import import_keras
 from training.fitting.job import Job, Trained
 from training.fitting.run_folder import RunFolder
-from training.provenance import fit_summary
 from training.scorers.base import Scorer, ScoringFunction
 
 _HIGHEST_CELLS = 4

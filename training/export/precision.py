@@ -37,7 +37,7 @@ from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.metadata import ModelMetadata
 from anomaly_detector.model.providers import CPU
 from anomaly_detector.recordings import Frame, FrameSource
-from training.export import with_metadata
+from training.export.convert import with_metadata
 from training.stress import numbered_frames, run_stress
 from training.stress_faults import FAULT_SETS
 

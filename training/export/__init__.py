@@ -1,0 +1,1 @@
+"""From trained networks to the one file that is the detector."""
