@@ -34,8 +34,10 @@ from anomaly_detector.files import atomic_path
 from anomaly_detector.images.preprocessing import INPUT_SIZE, WHOLE_FRAME, shrink
 from anomaly_detector.recordings import open_source
 from training.config.options import TrainOptions, without_unused
+from training.evaluation.faults import FAULT_SETS, Fault
+from training.evaluation.metrics import area_under_roc
+from training.evaluation.stress import fault_generator, inject, numbered_frames, parse_exclusion
 from training.fitting.backend import import_keras
-from training.metrics import area_under_roc
 from training.scorers.outlier_exposure.outliers import (
     PICTURE_FAULTS,
     TEXTURES,
@@ -43,8 +45,6 @@ from training.scorers.outlier_exposure.outliers import (
     Texture,
 )
 from training.scorers.registry import find_scorer
-from training.stress import fault_generator, inject, numbered_frames, parse_exclusion
-from training.stress_faults import FAULT_SETS, Fault
 from training.train import prepare
 
 _HIGHEST_CELLS = 4

@@ -1,7 +1,7 @@
 """Writes frames with injected faults, for scorers that learn from anomalies.
 
 A recorded drive seldom comes with recorded anomalies. For ``training compare`` on such a drive this
-puts a set of faults (:mod:`training.stress_faults`) on its frames, one fault a frame in turn:
+puts a set of faults (:mod:`training.evaluation.faults`) on its frames, one fault a frame in turn:
 
     python -m benchmarks.faulted_frames --data normal_drive --set reference --out faulted
 """
@@ -18,8 +18,8 @@ from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_directory
 from anomaly_detector.images.preprocessing import WHOLE_FRAME
 from anomaly_detector.recordings import open_source
-from training.stress import fault_generator, inject, numbered_frames
-from training.stress_faults import FAULT_SETS
+from training.evaluation.faults import FAULT_SETS
+from training.evaluation.stress import fault_generator, inject, numbered_frames
 
 
 def main() -> int:

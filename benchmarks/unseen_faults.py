@@ -25,9 +25,9 @@ from anomaly_detector.files import atomic_path
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.recordings import open_source
 from training.cli.stress import format_stress
-from training.stress import numbered_frames, parse_exclusion, run_stress
-from training.stress_faults import UNITS, Fault
-from training.stress_faults.base import Image, Mask
+from training.evaluation.faults import UNITS, Fault
+from training.evaluation.faults.base import Image, Mask
+from training.evaluation.stress import numbered_frames, parse_exclusion, run_stress
 
 _GROUP = "unseen"
 

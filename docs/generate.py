@@ -33,8 +33,8 @@ from anomaly_detector.ros.node.diagnostics import (
 )
 from anomaly_detector.ros.node.parameters import PARAMETERS
 from anomaly_detector.ros.node.result_publishers import TOPICS
+from training.evaluation.faults import FAULT_SETS
 from training.scorers import registry
-from training.stress_faults import FAULT_SETS
 
 ROOT = Path(__file__).parents[1]
 

@@ -26,7 +26,7 @@ from training.cli.evaluate import write_evaluation
 from training.cli.main import main
 from training.code_space import code_space_figure
 from training.data.latents import CodeModel, FrameTable, has_code, write_codes
-from training.evaluate import LabelledRecording, evaluate
+from training.evaluation.evaluate import LabelledRecording, evaluate
 
 
 def encode(model: Path, out: Path, *options: str | Path) -> int:

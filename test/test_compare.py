@@ -15,11 +15,11 @@ from anomaly_detector.model.detector import Detector
 from anomaly_detector.recordings import open_source
 from anomaly_detector.recordings.cache import cache_frames
 from training.cli.main import main
-from training.compare import Comparison, compare, format_comparison, labelled_measure
 from training.config.options import TrainOptions
 from training.data.corridor import CorridorDrive, write_drive
 from training.data.labels import read_labels, read_visible_shares
-from training.metrics import area_under_roc
+from training.evaluation.compare import Comparison, compare, format_comparison, labelled_measure
+from training.evaluation.metrics import area_under_roc
 
 WIDTH, HEIGHT = 96, 72
 

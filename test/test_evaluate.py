@@ -25,7 +25,7 @@ from anomaly_detector.model.metadata import Calibration, ModelMetadata
 from anomaly_detector.recordings import open_source
 from training.cli.evaluate import add_arguments, format_evaluation, run, write_evaluation
 from training.data.labels import read_labels
-from training.evaluate import LabelledRecording, evaluate
+from training.evaluation.evaluate import LabelledRecording, evaluate
 from training.evaluation_report import evaluation_report
 from training.figures import heat_overlay, timeline_figure
 
@@ -321,7 +321,7 @@ def test_output_is_whole_or_absent(
 
 def test_what_measures_knows_no_report() -> None:
     code = (
-        "import sys, training.evaluate, training.stress; "
+        "import sys, training.evaluation.evaluate, training.evaluation.stress; "
         "print(*(name for name in sys.modules if 'report' in name.lower() or name == 'jinja2'))"
     )
     command = [sys.executable, "-c", code]

@@ -22,6 +22,7 @@ from anomaly_detector.images.message import Image
 from anomaly_detector.images.preprocessing import shrink
 from anomaly_detector.model.detector import Detector
 from training.cli.main import main
+from training.evaluation.faults import FAULTS
 from training.export.convert import MAX_RELATIVE_DIFFERENCE, convert, parity
 from training.fitting.backend import import_keras, seed_everything
 from training.scorers.outlier_exposure import exposure_scorer
@@ -33,7 +34,6 @@ from training.scorers.outlier_exposure.outliers import (
     turn_camera,
     vary_normal,
 )
-from training.stress_faults import FAULTS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -336,7 +336,7 @@ TRAINER = (
     "training.scorers.outlier_exposure.training",
 )
 STRESS = (
-    "training.stress",
+    "training.evaluation.stress",
     *(
         ".".join(file.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
         for file in sorted((REPOSITORY / "training" / "stress_faults").glob("*.py"))
@@ -406,7 +406,7 @@ def _sources(modules: Sequence[str]) -> list[str]:
 def test_trainer_and_stress_test_reach_none_of_each_others_modules() -> None:
     assert len(STRESS) >= 9
     assert "training.data.frames" in _reached(TRAINER)  # imports are followed
-    assert "training.metrics" in _reached(STRESS)
+    assert "training.evaluation.metrics" in _reached(STRESS)
     assert not _reached(TRAINER) & set(STRESS)
     assert not _reached(STRESS) & {*TRAINER, "training.fitting.augmentation"}
 

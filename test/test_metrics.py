@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from training.metrics import (
+from training.evaluation.metrics import (
     area_under_roc,
     curves,
     detection_delays,
@@ -72,7 +72,7 @@ def test_bootstrap_resamples_have_the_areas_of_scikit_learn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Every resample, drawn as weights, is checked against the library's weighted areas."""
-    import training.metrics as metrics
+    import training.evaluation.metrics as metrics
 
     scores, labels = _random_case(100)
     drawn: list[NDArray[np.float64]] = []

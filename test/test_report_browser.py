@@ -25,7 +25,7 @@ from anomaly_detector.drawing.page import (
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.recordings import open_source
 from training.cli.evaluate import write_evaluation
-from training.evaluate import LabelledRecording, evaluate
+from training.evaluation.evaluate import LabelledRecording, evaluate
 
 pytest.importorskip("selenium", reason="selenium is not installed")
 

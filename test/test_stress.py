@@ -25,7 +25,8 @@ from anomaly_detector.images.preprocessing import WHOLE_FRAME, shrink
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.recordings import Frame, ImageFolderSource
 from training.cli.stress import add_arguments, run
-from training.stress import (
+from training.evaluation.faults import FAULT_SETS, FAULTS, Fault, FrozenFrame, choose_faults
+from training.evaluation.stress import (
     Exclusion,
     StressResult,
     fault_generator,
@@ -34,7 +35,6 @@ from training.stress import (
     parse_exclusion,
     run_stress,
 )
-from training.stress_faults import FAULT_SETS, FAULTS, Fault, FrozenFrame, choose_faults
 from training.stress_report import stress_figure
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -315,13 +315,13 @@ def test_faults_are_independent_of_all_other_drawing_code() -> None:
     assert len(files) >= 8
     for file in files:
         for module in _imports(file):
-            inside = module.startswith(("training.stress_faults", "anomaly_detector.errors"))
+            inside = module.startswith(("training.evaluation.faults", "anomaly_detector.errors"))
             assert inside or not module.startswith(("training", "anomaly_detector")), (file, module)
     users = {
         file.name
         for file in (REPOSITORY / "training").rglob("*.py")
         if package not in file.parents
-        and any(module.startswith("training.stress_faults") for module in _imports(file))
+        and any(module.startswith("training.evaluation.faults") for module in _imports(file))
     }
     # Above all nothing that makes outliers for training.
     # They measure, none trains on them.

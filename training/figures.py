@@ -34,7 +34,7 @@ from anomaly_detector.drawing.timeline import (
     timeline_figure,
     wants_log_scale,
 )
-from training.metrics import Curve
+from training.evaluation.metrics import Curve
 
 __all__ = [
     "Thumbnail",

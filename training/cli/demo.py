@@ -27,7 +27,7 @@ from anomaly_detector.ros.replay.picture import draw_replay
 from anomaly_detector.ros.replay.session import ReplayOptions, ReplayResult
 from training.config.options import TrainOptions, without_unused
 from training.data.labels import read_labels
-from training.metrics import Event, area_under_roc, find_events
+from training.evaluation.metrics import Event, area_under_roc, find_events
 from training.scorers.registry import DEFAULT_SCORER, scorers
 from training.train import train
 

@@ -26,7 +26,7 @@ from anomaly_detector.recordings import (
 from anomaly_detector.recordings.cache import CachedFrames, cache_frames
 from training.data.labels import FrameLabels, read_labels
 from training.data.latents import UNKNOWN_LABEL, CodeModel, FrameTable, write_codes
-from training.evaluate import frame_names
+from training.evaluation.evaluate import frame_names
 
 __all__ = ["add_arguments", "run"]
 

@@ -20,9 +20,9 @@ from anomaly_detector.scoring.tables import format_score
 from anomaly_detector.stamps import stamp_text
 from training.data.hazards_robots.loader import HazardsRobotsSource, open_recording
 from training.data.labels import NORMAL, read_labels
-from training.evaluate import TRAINED_REMEDY, Evaluation, LabelledRecording, evaluate
+from training.evaluation.evaluate import TRAINED_REMEDY, Evaluation, LabelledRecording, evaluate
+from training.evaluation.metrics import DEFAULT_BLOCK
 from training.evaluation_report import evaluation_report
-from training.metrics import DEFAULT_BLOCK
 
 __all__ = ["add_arguments", "format_evaluation", "run", "write_evaluation"]
 

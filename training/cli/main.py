@@ -14,7 +14,10 @@ _VERBS = {
     "architectures": ("training.cli.architectures", "list the autoencoders to choose from"),
     "encode": ("training.cli.encode", "write the codes that a model's encoder gives"),
     "corridor": ("training.cli.corridor", "render a synthetic corridor drive"),
-    "compare": ("training.compare", "train and measure every architecture with every scorer"),
+    "compare": (
+        "training.evaluation.compare",
+        "train and measure every architecture with every scorer",
+    ),
     "evaluate": (
         "training.cli.evaluate",
         "measure a model on labelled drives and write a report",

@@ -14,15 +14,15 @@ from anomaly_detector.files import atomic_directory, check_output_folder
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.fingerprint import find_trained, trained_warning
 from anomaly_detector.recordings import FrameSource, count_frames, open_source, warn_unreadable
-from training.metrics import DEFAULT_BLOCK
-from training.stress import (
+from training.evaluation.faults import FAULT_SETS, choose_faults
+from training.evaluation.metrics import DEFAULT_BLOCK
+from training.evaluation.stress import (
     TRAINED_REMEDY,
     StressResult,
     numbered_frames,
     parse_exclusion,
     run_stress,
 )
-from training.stress_faults import FAULT_SETS, choose_faults
 from training.stress_report import stress_report
 
 __all__ = ["add_arguments", "format_stress", "run", "write_stress"]

@@ -11,9 +11,9 @@ model, every anomaly then got one and the same score, below its float32 threshol
 go into the ranges too (:func:`range_images`).
 
 How much accuracy is lost depends on the network. So an int8 model takes the stress test of
-:mod:`training.stress` beside the float32 model, on the same frames with the same faults, and is not
-written when its mean ROC-AUC is more than :data:`MAX_AUC_LOSS` lower, or its mean recall more than
-:data:`MAX_RECALL_LOSS`. Its scores are others, so its threshold is calibrated anew.
+:mod:`training.evaluation.stress` beside the float32 model, on the same frames with the same faults,
+and is not written when its mean ROC-AUC is more than :data:`MAX_AUC_LOSS` lower, or its mean recall
+more than :data:`MAX_RECALL_LOSS`. Its scores are others, so its threshold is calibrated anew.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.metadata import ModelMetadata
 from anomaly_detector.model.providers import CPU
 from anomaly_detector.recordings import Frame, FrameSource
+from training.evaluation.faults import FAULT_SETS
+from training.evaluation.stress import numbered_frames, run_stress
 from training.export.convert import with_metadata
-from training.stress import numbered_frames, run_stress
-from training.stress_faults import FAULT_SETS
 
 __all__ = [
     "MAX_AUC_LOSS",

@@ -13,8 +13,8 @@ that tells it is to know every place of the drive by heart. A network that has l
 next unknown corner for an anomaly, and its threshold comes from such corners
 (``benchmarks/exposure_ablation.py`` has them for comparison).
 
-The stress test (:mod:`training.stress`) has generators of its own; nothing is shared with them.
-All pictures here are float32 [64, 64, 3], RGB, 0..255.
+The stress test (:mod:`training.evaluation.stress`) has generators of its own; nothing is shared
+with them. All pictures here are float32 [64, 64, 3], RGB, 0..255.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a model makes of injected faults.
 
 Every test frame is taken twice, as it is and with a fault (a paired design), for every fault of a
-documented family (:mod:`training.stress_faults`). A fault's place and parameters come from a
+documented family (:mod:`training.evaluation.faults`). A fault's place and parameters come from a
 generator seeded with (seed, fault, frame number), so a figure depends neither on the order of
 frames nor on which other faults are run.
 """
@@ -29,8 +29,8 @@ from anomaly_detector.model.fingerprint import TrainedRecording, trained_warning
 from anomaly_detector.model.metadata import ModelMetadata
 from anomaly_detector.model.normalization import normalize_for
 from anomaly_detector.recordings import Frame, FrameSource, count_frames
-from training.metrics import DEFAULT_BLOCK, Interval, json_safe, ranking_table
-from training.stress_faults import Fault, FrozenFrame, seen_at
+from training.evaluation.faults import Fault, FrozenFrame, seen_at
+from training.evaluation.metrics import DEFAULT_BLOCK, Interval, json_safe, ranking_table
 
 __all__ = [
     "TRAINED_REMEDY",
@@ -84,7 +84,7 @@ class FaultResult:
         fault: the fault.
         roc_auc: faulted against clean frames; 0.5 is chance, below it the model finds faulted
             frames *more* normal than clean ones.
-        narrow: the interval is too narrow (:func:`training.metrics.frame_blocks`).
+        narrow: the interval is too narrow (:func:`training.evaluation.metrics.frame_blocks`).
         recall: share of the faulted frames at or above the model's threshold.
         raised: share of the faulted frames that score above the same frame without the fault.
         pointing: share of the faulted frames in which the anomaly map's maximum lies in the

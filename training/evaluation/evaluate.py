@@ -27,7 +27,7 @@ from anomaly_detector.recordings import (
 )
 from training.data.labels import NORMAL, FrameLabels
 from training.data.latents import CodeModel, has_code
-from training.metrics import (
+from training.evaluation.metrics import (
     DEFAULT_BLOCK,
     EventDelay,
     OperatingPoint,
@@ -221,7 +221,7 @@ def evaluate(
         detector: the model.
         recordings: in the order in which their frames are to be listed.
         bootstrap: resamples for the intervals, 0 for none.
-        block: frames of a bootstrap block (:func:`training.metrics.frame_blocks`).
+        block: frames of a bootstrap block (:func:`training.evaluation.metrics.frame_blocks`).
         seed: of the bootstrap.
         gallery: number of worst misses and of worst false alarms to keep pictures of.
         trained_on: the recordings that the model was trained on, for the result.

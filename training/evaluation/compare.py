@@ -32,11 +32,11 @@ from anomaly_detector.recordings import expand_sources, open_source, warn_unread
 from training.config.options import TrainOptions, check_options, without_unused
 from training.data.frames import FrameSet, open_anomaly_set, open_frame_set
 from training.data.labels import read_labels, read_visible_shares
-from training.metrics import area_under_roc, json_safe
+from training.evaluation.faults import FAULT_SETS
+from training.evaluation.metrics import area_under_roc, json_safe
+from training.evaluation.stress import Exclusion, numbered_frames, parse_exclusion, run_stress
 from training.networks.autoencoders import ARCHITECTURES
 from training.scorers.registry import scorers as all_scorers
-from training.stress import Exclusion, numbered_frames, parse_exclusion, run_stress
-from training.stress_faults import FAULT_SETS
 
 if TYPE_CHECKING:
     from training.fitting.job import Job, Trained
