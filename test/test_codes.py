@@ -24,9 +24,9 @@ from anomaly_detector.model.metadata import METADATA_KEY
 from anomaly_detector.recordings import open_source
 from training.cli.evaluate import write_evaluation
 from training.cli.main import main
-from training.code_space import code_space_figure
 from training.data.latents import CodeModel, FrameTable, has_code, write_codes
 from training.evaluation.evaluate import LabelledRecording, evaluate
+from training.reports.code_space import code_space_figure
 
 
 def encode(model: Path, out: Path, *options: str | Path) -> int:

@@ -26,8 +26,8 @@ from anomaly_detector.recordings import open_source
 from training.cli.evaluate import add_arguments, format_evaluation, run, write_evaluation
 from training.data.labels import read_labels
 from training.evaluation.evaluate import LabelledRecording, evaluate
-from training.evaluation_report import evaluation_report
-from training.figures import heat_overlay, timeline_figure
+from training.reports.evaluation import evaluation_report
+from training.reports.figures import heat_overlay, timeline_figure
 
 ROOT = Path(__file__).parent.parent
 THRESHOLD = 100.0

@@ -35,7 +35,7 @@ from training.evaluation.stress import (
     parse_exclusion,
     run_stress,
 )
-from training.stress_report import stress_figure
+from training.reports.stress import stress_figure
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SMALL, LARGE = (90, 120), (360, 480)

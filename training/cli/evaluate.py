@@ -22,7 +22,7 @@ from training.data.hazards_robots.loader import HazardsRobotsSource, open_record
 from training.data.labels import NORMAL, read_labels
 from training.evaluation.evaluate import TRAINED_REMEDY, Evaluation, LabelledRecording, evaluate
 from training.evaluation.metrics import DEFAULT_BLOCK
-from training.evaluation_report import evaluation_report
+from training.reports.evaluation import evaluation_report
 
 __all__ = ["add_arguments", "format_evaluation", "run", "write_evaluation"]
 

@@ -23,7 +23,7 @@ from training.evaluation.stress import (
     parse_exclusion,
     run_stress,
 )
-from training.stress_report import stress_report
+from training.reports.stress import stress_report
 
 __all__ = ["add_arguments", "format_stress", "run", "write_stress"]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from anomaly_detector.drawing.page import Card, Picture, Section, Table
 from anomaly_detector.model.metadata import ModelMetadata
-from training.figures import heat_overlay, image_uri, png_uri, svg_uri
+from training.reports.figures import heat_overlay, image_uri, png_uri, svg_uri
 
 __all__ = ["figure_picture", "frame_card", "model_card_section"]
 

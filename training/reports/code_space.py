@@ -16,8 +16,8 @@ from sklearn.decomposition import PCA
 
 from anomaly_detector.drawing.page import Section
 from training.data.labels import NORMAL
-from training.figures import scatter_figure
-from training.report import figure_picture
+from training.reports.figures import scatter_figure
+from training.reports.page import figure_picture
 
 __all__ = ["code_space_figure", "code_space_section"]
 

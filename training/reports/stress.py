@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from anomaly_detector.drawing.page import Card, KeyFigure, Page, Section, Table
 from training.evaluation.stress import FaultResult, StressExample, StressResult
-from training.report import figure_picture, frame_card, model_card_section
+from training.reports.page import figure_picture, frame_card, model_card_section
 
 __all__ = ["stress_figure", "stress_report", "stress_sections"]
 
