@@ -10,7 +10,7 @@ unexport PYTHONPATH
 # The robot side's tests; those of training need TensorFlow, which pins a numpy of its own.
 JAZZY_VENV ?= .venv-jazzy
 JAZZY_TESTS = $(shell grep -rLE --include='test_*.py' '^ *(from|import) training' test) \
-	test/test_calibrate_command.py test/test_overlay.py test/test_recordings.py
+	test/cli/test_calibrate_command.py test/drawing/test_overlay.py test/recordings/test_recordings.py
 
 # The tests of the core: files that start no ROS process and train nothing.
 SLOW = ^ *(from|import) (training|rclpy|launch|ros_harness|anomaly_detector\.ros)|trained_model

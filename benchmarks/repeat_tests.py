@@ -27,7 +27,7 @@ _HARNESS = re.compile(r"^(?:from|import) (?:ros|launch)_harness\b", re.MULTILINE
 
 def ros_tests() -> list[str]:
     """Give the files of tests that start ROS processes: those that import a harness for it."""
-    files = sorted((ROOT / "test").glob("test_*.py"))
+    files = sorted((ROOT / "test").rglob("test_*.py"))
     return [str(file) for file in files if _HARNESS.search(file.read_text(encoding="utf-8"))]
 
 

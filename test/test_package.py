@@ -94,7 +94,7 @@ def test_package_xml_is_complete_for_bloom() -> None:
     assert [license.file for license in package.licenses] == ["LICENSE"]
     assert (ROOT / "LICENSE").is_file()
     declared = {d.name for d in [*package.exec_depends, *package.test_depends]}
-    tested = set().union(*(imported_modules(path) for path in (ROOT / "test").glob("*.py")))
+    tested = set().union(*(imported_modules(path) for path in (ROOT / "test").rglob("*.py")))
     assert {name for name in tested if name.endswith(("_msgs", "_interfaces"))} <= declared
 
 

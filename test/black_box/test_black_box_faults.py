@@ -25,7 +25,7 @@ from anomaly_detector.black_box import (
     EncodedPicture,
 )
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 both_formats = pytest.mark.parametrize("format_name", BLACK_BOX_FORMATS)
 
@@ -104,7 +104,7 @@ def test_read_only_disk(format_name: str, tmp_path: Path) -> None:
 
 _LIMITED = """
 import resource, sys
-sys.path.insert(0, "test")
+sys.path[:0] = ["test/support", "test/black_box"]
 from pathlib import Path
 from black_box_frames import Drive, events_in
 from test_black_box_faults import open_box, record
@@ -239,7 +239,7 @@ def test_event_larger_than_the_folder_may_be_is_recorded_as_far_as_it_fits(
 
 _KILLED = """
 import sys
-sys.path.insert(0, "test")
+sys.path[:0] = ["test/support", "test/black_box"]
 from pathlib import Path
 from black_box_frames import Drive
 from test_black_box_faults import open_box, record

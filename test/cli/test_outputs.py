@@ -20,7 +20,7 @@ from anomaly_detector.recordings import open_source
 from anomaly_detector.recordings.cache import cache_frames
 from training.cli import main as training_cli
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SCORE = [sys.executable, "-m", "anomaly_detector", "score"]
 TIMEOUT_S = 120
 

@@ -21,7 +21,7 @@ from anomaly_detector.scoring.tables import format_score
 from anomaly_detector.stamps import format_stamp
 
 FRAMES = make_drive(8)
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

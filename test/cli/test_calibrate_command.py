@@ -21,7 +21,7 @@ from anomaly_detector.images.preprocessing import shrink
 from anomaly_detector.model.detector import Detector, read_metadata
 from training.data.frames import split_blocks
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FRAMES = make_drive(60)
 
 

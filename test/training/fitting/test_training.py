@@ -30,7 +30,7 @@ from training.scorers.outlier_exposure.training import validation_frames
 from training.scorers.reconstruction import reconstruction_scorer
 from training.train import TrainOptions, choose_threshold, train
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 
 
 def shrunk(

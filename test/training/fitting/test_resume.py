@@ -22,7 +22,7 @@ from training.fitting.backend import import_keras
 from training.fitting.checkpoint import Checkpoint
 from training.train import TrainOptions, train
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 EPOCHS = 30
 
 import_keras()

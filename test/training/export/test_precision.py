@@ -117,7 +117,7 @@ def test_variant_that_sees_less_is_not_written(normal_drive: Path, tmp_path: Pat
 
 def test_int8_keeps_what_anomalies_stand_out_by(tmp_path: Path) -> None:
     """Whatever the normal frames are like, strange ones score as high as in float32."""
-    float32 = Path(__file__).parents[1] / "models" / "corridor.onnx"
+    float32 = Path(__file__).parents[3] / "models" / "corridor.onnx"
     model = onnx.load(float32)
     remove_normalized_score(model)
     generator = np.random.default_rng(0)

@@ -371,7 +371,7 @@ def _documented(text: str, heading: str) -> list[str]:
     ],
 )
 def test_model_format_document_is_complete(heading: str, names: list[str]) -> None:
-    text = (Path(__file__).parents[1] / "docs" / "model-format.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "model-format.md").read_text()
     assert _documented(text, heading) == names
 
 

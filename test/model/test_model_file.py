@@ -102,7 +102,7 @@ def test_what_is_read(grey: Path) -> None:
 
 
 def test_shipped_models_are_accepted() -> None:
-    shipped = sorted((Path(__file__).parents[1] / "models").glob("*.onnx"))
+    shipped = sorted((Path(__file__).parents[2] / "models").glob("*.onnx"))
     assert shipped
     for path in shipped:
         assert read_model_file(path).metadata.name == path.stem
@@ -279,7 +279,7 @@ def test_what_a_detector_has_no_use_for_is_refused(grey: Path, name: str) -> Non
 
 
 def test_operators_of_graphs_optimised_offline_are_accepted(tmp_path: Path) -> None:
-    shipped = Path(__file__).parents[1] / "models" / "corridor.onnx"
+    shipped = Path(__file__).parents[2] / "models" / "corridor.onnx"
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
@@ -420,5 +420,5 @@ def test_info_checks_the_file(grey: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_documented_limit_is_that_of_the_code() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "model-format.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "model-format.md").read_text()
     assert f"over {model_file.MAX_FILE_BYTES // 2**20} MB" in text

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from training.export.provenance import commit
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 
 
 def test_commit_of_a_checkout_and_of_a_copy(tmp_path: Path) -> None:

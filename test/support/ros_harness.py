@@ -41,7 +41,7 @@ from std_msgs.msg import Bool, Float32
 from anomaly_detector.ros.tools.tool_node import domain_id, wait_until_found
 from anomaly_detector.stamps import stamp_to_ns
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 DEADLINE_S = 60.0
 """Far more than anything takes, even on a busy machine."""

@@ -28,7 +28,7 @@ from anomaly_detector.scoring.fleet import dask_cluster
 from anomaly_detector.scoring.fleet.job import FleetOptions, score_fleet
 from anomaly_detector.scoring.fleet.results import SourceResult, unique_names
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DEADLINE_S = 60.0
 
 

@@ -10,7 +10,7 @@ from anomaly_detector.errors import AnomalyDetectorError, ModelError
 from anomaly_detector.model import shipped as resources
 from anomaly_detector.model.shipped import resolve_model, share_path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def make_share(folder: Path) -> Path:

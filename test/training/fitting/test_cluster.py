@@ -21,7 +21,7 @@ from anomaly_detector.model.detector import Detector
 from training.fitting.cluster.cluster import Membership, read_membership
 from training.train import TrainOptions, train
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 DEADLINE_S = 120.0
 
 

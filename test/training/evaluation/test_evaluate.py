@@ -29,7 +29,7 @@ from training.evaluation.evaluate import LabelledRecording, evaluate
 from training.reports.evaluation import evaluation_report
 from training.reports.figures import heat_overlay, timeline_figure
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 THRESHOLD = 100.0
 
 

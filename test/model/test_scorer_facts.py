@@ -20,7 +20,7 @@ from anomaly_detector.model.metadata import Calibration, ModelMetadata
 from anomaly_detector.model.normalization import normalize_for
 from training.scorers.registry import scorers, with_scorer_facts
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def metadata(scorer: str, threshold: float = 2.0, **changes: object) -> ModelMetadata:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LAYOUT = json.loads((ROOT / "config" / "foxglove_layout.json").read_text())
 DOCUMENT = (ROOT / "docs" / "seeing-it-live.md").read_text()
 NODE = (ROOT / "docs" / "node.md").read_text()

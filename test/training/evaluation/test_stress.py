@@ -37,7 +37,7 @@ from training.evaluation.stress import (
 )
 from training.reports.stress import stress_figure
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[3]
 SMALL, LARGE = (90, 120), (360, 480)
 CHANGING = [fault for fault in FAULTS.values() if not isinstance(fault, FrozenFrame)]
 PLACED = [

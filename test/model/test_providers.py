@@ -66,7 +66,7 @@ def run_with_telemetry(code: str, setting: str | None, home: Path, *arguments: s
     code = f"import os, sys; {code}; print(os.environ.get('ORT_DISABLE_TELEMETRY'))"
     result = subprocess.run(
         [sys.executable, "-c", code, *arguments],
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         env=environment,
         capture_output=True,
         text=True,
@@ -355,7 +355,7 @@ def test_onnx_runtime_prints_nothing_of_its_own(grey: Path) -> None:
     )
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", code, str(grey)],
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         check=True,

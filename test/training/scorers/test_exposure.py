@@ -35,7 +35,7 @@ from training.scorers.outlier_exposure.outliers import (
     vary_normal,
 )
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def shrunk(frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:

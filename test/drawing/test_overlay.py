@@ -22,7 +22,7 @@ from anomaly_detector.model.detector import Detection, Detector
 from anomaly_detector.model.map_scale import MapScale
 from training.data.corridor import CorridorDrive
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SCALE = MapScale(1.0, 5.0)
 
 
