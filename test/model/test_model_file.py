@@ -25,9 +25,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from anomaly_detector.cli.main import main
 from anomaly_detector.errors import ModelError
-from anomaly_detector.model import file as model_file
 from anomaly_detector.model.detector import Detector
-from anomaly_detector.model.file import read_metadata, read_model_file
+from anomaly_detector.model.file import MAX_FILE_BYTES, read_metadata, read_model_file
 from anomaly_detector.model.metadata import METADATA_KEY
 
 IN_OPEN = 0x20
@@ -361,7 +360,7 @@ def test_large_files_are_refused_before_they_are_read(
 ) -> None:
     huge = tmp_path / "huge.onnx"
     with huge.open("wb") as file:
-        file.truncate(model_file.MAX_FILE_BYTES + 10)
+        file.truncate(MAX_FILE_BYTES + 10)
     assert "more than 256 MB" in refusal(huge)
 
 
@@ -421,4 +420,4 @@ def test_info_checks_the_file(grey: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def test_documented_limit_is_that_of_the_code() -> None:
     text = (Path(__file__).parents[2] / "docs" / "model-format.md").read_text()
-    assert f"over {model_file.MAX_FILE_BYTES // 2**20} MB" in text
+    assert f"over {MAX_FILE_BYTES // 2**20} MB" in text
