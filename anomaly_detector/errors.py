@@ -74,12 +74,12 @@ def _image_error(message: str, reason: ImageErrorReason) -> ImageError:
 
 
 def as_one_line(error: object) -> str:
-    """Give an error's text on one line, whatever another library made of it."""
+    """Return an error's text on one line, whatever another library made of it."""
     return " ".join(str(error).split())
 
 
 def describe_error(error: Exception) -> str:
-    """Give an unexpected error on one line, with its type."""
+    """Return an unexpected error on one line, with its type."""
     return f"{type(error).__name__}: {as_one_line(error)}"
 
 

@@ -57,7 +57,7 @@ def printable(name: str) -> str:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` that replaces it when the block ends well.
+    """Yield a temporary path beside ``path`` that replaces it when the block ends well.
 
     Whatever stood at ``path`` stays untouched until then, and for good when the block raises. A
     link stays, and what it leads to is replaced. What is no regular file, a device or a pipe, is
@@ -88,7 +88,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """Give a temporary folder that becomes ``path`` when the block ends well.
+    """Yield a temporary folder that becomes ``path`` when the block ends well.
 
     Raises:
         OutputError: ``path`` is there and not an empty folder, or cannot be written.
@@ -183,7 +183,7 @@ def output_files(*paths: Path | None) -> Iterator[None]:
 
 
 def describe_os_error(error: OSError) -> str:
-    """Give an error of the system in one line, with the remedy where there is one."""
+    """Return an error of the system in one line, with the remedy where there is one."""
     where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
     remedy = ": make room where the output goes" if error.errno in _NO_ROOM else ""
     return f"{where}{_reason(error)}{remedy}"
@@ -211,7 +211,7 @@ def user_cache_folder(name: str) -> Path:
 
 
 def _mode(path: Path) -> int:
-    """Give the kind of what is at a path, links followed; 0 where nothing is."""
+    """Return the kind of what is at a path, links followed; 0 where nothing is."""
     try:
         return path.stat().st_mode
     except OSError as error:
@@ -265,7 +265,7 @@ def _folder_made(folder: Path) -> Iterator[None]:
 
 
 def _own_descriptor(path: Path) -> int | None:
-    """Give the number of this process' open file that a path such as ``/dev/stdout`` means."""
+    """Return the number of this process' open file that a path such as ``/dev/stdout`` means."""
     own = os.path.realpath("/proc/self/fd")
     for _ in range(_MOST_LINKS):
         if path.name.isdigit() and os.path.realpath(path.parent) == own:

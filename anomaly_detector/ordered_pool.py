@@ -40,7 +40,7 @@ def map_in_order(
 
 
 def usable_cores() -> int:
-    """Give the number of processor cores that this process may use."""
+    """Return the number of processor cores that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS and Windows

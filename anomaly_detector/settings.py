@@ -83,7 +83,7 @@ def setting(
 
 
 def settings_of(kind: type) -> tuple[Setting, ...]:
-    """Give the definitions of a dataclass whose fields are declared with :func:`setting`."""
+    """Return the definitions of a dataclass whose fields are declared with :func:`setting`."""
     definitions = []
     for item in fields(kind):
         if item.default is MISSING:

@@ -61,7 +61,7 @@ def calibration_row(generator: np.random.Generator, count: int, correlation: flo
 
 
 def alarms_per_minute(values: NDArray[np.float32], fps: float, settings: AlarmSettings) -> float:
-    """Give the alarms that a filter raises on normal scores, a minute."""
+    """Return the alarms that a filter raises on normal scores, a minute."""
     threshold = float(norm.isf(RATE))
     normalized = normalize_scores(values, np.float32(threshold), np.float32(threshold))
     decisions = AlarmFilter(settings)

@@ -25,7 +25,7 @@ SIZES = ((640, 480), (1920, 1080))
 
 
 def measure(picture: Image | EncodedPicture) -> tuple[list[float], list[float], int]:
-    """Give microseconds of every ``add`` of frames not taken and taken, and frames dropped."""
+    """Return microseconds of every ``add`` of frames not taken and taken, and frames dropped."""
     costs: tuple[list[float], list[float]] = ([], [])
     score = Detection(1.5, 0.75, 1.0, True, np.zeros((32, 32), np.float32), 1.0)
     state = AlarmState(True, False, None)

@@ -75,13 +75,13 @@ def read_epoch(cached: CachedFrames, batch: int = 32, seed: int = 0) -> float:
 
 
 def peak_resident_mib() -> float:
-    """Give the process' peak resident memory in MiB, file pages included."""
+    """Return the process' peak resident memory in MiB, file pages included."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
 
 
 def anonymous_mib() -> float:
-    """Give the process' anonymous memory in MiB; not a number where ``/proc`` is missing."""
+    """Return the process' anonymous memory in MiB; not a number where ``/proc`` is missing."""
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:

@@ -86,7 +86,7 @@ class _Test:
             self.faulted = dict(zip(names, pool.map(faulted, faults), strict=True))
 
     def row(self, score: Score, held_out: NDArray[np.uint8]) -> dict[str, Any]:
-        """Give the figures of a score.
+        """Return the figures of a score.
 
         Args:
             score: from frames to scores.
@@ -167,7 +167,7 @@ def _highest(first: Score, second: Score) -> Score:
 def _pieces_of_the_drive(
     pool: NDArray[np.uint8],
 ) -> tuple[list[Texture], list[tuple[PictureFault, float]]]:
-    """Give the trainer's textures and faults, and those that show the drive itself out of place.
+    """Return the trainer's textures and faults, and those that show the drive itself out of place.
 
     Args:
         pool: uint8 [N, 64, 64, 3], normal frames.
@@ -281,7 +281,7 @@ def ablate(arguments: argparse.Namespace, report: Callable[[str, dict[str, Any]]
 
 
 def main() -> int:
-    """Run the command line; gives the exit code."""
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", required=True, metavar="SOURCE", help="normal drive to train on")
     parser.add_argument("--test", required=True, metavar="SOURCE", help="clean drive to test on")

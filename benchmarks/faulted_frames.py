@@ -23,7 +23,7 @@ from training.evaluation.stress import fault_generator, inject, numbered_frames
 
 
 def main() -> int:
-    """Run the command line; gives the exit code."""
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, metavar="SOURCE", help="normal drive")
     parser.add_argument("--topic", help="image topic, for a bag with more than one")

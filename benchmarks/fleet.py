@@ -49,7 +49,7 @@ def write_bags(folder: Path, bags: int, frames: int, distinct: int) -> list[str]
 
 
 def written(folder: Path) -> dict[str, bytes]:
-    """Give the bytes of all that a job wrote, without the seconds that it took."""
+    """Return the bytes of all that a job wrote, without the seconds that it took."""
     return {
         path.name: re.sub(rb'"seconds": [0-9.]+', b"", path.read_bytes())
         for path in folder.iterdir()

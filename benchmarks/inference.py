@@ -119,7 +119,7 @@ def measure_setting(
 
 
 def overhead(model: Path, seconds: float) -> tuple[float, float]:
-    """Give the median of a bare run and of ``detect``, alternating, in microseconds."""
+    """Return the median of a bare run and of ``detect``, alternating, in microseconds."""
     detector = Detector(model, providers=[CPU])
     session = onnxruntime.InferenceSession(
         read_model_file(model).data, session_options(), providers=[CPU]
@@ -137,7 +137,7 @@ def overhead(model: Path, seconds: float) -> tuple[float, float]:
 
 
 def main() -> int:
-    """Run the command line; gives the exit code."""
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="corridor", help="model file, or name of a shipped one")
     parser.add_argument("--seconds", type=float, default=4.0, help="for each figure (%(default)s)")

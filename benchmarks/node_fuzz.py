@@ -62,13 +62,13 @@ class Bad:
 
 
 def picture(random: Random, height: int = 48, width: int = 64) -> Any:
-    """Give a random picture, uint8 [height, width, 3]."""
+    """Return a random picture, uint8 [height, width, 3]."""
     low, high = sorted(random.integers(0, 256, 2))
     return random.integers(low, high + 1, (height, width, 3), dtype=np.uint8)
 
 
 def good_raw(random: Random) -> Any:
-    """Give a good image in one of the common encodings, of random size and padding."""
+    """Return a good image in one of the common encodings, of random size and padding."""
     height, width = (int(n) for n in random.integers(2, 200, 2))
     if random.random() < 0.1:  # depth with holes
         values = random.uniform(-1, 6, (height, width)).astype(np.float32)
@@ -88,7 +88,7 @@ def good_raw(random: Random) -> Any:
 
 
 def good_compressed(random: Random) -> Any:
-    """Give a good JPEG or PNG of random size."""
+    """Return a good JPEG or PNG of random size."""
     height, width = (int(n) for n in random.integers(8, 400, 2))
     kind = ("jpeg", "png")[int(random.integers(2))]
     encoded = cv2.imencode(f".{kind}", picture(random, height, width))[1]

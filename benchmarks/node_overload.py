@@ -106,7 +106,7 @@ def write_slow_model(path: Path, convolutions: int) -> Path:
 
 
 def inference_ms(path: Path, runs: int = 7) -> float:
-    """Give the median time of a frame in a model, milliseconds."""
+    """Return the median time of a frame in a model, milliseconds."""
     with Detector(path) as detector:
         image = np.zeros((64, 64, 3), np.uint8)
         durations = []
@@ -190,7 +190,7 @@ def main() -> int:
 
 
 def answered_per_second(result: LiveResult) -> float:
-    """Give the rate of the answers."""
+    """Return the rate of the answers."""
     return (len(result.sent_at_s) - 1) / (result.sent_at_s[-1] - result.sent_at_s[0])
 
 

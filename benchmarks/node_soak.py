@@ -76,7 +76,7 @@ class Yardstick:
 def per_minute(
     result: LiveResult, costs: list[tuple[float, float]], minute_s: float = 60.0
 ) -> list[dict[str, float]]:
-    """Give what each minute looked like.
+    """Return what each minute looked like.
 
     Args:
         result: of the run.
@@ -117,20 +117,20 @@ def _cpu_percent(samples: list[Any]) -> float:
 
 
 def growth_mb(result: LiveResult, minute_s: float = 60.0) -> float:
-    """Give how much resident memory has grown since the end of the first minute, 10^6 bytes."""
+    """Return how much resident memory has grown since the end of the first minute, 10^6 bytes."""
     later = [sample.resident_mb for sample in result.samples if sample.time_s >= minute_s]
     return later[-1] - later[0] if later else float("nan")
 
 
 def drift(rows: list[dict[str, float]], name: str = "latency_p99_ms") -> tuple[float, float]:
-    """Give the median of a figure over the first and over the last quarter of the minutes."""
+    """Return the median of a figure over the first and over the last quarter of the minutes."""
     quarter = max(1, len(rows) // 4)
     values = [row[name] for row in rows]
     return median(values[:quarter]), median(values[-quarter:])
 
 
 def has_drifted(rows: list[dict[str, float]]) -> bool:
-    """Tell whether the p99 has grown by more than the machine's own pace explains."""
+    """Return whether the p99 has grown by more than the machine's own pace explains."""
     (early, late), (before, after) = drift(rows), drift(rows, "yardstick_ms")
     expected = early * after / before
     return not late <= max(MAX_DRIFT * expected, expected + DRIFT_MS)

@@ -95,7 +95,7 @@ def measure(
 
 
 def differing_scores(model: Path, frames: Path, batch_size: int, count: int) -> int:
-    """Give how many of the first frames get another score in batches than alone."""
+    """Return how many of the first frames get another score in batches than alone."""
     detector = Detector(model)
     shrunk = open_source(frames).mapped(shrunk_frame, reduced=True)
     images = np.stack([frame.image for frame in islice(shrunk, count)])
@@ -106,7 +106,7 @@ def differing_scores(model: Path, frames: Path, batch_size: int, count: int) -> 
 
 
 def one_by_one(model: Path, frames: Path, count: int) -> float:
-    """Give the frames a second of scoring as the node does: one frame after the other."""
+    """Return the frames a second of scoring as the node does: one frame after the other."""
     results = Detector(model).stream(frames)
     started = time.perf_counter()
     done = sum(1 for _ in islice(results, count))

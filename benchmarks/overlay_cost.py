@@ -35,7 +35,7 @@ Frame = tuple[Image, Detection, bool]
 
 
 def score_drive(detector: Detector) -> dict[int, Frame]:
-    """Give the frames :data:`SHOWN` of a drive with hazards, with their results and alarms."""
+    """Return the frames :data:`SHOWN` of a drive with hazards, with their results and alarms."""
     drive = CorridorDrive(FRAMES, 0, hazards=tuple(HAZARD_LABELS))
     decisions = AlarmFilter()
     frames = {}
@@ -55,7 +55,7 @@ def draw(frame: Frame, **options: int) -> NDArray[np.uint8]:
 
 
 def milliseconds(frame: Frame) -> tuple[float, float]:
-    """Give the median and the 99th percentile of the time for one overlay."""
+    """Return the median and the 99th percentile of the time for one overlay."""
     times = []
     for _ in range(ROUNDS):
         start = time.perf_counter()

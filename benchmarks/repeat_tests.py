@@ -26,7 +26,7 @@ _HARNESS = re.compile(r"^(?:from|import) (?:ros|launch)_harness\b", re.MULTILINE
 
 
 def ros_tests() -> list[str]:
-    """Give the files of tests that start ROS processes: those that import a harness for it."""
+    """Return the files of tests that start ROS processes: those that import a harness for it."""
     files = sorted((ROOT / "test").rglob("test_*.py"))
     return [str(file) for file in files if _HARNESS.search(file.read_text(encoding="utf-8"))]
 
@@ -75,7 +75,7 @@ def run_round(tests: list[str], junit: Path) -> tuple[int, dict[str, str]]:
 
 
 def main() -> int:
-    """Run the command line; gives the exit code, 1 when a test failed."""
+    """Run the command line and return the exit code, 1 when a test failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tests", nargs="*", metavar="TEST", help="as pytest takes it")
     parser.add_argument("--rounds", type=int, default=20)

@@ -111,7 +111,7 @@ def _enlarged(frame: _Picture, width: int, height: int) -> _Picture:
 
 
 def measure(sizes: Sequence[str], folders: Sequence[Path], count: int, rounds: int) -> Any:
-    """Give the figures of each size as a list of JSON objects."""
+    """Return the figures of each size as a list of JSON objects."""
     cv2.setNumThreads(1)
     recordings = {folder.name: _recorded(folder, count) for folder in folders}
     rows = []

@@ -31,7 +31,7 @@ SCRIPT = "import json, sys, time\nmarks = [time.perf_counter()]\n" + "".join(
 
 
 def main() -> int:
-    """Run the command line; gives the exit code."""
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="corridor", help="model file, or name of a shipped one")
     parser.add_argument("--rounds", type=int, default=7)

@@ -290,7 +290,7 @@ UNSEEN_FAULTS: Sequence[Fault] = (
 
 
 def main() -> int:
-    """Run the command line; gives the exit code."""
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", required=True, help="the .onnx file")
     parser.add_argument("--normal", required=True, metavar="SOURCE", help="clean test drive")

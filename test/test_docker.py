@@ -19,14 +19,14 @@ UNIT = DOCKER / "anomaly_detector.service"
 
 
 def commands(image: str) -> list[tuple[str, tuple[str, ...]]]:
-    """Give the commands of a Dockerfile, as Docker's own parser reads them."""
+    """Return the commands of a Dockerfile, as Docker's own parser reads them."""
     dockerfile = pytest.importorskip("dockerfile", reason="dockerfile is not installed")
     parsed = dockerfile.parse_file(str(DOCKER / image))
     return [(command.cmd.upper(), tuple(command.value)) for command in parsed]
 
 
 def copied(image: str) -> list[tuple[str, str]]:
-    """Give source and destination of everything that is copied from the checkout."""
+    """Return source and destination of everything that is copied from the checkout."""
     pairs = []
     for name, value in commands(image):
         if name == "COPY":

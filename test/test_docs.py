@@ -24,7 +24,7 @@ by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path.name
 
 
 def table_between(text: str, start: str, end: str) -> list[list[str]]:
-    """Give the cells of the Markdown table between two markers, without its two head lines."""
+    """Return the cells of the Markdown table between two markers, without its two head lines."""
     lines = text.split(start, 1)[1].split(end, 1)[0].splitlines()
     rows = [line.strip("|").split("|") for line in lines if line.startswith("|")]
     return [[cell.strip() for cell in row] for row in rows[2:]]
@@ -119,6 +119,6 @@ def test_every_benchmark_is_in_a_page() -> None:
 
 
 def named_benchmarks(page: Page) -> set[str]:
-    """Give the benchmarks that a page tells to run."""
+    """Return the benchmarks that a page tells to run."""
     lines = "\n".join(page.command_lines)
     return set(re.findall(r"python (?:-m benchmarks\.|benchmarks/)(\w+)", lines))

@@ -24,7 +24,7 @@ TRAINING_MODULES = {"tensorflow", "keras", "tf2onnx", "matplotlib", "sklearn", "
 
 
 def imported_modules(path: Path) -> set[str]:
-    """Give the top-level modules that a file imports anywhere, functions included."""
+    """Return the top-level modules that a file imports anywhere, functions included."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):

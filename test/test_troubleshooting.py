@@ -35,7 +35,7 @@ OTHER_WORDS = {
 
 
 def code(text: str) -> list[str]:
-    """Give the commands of code blocks, and what stands in backticks outside of them."""
+    """Return the commands of code blocks, and what stands in backticks outside of them."""
     found = re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     outside = re.sub(r"^```\w*\n.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     lines = [line.strip() for block in found for line in block.splitlines()]

@@ -32,7 +32,7 @@ SUBSTITUTIONS = {
 
 
 def blocks(kind: str) -> list[str]:
-    """Give the page's code blocks of a kind."""
+    """Return the page's code blocks of a kind."""
     return re.findall(rf"^```{kind}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 

@@ -241,7 +241,7 @@ def choose_threshold(
 
 
 def parity_images(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Give seven frames for the export check: four real ones, noise, black and white.
+    """Return seven frames for the export check: four real ones, noise, black and white.
 
     Args:
         images: uint8 [N, 64, 64, 3].
@@ -263,7 +263,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command line; gives the exit code."""
+    """Run the command line and return the exit code."""
     given = vars(arguments)
     recipe = given.pop("recipe")
     train(resolve_options(given, recipe))

@@ -320,7 +320,7 @@ class AlarmFilter:
         return True
 
     def _is_confirmed(self, is_anomaly: bool, stamp_ns: int | None) -> bool:
-        """Tell whether enough of the window up to this frame is anomalous."""
+        """Return whether enough of the window up to this frame is anomalous."""
         settings = self.settings
         if settings.mode == "frames" or stamp_ns is None:
             self._flags.append(is_anomaly)
@@ -338,7 +338,7 @@ class AlarmFilter:
         return anomalous_ns >= _nanoseconds(settings.raise_seconds)
 
     def _is_clear(self, is_below: bool, stamp_ns: int | None) -> bool:
-        """Tell whether this frame completes a run of frames below the clear level."""
+        """Return whether this frame completes a run of frames below the clear level."""
         if not is_below:
             self._frames_below = 0
             self._below_since_ns = None
@@ -371,7 +371,7 @@ def add_alarm_arguments(parser: argparse.ArgumentParser) -> None:
 def alarm_settings(
     arguments: argparse.Namespace, own: AlarmSettings | None = None
 ) -> AlarmSettings:
-    """Give the settings that a command line with :func:`add_alarm_arguments` has.
+    """Return the settings that a command line with :func:`add_alarm_arguments` has.
 
     Args:
         arguments: of the command line.

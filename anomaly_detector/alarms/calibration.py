@@ -51,7 +51,7 @@ _TAIL = 0.1
 def calibrate_threshold(
     scores: NDArray[np.float32], false_alarm_rate: float
 ) -> tuple[float, Calibration]:
-    """Give the threshold that a wanted share of new normal frames reaches.
+    """Return the threshold that a wanted share of new normal frames reaches.
 
     Split conformal prediction: with m independent normal scores, a new one lies above their
     quantile (1 + 1/m)(1 - rate) with a probability of at most ``rate``. Here m is the effective
@@ -99,12 +99,12 @@ def calibrate_threshold(
 
 
 def score_quantiles(scores: NDArray[np.float32]) -> dict[str, float]:
-    """Give the quantiles of :data:`QUANTILES`, probability as text to score."""
+    """Return the quantiles of :data:`QUANTILES`, probability as text to score."""
     return {str(q): float(np.quantile(scores.astype(np.float64), q)) for q in QUANTILES}
 
 
 def effective_frames(scores: NDArray[np.float32], false_alarm_rate: float = 0.01) -> int:
-    """Give the number of independent frames that tell as much about the tail as these frames.
+    """Return the number of independent frames that tell as much about the tail as these frames.
 
     That is n divided by the integrated autocorrelation time, with the sum over lags cut by the
     initial positive sequence of Geyer (1992, "Practical Markov chain Monte Carlo").
@@ -135,7 +135,7 @@ def effective_frames(scores: NDArray[np.float32], false_alarm_rate: float = 0.01
 
 
 def false_alarm_interval(frames: int, false_alarm_rate: float) -> tuple[float, float]:
-    """Give the 95 % interval of the true false-alarm rate at a calibrated threshold.
+    """Return the 95 % interval of the true false-alarm rate at a calibrated threshold.
 
     Args:
         frames: number of independent calibration frames.

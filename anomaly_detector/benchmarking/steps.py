@@ -95,7 +95,7 @@ class FrameSteps:
         self._decisions = AlarmFilter()
 
     def convert(self, message: Any) -> Image:
-        """Give the pixels of a message, as the node does."""
+        """Return the pixels of a message, as the node does."""
         view = self.detector.view
         return as_image(message, scaling=view.scaling, reduced=view.region.is_whole_frame)
 
@@ -206,7 +206,7 @@ def _duration(run: Callable[[], Any]) -> float:
 
 
 def _cpu_share(run: Callable[[int], Any], hz: float, seconds: float) -> float:
-    """Give the CPU time of all threads over wall-clock time, when runs start at a rate."""
+    """Return the CPU time of all threads over wall-clock time, when runs start at a rate."""
     count = max(1, round(hz * seconds))
     cpu, start = time.process_time(), time.perf_counter()
     for number in range(count):

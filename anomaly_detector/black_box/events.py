@@ -72,7 +72,7 @@ class RecordedEvent:
 
 
 def is_event(path: Path) -> bool:
-    """Tell whether a folder was written by the black box, by its ``event.json``."""
+    """Return whether a folder was written by the black box, by its ``event.json``."""
     if path.is_symlink() or not path.is_dir():
         return False
     try:
@@ -83,7 +83,7 @@ def is_event(path: Path) -> bool:
 
 
 def find_events(path: Path) -> list[Path]:
-    """Give the events at a path: itself, or those directly in it, oldest first."""
+    """Return the events at a path: itself, or those directly in it, oldest first."""
     if is_event(path):
         return [path]
     if not path.is_dir():
@@ -93,7 +93,7 @@ def find_events(path: Path) -> list[Path]:
 
 
 def event_number(name: str) -> int:
-    """Give the number in the name of an event's folder; 0 for one that was renamed."""
+    """Return the number in the name of an event's folder; 0 for one that was renamed."""
     match = EVENT_NAME.fullmatch(name)
     return int(match[1]) if match else 0
 

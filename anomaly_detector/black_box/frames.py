@@ -89,7 +89,7 @@ class BlackBoxFrame:
         return memoryview(self.picture.data).nbytes
 
     def detached(self) -> BlackBoxFrame:
-        """Give the frame with a picture of its own, which shares no buffer."""
+        """Return the frame with a picture of its own, which shares no buffer."""
         picture = self.picture
         own: Image | EncodedPicture
         if isinstance(picture, Image):

@@ -146,7 +146,7 @@ class EventSelection:
         return self._event is not None
 
     def add(self, frame: BlackBoxFrame, has_room: bool = True) -> list[Command]:
-        """Give what this frame leads to, in order; mostly nothing.
+        """Return what this frame leads to, in order; mostly nothing.
 
         Args:
             frame: the next frame.

@@ -73,7 +73,7 @@ class EventStore:
         self._release()
 
     def begin(self) -> Path:
-        """Give the path of a new event, for a folder to be made there; one at a time."""
+        """Return the path of a new event, for a folder to be made there; one at a time."""
         self.open()
         assert self._workspace is not None
         path = self._workspace / "event"

@@ -203,7 +203,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command line; gives the exit code."""
+    """Run the command line and return the exit code."""
     model = resolve_model(arguments.model)
     given = vars(arguments) | {"model": model, "view": given_view(arguments, model)}
     del given["region"], given["image_scaling"]

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command line; gives the exit code."""
+    """Run the command line and return the exit code."""
     metadata = read_metadata(arguments.model)
     print(json.dumps(json.loads(metadata.to_json()), indent=2))
     return 0

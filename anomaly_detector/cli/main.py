@@ -45,7 +45,7 @@ _VERBS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; gives the exit code."""
+    """Run the command line and return the exit code."""
     return run_verbs(
         "python -m anomaly_detector",
         "Visual anomaly detection on the robot; needs no ROS graph except for 'play', 'replay', "

@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command line; gives the exit code: 1 when a recording could not be scored."""
+    """Run the command line and return the exit code: 1 when a recording could not be scored."""
     decision = alarm_settings(arguments)
     sources = expand_sources(arguments.input)
     model = resolve_model(arguments.model)

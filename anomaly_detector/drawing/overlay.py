@@ -57,7 +57,7 @@ Color = tuple[int, int, int]
 
 
 def state_word(is_anomaly: bool, is_alarm: bool) -> str:
-    """Give the state as shown: OK, ANOMALY (this frame is flagged) or ALARM (it persists)."""
+    """Return the state as shown: OK, ANOMALY (this frame is flagged) or ALARM (it persists)."""
     if is_alarm:
         return "ALARM"
     return "ANOMALY" if is_anomaly else "OK"
@@ -134,7 +134,7 @@ def draw_overlay(
 
 
 def _resized_bgr(pixels: Image, max_side: int) -> NDArray[np.uint8]:
-    """Give a copy of the frame in BGR, of a size fit for viewing."""
+    """Return a copy of the frame in BGR, of a size fit for viewing."""
     array = pixels.array
     height, width = array.shape[:2]
     longer = max(height, width)
@@ -152,7 +152,7 @@ def _resized_bgr(pixels: Image, max_side: int) -> NDArray[np.uint8]:
 
 
 def _heat_tables() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Give tables [1, 256, 3] from strength: what stays of the picture, and the colour added."""
+    """Return tables [1, 256, 3] from strength: what stays of the picture, and the colour added."""
     strength = np.arange(256) / 255.0
     # From vermillion to yellow: what is stronger is brighter too.
     blue, green, red = (0, 0, 40), (60, 130, 240), (230, 255, 255)

@@ -215,7 +215,7 @@ def draw_timeline(path: Path, *arguments: Any, dpi: int = 110, **options: Any) -
 def flag_intervals(
     stamps_s: NDArray[np.floating[Any]], flags: NDArray[np.bool_]
 ) -> list[tuple[float, float]]:
-    """Give where flags are set, as start and end on the x axis.
+    """Return where flags are set, as start and end on the x axis.
 
     Args:
         stamps_s: float [N], ascending.
@@ -289,12 +289,12 @@ def heat_overlay(
 
 
 def wants_log_scale(scores: FloatArray) -> bool:
-    """Tell whether scores are positive and spread over more than a factor of 30."""
+    """Return whether scores are positive and spread over more than a factor of 30."""
     return bool(scores.size and scores.min() > 0 and scores.max() > 30 * scores.min())
 
 
 def resized(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Give an RGB picture in another size, uint8 [size, size, 3]."""
+    """Return an RGB picture in another size, uint8 [size, size, 3]."""
     return np.asarray(cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 

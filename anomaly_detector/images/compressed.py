@@ -180,7 +180,7 @@ def _with_end(buffer: NDArray[np.uint8]) -> bytes:
 
 
 def _has_all_scans(data: memoryview) -> bool:
-    """Tell whether a JPEG's scans give every coefficient of every component to its last bit.
+    """Return whether a JPEG's scans give every coefficient of every component to its last bit.
 
     Most pictures have one scan that gives all. Progressive ones have several, and libjpeg takes
     it for a blurred picture when the last ones are missing.

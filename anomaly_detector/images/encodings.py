@@ -244,7 +244,7 @@ def _scaled(values: NDArray[Any], scaling: ImageScaling) -> NDArray[np.uint8]:
 
 
 def shorten(text: object, length: int = _NAME_LENGTH) -> str:
-    """Give a foreign text on one line of ASCII, cut to a sane length."""
+    """Return a foreign text on one line of ASCII, cut to a sane length."""
     text = " ".join(str(text)[: 4 * length].split())
     safe = text.encode("ascii", "backslashreplace").decode()
     return safe if len(safe) <= length else safe[: length - 3] + "..."

@@ -68,7 +68,7 @@ class RegionOfInterest:
 
     @property
     def is_whole_frame(self) -> bool:
-        """Tell whether nothing is cut off, whatever the frame's size."""
+        """Return whether nothing is cut off, whatever the frame's size."""
         return self == RegionOfInterest()
 
     def __str__(self) -> str:
@@ -176,7 +176,7 @@ def check_size(width: int, height: int, name: str) -> None:
 
 
 def to_rgb(pixels: Image) -> NDArray[np.uint8]:
-    """Give a frame as uint8 RGB [H, W, 3], contiguous; its size is kept."""
+    """Return a frame as uint8 RGB [H, W, 3], contiguous; its size is kept."""
     if pixels.order == "rgb":
         return np.ascontiguousarray(pixels.array)
     return np.asarray(cv2.cvtColor(pixels.array, _TO_RGB[pixels.order]), dtype=np.uint8)

@@ -177,7 +177,7 @@ def decode_image(
     convert: Converter | None = None,
     remedy: str = _REMEDY,
 ) -> Image:
-    """Give the pixels of a raw ``sensor_msgs/Image``.
+    """Return the pixels of a raw ``sensor_msgs/Image``.
 
     Args:
         message: an rclpy or rosbags message, or anything with the same fields.
@@ -268,7 +268,7 @@ def _is_bigendian(message: ImageLike) -> bool:
 
 
 def _row_count(encoding: Encoding, name: str, height: int, step: int, size: int) -> tuple[int, int]:
-    """Give the rows of all planes, and the picture's height."""
+    """Return the rows of all planes, and the picture's height."""
     rows = height * encoding.rows_per_2 // 2
     if size == rows * step:
         return rows, height
@@ -308,7 +308,7 @@ def decode_compressed(
     reduced: bool = False,
     remedy: str = _REMEDY,
 ) -> Image:
-    """Give the pixels of a ``sensor_msgs/CompressedImage``.
+    """Return the pixels of a ``sensor_msgs/CompressedImage``.
 
     Args:
         message: an rclpy or rosbags message, or anything with the same fields.

@@ -118,7 +118,7 @@ def shrink(pixels: Image) -> NDArray[np.uint8]:
 
 
 def _row_stride(height: int) -> int:
-    """Give the odd stride that thins the rows without moving the picture; 0 when there is none.
+    """Return the odd stride that thins the rows without moving the picture; 0 when there is none.
 
     The stride has to divide the height and be odd, so that the rows taken are the middles of equal
     bands: a picture that is moved by half a row differs more than one that is sampled coarsely.

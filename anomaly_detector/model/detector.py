@@ -354,7 +354,7 @@ class Detector:
         self._session = self._bound = self._plain_run_options = None
 
     def __enter__(self) -> Detector:
-        """Give the detector itself, to be closed at the end of a ``with`` block."""
+        """Return the detector itself, to be closed at the end of a ``with`` block."""
         return self
 
     def __exit__(
@@ -433,7 +433,7 @@ class Detector:
         return result
 
     def is_anomaly(self, score: float) -> bool:
-        """Tell whether a score is at or above the threshold."""
+        """Return whether a score is at or above the threshold."""
         return score >= self.threshold
 
     def prepare(self, frame: FrameLike, order: ColorOrder | None = None) -> Image:

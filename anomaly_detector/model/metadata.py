@@ -135,7 +135,7 @@ class ModelMetadata:
         )
 
     def to_json(self) -> str:
-        """Give the JSON text for the ONNX metadata entry.
+        """Return the JSON text for the ONNX metadata entry.
 
         Raises:
             ValueError: a number in it is NaN or infinite, which JSON cannot say.

@@ -51,7 +51,7 @@ _BELOW_HALF = np.nextafter(_HALF, np.float32(0.0))
 
 
 def float32_threshold(threshold: float) -> np.float32:
-    """Give the smallest float32 that is not below a threshold.
+    """Return the smallest float32 that is not below a threshold.
 
     Scores are float32, so ``score >= threshold`` says the same with either number.
     """
@@ -64,7 +64,7 @@ def float32_threshold(threshold: float) -> np.float32:
 
 
 def normalization_scale(metadata: ModelMetadata, threshold: float | None = None) -> np.float32:
-    """Give the scale of the normalised score, in the units of the raw score.
+    """Return the scale of the normalised score, in the units of the raw score.
 
     It is the distance from the median normal score to the threshold, with three exceptions: it is
     at least half the interquartile range of the normal scores (a threshold that was set by hand
@@ -100,7 +100,7 @@ def normalization_scale(metadata: ModelMetadata, threshold: float | None = None)
 def normalize_scores(
     scores: NDArray[np.float32], threshold: np.float32, scale: np.float32
 ) -> NDArray[np.float32]:
-    """Give the normalised scores.
+    """Return the normalised scores.
 
     Args:
         scores: float32 [N], finite.

@@ -144,12 +144,12 @@ class ProviderChoice:
 
 
 def short_name(provider: str) -> str:
-    """Give ``CUDA`` for ``CUDAExecutionProvider``."""
+    """Return ``CUDA`` for ``CUDAExecutionProvider``."""
     return provider.removesuffix(_SUFFIX)
 
 
 def default_providers() -> list[str]:
-    """Give the providers of :data:`DEFAULT_PROVIDERS` that are there.
+    """Return the providers of :data:`DEFAULT_PROVIDERS` that are there.
 
     Every GPU wheel of ONNX Runtime lists TensorRT, whose library is a separate installation: it
     counts as there when that library can be loaded.
@@ -230,7 +230,7 @@ def check_providers(requested: Sequence[str] | None) -> None:
 
 
 def _folded(name: str) -> str:
-    """Give a provider's name, full or short, in any case of letters, as a key."""
+    """Return a provider's name, full or short, in any case of letters, as a key."""
     return name.lower().removesuffix(_SUFFIX.lower())
 
 
@@ -239,7 +239,7 @@ def _listed(providers: Sequence[str]) -> str:
 
 
 def session_options(intra_op_threads: int = 1, *, spinning: bool = False) -> Any:
-    """Give the ``onnxruntime.SessionOptions`` of a detector.
+    """Return the ``onnxruntime.SessionOptions`` of a detector.
 
     Args:
         intra_op_threads: threads inside one operator, 1 or more.
@@ -336,7 +336,7 @@ def _with_remedy(reason: str) -> str:
 
 
 def one_line(error: object) -> str:
-    """Give an ONNX Runtime error on one line, without its source code's places, at most 300 long.
+    """Return an ONNX Runtime error on one line, without its source code's places, at most 300 long.
 
     Libraries are named without their folders, which say nothing and hide the rest.
     """

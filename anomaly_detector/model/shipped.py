@@ -18,7 +18,7 @@ _MARKER = Path("config", "detector.yaml")
 
 
 def share_path(*parts: str) -> Path:
-    """Give a path inside the share folder.
+    """Return a path inside the share folder.
 
     The files that belong to the code that runs win: a checkout's own, then those of the install
     prefix the code lies in (a virtual environment, ``~/.local``, a colcon install space), then

@@ -79,7 +79,7 @@ class EngineCache:
     folder: Path
 
     def has_engine(self) -> bool:
-        """Tell whether an engine is there."""
+        """Return whether an engine is there."""
         return any(self.folder.glob("*.engine"))
 
     def prepare(self) -> bool:
@@ -100,7 +100,7 @@ def engine_cache(
     versions: Mapping[str, str] | None = None,
     root: Path | None = None,
 ) -> EngineCache:
-    """Give the cache of one model on one machine.
+    """Return the cache of one model on one machine.
 
     Args:
         digest: of the model's bytes.
@@ -126,7 +126,7 @@ def engine_cache(
 def tensorrt_options(
     cache: EngineCache | None, *, fp16: bool, cuda_graph: bool, input_shape: str
 ) -> dict[str, str]:
-    """Give the options of ONNX Runtime's TensorRT provider.
+    """Return the options of ONNX Runtime's TensorRT provider.
 
     Args:
         cache: where engines and timings are kept; None to keep none.
@@ -160,7 +160,7 @@ def _flag(value: bool) -> str:
 
 @functools.cache
 def tensorrt_version() -> str | None:
-    """Give the version of TensorRT's library as ONNX Runtime would load it; None without one."""
+    """Return the version of TensorRT's library as ONNX Runtime would load it; None without one."""
     for library in _LIBRARIES:
         try:
             number = int(ctypes.CDLL(library).getInferLibVersion())

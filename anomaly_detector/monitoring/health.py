@@ -118,7 +118,7 @@ def _rate_warnings(report: StatisticsReport, limits: HealthLimits) -> list[str]:
 
 
 def is_frozen(report: StatisticsReport, limits: HealthLimits) -> bool:
-    """Tell whether a camera sends the same picture again and again.
+    """Return whether a camera sends the same picture again and again.
 
     Even two frames of a camera at rest differ in some of their 12,288 shrunk values, by the noise
     of its sensor; a driver that hangs repeats its last one.

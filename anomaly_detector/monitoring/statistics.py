@@ -263,7 +263,7 @@ class SequenceGaps:
         self._last: dict[bytes, int] = {}
 
     def missing(self, publisher: bytes, number: int | None) -> int | None:
-        """Give how many messages of a publisher are missing just before this one.
+        """Return how many messages of a publisher are missing just before this one.
 
         Args:
             publisher: what tells it from others.

@@ -457,7 +457,7 @@ def bag_suffix(path: PurePath) -> str:
 
 
 def is_bag(path: Path) -> bool:
-    """Tell whether a path is a bag's folder or file, by its name and contents."""
+    """Return whether a path is a bag's folder or file, by its name and contents."""
     if path.is_dir():
         return (path / "metadata.yaml").is_file() or bool(_bag_files(path))
     return path.is_file() and bool(bag_suffix(path))

@@ -101,7 +101,7 @@ class FrameSource(abc.ABC):
 
     @abc.abstractmethod
     def __len__(self) -> int:
-        """Give the number of frames that the recording says it has; some may be unreadable."""
+        """Return the number of frames that the recording says it has; some may be unreadable."""
 
     @abc.abstractmethod
     def _frames(self) -> Iterator[Frame | UnreadableFrame]:
@@ -234,7 +234,7 @@ def same(item: Frame | UnreadableFrame) -> Frame | UnreadableFrame:
 
 
 def path_identity(path: Path) -> str:
-    """Give a text that changes when a recording's files change (names, sizes, times).
+    """Return a text that changes when a recording's files change (names, sizes, times).
 
     Raises:
         OSError: it is not there.

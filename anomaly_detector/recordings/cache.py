@@ -52,7 +52,7 @@ class CachedFrames:
 
 
 def default_cache_folder() -> Path:
-    """Give the user's cache folder for shrunk frames (``XDG_CACHE_HOME`` is honoured)."""
+    """Return the user's cache folder for shrunk frames (``XDG_CACHE_HOME`` is honoured)."""
     return user_cache_folder("frames")
 
 

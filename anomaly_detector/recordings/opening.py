@@ -51,7 +51,7 @@ def open_source(path: str | Path, topic: str | None = None) -> FrameSource:
 
 
 def expand_sources(texts: Sequence[str]) -> list[str]:
-    """Give the recordings that a command line names, each once.
+    """Return the recordings that a command line names, each once.
 
     Args:
         texts: recordings, or shell patterns for them (``runs/2026-*``), which are expanded here

@@ -174,5 +174,5 @@ def _write_events(alarms: list[AlarmEvent], path: Path) -> None:
 
 
 def format_score(score: float) -> str:
-    """Give the shortest text that reads back as the same float32."""
+    """Return the shortest text that reads back as the same float32."""
     return str(np.float32(score))

@@ -74,7 +74,7 @@ def correlated_scores(
 
 
 def share_above(threshold: float) -> float:
-    """Give the share of standard normal scores at or above a threshold."""
+    """Return the share of standard normal scores at or above a threshold."""
     return 0.5 * math.erfc(threshold / math.sqrt(2))
 
 

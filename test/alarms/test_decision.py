@@ -52,13 +52,13 @@ def decide(
 def alarms(
     settings: AlarmSettings, scores: Iterable[float], stamps_ms: Sequence[int] | None = None
 ) -> str:
-    """Give one character a frame: ``#`` alarm, ``.`` none."""
+    """Return one character a frame: ``#`` alarm, ``.`` none."""
     states, _ = decide(settings, scores, stamps_ms)
     return "".join("#" if state.is_alarm else "." for state in states)
 
 
 def scores_of(text: str) -> list[float]:
-    """Give normalised scores: ``.`` normal, ``~`` near the threshold, ``a`` flagged, ``X``."""
+    """Return normalised scores: ``.`` normal, ``~`` near the threshold, ``a`` flagged, ``X``."""
     return [{".": NORMAL, "~": NEAR, "a": ANOMALOUS, "X": EXTREME}[letter] for letter in text]
 
 

@@ -54,7 +54,7 @@ def record(box: BlackBox, drive: Drive, kilobytes: int = 10) -> BlackBoxStatisti
 
 
 def is_whole(event: Path) -> bool:
-    """Tell whether an event has all it lists."""
+    """Return whether an event has all it lists."""
     content = event_json(event)
     if content["format"] == "mcap":
         return (event / "metadata.yaml").is_file() and (event / "event.mcap").is_file()

@@ -26,7 +26,7 @@ FRAMES = make_drive(60)
 
 
 def flat_frames(values: list[float]) -> list[NDArray[np.uint8]]:
-    """Give frames whose scores are ``(value - 128) ** 2``."""
+    """Return frames whose scores are ``(value - 128) ** 2``."""
     return [np.full((64, 64, 3), value, np.uint8) for value in values]
 
 

@@ -52,7 +52,7 @@ def run(command: list[str], **options: object) -> subprocess.CompletedProcess[by
 
 
 def errors(text: str) -> list[str]:
-    """Give the lines of an error; a progress bar ends without a line break."""
+    """Return the lines of an error; a progress bar ends without a line break."""
     assert "Traceback" not in text
     assert "Exception ignored" not in text
     return [

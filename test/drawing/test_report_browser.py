@@ -79,7 +79,7 @@ def report(tmp_path: Path) -> Path:
 
 
 def _requests(browser: Any, page: str) -> list[str]:
-    """Give the addresses that a page asked for, itself included; not those of the start page."""
+    """Return the addresses that a page asked for, itself included; not those of the start page."""
     urls = []
     for entry in browser.get_log("performance"):
         message = json.loads(entry["message"])["message"]

@@ -51,7 +51,7 @@ def yuv(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def encode(encoding: str, rgb: NDArray[np.uint8]) -> Any:
-    """Give the rows of a picture of one colour in an encoding, as a camera sends them."""
+    """Return the rows of a picture of one colour in an encoding, as a camera sends them."""
     alpha = np.full((HEIGHT, WIDTH, 1), 7, np.uint8)
     bgr = rgb[..., ::-1]
     if encoding in ("rgb8", "bgr8", "8UC3"):

@@ -46,7 +46,7 @@ def edit(path: Path, change: Callable[[Any], object]) -> Path:
 
 
 def refusal(path: Path) -> str:
-    """Give the error; the same with and without a session, one line, naming the file."""
+    """Return the error; the same with and without a session, one line, naming the file."""
     with pytest.raises(ModelError) as error:
         read_model_file(path)
     with pytest.raises(ModelError) as same:
@@ -145,7 +145,7 @@ def test_only_the_named_file_is_opened(grey: Path) -> None:
 
 
 def outside(tensor: Any) -> Any:
-    """Give a tensor that lies elsewhere."""
+    """Return a tensor that lies elsewhere."""
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value="../../etc/passwd")
     return tensor

@@ -173,7 +173,7 @@ def test_real_second_provider(grey: Path) -> None:
 
 
 def fails_on(provider: str) -> Callable[[Any], None]:
-    """Give a first run that fails while a provider is there, as for want of memory."""
+    """Return a first run that fails while a provider is there, as for want of memory."""
 
     def first_run(session: Any) -> None:
         if provider in session.get_providers():

@@ -128,7 +128,7 @@ def write_metadata(folder: Path, files: Sequence[str], count: int, storage: str 
 
 
 def values(source: FrameSource) -> list[int]:
-    """Give the grey values of the frames, whose stamps and names are to agree with them."""
+    """Return the grey values of the frames, whose stamps and names are to agree with them."""
     found = []
     for frame in source:
         value = int(frame.pixels.array[0, 0, 0])
@@ -565,7 +565,7 @@ def test_score_says_what_is_missing(
 
 
 def readable(path: Path) -> list[int]:
-    """Give what can be read; nothing when that is an error of one line."""
+    """Return what can be read; nothing when that is an error of one line."""
     found: list[int] = []
     message = ""
     try:

@@ -21,7 +21,7 @@ FAST_DDS = "rmw_fastrtps_cpp"
 
 
 def report(arrivals: int, dropped: int | None, period: float = 0.1) -> StatisticsReport:
-    """Give what the statistics say of a stream with as many drops before each arrival."""
+    """Return what the statistics say of a stream with as many drops before each arrival."""
     statistics = FrameStatistics()
     for index in range(arrivals):
         statistics.receive(index * period, dropped)

@@ -132,7 +132,7 @@ def test_without_autostart_it_waits_for_a_manager(environment: dict[str, str], m
 
 
 def node_process_id(process: Process) -> int:
-    """Give the process id of the node that was started last, from launch's own words."""
+    """Return the process id of the node that was started last, from launch's own words."""
     started = [line for line in process.lines if "process started with pid [" in line]
     return int(started[-1].split("pid [")[1].split("]")[0])
 

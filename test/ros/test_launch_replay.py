@@ -34,7 +34,7 @@ EVERY_FRAME = """
 
 
 def recorded_answers(folder: Path) -> dict[int, Any]:
-    """Give the answers in a recording, by the stamps of their frames, nanoseconds."""
+    """Return the answers in a recording, by the stamps of their frames, nanoseconds."""
     with AnyReader([folder]) as reader:
         connections = [c for c in reader.connections if c.topic == f"{NODE}/detection"]
         messages: list[Any] = [

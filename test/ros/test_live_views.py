@@ -19,7 +19,7 @@ PANEL_TYPES = {"Image", "Indicator", "Plot", "StateTransitions", "RawMessages", 
 
 
 def topics_of(panel: dict[str, Any]) -> set[str]:
-    """Give the topics that a panel's configuration names, without the fields of the message."""
+    """Return the topics that a panel's configuration names, without the fields of the message."""
     paths = [
         panel.get("imageMode", {}).get("imageTopic"),
         *(panel.get(key) for key in ("path", "topicPath", "topicToRender")),

@@ -15,7 +15,7 @@ from benchmarks.node_soak import Yardstick, drift, growth_mb, has_drifted, per_m
 
 
 def result(latencies_of_minutes: list[float], resident_mb: list[float]) -> LiveResult:
-    """Give what a run at 1 Hz measured, whose latency and memory change from minute to minute."""
+    """Return what a run at 1 Hz measured, whose latency and memory change from minute to minute."""
     seconds = 60 * len(latencies_of_minutes)
     return LiveResult(
         width=64,
@@ -36,7 +36,7 @@ def result(latencies_of_minutes: list[float], resident_mb: list[float]) -> LiveR
 
 
 def even(minutes: int, cost: float = 1.0) -> list[tuple[float, float]]:
-    """Give the costs of a yardstick on a machine that keeps its pace."""
+    """Return the costs of a yardstick on a machine that keeps its pace."""
     return [(float(second), cost) for second in range(60 * minutes)]
 
 

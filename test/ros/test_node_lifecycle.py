@@ -45,7 +45,7 @@ def picture() -> Any:
 
 
 def result_topics(client: RosClient) -> set[str]:
-    """Give the result topics that the node offers."""
+    """Return the result topics that the node offers."""
     own = f"{client.node_name}/"
     names = {own + topic.name.removeprefix("~/"): topic.name for topic in TOPICS}
     return {names[name] for name in names if client.node.count_publishers(name)}

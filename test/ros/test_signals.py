@@ -130,7 +130,7 @@ def shared_memory(process: Process) -> set[Path]:
 
 
 def is_loading(process: Process) -> bool:
-    """Tell whether ONNX Runtime is there and the node is in the graph."""
+    """Return whether ONNX Runtime is there and the node is in the graph."""
     maps = Path(f"/proc/{process.pid}/maps").read_text()
     return "onnxruntime" in maps and bool(shared_memory(process))
 

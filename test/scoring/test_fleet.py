@@ -58,7 +58,7 @@ def arguments(model: Path, sources: list[Path], output: Path, *options: str) -> 
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Give what a job wrote, without the time that it took."""
+    """Return what a job wrote, without the time that it took."""
     found = {path.name: path.read_bytes() for path in folder.iterdir()}
     return {
         name: re.sub(rb'"seconds": [0-9.]+', b"", data) if name.endswith(".json") else data

@@ -29,7 +29,7 @@ def picture(number: int) -> NDArray[np.uint8]:
 
 
 def number_of(image: NDArray[np.uint8]) -> int:
-    """Give the number of a decoded :func:`picture`, modulo 200."""
+    """Return the number of a decoded :func:`picture`, modulo 200."""
     return round(float(image.mean())) - 20
 
 
@@ -101,7 +101,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def events_in(folder: Path) -> list[Path]:
-    """Give the events' folders, by number."""
+    """Return the events' folders, by number."""
     return sorted(folder.glob("event_*"), key=lambda path: path.name[-6:])
 
 

@@ -38,7 +38,7 @@ sys.exit(main())
 
 
 def launch_environment(folder: Path) -> dict[str, str]:
-    """Give an environment in which the checkout is an installed ROS package; uses the folder."""
+    """Return an environment in which the checkout is an installed ROS package; uses the folder."""
     prefix = folder / "prefix"
     index = prefix / "share" / "ament_index" / "resource_index" / "packages"
     index.mkdir(parents=True)
@@ -77,6 +77,6 @@ def launched(
 
 
 def load(file: str) -> Any:
-    """Give the launch description of a file of this package."""
+    """Return the launch description of a file of this package."""
     source = AnyLaunchDescriptionSource(str(ROOT / "launch" / file))
     return source.try_get_launch_description_without_context()

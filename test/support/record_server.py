@@ -62,7 +62,7 @@ class RecordServer:
         return {"id": self.record_id, "files": entries if self.entries is None else self.entries}
 
     def file_requests(self, name: str) -> list[str | None]:
-        """Give the Range headers of the requests for a file, in order."""
+        """Return the Range headers of the requests for a file, in order."""
         return [ranged for path, ranged in self.requests if f"/files/{name}/" in path]
 
 

@@ -124,7 +124,7 @@ class Process:
         self._process.send_signal(number)
 
     def shared_memory(self) -> set[Path]:
-        """Give the segments of Fast DDS in use: its own, and those of the nodes it has found."""
+        """Return the segments of Fast DDS in use: its own, and those of the nodes it has found."""
         maps = Path(f"/proc/{self.pid}/maps").read_text()
         names = re.findall(r"/dev/shm/fast(?:dds|rtps)_[0-9a-f]{16}\b", maps)
         return {Path(name) for name in names}
@@ -228,7 +228,7 @@ class RosClient:
         self._context.shutdown()
 
     def stamp(self, message: Any) -> Any:
-        """Give the message a frame_id and a stamp that no other message has; return it."""
+        """Return the message a frame_id and a stamp that no other message has; return it."""
         self._stamp_ns += 33_333_333
         message.header.frame_id = "camera_optical_frame"
         message.header.stamp.sec = self._stamp_ns // 10**9
@@ -285,7 +285,7 @@ class RosClient:
         return bool(self.call(ChangeState, "change_state", request).success)
 
     def state(self) -> str:
-        """Give the label of the node's lifecycle state."""
+        """Return the label of the node's lifecycle state."""
         return str(self.call(GetState, "get_state", GetState.Request()).current_state.label)
 
     def set_parameters(self, **values: Any) -> list[Any]:
@@ -297,7 +297,7 @@ class RosClient:
         return list(self.call(SetParameters, "set_parameters", request).results)
 
     def get_parameter(self, name: str) -> Any:
-        """Give the value of a parameter of the detector node."""
+        """Return the value of a parameter of the detector node."""
         request = GetParameters.Request(names=[name])
         (value,) = self.call(GetParameters, "get_parameters", request).values
         return parameter_value_to_python(value)
@@ -324,11 +324,11 @@ class RosClient:
         return found()[0]
 
     def log_lines(self) -> list[str]:
-        """Give the texts of the log messages so far."""
+        """Return the texts of the log messages so far."""
         return [log.msg for log in self.logs]
 
     def answers_to(self, message: Any) -> list[Any]:
-        """Give the detections that carry the message's stamp."""
+        """Return the detections that carry the message's stamp."""
         stamp = message.header.stamp
         return [d for d in self.detections if d.header.stamp == stamp]
 
@@ -378,7 +378,7 @@ def ros_client(
 
 
 def noise(seed: int, height: int = 48, width: int = 64) -> NDArray[np.uint8]:
-    """Give a picture with a score of its own, uint8 [height, width, 3]."""
+    """Return a picture with a score of its own, uint8 [height, width, 3]."""
     random = np.random.default_rng(seed)
     low, high = sorted(random.integers(0, 256, 2))
     return random.integers(low, high + 1, (height, width, 3), dtype=np.uint8)

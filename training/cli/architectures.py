@@ -12,7 +12,7 @@ _HEADER = ("name", "source", "parameters", "MACs", "code", "loss the thesis repo
 
 
 def architecture_rows() -> list[tuple[str, ...]]:
-    """Give the table's rows: name, source, parameters, MACs for one frame, code size, loss."""
+    """Return the table's rows: name, source, parameters, MACs for one frame, code size, loss."""
     rows: list[tuple[str, ...]] = []
     for name, architecture in ARCHITECTURES.items():
         model = build_autoencoder(name).model
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command line; gives the exit code."""
+    """Run the command line and return the exit code."""
     rows: list[tuple[str, ...]] = [_HEADER, *architecture_rows()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command line; gives the exit code."""
+    """Run the command line and return the exit code."""
     hazards = list(HAZARD_LABELS) if arguments.hazards == ["all"] else arguments.hazards
     drive = CorridorDrive(
         arguments.frames,

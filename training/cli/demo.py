@@ -81,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command line; gives the exit code: 1 when a frame was lost on the way."""
+    """Run the command line and return the exit code: 1 when a frame was lost on the way."""
     out: Path = arguments.out
     start = time.monotonic()
     if (arguments.data is None) != (arguments.replay is None):
@@ -173,7 +173,7 @@ def _report(result: ReplayResult, labels: Path | None, out: Path) -> None:
 
 
 def _spans(comparison: Comparison, events: Sequence[Event]) -> list[TruthEvent]:
-    """Give the true hazards in seconds since the first frame."""
+    """Return the true hazards in seconds since the first frame."""
     seconds = [frame.time_s for frame in comparison.frames]
     last = seconds[-1]
     period = last / max(1, len(seconds) - 1)
@@ -200,7 +200,7 @@ def _print_truth(
 
 
 def _offline_auc(source: BagSource, detector: Detector, labels: Path) -> float:
-    """Give the ROC-AUC of a detector on the replayed drive, any hazard against normal."""
+    """Return the ROC-AUC of a detector on the replayed drive, any hazard against normal."""
     scored = [(frame.name, result.score) for frame, result in detector.stream(source)]
     numbers, _ = read_labels(labels).for_frames([name for name, _ in scored])
     return area_under_roc(np.array([score for _, score in scored]), numbers > 0)

@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command line; gives the exit code."""
+    """Run the command line and return the exit code."""
     out: Path = arguments.out
     if out.suffix != ".npz":
         raise AnomalyDetectorError(f"--out {out} does not end with .npz: name a NumPy archive")
@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _truth(source: FrameSource, labels: FrameLabels) -> _Truth:
-    """Give label, class name and stamp of every frame by its name."""
+    """Return label, class name and stamp of every frame by its name."""
     # By all names, also of frames that cannot be read: labels without names go by order.
     names = frame_names(source)
     given, classes = labels.for_frames(names)

@@ -91,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command line; gives the exit code."""
+    """Run the command line and return the exit code."""
     if arguments.out.suffix != ".onnx":
         raise AnomalyDetectorError(
             f"--out {arguments.out} does not end with .onnx: name an ONNX file"
@@ -168,7 +168,7 @@ def _check_precision(arguments: argparse.Namespace) -> None:
 
 
 def _view(weights: Path) -> View:
-    """Give what a training saw of the frames; a lone file of weights says none."""
+    """Return what a training saw of the frames; a lone file of weights says none."""
     from training.fitting.run_folder import RunFolder
 
     return RunFolder(weights).metadata().view if weights.is_dir() else View()
@@ -268,7 +268,7 @@ def _from_file(
 
 
 def _smooth_images() -> NDArray[np.uint8]:
-    """Give gradients to compare both runtimes on, uint8 [4, 64, 64, 3]."""
+    """Return gradients to compare both runtimes on, uint8 [4, 64, 64, 3]."""
     rows, columns = np.mgrid[0:INPUT_SIZE, 0:INPUT_SIZE] * 4
     images = [np.stack([rows, columns, np.full_like(rows, 60 * i)], -1) for i in range(4)]
     return np.stack(images).astype(np.uint8)

@@ -36,7 +36,7 @@ _VERBS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; gives the exit code."""
+    """Run the command line and return the exit code."""
     return run_verbs(
         "python -m training",
         "Data, training, evaluation and export of visual anomaly detectors.",

@@ -60,7 +60,7 @@ AUTO_ARCHITECTURE = "auto"
 
 
 def resolve_architecture(scorer: str, architecture: str) -> str:
-    """Give the network that a scorer is trained with.
+    """Return the network that a scorer is trained with.
 
     Raises:
         AnomalyDetectorError: the network is another one than the scorer's own, or that of another
@@ -250,7 +250,7 @@ class OptionType:
 
 @cache
 def option_types() -> Mapping[str, OptionType]:
-    """Give the type of every option, by its field's name; ``progress`` is none."""
+    """Return the type of every option, by its field's name; ``progress`` is none."""
     hints = typing.get_type_hints(TrainOptions)
     found = {}
     for item in _options():

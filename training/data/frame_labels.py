@@ -82,7 +82,7 @@ class LabelTable:
         return np.array(labels, np.int64), difficulty
 
     def _order(self, files: Sequence[Path], notes: list[str]) -> list[int]:
-        """Give for every frame the row that it has."""
+        """Return for every frame the row that it has."""
         if self.files is not None:
             rows = {Path(name.replace("\\", "/")).stem: i for i, name in enumerate(self.files)}
             missing = [file.name for file in files if file.stem not in rows]

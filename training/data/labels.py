@@ -91,7 +91,7 @@ class FrameLabels:
         return len(self.classes)
 
     def rows_for(self, names: Sequence[str]) -> NDArray[np.int64]:
-        """Give the row of every frame.
+        """Return the row of every frame.
 
         Args:
             names: frame names. A file that names its frames is searched for each name without
@@ -126,7 +126,7 @@ class FrameLabels:
         return np.array([self._row_of[stem] for stem in stems], dtype=np.int64)
 
     def for_frames(self, names: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:
-        """Give label (int64 [N]) and class name of every frame; arguments as :meth:`rows_for`.
+        """Return label (int64 [N]) and class name of every frame; arguments as :meth:`rows_for`.
 
         Raises:
             SourceError: as :meth:`rows_for`.
@@ -135,7 +135,7 @@ class FrameLabels:
         return self.labels[rows], [self.classes[row] for row in rows]
 
     def stamps_for_frames(self, names: Sequence[str]) -> list[int | None]:
-        """Give the file's stamp of every frame in nanoseconds, None where the file has none.
+        """Return the file's stamp of every frame in nanoseconds, None where the file has none.
 
         Raises:
             SourceError: as :meth:`rows_for`.
@@ -269,7 +269,7 @@ def _classes(
 
 
 def read_visible_shares(path: str | Path, names: Sequence[str]) -> NDArray[np.float64]:
-    """Give the share of the picture that each frame's hazard covers, 0 for a normal frame.
+    """Return the share of the picture that each frame's hazard covers, 0 for a normal frame.
 
     Args:
         path: ``labels.csv`` of a rendered drive, with the column ``visible_fraction``.

@@ -114,7 +114,7 @@ class CodeModel:
             ) from error
 
     def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Give the codes, float32 [N, size], of shrunk frames, uint8 [N, 64, 64, 3].
+        """Return the codes, float32 [N, size], of shrunk frames, uint8 [N, 64, 64, 3].
 
         Raises:
             ModelError: the tensor is not one finite vector per frame.
@@ -138,12 +138,12 @@ def encode_frames(autoencoder: Autoencoder, frames: FrameSet) -> NDArray[np.floa
 
 
 def has_code(path: str | Path) -> bool:
-    """Tell whether a detector file has a tensor ``code``."""
+    """Return whether a detector file has a tensor ``code``."""
     return _encoder(Path(path).read_bytes()) is not None
 
 
 def _encoder(content: bytes) -> bytes | None:
-    """Give a model with the one output ``code``; ONNX Runtime drops what the output needs not."""
+    """Return a model with the one output ``code``; ONNX Runtime drops what the output needs not."""
     import onnx
 
     model = onnx.load_from_string(content)

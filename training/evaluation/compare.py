@@ -240,7 +240,7 @@ def stress_measure(
 
 
 def format_comparison(rows: Sequence[Comparison]) -> str:
-    """Give the table as Markdown."""
+    """Return the table as Markdown."""
     lines = [
         "| architecture | scorer | parameters | MACs | epochs | s/epoch | validation loss "
         "| ROC-AUC | small hazards | unseen classes | ms a frame |",
@@ -299,7 +299,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command line; gives the exit code."""
+    """Run the command line and return the exit code."""
     architectures = _names(arguments.architectures, list(ARCHITECTURES), "architecture")
     scorers = _names(arguments.scorers, list(all_scorers()), "scorer")
     if arguments.scorers == "all" and not arguments.anomalies:

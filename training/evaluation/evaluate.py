@@ -182,7 +182,7 @@ class Evaluation:
         return class_name_table(self.frames.labels, self.frames.classes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give all but the per-frame table and the codes, JSON-safe, NaN as None."""
+        """Return all but the per-frame table and the codes, JSON-safe, NaN as None."""
         names = self.class_names
         return {
             "model": self.model,
@@ -316,7 +316,7 @@ def evaluate(
 
 
 def frame_names(source: FrameSource) -> list[str]:
-    """Give the names that the frames of a recording will have."""
+    """Return the names that the frames of a recording will have."""
     if isinstance(source, ImageFilesSource):
         return [file.name for file in source.files]
     return [f"{index:06d}" for index in range(len(source))]
@@ -376,7 +376,7 @@ class _WorstFrames:
     _kept: dict[tuple[int, ...], tuple[float, GalleryFrame]] = field(default_factory=dict)
 
     def wants(self, badness: float) -> bool:
-        """Tell whether a frame so bad may enter, before its picture is made."""
+        """Return whether a frame so bad may enter, before its picture is made."""
         if self.size <= 0:
             return False
         return len(self._kept) < self.size or badness > min(b for b, _ in self._kept.values())

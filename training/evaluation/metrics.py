@@ -251,7 +251,7 @@ class EventDelay:
 
 
 def json_safe(value: Any) -> Any:
-    """Give a value with NaN and infinity as None, which JSON can say; lists and dicts too."""
+    """Return a value with NaN and infinity as None, which JSON can say; lists and dicts too."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -262,7 +262,7 @@ def json_safe(value: Any) -> Any:
 
 
 def area_under_roc(scores: NDArray[np.floating[Any]], is_anomaly_truth: NDArray[np.bool_]) -> float:
-    """Give the ROC-AUC alone; NaN when only one kind of frame is there.
+    """Return the ROC-AUC alone; NaN when only one kind of frame is there.
 
     Args:
         scores: float [N].
@@ -317,7 +317,7 @@ def operating_point(
 def recall_by_class(
     scores: NDArray[np.floating[Any]], labels: IntArray, threshold: float
 ) -> dict[int, float]:
-    """Give the share of flagged frames of every label but 0."""
+    """Return the share of flagged frames of every label but 0."""
     values = _checked(scores, labels)
     return {
         int(label): float(np.mean(values[labels == label] >= threshold))
@@ -329,7 +329,7 @@ def recall_by_class(
 def curves(
     scores: NDArray[np.floating[Any]], is_anomaly_truth: NDArray[np.bool_]
 ) -> tuple[Curve, Curve] | None:
-    """Give the ROC and the PR curve; None when only one kind of frame is there.
+    """Return the ROC and the PR curve; None when only one kind of frame is there.
 
     Raises:
         ValueError: shapes differ or a score is not finite.
@@ -451,7 +451,7 @@ def ranking_table(
 def find_events(
     labels: IntArray, class_names: Mapping[int, str], recordings: IntArray | None = None
 ) -> list[Event]:
-    """Give the maximal runs of consecutive frames with the same non-zero label.
+    """Return the maximal runs of consecutive frames with the same non-zero label.
 
     Args:
         labels: int [N], in recording order.
@@ -595,7 +595,7 @@ def _draw_blocks(
 
 
 def _cumulative(weights: FloatArray) -> FloatArray:
-    """Give the sums of the first 0, 1, ... weights of every row."""
+    """Return the sums of the first 0, 1, ... weights of every row."""
     sums = np.zeros((weights.shape[0], weights.shape[1] + 1))
     np.cumsum(weights, axis=1, out=sums[:, 1:])
     return sums
@@ -629,7 +629,7 @@ def _weighted_areas(
 
 
 def class_name_table(labels: IntArray, classes: Sequence[str]) -> dict[int, str]:
-    """Give label to class name from per-frame columns; label 0 is always there."""
+    """Return label to class name from per-frame columns; label 0 is always there."""
     table = {0: NORMAL}
     for label, name in zip(labels.tolist(), classes, strict=True):
         table.setdefault(label, name)

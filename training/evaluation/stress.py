@@ -191,7 +191,7 @@ class StressResult:
         return _mean([item.pointing for item in self.counted if not math.isnan(item.pointing)])
 
     def of(self, name: str) -> FaultResult:
-        """Give the result of one fault.
+        """Return the result of one fault.
 
         Raises:
             KeyError: it was not run.
@@ -202,7 +202,7 @@ class StressResult:
         raise KeyError(name)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give all but pictures and per-frame scores, JSON-safe, NaN as None."""
+        """Return all but pictures and per-frame scores, JSON-safe, NaN as None."""
         worst = self.worst
         summary = {
             "mean_roc_auc": self.mean_roc_auc.to_dict(),
@@ -257,7 +257,7 @@ def numbered_frames(
 
 
 def fault_generator(seed: int, fault: Fault, number: int) -> np.random.Generator:
-    """Give the generator that draws place and parameters of a fault in frame ``number``."""
+    """Return the generator that draws place and parameters of a fault in frame ``number``."""
     return np.random.default_rng([seed, zlib.crc32(fault.name.encode()), number])
 
 
@@ -408,7 +408,7 @@ class _Collector:
                 ]
 
     def _frozen(self, fault: Fault, number: int, clean: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Give the frame that stands still; after a gap the first one at hand."""
+        """Return the frame that stands still; after a gap the first one at hand."""
         if not isinstance(fault, FrozenFrame):
             raise TypeError(f"fault {fault.name} gave no frame")
         shown = fault.shown(number)

@@ -181,7 +181,7 @@ def score_images(
 
 
 def with_metadata(model: Any, metadata: ModelMetadata) -> Any:
-    """Give a copy of a converted model with the normalised score and its metadata, checked.
+    """Return a copy of a converted model with the normalised score and its metadata, checked.
 
     Args:
         model: ``onnx.ModelProto``; not changed.

@@ -157,7 +157,7 @@ def core_nodes(graph: Any) -> list[str]:
 
 
 def to_int8(model: Any, images: NDArray[np.uint8]) -> Any:
-    """Give a copy of a float32 model with a quantised network.
+    """Return a copy of a float32 model with a quantised network.
 
     Args:
         model: ``onnx.ModelProto`` with the outputs ``score`` and ``anomaly_map``.
@@ -211,7 +211,7 @@ def to_int8(model: Any, images: NDArray[np.uint8]) -> Any:
 
 
 def range_images(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Give the frames that int8 takes its ranges of values from.
+    """Return the frames that int8 takes its ranges of values from.
 
     Args:
         images: uint8 [N, 64, 64, 3]; at most :data:`MAX_RANGE_FRAMES` evenly spread ones are used.
@@ -325,7 +325,7 @@ def write_variant(
 
 
 def spread(count: int, wanted: int) -> NDArray[np.int64]:
-    """Give at most ``wanted`` numbers below ``count``, evenly spread, ascending."""
+    """Return at most ``wanted`` numbers below ``count``, evenly spread, ascending."""
     return np.unique(np.linspace(0, count - 1, min(count, wanted)).astype(np.int64))
 
 

@@ -46,7 +46,7 @@ def resolved_recipe(options: TrainOptions) -> dict[str, Any]:
 
 
 def inputs(options: TrainOptions) -> dict[str, Any]:
-    """Give what was trained on, by name."""
+    """Return what was trained on, by name."""
     # Where a recording lay on the training machine is nobody's business; its name is.
     return {
         "data": [printable(Path(source).name) for source in options.data],
@@ -56,7 +56,7 @@ def inputs(options: TrainOptions) -> dict[str, Any]:
 
 
 def provenance(job: Job) -> dict[str, Any]:
-    """Give the entry of the metadata, as JSON knows it."""
+    """Return the entry of the metadata, as JSON knows it."""
     options, split, parts = job.options, job.split, job.frames.parts
     return {
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -105,7 +105,7 @@ def commit() -> dict[str, str]:
 
 
 def fit_summary(result: FitResult) -> dict[str, Any]:
-    """Give the course of one network's training in figures."""
+    """Return the course of one network's training in figures."""
     return {
         "epochs": len(result.history["loss"]),
         "best_epoch": result.best_epoch,

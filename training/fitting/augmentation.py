@@ -96,7 +96,7 @@ class Preset:
         return draws
 
     def neutral(self, count: int) -> Draws:
-        """Give the draws, of the same names and shapes, that leave frames as they are."""
+        """Return the draws, of the same names and shapes, that leave frames as they are."""
         draws: Draws = {
             "matrix": np.tile(np.array([1, 0, 0, 0, 1, 0], np.float32), (count, 1)),
             "gain": np.ones(count, np.float32),
@@ -110,7 +110,7 @@ class Preset:
         return draws
 
     def _matrices(self, generator: np.random.Generator, count: int) -> NDArray[np.float32]:
-        """Give float32 [count, 6]: rotate, zoom, crop and flip, from the result to the frame."""
+        """Return float32 [count, 6]: rotate, zoom, crop and flip, from the result to the frame."""
         flipped = generator.random(count) < self.flip_probability
         sign = np.where(flipped, -1.0, 1.0)
         flip = _scaling(sign, np.ones(count))
@@ -186,7 +186,7 @@ def augment(image: Any, draws: Mapping[str, Any], fill_mode: str = "nearest") ->
 
 
 def compiled_augment(fill_mode: str) -> Callable[[Any, Mapping[str, Any]], Any]:
-    """Give :func:`augment` for a training graph.
+    """Return :func:`augment` for a training graph.
 
     On TensorFlow it is compiled by XLA, which fuses the whole of it into one loop. That costs a
     seventh of ``keras.ops.image.affine_transform`` alone, which would take a fifth of a step.
@@ -248,7 +248,7 @@ def _about_centre(
     yx: NDArray[np.float64],
     yy: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Give [N, 3, 3] matrices on (column, row, 1) that keep the frame's centre in place."""
+    """Return [N, 3, 3] matrices on (column, row, 1) that keep the frame's centre in place."""
     matrix = np.zeros((len(xx), 3, 3))
     matrix[:, 0, 0], matrix[:, 0, 1] = xx, xy
     matrix[:, 1, 0], matrix[:, 1, 1] = yx, yy
@@ -277,7 +277,7 @@ def _crops_of_noise(generator: np.random.Generator, count: int) -> NDArray[np.ui
 
 @cache
 def perlin_bank() -> NDArray[np.uint8]:
-    """Give pictures of Perlin noise to cut crops from, uint8 [16, 256, 256]; always the same.
+    """Return pictures of Perlin noise to cut crops from, uint8 [16, 256, 256]; always the same.
 
     Gradient noise (Perlin 1985, "An image synthesizer") of four octaves: cells of 64, 32, 16 and
     8 pixels, each with half the amplitude of the one before, stretched over 0..255. Drawing it
@@ -293,7 +293,7 @@ def perlin_bank() -> NDArray[np.uint8]:
 
 
 def _gradient_noise(generator: np.random.Generator, cell: int) -> NDArray[np.float64]:
-    """Give one octave, [256, 256]: random slopes at the corners of cells, blended smoothly."""
+    """Return one octave, [256, 256]: random slopes at the corners of cells, blended smoothly."""
     cells = _BANK_SIZE // cell
     angle = generator.uniform(0, 2 * np.pi, (cells + 1, cells + 1))
     slopes = np.stack([np.sin(angle), np.cos(angle)], -1)

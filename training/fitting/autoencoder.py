@@ -71,7 +71,7 @@ def train_autoencoder(job: Job) -> Trained:
 
 
 def error_model(autoencoder: Autoencoder, preset: Preset | None) -> Any:
-    """Give the Keras model that is trained: from frames to the error of each reconstruction.
+    """Return the Keras model that is trained: from frames to the error of each reconstruction.
 
     Casting, augmentation and comparison are in its graph, so that a batch comes as uint8 and the
     target is the augmented image.
@@ -92,17 +92,17 @@ def error_model(autoencoder: Autoencoder, preset: Preset | None) -> Any:
 
 
 def frame_inputs(images: NDArray[np.uint8], preset: Preset | None) -> dict[str, NDArray[Any]]:
-    """Give the inputs of :func:`error_model` for frames that stay as they are."""
+    """Return the inputs of :func:`error_model` for frames that stay as they are."""
     return {"image": images, **(preset.neutral(len(images)) if preset else {})}
 
 
 def mean_output(_: Any, predicted: Any) -> Any:
-    """Give the loss of a model whose output is the error already."""
+    """Return the loss of a model whose output is the error already."""
     return import_keras().ops.mean(predicted)
 
 
 def fit_settings(options: TrainOptions) -> FitSettings:
-    """Give the settings of the autoencoder's training."""
+    """Return the settings of the autoencoder's training."""
     architecture = ARCHITECTURES[options.architecture]
     clipnorm, global_clipnorm = options.clipnorm, options.global_clipnorm
     if clipnorm is None and global_clipnorm is None:
@@ -176,7 +176,7 @@ def _drawer(preset: Preset) -> Callable[[np.random.Generator, Any], dict[str, ND
 def mean_error(
     model: Any, frames: FrameSet, indices: NDArray[np.int64], preset: Preset | None
 ) -> float:
-    """Give the mean squared reconstruction error of frames, without regularisation."""
+    """Return the mean squared reconstruction error of frames, without regularisation."""
     take = _taker(frames, preset)
     batches = np.array_split(indices, -(-len(indices) // 256))
     errors = [np.asarray(model(take(batch)[0], training=False)) for batch in batches]

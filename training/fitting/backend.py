@@ -20,7 +20,7 @@ __all__ = ["import_keras", "import_tensorflow", "seed_everything"]
 
 
 def import_keras() -> Any:
-    """Give the ``keras`` module (Keras 3).
+    """Return the ``keras`` module (Keras 3).
 
     Raises:
         AnomalyDetectorError: it is not installed.
@@ -29,7 +29,7 @@ def import_keras() -> Any:
 
 
 def import_tensorflow() -> Any:
-    """Give the ``tensorflow`` module.
+    """Return the ``tensorflow`` module.
 
     Raises:
         AnomalyDetectorError: it is not installed.

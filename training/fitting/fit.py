@@ -144,7 +144,7 @@ class _Batches(keras.utils.PyDataset):
         return inputs, targets
 
     def sizes(self, index: int) -> tuple[int, int]:
-        """Give the number of this worker's frames of a batch and that of all workers'."""
+        """Return the number of this worker's frames of a batch and that of all workers'."""
         batch = self._batch(index)
         return len(self._share(batch)), max(len(batch), self._workers)
 
@@ -209,7 +209,7 @@ class _TimeLimit(keras.callbacks.Callback):
 
 
 def _cosine_rate(settings: FitSettings) -> Callable[[int, float], float]:
-    """Give the learning rate of an epoch, counted from 0."""
+    """Return the learning rate of an epoch, counted from 0."""
     rising = max(1, settings.epochs // 20)
 
     def rate(epoch: int, _: float) -> float:
@@ -397,7 +397,7 @@ class FusedAdam(keras.optimizers.Adam):
 
 
 def adam(settings: FitSettings) -> Any:
-    """Give the optimizer: Adam with the settings' rate, clipping and weight decay."""
+    """Return the optimizer: Adam with the settings' rate, clipping and weight decay."""
     fused = keras.backend.backend() == "tensorflow"
     optimizer = (FusedAdam if fused else keras.optimizers.Adam)(
         settings.learning_rate,

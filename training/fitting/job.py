@@ -60,7 +60,7 @@ class Trained:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def base_metrics(self) -> dict[str, Any]:
-        """Give the metrics for a scorer on top, which has a validation loss of its own."""
+        """Return the metrics for a scorer on top, which has a validation loss of its own."""
         return {
             "autoencoder_validation_loss" if name == "validation_loss" else name: value
             for name, value in self.metrics.items()
@@ -76,7 +76,7 @@ class Trained:
 
 
 def network_settings(options: TrainOptions) -> NetworkSettings:
-    """Give the part of the options that shapes the network."""
+    """Return the part of the options that shapes the network."""
     return NetworkSettings(
         dropout=options.dropout,
         l1=options.l1,

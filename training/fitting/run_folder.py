@@ -47,7 +47,7 @@ class RunFolder:
 
     @classmethod
     def beside(cls, model: Path, resume: bool = False) -> RunFolder:
-        """Give the folder of a model file."""
+        """Return the folder of a model file."""
         return cls(model.with_suffix(".training"), resume)
 
     def start(self, run: Mapping[str, Any]) -> None:
@@ -116,7 +116,7 @@ class RunFolder:
         self._remove("*" + _CHECKPOINT, _RUN)
 
     def metadata(self) -> ModelMetadata:
-        """Give the metadata of a finished training.
+        """Return the metadata of a finished training.
 
         Raises:
             AnomalyDetectorError: there is none.

@@ -153,7 +153,7 @@ class Architecture:
 
 
 def _thesis_2(source: str, reported_loss: str, l2: float) -> Architecture:
-    """Give version 2, or with ``l2`` on three of its layers version 3."""
+    """Return version 2, or with ``l2`` on three of its layers version 3."""
     return Architecture(
         source=source,
         encoder=(

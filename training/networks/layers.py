@@ -58,7 +58,7 @@ class CodeTable(keras.layers.Layer):
         return ops.expand_dims(code, -1) * self.table
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Give the shape for a batch."""
+        """Return the shape for a batch."""
         return (*input_shape, input_shape[-1])
 
 
@@ -76,7 +76,7 @@ class Standardize(keras.layers.Layer):
         return centred / ops.maximum(ops.sqrt(variance), _LEAST_DEVIATION)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Give the shape for a batch."""
+        """Return the shape for a batch."""
         return input_shape
 
 
@@ -131,7 +131,7 @@ class Place(keras.layers.Layer):
         return features + ops.conv(self._place, self.kernel, strides=2, padding="same")
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Give the shape for a batch."""
+        """Return the shape for a batch."""
         return input_shape
 
 
@@ -155,5 +155,5 @@ class Augment(keras.layers.Layer):
         return self._augment(image, draws)
 
     def compute_output_spec(self, inputs: dict[str, Any], training: bool = False) -> Any:
-        """Give shape and type of the result."""
+        """Return shape and type of the result."""
         return keras.KerasTensor(inputs["image"].shape, "float32")

@@ -128,7 +128,7 @@ class Whitening(keras.layers.Layer):
         self.log_det.assign(-np.sum(np.log(deviation)) - 0.5 * np.sum(np.log(values)))
 
     def forward(self, x: Any) -> tuple[Any, Any, PullBack]:
-        """Give output [N, size], log-determinant (one for all) and pull-back."""
+        """Return output [N, size], log-determinant (one for all) and pull-back."""
 
         def pull_back(gradient: Any) -> Any:
             return ops.matmul(gradient, ops.transpose(self.matrix))
@@ -163,7 +163,7 @@ class AffineCoupling(keras.layers.Layer):
         self.built = True
 
     def forward(self, x: Any) -> tuple[Any, Any, PullBack]:
-        """Give output [N, size], log-determinant [N] and pull-back.
+        """Return output [N, size], log-determinant [N] and pull-back.
 
         The pull-back is for a loss from which the log-determinant is subtracted, as it is from the
         negative log-likelihood.
@@ -250,11 +250,11 @@ class RealNVP(keras.Model):
         self.built = True
 
     def call(self, x: Any) -> Any:
-        """Give the negative log-likelihood [N] of codes [N, size]."""
+        """Return the negative log-likelihood [N] of codes [N, size]."""
         return self.nll(x)
 
     def forward(self, x: Any) -> tuple[Any, Any]:
-        """Give z [N, size] and log|det dz/dx| [N] of codes [N, size]."""
+        """Return z [N, size] and log|det dz/dx| [N] of codes [N, size]."""
         z, log_det, _ = self._forward(x)
         return z, log_det
 
@@ -265,12 +265,12 @@ class RealNVP(keras.Model):
         return self.whitening.inverse(z)
 
     def nll(self, x: Any) -> Any:
-        """Give the negative log-likelihood [N] of codes [N, size], nats."""
+        """Return the negative log-likelihood [N] of codes [N, size], nats."""
         z, log_det = self.forward(x)
         return self._prior(z) - log_det
 
     def nll_and_gradient(self, x: Any) -> tuple[Any, Any]:
-        """Give the negative log-likelihood [N] and its gradient [N, size] with respect to codes.
+        """Return the negative log-likelihood [N] and its gradient [N, size] with respect to codes.
 
         The gradient is written out, since an ONNX graph has no automatic differentiation.
         """
@@ -278,7 +278,7 @@ class RealNVP(keras.Model):
         return self._prior(z) - log_det, pull_back(z)
 
     def _prior(self, z: Any) -> Any:
-        """Give -log of the standard normal density."""
+        """Return -log of the standard normal density."""
         return 0.5 * ops.sum(ops.square(z), axis=-1) + 0.5 * self.size * math.log(2.0 * math.pi)
 
     def _forward(self, x: Any) -> tuple[Any, Any, PullBack]:
@@ -299,7 +299,7 @@ class RealNVP(keras.Model):
 
 
 def exposure_loss(margin: float, weight: float) -> Callable[[Any, Any], Any]:
-    """Give the loss of a batch of normal codes followed by at most as many outliers.
+    """Return the loss of a batch of normal codes followed by at most as many outliers.
 
     ``mean(NLL(normal)) + weight * mean(max(0, margin + NLL(normal_i) - NLL(outlier_i)))`` (paper,
     section IV, after Hendrycks et al. 2019). The batch is flipped to pair its first normal codes

@@ -165,7 +165,7 @@ def scatter_figure(
 
 
 def svg_uri(figure: Figure) -> str:
-    """Give a figure as an SVG ``data:`` URI; letters are drawn as outlines."""
+    """Return a figure as an SVG ``data:`` URI; letters are drawn as outlines."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -173,7 +173,7 @@ def svg_uri(figure: Figure) -> str:
 
 
 def png_uri(figure: Figure, dpi: int = 110) -> str:
-    """Give a figure as a PNG ``data:`` URI."""
+    """Return a figure as a PNG ``data:`` URI."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="png", dpi=dpi)
@@ -181,7 +181,7 @@ def png_uri(figure: Figure, dpi: int = 110) -> str:
 
 
 def image_uri(image: NDArray[np.uint8], size: int | None = None) -> str:
-    """Give an RGB picture as a PNG ``data:`` URI.
+    """Return an RGB picture as a PNG ``data:`` URI.
 
     Args:
         image: uint8 RGB [H, W, 3].

@@ -26,7 +26,7 @@ def stress_report(result: StressResult, source: str) -> Page:
 
 
 def stress_sections(result: StressResult) -> list[Section]:
-    """Give the sections summary, figures per fault, gallery and parameters."""
+    """Return the sections summary, figures per fault, gallery and parameters."""
     return [_summary(result), _table(result), _gallery(result), _parameters(result)]
 
 

@@ -11,7 +11,7 @@ from training.networks.autoencoders import Autoencoder
 
 
 def explained_encoder(autoencoder: Autoencoder) -> tuple[Any, Callable[[Any, Any], Any]]:
-    """Give what a map of gradient times activation needs of an encoder.
+    """Return what a map of gradient times activation needs of an encoder.
 
     Returns:
         A Keras model from the image to the last feature map [N, h, w, channels] and the code; and

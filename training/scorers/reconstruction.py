@@ -59,7 +59,7 @@ def reconstruction_scorer(autoencoder: Autoencoder, statistic: str = "mse") -> S
 
 
 def _quantile(ops: Any, values: Any, probability: float) -> Any:
-    """Give the quantile of each frame's map [N, H, W], as ``numpy.quantile`` does.
+    """Return the quantile of each frame's map [N, H, W], as ``numpy.quantile`` does.
 
     Made of TopK, since ONNX has no quantile.
     """

@@ -118,7 +118,7 @@ class LiveResult:
     diagnostics: dict[str, str] = field(repr=False)
 
     def latency_percentile(self, percent: float) -> float:
-        """Give a percentile of the latency, milliseconds; NaN when nothing was answered."""
+        """Return a percentile of the latency, milliseconds; NaN when nothing was answered."""
         return float(np.percentile(self.latency_ms, percent)) if self.latency_ms else float("nan")
 
     @property
@@ -130,7 +130,7 @@ class LiveResult:
         return (last.cpu_s - first.cpu_s) / (last.time_s - first.time_s)
 
     def summary(self) -> dict[str, Any]:
-        """Give the figures for a JSON file: percentiles in the place of single frames."""
+        """Return the figures for a JSON file: percentiles in the place of single frames."""
         lists = ("latency_ms", "sent_at_s", "samples", "diagnostics")
         return {
             **{name: value for name, value in vars(self).items() if name not in lists},
@@ -142,7 +142,7 @@ class LiveResult:
 
 
 def plain_environment(base: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """Give an environment in which Fast DDS is as it comes.
+    """Return an environment in which Fast DDS is as it comes.
 
     Args:
         base: the environment to start from; not changed.
@@ -157,7 +157,7 @@ def plain_environment(base: Mapping[str, str], folder: Path) -> dict[str, str]:
 
 
 def process_usage(pid: int) -> tuple[float, float]:
-    """Give the processor time (s) and resident memory (10^6 bytes) of a process.
+    """Return the processor time (s) and resident memory (10^6 bytes) of a process.
 
     Raises:
         AnomalyDetectorError: it has ended.
@@ -359,7 +359,7 @@ class LiveListener:
         self._made.close()
 
     def answers(self) -> list[tuple[int, int]]:
-        """Give the stamp of each answered frame and the time at which its score arrived.
+        """Return the stamp of each answered frame and the time at which its score arrived.
 
         A score carries no stamp, but both topics are reliable and keep their order, so that the
         n-th score is that of the n-th detection. Should one of them be missing all the same, the

@@ -33,7 +33,7 @@ _FAST_DDS_2_DISTROS = frozenset({"foxy", "galactic", "humble", "iron", "jazzy"})
 
 
 def large_image_environment(base: Mapping[str, str]) -> dict[str, str]:
-    """Give an environment in which a process loads the profile for large images.
+    """Return an environment in which a process loads the profile for large images.
 
     Args:
         base: the environment to start from, for example ``os.environ``; not changed. Its

@@ -21,7 +21,7 @@ __all__ = [
 
 
 def image_callback(callback: Callable[[Any, Mapping[str, Any]], None]) -> Callable[..., None]:
-    """Give a subscription's callback that passes the message info on, or nothing of it.
+    """Return a subscription's callback that passes the message info on, or nothing of it.
 
     Humble's rclpy calls every callback with the message alone; later ones look at how many
     arguments it takes.
@@ -34,7 +34,7 @@ def image_callback(callback: Callable[[Any, Mapping[str, Any]], None]) -> Callab
 def publisher_identity(
     info: Mapping[str, Any], count_publishers: Callable[[], int]
 ) -> tuple[bytes, int | None]:
-    """Give what tells a message's publisher from others, and the message's number.
+    """Return what tells a message's publisher from others, and the message's number.
 
     Args:
         info: rclpy's message info: empty on Humble, without the publisher on Jazzy.

@@ -13,13 +13,13 @@ __all__ = ["explain_incompatible_qos", "explain_silence", "explain_unheard", "ty
 
 
 def type_name(message_type: Any) -> str:
-    """Give a message class' name as the graph has it: ``sensor_msgs/msg/Image``."""
+    """Return a message class' name as the graph has it: ``sensor_msgs/msg/Image``."""
     package = message_type.__module__.split(".")[0]
     return f"{package}/msg/{message_type.__name__}"
 
 
 def explain_silence(node: Any, subscription: Any) -> str:
-    """Give the likeliest reason why a subscription receives nothing, and the remedy.
+    """Return the likeliest reason why a subscription receives nothing, and the remedy.
 
     Args:
         node: an ``rclpy.node.Node``.

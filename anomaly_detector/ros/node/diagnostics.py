@@ -97,7 +97,7 @@ def write_diagnostics(
 
 
 def frame_values(report: StatisticsReport, expected_rate: float) -> dict[str, str]:
-    """Give the values that tell of the frames.
+    """Return the values that tell of the frames.
 
     Args:
         report: of the frames.
@@ -128,7 +128,7 @@ def frame_values(report: StatisticsReport, expected_rate: float) -> dict[str, st
 
 
 def result_values(frames: FrameProcessor | None) -> dict[str, str]:
-    """Give the values that tell of the newest result."""
+    """Return the values that tell of the newest result."""
     detection = None if frames is None else frames.last_detection
     if frames is None or detection is None:
         score, normalized, state = "none", "none", "unknown"
@@ -144,7 +144,7 @@ def result_values(frames: FrameProcessor | None) -> dict[str, str]:
 
 
 def model_values(detector: Detector | None, name: str, loading: str) -> dict[str, str]:
-    """Give the values that tell of the model.
+    """Return the values that tell of the model.
 
     Args:
         detector: the one in use; None without one.
@@ -162,7 +162,7 @@ def model_values(detector: Detector | None, name: str, loading: str) -> dict[str
 
 
 def black_box_values(black_box: BlackBox | None) -> dict[str, str]:
-    """Give the values that tell of the black box; none without one."""
+    """Return the values that tell of the black box; none without one."""
     if black_box is None:
         return {}
     statistics = black_box.statistics

@@ -116,7 +116,7 @@ class FrameProcessor:
             self._node.get_logger().warning(warning)
 
     def unheard(self) -> list[Any]:
-        """Give the publishers that have subscribers to which nothing gets through."""
+        """Return the publishers that have subscribers to which nothing gets through."""
         return self._results.unheard()
 
     def start(self) -> None:
@@ -181,7 +181,7 @@ class FrameProcessor:
         return gap_s
 
     def _decode(self, message: Any, *, reduced: bool) -> Image:
-        """Give the pixels of an image.
+        """Return the pixels of an image.
 
         Args:
             message: the image.

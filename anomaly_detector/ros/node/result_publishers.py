@@ -108,7 +108,7 @@ class ResultPublishers:
         self._publishers.clear()
 
     def unheard(self) -> list[Any]:
-        """Give the publishers that have subscribers to which nothing gets through."""
+        """Return the publishers that have subscribers to which nothing gets through."""
         return [
             publisher
             for publisher in self._publishers.values()
@@ -193,7 +193,7 @@ def image_message(header: Any, array: NDArray[Any], encoding: str) -> Any:
 
 
 def _to_array(array: NDArray[Any]) -> Any:
-    """Give the bytes of a contiguous array as rclpy takes them as they are.
+    """Return the bytes of a contiguous array as rclpy takes them as they are.
 
     It would look at ``bytes`` item by item.
     """

@@ -83,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command line; gives the exit code: 1 when a frame is missing or differs."""
+    """Run the command line and return the exit code: 1 when a frame is missing or differs."""
     model = resolve_model(arguments.model)
     node, params_file = arguments.node_name, arguments.params_file
     own = parameters_of({} if params_file is None else read_params_file(params_file, node))
@@ -149,7 +149,7 @@ def replay_into(options: ReplayOptions, out: Path, *, report: bool = True) -> Re
 
 
 def summary_lines(result: ReplayResult, out: Path) -> list[str]:
-    """Give the summary for the terminal."""
+    """Return the summary for the terminal."""
     comparison = result.comparison
     answered, missing = comparison.answered, comparison.missing
     count = len(answered)

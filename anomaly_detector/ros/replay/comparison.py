@@ -190,7 +190,7 @@ def compare(
 
 
 def frame_ranges(names: Sequence[str]) -> list[str]:
-    """Give frame numbers in ascending order with stretches as ``first-last``."""
+    """Return frame numbers in ascending order with stretches as ``first-last``."""
     ranges: list[list[str]] = []
     for name in names:
         if ranges and int(name) == int(ranges[-1][-1]) + 1:

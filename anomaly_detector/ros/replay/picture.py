@@ -25,7 +25,7 @@ __all__ = ["bag_name", "draw_replay"]
 
 
 def bag_name(result: ReplayResult) -> str:
-    """Give the bag's name with that of the folder it lies in: many bags are named ``bag``."""
+    """Return the bag's name with that of the folder it lies in: many bags are named ``bag``."""
     return printable("/".join(result.source.path.absolute().parts[-2:]))
 
 
@@ -73,6 +73,6 @@ def draw_replay(path: Path, result: ReplayResult, truth: Sequence[TruthEvent] = 
 
 
 def _thumbnail(pixels: Image) -> NDArray[np.uint8]:
-    """Give a small RGB copy for a thumbnail, uint8 [192, 192, 3]."""
+    """Return a small RGB copy for a thumbnail, uint8 [192, 192, 3]."""
     rgb = to_rgb(pixels)
     return np.asarray(cv2.resize(rgb, (192, 192), interpolation=cv2.INTER_AREA), np.uint8)

@@ -127,7 +127,7 @@ class ResultRecorder:
             self._changed.notify_all()
 
     def _time(self, arrived: float) -> int:
-        """Give the bag's time of a moment of ``time.monotonic()``, nanoseconds."""
+        """Return the bag's time of a moment of ``time.monotonic()``, nanoseconds."""
         assert self._anchor is not None
         bag_ns, published = self._anchor
         time_ns = bag_ns + round((arrived - published) * self._rate * 1e9)
@@ -238,7 +238,7 @@ class ResultRecorder:
 
 
 def _header_stamp(cdr: bytes) -> int | None:
-    """Give the stamp of a serialized message that begins with a header, nanoseconds."""
+    """Return the stamp of a serialized message that begins with a header, nanoseconds."""
     # Four bytes of encapsulation, of which the second tells the byte order; then the stamp.
     seconds, nanoseconds = struct.unpack_from("<iI" if cdr[1] & 1 else ">iI", cdr, 4)
     return stamp_to_ns(Time(sec=seconds, nanosec=nanoseconds))

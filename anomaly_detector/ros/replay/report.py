@@ -276,7 +276,7 @@ def _top(answered: _Answered) -> _Answered:
 
 
 def _overlays(bag: Path, node: str, stamps: set[int | None]) -> _Overlays:
-    """Give the recorded overlays of some frames: stamp in nanoseconds to JPEG."""
+    """Return the recorded overlays of some frames: stamp in nanoseconds to JPEG."""
     found: _Overlays = {}
     with open_bag(bag) as reader:
         for item in reader.messages(f"{node}/overlay/compressed"):

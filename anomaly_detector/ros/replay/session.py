@@ -270,7 +270,7 @@ def replay(options: ReplayOptions, folder: Path) -> ReplayResult:
 
 @contextmanager
 def _node_command(options: ReplayOptions, topic: str, message_type: str) -> Iterator[list[str]]:
-    """Give the command that starts the node, for as long as its parameters lie in a file."""
+    """Yield the command that starts the node, for as long as its parameters lie in a file."""
     compressed = message_type.endswith("CompressedImage")
     parameters: dict[str, Any] = {
         "model": str(options.model.absolute()),
@@ -339,7 +339,7 @@ def _process(
 def _same_events(
     frames: Sequence[OfflineFrame], told: Sequence[EventRecord], written: Path
 ) -> bool:
-    """Tell whether the ends of alarms are those of an ``events.csv``."""
+    """Return whether the ends of alarms are those of an ``events.csv``."""
     columns = ["start_stamp", "end_stamp", "frames", "peak_stamp"]
     if any(frame.stamp_ns is None for frame in frames):
         columns = ["frames"]  # for frames without a stamp, the node takes the time of arrival

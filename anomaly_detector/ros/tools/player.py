@@ -342,7 +342,7 @@ class _Clock:
         return False
 
     def _time_at(self, frame_ns: int, whole_s: float, left_s: float) -> int:
-        """Give the bag's time when ``left_s`` of the ``whole_s`` before a frame are left."""
+        """Return the bag's time when ``left_s`` of the ``whole_s`` before a frame are left."""
         last_ns = self._last_ns
         if last_ns is not None and 0 <= frame_ns - last_ns <= MAX_GAP_S * 1e9:
             return frame_ns - round((frame_ns - last_ns) * min(1.0, left_s / whole_s))
@@ -402,7 +402,7 @@ def _bad_topic(topic: str, error: Exception) -> AnomalyDetectorError:
 def _publishers(
     message_type: str, topic: str, reliable: bool, clock_hz: float | None, node: Any
 ) -> Iterator[tuple[Any, Any, _Clock]]:
-    """Give the node, with a publisher of images, and of time where that is asked for."""
+    """Yield the node, with a publisher of images, and of time where that is asked for."""
     # Fast DDS reads it when the first participant is made.
     os.environ.update(large_image_environment(os.environ))
     with tool_node("anomaly_player", "playing") if node is None else nullcontext(node) as node:

@@ -41,7 +41,7 @@ ASK_AGAIN_S = 0.5
 
 @cache
 def domain_id() -> int:
-    """Give a ROS_DOMAIN_ID that nobody else is likely to use; always the same in a process."""
+    """Return a ROS_DOMAIN_ID that nobody else is likely to use; always the same in a process."""
     domain, claim = claim_domain(1 + os.getpid() % _OWN_DOMAINS)
     if claim is not None:
         atexit.register(claim.close)

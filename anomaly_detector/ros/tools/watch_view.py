@@ -91,7 +91,7 @@ class WatchState:
         self.diagnostics_s = now_s
 
     def history(self, now_s: float) -> list[tuple[float, float, str]]:
-        """Give age in seconds, normalised score and state of the detections in the window."""
+        """Return age in seconds, normalised score and state of the detections in the window."""
         return [
             (now_s - at, score, word)
             for at, score, word in self._history
@@ -99,7 +99,7 @@ class WatchState:
         ]
 
     def scored_hz(self, now_s: float) -> float:
-        """Give the rate of detections over the last five seconds, or since the first one."""
+        """Return the rate of detections over the last five seconds, or since the first one."""
         ages = [now_s - at for at, _, _ in self._history if now_s - at <= _RATE_WINDOW_S]
         if len(ages) < 2:
             return 0.0
@@ -107,7 +107,7 @@ class WatchState:
         return (len(ages) - 1) / max(ages[0] - min(ages[-1], ages[0] / len(ages)), 1e-3)
 
     def state(self, now_s: float) -> str:
-        """Give OK, ANOMALY or ALARM; STALE when detections stopped, WAITING before the first."""
+        """Return OK, ANOMALY or ALARM; STALE when detections stopped, WAITING before the first."""
         if self.detection is None:
             return "WAITING"
         if now_s - self.detection_s > STALE_S:
@@ -129,7 +129,7 @@ class WatchState:
         return ""
 
     def value(self, key: str, now_s: float) -> str:
-        """Give a value of the diagnostics; ``-`` when it is missing, unknown or old."""
+        """Return a value of the diagnostics; ``-`` when it is missing, unknown or old."""
         if now_s - self.diagnostics_s > _DIAGNOSTICS_STALE_S:
             return _UNKNOWN
         text = self.diagnostics.get(key, "")
@@ -150,7 +150,7 @@ class WatchState:
 
 
 def score_columns(state: WatchState, now_s: float, columns: int) -> list[tuple[float, str] | None]:
-    """Give the highest normalised score of each stretch of the window, with its state.
+    """Return the highest normalised score of each stretch of the window, with its state.
 
     Args:
         state: with the history.
@@ -170,7 +170,7 @@ def score_columns(state: WatchState, now_s: float, columns: int) -> list[tuple[f
 
 
 def watch_line(state: WatchState, now_s: float) -> str:
-    """Give the state in one line, for logs and terminals that cannot draw."""
+    """Return the state in one line, for logs and terminals that cannot draw."""
     parts = [f"{state.state(now_s):<7}"]
     detection = state.detection
     if detection is not None:
@@ -191,7 +191,7 @@ def watch_line(state: WatchState, now_s: float) -> str:
 def render_watch(
     state: WatchState, now_s: float, width: int, node: str = "", *, unicode: bool = True
 ) -> Any:
-    """Give the full view, as a ``rich`` renderable.
+    """Return the full view, as a ``rich`` renderable.
 
     Args:
         state: what is known.

@@ -64,18 +64,18 @@ class ResultFolder:
         self.path = path
 
     def scores(self, name: str) -> Path:
-        """Give the path of a recording's table of scores."""
+        """Return the path of a recording's table of scores."""
         return self.path / f"{name}.scores.csv"
 
     def events(self, name: str) -> Path:
-        """Give the path of a recording's table of alarms."""
+        """Return the path of a recording's table of alarms."""
         return self.path / f"{name}.events.csv"
 
     def _record(self, name: str) -> Path:
         return self.path / f"{name}.result.json"
 
     def finished(self, task: ScoreTask, digest: str) -> SourceResult | None:
-        """Give an earlier result, if it is whole and of the same recording, model and options."""
+        """Return an earlier result, if it is whole and of the same recording, model and options."""
         record = self._read(task.name)
         try:
             if record["format"] != _FORMAT or record["depends_on"] != digest:

@@ -60,7 +60,7 @@ def write_summaries(
 
 
 def summary_table(results: Sequence[SourceResult]) -> str:
-    """Give the summary as lines of aligned columns, the totals last."""
+    """Return the summary as lines of aligned columns, the totals last."""
     totals = _totals(results)
     last = (f"{totals['recordings']} recordings", "", *(str(totals[name]) for name in _COUNTS))
     rows = [_HEADS, *(_cells(result) for result in results), (*last, "", "")]

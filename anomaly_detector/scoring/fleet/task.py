@@ -56,7 +56,7 @@ class ScoreTask:
     batch_size: int = BATCH_SIZE
 
     def digest(self) -> str:
-        """Give a hash of all that the result depends on: recording, model, options, software.
+        """Return a hash of all that the result depends on: recording, model, options, software.
 
         Raises:
             OSError: the recording is not there.
@@ -145,7 +145,7 @@ def _detector(task: ScoreTask) -> Detector:
 
 
 def file_sha256(path: Path) -> str:
-    """Give the SHA-256 of a file as hexadecimal digits.
+    """Return the SHA-256 of a file as hexadecimal digits.
 
     Raises:
         AnomalyDetectorError: it cannot be read.

@@ -34,7 +34,7 @@ THRESHOLD = 100.0
 
 
 def _frame(difference: int) -> NDArray[np.uint8]:
-    """Give a frame that the grey-difference model scores with ``difference ** 2``."""
+    """Return a frame that the grey-difference model scores with ``difference ** 2``."""
     return np.full((64, 64, 3), int(GREY) + difference, np.uint8)
 
 

@@ -48,7 +48,7 @@ PLACED = [
 
 
 def _scene(size: tuple[int, int] = SMALL) -> NDArray[np.uint8]:
-    """Give a scene with edges, fine texture, light and dark: a road with posts, RGB."""
+    """Return a scene with edges, fine texture, light and dark: a road with posts, RGB."""
     height, width = size
     rows, columns = np.mgrid[0:height, 0:width].astype(float)
     y, x = rows / height, columns / width
@@ -74,7 +74,7 @@ def _apply(name: str, image: NDArray[np.uint8], number: int = 0) -> NDArray[np.u
 
 
 def _detail(image: NDArray[np.uint8]) -> float:
-    """Give the mean difference of neighbouring pixels."""
+    """Return the mean difference of neighbouring pixels."""
     values = image.astype(float)
     return float(np.abs(np.diff(values, axis=0)).mean() + np.abs(np.diff(values, axis=1)).mean())
 

@@ -183,7 +183,7 @@ def test_wrong_options_are_refused(
 
 
 def small_graph(*operators: str) -> Any:
-    """Give a model of one-input operators in a row."""
+    """Return a model of one-input operators in a row."""
     names = [f"t{index}" for index in range(len(operators) + 1)]
     constant = numpy_helper.from_array(np.eye(3, dtype=np.float32), "w")
     nodes = [

@@ -38,7 +38,7 @@ def make_codes(count: int, size: int = 128, seed: int = 0) -> FloatArray:
 
 
 def randomised(flow: RealNVP, codes: FloatArray, *, full: bool) -> RealNVP:
-    """Give all weights of the couplings values far from those at the start."""
+    """Return all weights of the couplings values far from those at the start."""
     generator = np.random.default_rng(5)
     for weight in flow.trainable_variables:
         weight.assign(generator.normal(0, 0.3 / np.sqrt(flow.size / 2), weight.shape))

@@ -350,7 +350,7 @@ def _file(module: str) -> Path:
 
 
 def _reached(modules: Sequence[str]) -> set[str]:
-    """Give all modules of the trainer that some import, directly or through others."""
+    """Return all modules of the trainer that some import, directly or through others."""
     found: set[str] = set()
     waiting = list(modules)
     while waiting:

@@ -309,7 +309,7 @@ def _record_file(entry: Any, url: str) -> RecordFile:
 
 
 def _is_whole(out: Path, file: RecordFile) -> bool:
-    """Tell whether a file got its own name, which it does after verification only."""
+    """Return whether a file got its own name, which it does after verification only."""
     path = out / file.name
     if not path.exists():
         return False

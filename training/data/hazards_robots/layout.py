@@ -79,14 +79,14 @@ class FolderTree:
         self.mappings = sorted(mappings)
 
     def images(self, folder: Path) -> list[Path]:
-        """Give the images directly in a folder, in natural order; listed once."""
+        """Return the images directly in a folder, in natural order; listed once."""
         if folder not in self._images:
             names = [n for n in os.listdir(folder) if _suffix(n) in IMAGE_SUFFIXES]
             self._images[folder] = [folder / name for name in sorted(names, key=natural_key)]
         return self._images[folder]
 
     def shown(self, path: Path) -> str:
-        """Give a path relative to the root."""
+        """Return a path relative to the root."""
         return os.path.relpath(path, self.root)
 
 

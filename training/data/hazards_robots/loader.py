@@ -87,7 +87,7 @@ class HazardsRobots:
     notes: list[str]
 
     def name_of(self, label: int) -> str:
-        """Give a label's class."""
+        """Return a label's class."""
         return self.label_names.get(label, f"label {label}")
 
 
@@ -204,7 +204,7 @@ class HazardsRobotsSource(ImageFilesSource):
         return FrameLabels(self.path, self.labels, classes, tuple(f.stem for f in self.files))
 
     def labels_of(self, names: Sequence[str]) -> NDArray[np.int64]:
-        """Give the labels of frames by their names; a cache leaves unreadable frames out.
+        """Return the labels of frames by their names; a cache leaves unreadable frames out.
 
         Args:
             names: M frame names, as in :class:`anomaly_detector.recordings.cache.CachedFrames`.

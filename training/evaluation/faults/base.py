@@ -81,7 +81,7 @@ class Fault(abc.ABC):
         return " ".join((inspect.getdoc(type(self)) or "").split("\n\n")[0].split())
 
     def parameters(self) -> dict[str, Any]:
-        """Give all fields but the name."""
+        """Return all fields but the name."""
         return {item.name: getattr(self, item.name) for item in fields(self) if item.name != "name"}
 
     @property
@@ -121,7 +121,7 @@ def blend(image: Image, paint: Floats, alpha: Floats) -> Image:
 
 
 def optical_scale(image: Image) -> float:
-    """Give camera pixels per unit for faults of the lens.
+    """Return camera pixels per unit for faults of the lens.
 
     A lens blurs alike in both directions, while the shrink squeezes a wide frame sideways. The
     geometric mean of both scales keeps the fault's area at 64x64.
@@ -224,7 +224,7 @@ class Stencil:
         return self
 
     def opacity(self, image: Image, *, softness: float = 0.0) -> Floats:
-        """Give the opacity at every pixel of a frame.
+        """Return the opacity at every pixel of a frame.
 
         Args:
             image: the frame, for its size.

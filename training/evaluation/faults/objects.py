@@ -115,7 +115,7 @@ _SHAPES: dict[str, Callable[[np.random.Generator, Floats], tuple[Floats, Floats]
 def _random_place(
     rng: np.random.Generator, size: float, rows: tuple[float, float]
 ) -> tuple[float, float]:
-    """Give left and top, in units, of a square whose bottom lies between two rows."""
+    """Return left and top, in units, of a square whose bottom lies between two rows."""
     left = rng.uniform(0, UNITS - size)
     bottom = rng.uniform(max(rows[0], size), max(rows[1], size))
     return left, bottom - size
@@ -170,7 +170,7 @@ class SolidObject(Fault):
 
 
 def _shadow(image: Image, foot: tuple[float, float], size: float) -> Floats:
-    """Give the share of light that an object of ``size`` units takes from the floor."""
+    """Return the share of light that an object of ``size`` units takes from the floor."""
     angles = np.linspace(0, 2 * np.pi, 33)
     ring = np.stack([np.cos(angles) * 0.5 * size, np.sin(angles) * 0.05 * size], 1) + foot
     return 0.35 * Stencil().polygon(ring).opacity(image, softness=0.04 * size)
@@ -256,7 +256,7 @@ class CableLoop(Fault):
 
 
 def _wandering(rng: np.random.Generator, angles: NDArray[Any]) -> NDArray[Any]:
-    """Give values that vary slowly along the turns, between -1 and 1."""
+    """Return values that vary slowly along the turns, between -1 and 1."""
     phase = rng.uniform(0, 2 * np.pi, 2)
     waves = np.sin(0.6 * angles + phase[0]) + 0.6 * np.sin(1.3 * angles + phase[1])
     return np.asarray(waves / 1.6)

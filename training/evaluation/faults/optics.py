@@ -131,7 +131,7 @@ class Tilt(Fault):
 def _blob(
     rng: np.random.Generator, center: tuple[float, float], radius: float, unevenness: float
 ) -> NDArray[Any]:
-    """Give the outline of a round spot with uneven edge, points (x, y) in units."""
+    """Return the outline of a round spot with uneven edge, points (x, y) in units."""
     angles = np.linspace(0, 2 * np.pi, 60, endpoint=False)
     edge = np.ones(angles.size)
     for order in (2, 3, 4, 5):

@@ -85,7 +85,7 @@ FAULTS: dict[str, Fault] = {fault.name: fault for faults in FAULT_SETS.values() 
 
 
 def choose_faults(names: Sequence[str]) -> tuple[Fault, ...]:
-    """Give faults by name, in the order given.
+    """Return faults by name, in the order given.
 
     Raises:
         AnomalyDetectorError: a name is unknown or given twice.

@@ -154,9 +154,9 @@ class FrozenFrame(Fault):
     per_frame: ClassVar[bool] = False
 
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:
-        """Give the frame as it is: it is the sequence that is at fault."""
+        """Return the frame as it is: it is the sequence that is at fault."""
         return image.copy(), None
 
     def shown(self, number: int) -> int:
-        """Give the number of the frame that is sent in place of frame ``number``."""
+        """Return the number of the frame that is sent in place of frame ``number``."""
         return number - number % self.hold

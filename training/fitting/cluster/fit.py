@@ -26,13 +26,13 @@ class SharedBatches(Protocol):
     """This worker's share of batches that all workers make in the same order."""
 
     def __len__(self) -> int:
-        """Give the number of batches, the same for all workers."""
+        """Return the number of batches, the same for all workers."""
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
-        """Give inputs and targets of this worker's frames of a batch."""
+        """Return inputs and targets of this worker's frames of a batch."""
 
     def sizes(self, index: int) -> tuple[int, int]:
-        """Give the number of this worker's frames of a batch and that of all workers'."""
+        """Return the number of this worker's frames of a batch and that of all workers'."""
 
 
 def fit_together(
@@ -119,7 +119,7 @@ def _epoch(
 
 
 def _validate(cluster: Cluster, model: Any, batches: SharedBatches) -> float:
-    """Give the mean loss of all workers' frames."""
+    """Return the mean loss of all workers' frames."""
     own = model.evaluate(batches, verbose=0, return_dict=True)["loss"]
     frames = sum(batches.sizes(index)[0] for index in range(len(batches)))
     losses, counts = cluster.gather([own, frames]).T

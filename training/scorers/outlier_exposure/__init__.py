@@ -44,7 +44,7 @@ def exposure_scorer(network: Any) -> ScoringFunction:
 
 
 def _log_sum(ops: Any, first: Any, second: Any) -> Any:
-    """Give log(exp(first) + exp(second)), in operators that ONNX has."""
+    """Return log(exp(first) + exp(second)), in operators that ONNX has."""
     return ops.maximum(first, second) + ops.log(1.0 + ops.exp(-ops.abs(first - second)))
 
 

@@ -221,7 +221,7 @@ def make_batch(
 
 
 def _recorded_share(count: int) -> float:
-    """Give the share of whole-picture faults that recorded anomalies replace.
+    """Return the share of whole-picture faults that recorded anomalies replace.
 
     A handful of frames must not push the variety of the made-up faults aside; many may take half.
     """
@@ -235,7 +235,7 @@ def _whole_fault(
     textures: Sequence[Texture],
     faults: Sequence[tuple[PictureFault, float]],
 ) -> tuple[NDArray[np.float32], float | None]:
-    """Give a frame with a fault of the whole picture, and its turn where that is known."""
+    """Return a frame with a fault of the whole picture, and its turn where that is known."""
     if anomalies is not None and generator.random() < _recorded_share(len(anomalies)):
         recorded = anomalies[int(generator.integers(len(anomalies)))]
         return vary_normal(recorded.astype(np.float32), generator), None

@@ -93,7 +93,7 @@ def turn_camera(picture: Picture, generator: Generator) -> tuple[Picture, float]
 
 
 def _pose(generator: Generator) -> Picture:
-    """Give the motion, float64 [2, 3], of a slightly different way through the scene."""
+    """Return the motion, float64 [2, 3], of a slightly different way through the scene."""
     angle, scale = generator.uniform(-1, 1), 1 + generator.uniform(-0.04, 0.04)
     motion = np.asarray(cv2.getRotationMatrix2D(_CENTER, angle, scale), np.float64)
     motion[:, 2] += generator.uniform(-2, 2, 2)
@@ -101,7 +101,7 @@ def _pose(generator: Generator) -> Picture:
 
 
 def _then(motion: Picture, stretch: Picture) -> Picture:
-    """Give one motion [2, 3] for another one and then a linear map about the middle."""
+    """Return one motion [2, 3] for another one and then a linear map about the middle."""
     center = np.array(_CENTER)
     joined = stretch @ motion
     joined[:, 2] += center - stretch @ center
@@ -230,7 +230,7 @@ _SHAPES: Sequence[Callable[..., Any]] = (_polygon, _ellipse, _curve, _curve, _bo
 
 
 def _filling(picture: Picture, generator: Generator, textures: Sequence[Texture]) -> Picture:
-    """Give what fills a shape: mostly a foreign texture, else the frame itself, spoilt."""
+    """Return what fills a shape: mostly a foreign texture, else the frame itself, spoilt."""
     kind = generator.random()
     if kind < 0.72:
         return _texture(generator, textures)

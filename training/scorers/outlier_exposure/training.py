@@ -142,6 +142,6 @@ def validation_frames(split: BlockSplit) -> NDArray[np.int64]:
 
 
 def _sample(frames: FrameSet, generator: np.random.Generator) -> NDArray[np.uint8]:
-    """Give some frames, uint8 [N, 64, 64, 3], so many that they are varied and fit in memory."""
+    """Return some frames, uint8 [N, 64, 64, 3], so many that they are varied and fit in memory."""
     count = min(len(frames), _MOST_ANOMALIES)
     return frames.take(np.sort(generator.choice(len(frames), count, replace=False)))
