@@ -17,7 +17,7 @@ def train() -> int:
     It belongs to a checkout: it is not installed with the package.
     """
     root = Path(__file__).resolve().parents[1]
-    if not (root / "training" / "cli.py").is_file():
+    if not (root / "training" / "__main__.py").is_file():
         print(
             f"error: {root} has no folder training: clone the repository on a workstation and run "
             "pip install -e '.[cpu,training]' in it",
