@@ -32,7 +32,7 @@ def test_checkout_is_found_and_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 )
 def test_share_folder_of_the_install_prefix_is_found(tmp_path: Path, packages: str) -> None:
     share = make_share(tmp_path / "share" / "anomaly_detector")
-    module = tmp_path / packages / "anomaly_detector" / "resources.py"
+    module = tmp_path / packages / "anomaly_detector" / "model" / "shipped.py"
     assert resources._share_folder(module) == share
 
 
@@ -48,7 +48,7 @@ def test_ament_index_is_asked_last(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     pytest.importorskip("ament_index_python", reason="needs ament_index_python (part of ROS 2)")
     share = make_share(tmp_path / "install" / "share" / "anomaly_detector")
     register(tmp_path / "install", monkeypatch)
-    module = tmp_path / "build" / "anomaly_detector" / "anomaly_detector" / "resources.py"
+    module = tmp_path / "build" / "anomaly_detector" / "anomaly_detector" / "model" / "shipped.py"
     assert resources._share_folder(module) == share
 
 
@@ -60,7 +60,7 @@ def test_missing_share_folder_is_named(
     if prefix_path is not None:
         monkeypatch.setenv("AMENT_PREFIX_PATH", prefix_path)
     with pytest.raises(AnomalyDetectorError, match="no folder share/anomaly_detector"):
-        resources._share_folder(tmp_path / "a" / "anomaly_detector" / "resources.py")
+        resources._share_folder(tmp_path / "a" / "anomaly_detector" / "model" / "shipped.py")
 
 
 @pytest.fixture

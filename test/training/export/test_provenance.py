@@ -20,7 +20,7 @@ def test_commit_of_a_checkout_and_of_a_copy(tmp_path: Path) -> None:
     for package in ("anomaly_detector", "training"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / package, tmp_path / package, ignore=ignored)
-    module = tmp_path / "training" / "provenance.py"
+    module = tmp_path / "training" / "export" / "provenance.py"
 
     def git(*arguments: str) -> str:
         command = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost", *arguments]

@@ -339,7 +339,7 @@ STRESS = (
     "training.evaluation.stress",
     *(
         ".".join(file.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
-        for file in sorted((REPOSITORY / "training" / "stress_faults").glob("*.py"))
+        for file in sorted((REPOSITORY / "training" / "evaluation" / "faults").glob("*.py"))
     ),
 )
 
