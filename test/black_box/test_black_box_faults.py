@@ -104,7 +104,7 @@ def test_read_only_disk(format_name: str, tmp_path: Path) -> None:
 
 _LIMITED = """
 import resource, sys
-sys.path[:0] = ["test/support", "test/black_box"]
+sys.path[:0] = ["test", "test/support", "test/black_box"]
 from pathlib import Path
 from black_box_frames import Drive, events_in
 from test_black_box_faults import open_box, record
@@ -239,7 +239,7 @@ def test_event_larger_than_the_folder_may_be_is_recorded_as_far_as_it_fits(
 
 _KILLED = """
 import sys
-sys.path[:0] = ["test/support", "test/black_box"]
+sys.path[:0] = ["test", "test/support", "test/black_box"]
 from pathlib import Path
 from black_box_frames import Drive
 from test_black_box_faults import open_box, record

@@ -57,7 +57,7 @@ def rgb8() -> Any:
 
 
 def bgr8() -> Any:
-    return image_message(noise(2, 480, 640), "bgr8")
+    return image_message(noise(2, 240, 320), "bgr8")
 
 
 def mono8_padded() -> Any:
@@ -233,7 +233,7 @@ def check_started_lines_only(node: Process) -> None:
 
 def test_signal_ends_the_node_quietly_while_images_arrive(model: Path) -> None:
     with running_node(model=model, stale_timeout=60.0) as node, ros_client() as client:
-        message = client.stamp(image_message(noise(8, 480, 640), "rgb8"))
+        message = client.stamp(image_message(noise(8, 240, 320), "rgb8"))
         client.ask(message)
         node.send_signal(signal.SIGTERM)
         while node.is_running:

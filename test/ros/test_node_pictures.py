@@ -116,11 +116,11 @@ def test_map_is_that_of_the_frame(client: RosClient) -> None:
 def test_overlay_is_shrunk_and_comes_as_jpeg_too(client: RosClient) -> None:
     (result,) = client.set_parameters(overlay_max_side=320)
     assert result.successful
-    big = client.stamp(image_message(noise(6, 480, 640), "rgb8"))
+    big = client.stamp(image_message(noise(6, 300, 400), "rgb8"))
     with Pictures(client, "overlay") as raw:
         overlay = raw.of(big)
     assert (overlay.encoding, overlay.width) == ("bgr8", 320)
-    again = client.stamp(image_message(noise(6, 480, 640), "rgb8"))
+    again = client.stamp(image_message(noise(6, 300, 400), "rgb8"))
     with Pictures(client, "overlay/compressed", CompressedImage) as compressed:
         message = compressed.of(again)
     assert "jpeg" in message.format

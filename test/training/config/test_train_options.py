@@ -182,7 +182,8 @@ class Read(TrainOptions):
 
     def __getattribute__(self, name: str) -> Any:
         reader = sys._getframe(1)
-        trains = reader.f_globals["__name__"].startswith(("training.train_", "training.scorers."))
+        trainers = ("training.fitting.autoencoder", "training.scorers.")
+        trains = reader.f_globals["__name__"].startswith(trainers)
         if trains or reader.f_code.co_name in ("network_settings", "patience"):
             Read.names.add(name)
         return super().__getattribute__(name)
