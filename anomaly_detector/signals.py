@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -72,7 +71,10 @@ def run_program(module: str) -> int:
         The exit code of ``main``. After SIGINT it is 130, after SIGTERM 143, as a shell has it.
     """
     _handle_signals(_end_at_once)
-    return int(importlib.import_module(module).main())
+    code = int(importlib.import_module(module).main())
+    # All is done: a late signal shall not kill the interpreter while it ends.
+    _handle_signals(signal.SIG_IGN)
+    return code
 
 
 def _handle_signals(handler: Callable[[int, Any], object] | signal.Handlers) -> None:
@@ -95,9 +97,20 @@ def interruptible() -> Iterator[None]:
     if signal.getsignal(signal.SIGTERM) is not _end_at_once:
         yield
         return
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    raised: list[BaseException] = []
+
+    def interrupt(number: int, _: Any) -> None:
+        is_sigint = number == signal.SIGINT
+        raised.append(KeyboardInterrupt() if is_sigint else SystemExit(128 + number))
+        raise raised[-1]
+
+    _handle_signals(interrupt)
     try:
         yield
+    except (ImportError, SystemError) as error:
+        # An extension that is just being imported makes one of these of it.
+        if raised:
+            raise raised[-1] from error
+        raise
     finally:
         _handle_signals(_end_at_once)
