@@ -71,10 +71,12 @@ def run_program(module: str) -> int:
         The exit code of ``main``. After SIGINT it is 130, after SIGTERM 143, as a shell has it.
     """
     _handle_signals(_end_at_once)
-    code = int(importlib.import_module(module).main())
-    # All is done: a late signal shall not kill the interpreter while it ends.
-    _handle_signals(signal.SIG_IGN)
-    return code
+    try:
+        return int(importlib.import_module(module).main())
+    finally:
+        # All is done, or argparse has exited: a late signal shall not kill the interpreter while
+        # it ends. Python gives a signal that has a handler back to the system then.
+        _handle_signals(signal.SIG_IGN)
 
 
 def _handle_signals(handler: Callable[[int, Any], object] | signal.Handlers) -> None:

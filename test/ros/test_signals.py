@@ -124,6 +124,24 @@ def test_a_verb_that_runs_cleans_up(tmp_path: Path, number: signal.Signals) -> N
     assert process.lines == lines + ["interrupted"] * (number == signal.SIGINT)
 
 
+@pytest.mark.parametrize("last", ["return 0", "raise SystemExit(0)"])
+def test_a_signal_after_the_last_line_changes_nothing(tmp_path: Path, last: str) -> None:
+    (tmp_path / "program.py").write_text(f"def main():\n    {last}\n")
+    code = f"""
+import signal, sys
+sys.path.insert(0, {str(tmp_path)!r})
+from anomaly_detector.signals import run_program
+try:
+    run_program("program")
+except SystemExit:
+    pass
+print([signal.getsignal(number).name for number in (signal.SIGINT, signal.SIGTERM)])
+"""
+    with running([sys.executable, "-c", code]) as process:
+        assert process.wait() == 0
+    assert process.lines == ["['SIG_IGN', 'SIG_IGN']"]
+
+
 def shared_memory(process: Process) -> set[Path]:
     maps = Path(f"/proc/{process.pid}/maps").read_text()
     return {Path(name) for name in re.findall(r"/dev/shm/fast(?:dds|rtps)_[0-9a-f]{16}\b", maps)}
