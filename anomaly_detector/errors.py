@@ -8,18 +8,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-__all__ = [
-    "IMAGE_ERROR_REASONS",
-    "AnomalyDetectorError",
-    "ImageError",
-    "ImageErrorReason",
-    "ModelError",
-    "OutputError",
-    "SourceError",
-    "as_one_line",
-    "describe_error",
-]
-
 ImageErrorReason = Literal["encoding", "size", "step", "data", "decode", "depth", "roi"]
 
 IMAGE_ERROR_REASONS: dict[ImageErrorReason, str] = {

@@ -21,18 +21,6 @@ from pathlib import Path
 
 from anomaly_detector.errors import OutputError, as_one_line
 
-__all__ = [
-    "atomic_directory",
-    "atomic_path",
-    "check_output_file",
-    "check_output_folder",
-    "describe_os_error",
-    "output_files",
-    "printable",
-    "sync",
-    "user_cache_folder",
-]
-
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 _WHEN_WRITING = (*_NO_ROOM, errno.EROFS, errno.EFBIG)

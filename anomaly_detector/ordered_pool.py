@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-__all__ = ["map_in_order", "usable_cores"]
-
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 

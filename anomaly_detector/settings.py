@@ -12,8 +12,6 @@ from typing import Any
 
 from anomaly_detector.errors import AnomalyDetectorError
 
-__all__ = ["Setting", "setting", "settings_of"]
-
 
 @dataclass(frozen=True)
 class Setting:

@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["EndRequest", "interruptible", "run_program"]
-
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from anomaly_detector.alarms.alarm_filter import AlarmState
 from anomaly_detector.black_box import BlackBox, BlackBoxFrame, BlackBoxSettings, EncodedPicture
-from anomaly_detector.images.message import Image
+from anomaly_detector.images.image import Image
 from anomaly_detector.model.detector import Detection
 
 SECONDS = 20.0

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from anomaly_detector.alarms.alarm_filter import AlarmFilter
 from anomaly_detector.drawing.overlay import draw_overlay
 from anomaly_detector.files import atomic_path
-from anomaly_detector.images.message import Image
+from anomaly_detector.images.image import Image
 from anomaly_detector.model.detector import Detection, Detector
 from anomaly_detector.model.shipped import share_path
 from training.data.corridor import HAZARD_LABELS, CorridorDrive

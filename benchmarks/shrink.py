@@ -30,7 +30,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.images.message import Image, decode_encoded_bytes, to_rgb
+from anomaly_detector.images.compressed import decode_encoded_bytes
+from anomaly_detector.images.image import Image, to_rgb
 from anomaly_detector.images.preprocessing import INPUT_SIZE, RESIZE_METHOD, shrink
 from anomaly_detector.recordings import open_source
 from training.data.corridor import HAZARD_LABELS, CorridorDrive

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
+from training.config.options import TrainOptions
 from training.data.bags import StampedImage, write_image_bag
-from training.train import TrainOptions, train
+from training.train import train
 
 FRAME_HEIGHT, FRAME_WIDTH = 90, 120
 START_NS = 1_700_000_000_123_456_789

@@ -40,17 +40,6 @@ from training.fitting.job import Job, Trained
 from training.fitting.run_folder import RunFolder
 from training.scorers.registry import find_scorer, with_scorer_facts
 
-__all__ = [
-    "TrainOptions",
-    "add_arguments",
-    "choose_threshold",
-    "export_trained",
-    "parity_images",
-    "prepare",
-    "run",
-    "train",
-]
-
 _FREE_TO_CHANGE = (
     *("epochs", "mlp_epochs", "realnvp_epochs", "time_limit"),
     *("false_alarm_rate", "threshold"),

@@ -21,18 +21,6 @@ from typing import Protocol
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.settings import Setting, setting, settings_of
 
-__all__ = [
-    "ALARM_MODES",
-    "ALARM_OPTIONS",
-    "AlarmEvent",
-    "AlarmFilter",
-    "AlarmOption",
-    "AlarmSettings",
-    "AlarmState",
-    "add_alarm_arguments",
-    "alarm_settings",
-]
-
 ALARM_MODES = ("off", "frames", "seconds")
 
 _MAX_FRAMES = 10_000

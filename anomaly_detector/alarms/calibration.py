@@ -26,18 +26,6 @@ from numpy.typing import NDArray
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.model.metadata import Calibration
 
-__all__ = [
-    "INTERVAL_LEVEL",
-    "QUANTILES",
-    "calibrate_threshold",
-    "calibration_shortfall",
-    "describe_calibration",
-    "effective_frames",
-    "false_alarm_interval",
-    "frames_needed",
-    "score_quantiles",
-]
-
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 1.0)
 """Probabilities whose score quantiles a model file carries."""
 

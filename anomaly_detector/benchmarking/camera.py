@@ -12,15 +12,6 @@ from numpy.typing import NDArray
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.encodings import ENCODINGS
 
-__all__ = [
-    "BENCHMARK_ENCODINGS",
-    "CameraFrame",
-    "CompressedFrame",
-    "camera_frame",
-    "camera_picture",
-    "parse_size",
-]
-
 BENCHMARK_ENCODINGS = tuple(
     name for name, encoding in ENCODINGS.items() if encoding.kind != "measured"
 )

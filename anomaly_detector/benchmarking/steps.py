@@ -19,20 +19,11 @@ from numpy.typing import NDArray
 
 from anomaly_detector.alarms.alarm_filter import AlarmFilter
 from anomaly_detector.benchmarking.camera import CameraFrame, CompressedFrame, camera_frame
-from anomaly_detector.images.message import Image, as_image
+from anomaly_detector.images.image import Image
+from anomaly_detector.images.message import as_image
 from anomaly_detector.model.detector import Detection, Detector
 from anomaly_detector.model.file import read_model_file
 from anomaly_detector.model.providers import session_options
-
-__all__ = [
-    "FLOOR_ROWS",
-    "STEPS",
-    "WORK",
-    "FrameCost",
-    "FrameSteps",
-    "Percentiles",
-    "measure_frame_cost",
-]
 
 STEPS = ("convert", "shrink", "infer", "decide")
 """Message to pixels, to 64x64 RGB, through the network to a detection, to the alarm decision."""

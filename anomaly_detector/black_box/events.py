@@ -10,18 +10,6 @@ from typing import Any
 
 from anomaly_detector.errors import SourceError, as_one_line
 
-__all__ = [
-    "EVENT_FILE",
-    "EVENT_KIND",
-    "EVENT_NAME",
-    "EVENT_VERSION",
-    "RecordedEvent",
-    "RecordedFrame",
-    "find_events",
-    "is_event",
-    "read_event",
-]
-
 EVENT_FILE = "event.json"
 EVENT_KIND = "anomaly_detector black box event"
 EVENT_VERSION = 1

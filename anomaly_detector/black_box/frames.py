@@ -10,12 +10,10 @@ import numpy as np
 
 from anomaly_detector.alarms.alarm_filter import AlarmState
 from anomaly_detector.errors import ImageError
-from anomaly_detector.images.message import Image
+from anomaly_detector.images.image import Image
 
 if TYPE_CHECKING:  # the detector brings ONNX Runtime along, which readers of events do not need
     from anomaly_detector.model.detector import Detection
-
-__all__ = ["BlackBoxFrame", "EncodedPicture", "Phase", "StoredFrame", "encode_frame"]
 
 Phase = Literal["before", "during", "after"]
 """Where a frame lies: before the alarm was raised, while it was on, after it was cleared."""

@@ -26,8 +26,6 @@ from anomaly_detector.black_box.store import EventStore
 from anomaly_detector.black_box.writing import EventWriter, prepare_format, write_event
 from anomaly_detector.errors import AnomalyDetectorError
 
-__all__ = ["BlackBox", "BlackBoxStatistics", "check_black_box"]
-
 _MAX_WAITING = 32
 """Pictures that wait to be encoded."""
 

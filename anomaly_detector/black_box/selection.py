@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from anomaly_detector.black_box.frames import BlackBoxFrame, Phase
 from anomaly_detector.black_box.settings import BlackBoxSettings
 
-__all__ = ["AlarmSpan", "CloseEvent", "Command", "EventSelection", "Forget", "OpenEvent", "Take"]
-
 
 @dataclass(frozen=True)
 class AlarmSpan:

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from anomaly_detector.settings import Setting, setting, settings_of
 
-__all__ = ["BLACK_BOX_FORMATS", "BLACK_BOX_SETTINGS", "BlackBoxSettings"]
-
 BLACK_BOX_FORMATS = ("mcap", "jpeg")
 
 

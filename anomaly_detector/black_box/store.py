@@ -18,8 +18,6 @@ from pathlib import Path
 from anomaly_detector.black_box.events import EVENT_NAME, event_number, is_event
 from anomaly_detector.files import sync
 
-__all__ = ["EventStore"]
-
 _WORKSPACE_PREFIX = ".black_box_"
 _LOCK = "lock"
 

@@ -21,8 +21,6 @@ from anomaly_detector.black_box.selection import AlarmSpan, OpenEvent
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import sync
 
-__all__ = ["EventWriter", "JpegEventWriter", "McapEventWriter", "prepare_format", "write_event"]
-
 _IMAGE = "sensor_msgs/msg/CompressedImage"
 _FLOAT = "std_msgs/msg/Float32"
 

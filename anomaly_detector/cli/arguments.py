@@ -11,8 +11,6 @@ from anomaly_detector.images.image import RegionOfInterest, parse_region
 from anomaly_detector.images.preprocessing import WHOLE_FRAME, View
 from anomaly_detector.model.file import read_metadata
 
-__all__ = ["REGION_HELP", "SCALING_HELP", "add_view_arguments", "given_view", "view_of"]
-
 REGION_HELP = "part of the frame to look at, X,Y,WIDTH,HEIGHT in pixels, 0 to the edge"
 SCALING_HELP = (
     "values that become black and white, for depth and infrared (16UC1, 32FC1) and for 16-bit "

@@ -33,8 +33,6 @@ from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.shipped import resolve_model
 from anomaly_detector.ros.benchmarking.live import LiveResult, measure_live, process_usage
 
-__all__ = ["add_arguments", "run"]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""

@@ -38,8 +38,6 @@ from anomaly_detector.model.normalization import import_onnx
 from anomaly_detector.model.shipped import MODEL_SUFFIX, resolve_model
 from anomaly_detector.recordings import FrameSource, count_frames, open_source, warn_unreadable
 
-__all__ = ["CalibrateOptions", "add_arguments", "calibrate", "run"]
-
 
 @dataclass(frozen=True)
 class CalibrateOptions:

@@ -7,8 +7,6 @@ import json
 
 from anomaly_detector.model.file import read_metadata
 
-__all__ = ["add_arguments", "run"]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""

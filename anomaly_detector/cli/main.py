@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 from anomaly_detector.cli.verbs import run_verbs
 
-__all__ = ["main"]
-
 _VERBS = {
     "score": (
         "anomaly_detector.cli.score",

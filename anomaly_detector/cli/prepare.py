@@ -12,13 +12,12 @@ import time
 
 import numpy as np
 
-from anomaly_detector.images.message import Image
+from anomaly_detector.images.image import Image
 from anomaly_detector.images.preprocessing import INPUT_SIZE
-from anomaly_detector.model.detector import BuildEvent, Detector
+from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.providers import TENSORRT, short_name
 from anomaly_detector.model.shipped import resolve_model
-
-__all__ = ["add_arguments", "run"]
+from anomaly_detector.model.tensorrt import BuildEvent
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

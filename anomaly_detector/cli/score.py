@@ -19,8 +19,6 @@ from anomaly_detector.scoring.fleet.summary import summary_table
 from anomaly_detector.scoring.stream import BATCH_SIZE
 from anomaly_detector.scoring.tables import write_scores
 
-__all__ = ["add_arguments", "run"]
-
 _MAX_NAMED = 10
 
 

@@ -15,8 +15,6 @@ from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import describe_os_error
 from anomaly_detector.signals import interruptible
 
-__all__ = ["run_verbs"]
-
 
 def run_verbs(
     program: str, description: str, verbs: Mapping[str, tuple[str, str]], argv: Sequence[str] | None

@@ -17,12 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.images.message import FrameLike, Image, as_image, crop
+from anomaly_detector.images.image import Image, crop
+from anomaly_detector.images.message import FrameLike, as_image
 
 if TYPE_CHECKING:
     from anomaly_detector.model.detector import Detection
-
-__all__ = ["MAX_SIDE", "STATE_COLORS", "draw_overlay", "state_word"]
 
 MAX_SIDE = 960
 """Default for the longer side of the camera picture in an overlay, pixels."""

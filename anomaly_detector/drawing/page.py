@@ -21,22 +21,6 @@ from urllib.parse import quote
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
 
-__all__ = [
-    "Card",
-    "Cell",
-    "Curve",
-    "KeyFigure",
-    "Link",
-    "Page",
-    "Picture",
-    "Section",
-    "Table",
-    "data_uri",
-    "import_jinja2",
-    "render_page",
-    "write_page",
-]
-
 
 @dataclass(frozen=True)
 class Link:

@@ -20,26 +20,6 @@ from numpy.typing import NDArray
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
 
-__all__ = [
-    "ANOMALY_COLOR",
-    "CLASS_COLORS",
-    "MUTED_COLOR",
-    "NORMAL_COLOR",
-    "STYLE",
-    "THRESHOLD_COLOR",
-    "Thumbnail",
-    "TruthEvent",
-    "draw_timeline",
-    "flag_intervals",
-    "heat_overlay",
-    "import_matplotlib",
-    "new_figure",
-    "resized",
-    "timeline_figure",
-    "top_frames",
-    "wants_log_scale",
-]
-
 Thumbnail = tuple[str, NDArray[np.uint8], NDArray[np.floating[Any]] | None]
 """Title, frame (uint8 RGB [H, W, 3]) and its anomaly map (float [h, w]).
 

@@ -24,8 +24,6 @@ from anomaly_detector.errors import AnomalyDetectorError, ImageError, as_one_lin
 from anomaly_detector.images.encodings import ImageScaling, scale_to_8_bits, shorten
 from anomaly_detector.images.image import MAX_PIXELS, Image, check_size
 
-__all__ = ["DECODE_METHOD", "byte_buffer", "decode_encoded_bytes"]
-
 DECODE_METHOD = "reduced-jpeg/2"
 """Name and version of how pictures are decoded; change the version when a pixel changes, or what is
 read at all."""

@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 from anomaly_detector.errors import AnomalyDetectorError, ImageError
 from anomaly_detector.images.image import ColorOrder, Image
 
-__all__ = ["ENCODINGS", "Encoding", "ImageScaling", "convert_rows", "scale_to_8_bits", "shorten"]
-
 _Kind = Literal["direct", "deep", "measured", "bayer", "yuv422", "yuv420", "yuv444"]
 
 _NAME_LENGTH = 40

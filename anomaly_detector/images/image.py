@@ -11,18 +11,6 @@ from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError, ImageError
 
-__all__ = [
-    "MAX_PIXELS",
-    "MAX_SIDE",
-    "ColorOrder",
-    "Image",
-    "RegionOfInterest",
-    "check_size",
-    "crop",
-    "parse_region",
-    "to_rgb",
-]
-
 ColorOrder = Literal["rgb", "bgr", "rgba", "bgra", "mono"]
 
 MAX_PIXELS = 40_000_000

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import ImageError, ImageErrorReason
-from anomaly_detector.images.compressed import DECODE_METHOD, byte_buffer, decode_encoded_bytes
+from anomaly_detector.images.compressed import byte_buffer, decode_encoded_bytes
 from anomaly_detector.images.encodings import (
     ENCODINGS,
     Encoding,
@@ -29,33 +29,10 @@ from anomaly_detector.images.encodings import (
     shorten,
 )
 from anomaly_detector.images.image import (
-    MAX_PIXELS,
     ColorOrder,
     Image,
-    RegionOfInterest,
     check_size,
-    crop,
-    to_rgb,
 )
-
-__all__ = [
-    "DECODE_METHOD",
-    "MAX_PIXELS",
-    "ColorOrder",
-    "CompressedImageLike",
-    "Converter",
-    "FrameLike",
-    "Image",
-    "ImageLike",
-    "ImageScaling",
-    "RegionOfInterest",
-    "as_image",
-    "crop",
-    "decode_compressed",
-    "decode_encoded_bytes",
-    "decode_image",
-    "to_rgb",
-]
 
 Converter = Callable[[Any, str], Any]
 """Converts a message to uint8 [H, W, 3] in ``bgr8`` (or [H, W] in ``mono8``), as named by its

@@ -14,17 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.images.encodings import ImageScaling
-from anomaly_detector.images.image import RegionOfInterest
-from anomaly_detector.images.message import Image, to_rgb
-
-__all__ = [
-    "COMPATIBLE_RESIZE_METHODS",
-    "INPUT_SIZE",
-    "RESIZE_METHOD",
-    "WHOLE_FRAME",
-    "View",
-    "shrink",
-]
+from anomaly_detector.images.image import Image, RegionOfInterest, to_rgb
 
 INPUT_SIZE = 64
 """Height and width of the model's input (thesis 5.4.1, paper section IV)."""

@@ -20,9 +20,10 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
-from anomaly_detector.images.message import ColorOrder, FrameLike, Image, as_image, crop
+from anomaly_detector.images.image import ColorOrder, Image, crop
+from anomaly_detector.images.message import FrameLike, as_image
 from anomaly_detector.images.preprocessing import INPUT_SIZE, WHOLE_FRAME, View, shrink
-from anomaly_detector.model.file import ModelFile, read_metadata, read_model_file
+from anomaly_detector.model.file import ModelFile, read_model_file
 from anomaly_detector.model.io_binding import BoundRun
 from anomaly_detector.model.map_scale import MapScale
 from anomaly_detector.model.normalization import (
@@ -34,7 +35,6 @@ from anomaly_detector.model.normalization import (
 )
 from anomaly_detector.model.providers import (
     CUDA,
-    DEFAULT_PROVIDERS,
     GPU_PROVIDERS,
     GPU_REMEDY,
     TENSORRT,
@@ -56,17 +56,6 @@ from anomaly_detector.model.tensorrt import (
 )
 from anomaly_detector.recordings import Frame, FrameSource, open_source
 from anomaly_detector.recordings.base import check_fps, stamp_and_time
-
-__all__ = [
-    "DEFAULT_PROVIDERS",
-    "BatchScores",
-    "BuildEvent",
-    "Detection",
-    "Detector",
-    "ProviderReport",
-    "default_providers",
-    "read_metadata",
-]
 
 _FRAME_SHAPE = (INPUT_SIZE, INPUT_SIZE, 3)
 _OUTPUTS = ("score", NORMALIZED_OUTPUT, "anomaly_map")

@@ -14,8 +14,6 @@ from anomaly_detector.model.normalization import (
     replace_normalization,
 )
 
-__all__ = ["write_with_metadata"]
-
 
 def write_with_metadata(model: Path, metadata: ModelMetadata, output: Path) -> None:
     """Write a copy of a model file with other metadata, and the constants that follow from it.

@@ -27,14 +27,6 @@ from anomaly_detector.images.preprocessing import INPUT_SIZE
 from anomaly_detector.model.metadata import METADATA_KEY, ModelMetadata
 from anomaly_detector.model.shipped import resolve_model
 
-__all__ = [
-    "MAX_FILE_BYTES",
-    "MAX_METADATA_BYTES",
-    "ModelFile",
-    "read_metadata",
-    "read_model_file",
-]
-
 MAX_FILE_BYTES: Final = 256 * 2**20
 """Our largest models have some ten MB."""
 

@@ -26,15 +26,6 @@ if TYPE_CHECKING:
     from anomaly_detector.model.metadata import ModelMetadata
     from anomaly_detector.recordings import Frame, FrameSource
 
-__all__ = [
-    "Fingerprint",
-    "TrainedRecording",
-    "find_trained",
-    "fingerprints",
-    "known_again",
-    "trained_warning",
-]
-
 _MOST_FRAMES = 64
 _LEAST_FRAMES = 8
 _MOST_HASHES = 16_384

@@ -13,8 +13,6 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-__all__ = ["BoundRun"]
-
 
 class BoundRun:
     """Runs a session on frames of one shape.

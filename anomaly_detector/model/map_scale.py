@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
 
-__all__ = ["MapScale"]
-
 
 @dataclass(frozen=True)
 class MapScale:

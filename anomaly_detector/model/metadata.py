@@ -27,8 +27,6 @@ from anomaly_detector.model.fingerprint import Fingerprint
 from anomaly_detector.model.map_scale import MapScale
 from anomaly_detector.model.older_models import completed
 
-__all__ = ["FORMAT_VERSION", "METADATA_KEY", "Calibration", "ModelMetadata"]
-
 FORMAT_VERSION = 2
 METADATA_KEY = "anomaly_detector"
 

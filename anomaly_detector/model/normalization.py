@@ -28,19 +28,6 @@ from anomaly_detector.errors import AnomalyDetectorError, ModelError
 if TYPE_CHECKING:  # which needs this module for older files
     from anomaly_detector.model.metadata import ModelMetadata
 
-__all__ = [
-    "NORMALIZED_OUTPUT",
-    "SCALE_CONSTANT",
-    "THRESHOLD_CONSTANT",
-    "add_normalized_score",
-    "float32_threshold",
-    "import_onnx",
-    "normalization_scale",
-    "normalize_for",
-    "normalize_scores",
-    "replace_normalization",
-]
-
 NORMALIZED_OUTPUT = "normalized_score"
 THRESHOLD_CONSTANT = "calibration_threshold"
 SCALE_CONSTANT = "calibration_scale"

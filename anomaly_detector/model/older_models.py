@@ -18,8 +18,6 @@ from anomaly_detector.model.normalization import normalization_scale
 if TYPE_CHECKING:
     from anomaly_detector.model.metadata import ModelMetadata
 
-__all__ = ["completed"]
-
 
 def completed(metadata: ModelMetadata) -> ModelMetadata:
     """Return the metadata of an older file with what the training of its time knew."""

@@ -25,28 +25,6 @@ import onnxruntime
 
 from anomaly_detector.errors import AnomalyDetectorError, as_one_line
 
-__all__ = [
-    "CPU",
-    "CUDA",
-    "DEFAULT_PROVIDERS",
-    "GPU_PROVIDERS",
-    "GPU_REMEDY",
-    "OPENVINO",
-    "TENSORRT",
-    "OpenedSession",
-    "ProviderChoice",
-    "ProviderReport",
-    "check_providers",
-    "choose_providers",
-    "default_providers",
-    "explain_missing",
-    "explain_output",
-    "one_line",
-    "open_session",
-    "session_options",
-    "short_name",
-]
-
 TENSORRT: Final = "TensorrtExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
 OPENVINO: Final = "OpenVINOExecutionProvider"

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
 
-__all__ = ["MODEL_SUFFIX", "PACKAGE_NAME", "resolve_model", "share_path"]
-
 PACKAGE_NAME = "anomaly_detector"
 MODEL_SUFFIX = ".onnx"
 

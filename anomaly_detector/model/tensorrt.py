@@ -21,17 +21,6 @@ import onnxruntime
 
 from anomaly_detector.files import user_cache_folder
 
-__all__ = [
-    "MAX_BATCH",
-    "BuildEvent",
-    "EngineCache",
-    "GpuDevice",
-    "engine_cache",
-    "gpu_device",
-    "tensorrt_options",
-    "tensorrt_version",
-]
-
 MAX_BATCH = 64
 """Frames of one run on TensorRT: an engine is built for a range of batch sizes."""
 

@@ -10,8 +10,6 @@ from typing import Literal
 from anomaly_detector.monitoring.statistics import WINDOW_S, StatisticsReport
 from anomaly_detector.settings import Setting, setting, settings_of
 
-__all__ = ["HEALTH_SETTINGS", "Health", "HealthLimits", "Level", "assess", "is_frozen"]
-
 Level = Literal["OK", "WARN", "ERROR", "STALE"]
 
 _RATE_TOLERANCE = 0.8

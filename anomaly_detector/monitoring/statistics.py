@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["WINDOW_S", "FrameStatistics", "SequenceGaps", "StatisticsReport"]
-
 WINDOW_S = 10.0
 """Rates, times and recent counts are those of this many last seconds."""
 

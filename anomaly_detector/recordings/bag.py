@@ -38,19 +38,6 @@ from anomaly_detector.recordings.base import (
 )
 from anomaly_detector.stamps import FrameClock, stamp_to_ns
 
-__all__ = [
-    "BAG_SUFFIXES",
-    "Bag",
-    "BagSource",
-    "bag_suffix",
-    "deserialize",
-    "find_image_topic",
-    "is_bag",
-    "list_image_topics",
-    "open_bag",
-    "to_cdr",
-]
-
 BAG_SUFFIXES = frozenset({".mcap", ".db3", ".bag"})
 _READER = "bags/2"
 """Part of a recording's identity: an older reader gave up where damage began."""

@@ -12,19 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = [
-    "BagFile",
-    "Channel",
-    "Chunk",
-    "ChunkedFile",
-    "DamagedError",
-    "Lost",
-    "Message",
-    "decompressed",
-    "ros2_type",
-]
-
-
 _MOST_OF_CUT = 1 << 28
 """Bytes that are read of a chunk that is cut off, at most."""
 

@@ -19,12 +19,10 @@ from tqdm import tqdm
 
 from anomaly_detector.errors import OutputError, SourceError
 from anomaly_detector.files import atomic_directory, user_cache_folder
-from anomaly_detector.images.message import DECODE_METHOD
+from anomaly_detector.images.compressed import DECODE_METHOD
 from anomaly_detector.images.preprocessing import INPUT_SIZE, RESIZE_METHOD, shrink
 from anomaly_detector.ordered_pool import usable_cores
 from anomaly_detector.recordings import Frame, FrameSource, UnreadableFrame
-
-__all__ = ["CachedFrames", "ShrunkFrame", "cache_frames", "default_cache_folder", "shrunk_frame"]
 
 _FRAME_BYTES = INPUT_SIZE * INPUT_SIZE * 3
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from anomaly_detector.errors import ImageError, SourceError
 from anomaly_detector.files import printable
+from anomaly_detector.images.compressed import decode_encoded_bytes
 from anomaly_detector.images.encodings import ImageScaling
-from anomaly_detector.images.message import decode_encoded_bytes
 from anomaly_detector.recordings.base import (
     Frame,
     FrameSource,

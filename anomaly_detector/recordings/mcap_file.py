@@ -28,8 +28,6 @@ from anomaly_detector.recordings.bag_file import (
     ros2_type,
 )
 
-__all__ = ["MCAP_MAGIC", "McapFile"]
-
 MCAP_MAGIC = b"\x89MCAP0\r\n"
 
 _HEAD = struct.Struct("<BQ")

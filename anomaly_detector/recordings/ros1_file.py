@@ -16,8 +16,6 @@ from anomaly_detector.recordings.bag_file import (
     ros2_type,
 )
 
-__all__ = ["ROS1_MAGIC", "Ros1File"]
-
 ROS1_MAGIC = b"#ROSBAG V2.0\n"
 
 _MESSAGE, _BAG_HEADER, _INDEX, _CHUNK, _CONNECTION = 2, 3, 4, 5, 7

@@ -13,8 +13,6 @@ from collections.abc import Sequence
 
 from anomaly_detector.signals import EndRequest
 
-__all__ = ["main"]
-
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM.

@@ -24,8 +24,6 @@ from anomaly_detector.recordings import FrameSource
 from anomaly_detector.recordings.base import check_fps, stamp_and_time
 from anomaly_detector.recordings.cache import ShrunkFrame, shrunk_frame
 
-__all__ = ["BATCH_SIZE", "ScoredFrame", "score_recording"]
-
 BATCH_SIZE = 16
 """Frames a run where the last bit of a score does not matter: larger ones gain nothing more."""
 

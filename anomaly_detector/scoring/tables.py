@@ -20,14 +20,6 @@ from anomaly_detector.recordings import FrameSource, UnreadableFrame, count_fram
 from anomaly_detector.scoring.stream import BATCH_SIZE, score_recording
 from anomaly_detector.stamps import SteadyTime, stamp_text
 
-__all__ = [
-    "EVENT_COLUMNS",
-    "SCORE_COLUMNS",
-    "ScoreSummary",
-    "format_score",
-    "write_scores",
-]
-
 SCORE_COLUMNS = ("frame", "stamp", "score", "is_anomaly", "normalized_score", "alarm")
 
 EVENT_COLUMNS = (

@@ -35,7 +35,7 @@ from anomaly_detector.black_box import (
     read_event,
 )
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.images.message import ColorOrder, Image
+from anomaly_detector.images.image import ColorOrder, Image
 from anomaly_detector.recordings import open_source
 
 OFF = AlarmState(False, False, None)

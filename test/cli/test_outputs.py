@@ -15,7 +15,7 @@ from disks import leave_free, small_disk
 
 from anomaly_detector.cli import main as cli
 from anomaly_detector.errors import OutputError
-from anomaly_detector.model.detector import read_metadata
+from anomaly_detector.model.file import read_metadata
 from anomaly_detector.recordings import open_source
 from anomaly_detector.recordings.cache import cache_frames
 from training.cli import main as training_cli

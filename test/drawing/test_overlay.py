@@ -17,7 +17,7 @@ from anomaly_detector.drawing.overlay import (
     state_word,
 )
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.images.message import ColorOrder, Image
+from anomaly_detector.images.image import ColorOrder, Image
 from anomaly_detector.model.detector import Detection, Detector
 from anomaly_detector.model.map_scale import MapScale
 from training.data.corridor import CorridorDrive

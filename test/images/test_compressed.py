@@ -18,15 +18,10 @@ import pytest
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import IMAGE_ERROR_REASONS, AnomalyDetectorError, ImageError
+from anomaly_detector.images.compressed import decode_encoded_bytes
 from anomaly_detector.images.encodings import ENCODINGS, ImageScaling
-from anomaly_detector.images.image import MAX_PIXELS, Image
-from anomaly_detector.images.message import (
-    RegionOfInterest,
-    crop,
-    decode_compressed,
-    decode_encoded_bytes,
-    decode_image,
-)
+from anomaly_detector.images.image import MAX_PIXELS, Image, RegionOfInterest, crop
+from anomaly_detector.images.message import decode_compressed, decode_image
 from anomaly_detector.images.preprocessing import shrink
 
 JPEG_KINDS: dict[str, list[int]] = {

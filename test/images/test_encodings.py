@@ -14,7 +14,8 @@ from rosbags.image import image_to_cvimage
 
 from anomaly_detector.errors import IMAGE_ERROR_REASONS, AnomalyDetectorError, ImageError
 from anomaly_detector.images.encodings import ENCODINGS, ImageScaling
-from anomaly_detector.images.message import RegionOfInterest, crop, decode_image, to_rgb
+from anomaly_detector.images.image import RegionOfInterest, crop, to_rgb
+from anomaly_detector.images.message import decode_image
 
 HEIGHT, WIDTH = 12, 18
 COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}

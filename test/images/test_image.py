@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import ImageError
-from anomaly_detector.images.message import decode_compressed, decode_image, to_rgb
+from anomaly_detector.images.image import to_rgb
+from anomaly_detector.images.message import decode_compressed, decode_image
 
 HEIGHT, WIDTH = 6, 8
 COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "grey": (90, 90, 90)}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from anomaly_detector.images.message import ColorOrder, Image
+from anomaly_detector.images.image import ColorOrder, Image
 from anomaly_detector.images.preprocessing import shrink
 
 

@@ -36,8 +36,9 @@ from anomaly_detector.recordings.cache import cache_frames
 from anomaly_detector.ros.node.detection_message import read_detection
 from anomaly_detector.ros.replay import picture
 from training.cli.main import main as workstation
+from training.config.options import TrainOptions
 from training.data.latents import CodeModel
-from training.train import TrainOptions, train
+from training.train import train
 
 REGION = RegionOfInterest(20, 10, 80, 0)
 SCALING = ImageScaling(500, 3500)

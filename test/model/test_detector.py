@@ -19,8 +19,9 @@ import pytest
 from model_files import grey_difference_score, write_grey_difference_model
 
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
-from anomaly_detector.images.message import Image
-from anomaly_detector.model.detector import Detector, read_metadata
+from anomaly_detector.images.image import Image
+from anomaly_detector.model.detector import Detector
+from anomaly_detector.model.file import read_metadata
 from anomaly_detector.model.io_binding import BoundRun
 from anomaly_detector.model.metadata import Calibration, ModelMetadata
 from anomaly_detector.model.normalization import normalize_for

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from anomaly_detector.cli.main import main as robot
 from anomaly_detector.errors import ModelError
-from anomaly_detector.images.message import Image
+from anomaly_detector.images.image import Image
 from anomaly_detector.images.preprocessing import shrink
-from anomaly_detector.model.detector import Detector, read_metadata
+from anomaly_detector.model.detector import Detector
+from anomaly_detector.model.file import read_metadata
 from anomaly_detector.model.fingerprint import (
     TrainedRecording,
     find_trained,

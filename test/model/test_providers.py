@@ -16,7 +16,7 @@ from model_files import write_grey_difference_model
 
 from anomaly_detector.cli.main import main
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
-from anomaly_detector.model.detector import BuildEvent, Detector, default_providers
+from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.providers import (
     CPU,
     CUDA,
@@ -24,12 +24,14 @@ from anomaly_detector.model.providers import (
     TENSORRT,
     ProviderReport,
     choose_providers,
+    default_providers,
     explain_missing,
     explain_output,
     open_session,
     session_options,
 )
 from anomaly_detector.model.tensorrt import (
+    BuildEvent,
     EngineCache,
     GpuDevice,
     engine_cache,

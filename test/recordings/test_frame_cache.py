@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
-from anomaly_detector.images.message import Image
+from anomaly_detector.images.image import Image
 from anomaly_detector.images.preprocessing import shrink
 from anomaly_detector.recordings import Frame, ImageFolderSource, open_source
 from anomaly_detector.recordings import cache as frame_cache

@@ -15,7 +15,7 @@ from rosbags.rosbag2 import Writer
 from rosbags.typesys import Stores, get_typestore
 
 from anomaly_detector.errors import SourceError
-from anomaly_detector.images.message import to_rgb
+from anomaly_detector.images.image import to_rgb
 from anomaly_detector.recordings import natural_key, open_source
 from training.data.bags import IMAGE_TOPIC, write_image_bag
 

@@ -34,7 +34,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image as ImageMessage
 
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
-from anomaly_detector.images.message import Image
+from anomaly_detector.images.image import Image
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.ros.node.detection_message import DetectionRecord, read_detection
 from anomaly_detector.ros.tools.player import play

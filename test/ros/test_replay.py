@@ -30,9 +30,9 @@ from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Bool, Float32
 
 from anomaly_detector.cli.main import main
-from anomaly_detector.images.message import Image
+from anomaly_detector.images.image import Image
 from anomaly_detector.images.preprocessing import shrink
-from anomaly_detector.model.detector import read_metadata
+from anomaly_detector.model.file import read_metadata
 from anomaly_detector.model.fingerprint import fingerprints
 from anomaly_detector.ros.node.detection_message import DetectionRecord
 from anomaly_detector.ros.replay import session

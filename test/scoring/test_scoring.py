@@ -15,7 +15,7 @@ from conftest import PERIOD_NS, START_NS, make_drive, write_bag, write_images, w
 from model_files import grey_difference_score, write_grey_difference_model
 
 from anomaly_detector.cli.main import main
-from anomaly_detector.images.message import Image
+from anomaly_detector.images.image import Image
 from anomaly_detector.images.preprocessing import shrink
 from anomaly_detector.scoring.tables import format_score
 from anomaly_detector.stamps import format_stamp

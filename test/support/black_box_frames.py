@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from anomaly_detector.alarms.alarm_filter import AlarmFilter, AlarmSettings, AlarmState
 from anomaly_detector.black_box import BlackBox, BlackBoxFrame, EncodedPicture
-from anomaly_detector.images.message import Image
+from anomaly_detector.images.image import Image
 from anomaly_detector.model.detector import Detection
 
 DEADLINE_S = 30.0

@@ -6,8 +6,6 @@ import argparse
 
 from training.networks.autoencoders import ARCHITECTURES, CODE_SIZE, build_autoencoder, count_macs
 
-__all__ = ["add_arguments", "architecture_rows", "run"]
-
 _HEADER = ("name", "source", "parameters", "MACs", "code", "loss the thesis reports")
 
 

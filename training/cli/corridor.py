@@ -8,12 +8,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from anomaly_detector.images.message import to_rgb
+from anomaly_detector.images.image import to_rgb
 from anomaly_detector.recordings import ImageFolderSource
 from training.data.bags import IMAGE_TOPIC, StampedImage, write_image_bag
 from training.data.corridor import HAZARD_LABELS, CorridorDrive, write_drive
-
-__all__ = ["add_arguments", "run", "write_drive_bag"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -31,8 +31,6 @@ from training.evaluation.metrics import Event, area_under_roc, find_events
 from training.scorers.registry import DEFAULT_SCORER, scorers
 from training.train import train
 
-__all__ = ["add_arguments", "run"]
-
 _REPLAY = "replay"
 _HAZARDS = ("boxes", "water", "human", "cable", "cones", "hanging_cable", "trolley", "defects")
 _NORMAL_FRAMES = 700

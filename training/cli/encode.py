@@ -28,8 +28,6 @@ from training.data.labels import FrameLabels, read_labels
 from training.data.latents import UNKNOWN_LABEL, CodeModel, FrameTable, write_codes
 from training.evaluation.evaluate import frame_names
 
-__all__ = ["add_arguments", "run"]
-
 _BATCH = 256
 
 _Truth: TypeAlias = dict[str, tuple[int, str, int | None]]

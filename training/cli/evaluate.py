@@ -24,8 +24,6 @@ from training.evaluation.evaluate import TRAINED_REMEDY, Evaluation, LabelledRec
 from training.evaluation.metrics import DEFAULT_BLOCK
 from training.reports.evaluation import evaluation_report
 
-__all__ = ["add_arguments", "format_evaluation", "run", "write_evaluation"]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``python -m training evaluate``."""

@@ -47,8 +47,6 @@ from training.scorers.registry import find_scorer, with_scorer_facts
 if TYPE_CHECKING:
     from training.fitting.run_folder import RunFolder
 
-__all__ = ["add_arguments", "run"]
-
 _SCORER = "reconstruction"
 
 

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from training.data.hazards_robots.loader import describe, load_hazards_robots
 
-__all__ = ["add_arguments", "run"]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of :func:`run`."""

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 from anomaly_detector.cli.verbs import run_verbs
 
-__all__ = ["main"]
-
 _VERBS = {
     "train": ("training.train", "train a detector on normal drives and export it to ONNX"),
     "export": ("training.cli.export", "export saved weights to ONNX, without training"),

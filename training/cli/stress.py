@@ -25,8 +25,6 @@ from training.evaluation.stress import (
 )
 from training.reports.stress import stress_report
 
-__all__ = ["add_arguments", "format_stress", "run", "write_stress"]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``python -m training stress``."""

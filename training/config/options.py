@@ -26,22 +26,6 @@ from training.fitting.augmentation import AUGMENTATIONS
 from training.networks.autoencoders import ARCHITECTURES, CODE_TABLE_OPTIONS, INITIALIZERS
 from training.scorers.registry import DEFAULT_SCORER, find_scorer, networks, scorers
 
-__all__ = [
-    "AUTO_ARCHITECTURE",
-    "DEVICES",
-    "FALSE_ALARM_RATE",
-    "OptionType",
-    "TrainOptions",
-    "add_options",
-    "check_given",
-    "check_options",
-    "fixed_threshold",
-    "option_types",
-    "resolve_architecture",
-    "used_options",
-    "without_unused",
-]
-
 FALSE_ALARM_RATE = 0.01
 """Share of normal frames that a calibrated threshold flags, by default."""
 

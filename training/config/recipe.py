@@ -16,8 +16,6 @@ from typing import Any
 from anomaly_detector.errors import AnomalyDetectorError, as_one_line
 from training.config.options import OptionType, TrainOptions, check_given, option_types
 
-__all__ = ["RECIPES", "read_recipe", "resolve_options"]
-
 RECIPES = Path(__file__).parent / "recipes"
 """Where the recipes lie that come with the package."""
 

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from anomaly_detector.errors import OutputError
 from anomaly_detector.files import atomic_directory
 
-__all__ = ["IMAGE_TOPIC", "StampedImage", "write_image_bag"]
-
 IMAGE_TOPIC = "/camera/image_raw"
 """Topic of raw images; compressed ones are on ``/camera/image_raw/compressed``."""
 

@@ -20,8 +20,6 @@ from anomaly_detector.recordings import (
     UnreadableFrame,
 )
 
-__all__ = ["RecordedEventsSource", "open_recorded_events"]
-
 
 class RecordedEventsSource(FrameSource):
     """The anomalous frames of recorded events, in either format; ``EVENT/FRAME`` is their name.

@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 
 from anomaly_detector.errors import SourceError
 
-__all__ = ["LabelTable", "read_label_names", "read_label_table"]
-
 _FILE_COLUMNS = ("file", "filename", "file_name", "frame", "frame_name", "image", "image_name")
 _NUMBER_COLUMNS = ("frame_id", "frame_number")
 _BY_ORDER = ", rows taken in the order of the file names"

@@ -24,17 +24,6 @@ from training.data.events import open_recorded_events
 from training.data.hazards_robots.loader import open_recording
 from training.data.labels import read_labels
 
-__all__ = [
-    "BlockSplit",
-    "FrameSet",
-    "fold_blocks",
-    "frame_period",
-    "open_anomaly_set",
-    "open_frame_set",
-    "split_anomalies",
-    "split_blocks",
-]
-
 _GAP_SECONDS = 1.0
 _MOST_GAP = 300
 _GAP_PLACES = 64

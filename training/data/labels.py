@@ -22,15 +22,6 @@ from numpy.typing import NDArray
 
 from anomaly_detector.errors import SourceError
 
-__all__ = [
-    "HAZARDS_AND_ROBOTS_CLASSES",
-    "NORMAL",
-    "FrameLabels",
-    "class_name",
-    "read_labels",
-    "read_visible_shares",
-]
-
 NORMAL = "normal"
 """Class name of label 0."""
 

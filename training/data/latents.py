@@ -23,15 +23,6 @@ from anomaly_detector.model.detector import Detector
 from training.data.frames import FrameSet
 from training.networks.autoencoders import Autoencoder
 
-__all__ = [
-    "UNKNOWN_LABEL",
-    "CodeModel",
-    "FrameTable",
-    "encode_frames",
-    "has_code",
-    "write_codes",
-]
-
 UNKNOWN_LABEL = -1
 """Label of a frame that nobody labelled; its class name is empty."""
 

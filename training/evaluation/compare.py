@@ -41,8 +41,6 @@ from training.scorers.registry import scorers as all_scorers
 if TYPE_CHECKING:
     from training.fitting.job import Job, Trained
 
-__all__ = ["Comparison", "add_arguments", "compare", "format_comparison", "run"]
-
 SMALL_HAZARD = 0.01
 """Share of the picture under which a hazard counts as small."""
 

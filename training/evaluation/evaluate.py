@@ -41,19 +41,6 @@ from training.evaluation.metrics import (
     recall_by_class,
 )
 
-__all__ = [
-    "THESIS_THRESHOLD",
-    "TRAINED_REMEDY",
-    "Evaluation",
-    "GalleryFrame",
-    "LabelledRecording",
-    "RecordingSummary",
-    "ScoredFrames",
-    "evaluate",
-    "frame_names",
-    "iterate_recordings",
-]
-
 THESIS_THRESHOLD = 200.0
 """Fixed threshold on the mean squared reconstruction error (thesis code 5.14)."""
 

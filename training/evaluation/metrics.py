@@ -31,27 +31,6 @@ from sklearn.metrics import (
 from anomaly_detector.stamps import SteadyTime
 from training.data.labels import NORMAL
 
-__all__ = [
-    "DEFAULT_BLOCK",
-    "Curve",
-    "Event",
-    "EventDelay",
-    "Interval",
-    "OperatingPoint",
-    "Ranking",
-    "RankingTable",
-    "area_under_roc",
-    "class_name_table",
-    "curves",
-    "detection_delays",
-    "find_events",
-    "frame_blocks",
-    "json_safe",
-    "operating_point",
-    "ranking_table",
-    "recall_by_class",
-]
-
 DEFAULT_BLOCK = 20
 """Frames of a bootstrap block: about a second of video at 15 to 30 frames per second."""
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
-from anomaly_detector.images.message import Image, to_rgb
+from anomaly_detector.images.image import Image, to_rgb
 from anomaly_detector.images.preprocessing import INPUT_SIZE, View, shrink
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.fingerprint import TrainedRecording, trained_warning
@@ -31,19 +31,6 @@ from anomaly_detector.model.normalization import normalize_for
 from anomaly_detector.recordings import Frame, FrameSource, count_frames
 from training.evaluation.faults import Fault, FrozenFrame, seen_at
 from training.evaluation.metrics import DEFAULT_BLOCK, Interval, json_safe, ranking_table
-
-__all__ = [
-    "TRAINED_REMEDY",
-    "Exclusion",
-    "FaultResult",
-    "StressExample",
-    "StressResult",
-    "fault_generator",
-    "inject",
-    "numbered_frames",
-    "parse_exclusion",
-    "run_stress",
-]
 
 TRAINED_REMEDY = "these figures say little about new frames: stress it with another normal drive"
 """What to do about a model that was trained on what it is measured with."""

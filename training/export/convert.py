@@ -25,8 +25,6 @@ from anomaly_detector.model.normalization import (
 from training.fitting.backend import import_tensorflow
 from training.scorers.base import ScoringFunction
 
-__all__ = ["MAX_RELATIVE_DIFFERENCE", "convert", "parity", "score_images", "write_detector"]
-
 MAX_RELATIVE_DIFFERENCE = 1e-3
 """A file whose outputs differ more than this from Keras is not written."""
 

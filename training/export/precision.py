@@ -41,23 +41,6 @@ from training.evaluation.faults import FAULT_SETS
 from training.evaluation.stress import numbered_frames, run_stress
 from training.export.convert import with_metadata
 
-__all__ = [
-    "MAX_AUC_LOSS",
-    "MAX_RANGE_FRAMES",
-    "MAX_RECALL_LOSS",
-    "PRECISIONS",
-    "STRESS_FRAMES",
-    "PrecisionResult",
-    "StressFigures",
-    "StressFrames",
-    "core_nodes",
-    "range_images",
-    "spread",
-    "stress_figures",
-    "to_int8",
-    "write_variant",
-]
-
 PRECISIONS = ("float32", "int8")
 
 MAX_AUC_LOSS = 0.01

@@ -23,8 +23,6 @@ from training.fitting.job import Job
 if TYPE_CHECKING:
     from training.fitting.fit import FitResult
 
-__all__ = ["commit", "fit_summary", "inputs", "provenance", "resolved_recipe", "write_history"]
-
 _INPUTS = ("data", "anomalies", "topic")
 _RUN_ONLY = ("out", "cache", "progress", "resume", "tensorboard", "device", "cluster", "worker")
 _NO_RECIPE = (*_INPUTS, *_RUN_ONLY)

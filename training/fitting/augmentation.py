@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 from anomaly_detector.images.preprocessing import INPUT_SIZE
 from training.fitting.backend import import_keras, import_tensorflow
 
-__all__ = ["AUGMENTATIONS", "Draws", "Preset", "augment", "compiled_augment", "perlin_bank"]
-
 Draws = dict[str, NDArray[Any]]
 """What is done to each of N frames:
 

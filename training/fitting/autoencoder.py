@@ -21,18 +21,6 @@ from training.networks.autoencoders import ARCHITECTURES, Autoencoder, build_aut
 from training.networks.layers import Augment
 from training.scorers.reconstruction import reconstruction_scorer
 
-__all__ = [
-    "THESIS_FOLDS",
-    "THESIS_FOLD_SEED",
-    "cross_validate",
-    "error_model",
-    "fit_settings",
-    "frame_inputs",
-    "mean_error",
-    "mean_output",
-    "train_autoencoder",
-]
-
 THESIS_FOLDS = 10
 """Folds of the thesis' cross-validation (5.8)."""
 

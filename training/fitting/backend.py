@@ -16,8 +16,6 @@ from typing import Any
 
 from anomaly_detector.errors import AnomalyDetectorError
 
-__all__ = ["import_keras", "import_tensorflow", "seed_everything"]
-
 
 def import_keras() -> Any:
     """Return the ``keras`` module (Keras 3).

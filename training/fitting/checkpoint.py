@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
 
-__all__ = ["Checkpoint"]
-
 _VALUES = "values"
 
 

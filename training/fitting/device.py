@@ -5,8 +5,6 @@ from __future__ import annotations
 from anomaly_detector.errors import AnomalyDetectorError
 from training.fitting.backend import import_keras, import_tensorflow
 
-__all__ = ["select_device"]
-
 
 def select_device(device: str) -> None:
     """Choose the device before anything is computed.

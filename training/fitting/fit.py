@@ -26,8 +26,6 @@ from training.fitting.checkpoint import Checkpoint
 from training.fitting.cluster.cluster import Cluster
 from training.fitting.cluster.fit import fit_together
 
-__all__ = ["FitResult", "FitSettings", "adam", "fit", "tensorboard_log"]
-
 Take: TypeAlias = Callable[[NDArray[np.int64]], tuple[Any, Any]]
 """From frame numbers to inputs and targets."""
 
@@ -379,6 +377,7 @@ class FusedAdam(keras.optimizers.Adam):
     """Adam with TensorFlow's one-pass kernel: the same formula, a third of the time on a CPU."""
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Move a variable by one step, as Keras' Adam does."""
         tensorflow = import_tensorflow()
         index = self._get_variable_index(variable)
         step = tensorflow.cast(self.iterations + 1, variable.dtype)

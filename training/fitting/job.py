@@ -14,8 +14,6 @@ from training.scorers.base import ScoringFunction
 if TYPE_CHECKING:
     from training.fitting.run_folder import RunFolder
 
-__all__ = ["Job", "Trained", "network_settings"]
-
 
 @dataclass(frozen=True)
 class Job:

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     # The module imports Keras.
     from training.fitting.fit import FitResult
 
-__all__ = ["RunFolder", "load_weights"]
-
 _RUN = "run.json"
 _METADATA = "metadata.json"
 _CHECKPOINT = ".checkpoint.npz"

@@ -30,18 +30,6 @@ from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.preprocessing import INPUT_SIZE
 from training.fitting.backend import import_keras
 
-__all__ = [
-    "ARCHITECTURES",
-    "CODE_SIZE",
-    "CODE_TABLE_OPTIONS",
-    "INITIALIZERS",
-    "Architecture",
-    "Autoencoder",
-    "NetworkSettings",
-    "build_autoencoder",
-    "count_macs",
-]
-
 CODE_TABLE_OPTIONS = frozenset({"embedding_l1", "embedding_l2"})
 """Options of training that only architectures with a code table use."""
 

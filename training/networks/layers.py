@@ -15,8 +15,6 @@ from keras import ops
 from training.fitting.augmentation import compiled_augment
 from training.fitting.backend import import_tensorflow
 
-__all__ = ["Augment", "BatchNormalization", "CodeTable", "Place", "Standardize"]
-
 _LEAST_DEVIATION = 1.0
 
 

@@ -29,8 +29,6 @@ from tqdm import tqdm
 from anomaly_detector.errors import AnomalyDetectorError
 from training.fitting.fit import FitResult, tensorboard_log
 
-__all__ = ["AffineCoupling", "RealNVP", "RealNVPSettings", "Whitening", "fit_realnvp"]
-
 PullBack = Callable[[Any], Any]
 """From the gradient with respect to a layer's output to that with respect to its input."""
 

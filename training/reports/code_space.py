@@ -19,8 +19,6 @@ from training.data.labels import NORMAL
 from training.reports.figures import scatter_figure
 from training.reports.page import figure_picture
 
-__all__ = ["code_space_figure", "code_space_section"]
-
 _MAX_POINTS = 1500
 _NOT_LABELLED = "not labelled"
 

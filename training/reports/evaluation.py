@@ -9,15 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.drawing.page import Card, KeyFigure, Page, Section, Table
+from anomaly_detector.drawing.timeline import timeline_figure
 from anomaly_detector.recordings import count_frames
 from anomaly_detector.stamps import SteadyTime
 from training.evaluation.evaluate import Evaluation, GalleryFrame, iterate_recordings
 from training.evaluation.metrics import Curve, EventDelay, Interval, curves
 from training.reports.code_space import code_space_section
-from training.reports.figures import histogram_figure, pr_figure, roc_figure, timeline_figure
+from training.reports.figures import histogram_figure, pr_figure, roc_figure
 from training.reports.page import figure_picture, frame_card, model_card_section
-
-__all__ = ["evaluation_report"]
 
 _MAX_TIMELINES = 12
 _NOT_DEFINED = "n/a"

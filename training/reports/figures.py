@@ -26,30 +26,11 @@ from anomaly_detector.drawing.timeline import (
     STYLE,
     THRESHOLD_COLOR,
     FloatArray,
-    Thumbnail,
-    TruthEvent,
-    heat_overlay,
     new_figure,
     resized,
-    timeline_figure,
     wants_log_scale,
 )
 from training.evaluation.metrics import Curve
-
-__all__ = [
-    "Thumbnail",
-    "TruthEvent",
-    "heat_overlay",
-    "histogram_figure",
-    "image_uri",
-    "png_uri",
-    "pr_figure",
-    "roc_figure",
-    "scatter_figure",
-    "svg_uri",
-    "timeline_figure",
-    "wants_log_scale",
-]
 
 _MARKERS = ("o", "^", "s")
 

@@ -11,10 +11,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from anomaly_detector.drawing.page import Card, Picture, Section, Table
+from anomaly_detector.drawing.timeline import heat_overlay
 from anomaly_detector.model.metadata import ModelMetadata
-from training.reports.figures import heat_overlay, image_uri, png_uri, svg_uri
-
-__all__ = ["figure_picture", "frame_card", "model_card_section"]
+from training.reports.figures import image_uri, png_uri, svg_uri
 
 _THUMBNAIL_SIZE = 160
 

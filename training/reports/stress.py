@@ -10,8 +10,6 @@ from anomaly_detector.drawing.page import Card, KeyFigure, Page, Section, Table
 from training.evaluation.stress import FaultResult, StressExample, StressResult
 from training.reports.page import figure_picture, frame_card, model_card_section
 
-__all__ = ["stress_figure", "stress_report", "stress_sections"]
-
 _GOOD, _BAD, _LINE = "#0072B2", "#D55E00", "#667085"
 
 

@@ -33,19 +33,6 @@ from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.ros.graph.dds import PROFILE_VARIABLES, large_image_environment
 from anomaly_detector.ros.tools.tool_node import domain_id, spinning, tool_node, wait_for_match
 
-__all__ = [
-    "LISTENER_NAME",
-    "NODE_COMMAND",
-    "LiveListener",
-    "LiveResult",
-    "Sample",
-    "measure_live",
-    "plain_environment",
-    "process_usage",
-    "ros_message",
-    "running_node",
-]
-
 NODE_COMMAND = (sys.executable, "-m", "anomaly_detector.ros.detector_node", "--ros-args")
 """Runs a detector node; parameters follow."""
 

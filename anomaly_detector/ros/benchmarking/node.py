@@ -33,8 +33,6 @@ from anomaly_detector.ros.benchmarking.live import (
 )
 from anomaly_detector.ros.tools.tool_node import check_domain_id, domain_id, wait_until_found
 
-__all__ = ["NodeCost", "StartUp", "follow", "measure_node_cost", "measure_start_up"]
-
 DEADLINE_S = 60.0
 """For processes to start and topics to be found, on a busy machine."""
 

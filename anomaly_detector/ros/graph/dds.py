@@ -18,8 +18,6 @@ from importlib.metadata import PackageNotFoundError, version
 
 from anomaly_detector.model.shipped import share_path
 
-__all__ = ["CYCLONE_VARIABLE", "PROFILE_VARIABLES", "large_image_environment"]
-
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 """What Fast DDS 3 (Kilted and later) and Fast DDS 2 (Jazzy and earlier) read."""
 

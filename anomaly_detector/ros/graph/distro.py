@@ -8,16 +8,12 @@ from typing import Any
 from rclpy.subscription import Subscription
 
 try:
-    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+    from rclpy import event_handler as qos_event
 except ImportError:  # Humble
-    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
+    from rclpy import qos_event
 
-__all__ = [
-    "PublisherEventCallbacks",
-    "SubscriptionEventCallbacks",
-    "image_callback",
-    "publisher_identity",
-]
+PublisherEventCallbacks = qos_event.PublisherEventCallbacks
+SubscriptionEventCallbacks = qos_event.SubscriptionEventCallbacks
 
 
 def image_callback(callback: Callable[[Any, Mapping[str, Any]], None]) -> Callable[..., None]:

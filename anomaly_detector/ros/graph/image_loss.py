@@ -7,8 +7,6 @@ import math
 from anomaly_detector.monitoring.statistics import StatisticsReport
 from anomaly_detector.ros.graph.dds import PROFILE_VARIABLES
 
-__all__ = ["ENOUGH_SENT", "explain_loss", "large_image_remedy"]
-
 ENOUGH_SENT = 30
 """Images that a camera has to have sent before the share that was lost says anything."""
 

@@ -9,8 +9,6 @@ from rclpy.utilities import get_rmw_implementation_identifier
 
 from anomaly_detector.ros.graph.image_loss import large_image_remedy
 
-__all__ = ["explain_incompatible_qos", "explain_silence", "explain_unheard", "type_name"]
-
 
 def type_name(message_type: Any) -> str:
     """Return a message class' name as the graph has it: ``sensor_msgs/msg/Image``."""

@@ -21,17 +21,6 @@ from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.model.shipped import PACKAGE_NAME
 from anomaly_detector.ros.graph.dds import large_image_environment
 
-__all__ = [
-    "DDS_ARGUMENT",
-    "NAME_ARGUMENTS",
-    "NODE_ARGUMENTS",
-    "PROVIDERS_ARGUMENT",
-    "dds_profile",
-    "detector_node",
-    "given_parameters",
-    "positive_number",
-]
-
 NAME_ARGUMENTS = [
     DeclareLaunchArgument(
         "namespace", default_value="", description="Namespace of the node and its topics."

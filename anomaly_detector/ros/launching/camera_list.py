@@ -11,8 +11,6 @@ from typing import Any
 from anomaly_detector.errors import AnomalyDetectorError, as_one_line
 from anomaly_detector.ros.node.parameters import IMAGE_TRANSPORTS, PARAMETERS
 
-__all__ = ["Camera", "read_cameras"]
-
 _NAMESPACE = re.compile(r"/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 _OWN_KEYS = ("model", "image_transport")
 

@@ -18,8 +18,6 @@ import numpy as np
 from anomaly_detector.errors import as_one_line
 from anomaly_detector.images.message import Converter
 
-__all__ = ["fits_numpy", "load_cv_bridge"]
-
 _APT_PACKAGES = "/usr/lib/python3/dist-packages"
 
 

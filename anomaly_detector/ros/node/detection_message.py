@@ -16,8 +16,6 @@ from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.model.detector import Detection
 from anomaly_detector.stamps import stamp_text, stamp_to_ns
 
-__all__ = ["DetectionRecord", "read_detection", "write_detection"]
-
 
 @dataclass(frozen=True)
 class DetectionRecord:

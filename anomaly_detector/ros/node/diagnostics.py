@@ -14,15 +14,6 @@ from anomaly_detector.monitoring.health import Health
 from anomaly_detector.monitoring.statistics import StatisticsReport
 from anomaly_detector.ros.node.frame_processor import FrameProcessor
 
-__all__ = [
-    "MEANINGS",
-    "black_box_values",
-    "frame_values",
-    "model_values",
-    "result_values",
-    "write_diagnostics",
-]
-
 MEANINGS = {
     "State": "of the lifecycle",
     "Frames received": "frames that reached the node",

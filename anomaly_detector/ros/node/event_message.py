@@ -16,8 +16,6 @@ from anomaly_detector.alarms.alarm_filter import AlarmEvent
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.stamps import format_stamp, stamp_text
 
-__all__ = ["EventRecord", "read_event", "write_event_end", "write_event_start"]
-
 
 @dataclass(frozen=True)
 class EventRecord:

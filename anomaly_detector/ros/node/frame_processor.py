@@ -9,7 +9,8 @@ from anomaly_detector.alarms.alarm_filter import AlarmEvent, AlarmFilter, AlarmS
 from anomaly_detector.black_box import BlackBox, BlackBoxFrame, EncodedPicture
 from anomaly_detector.drawing.overlay import draw_overlay
 from anomaly_detector.errors import AnomalyDetectorError, ImageError, describe_error
-from anomaly_detector.images.message import Image, as_image
+from anomaly_detector.images.image import Image
+from anomaly_detector.images.message import as_image
 from anomaly_detector.model.detector import Detection, Detector
 from anomaly_detector.monitoring.statistics import FrameStatistics, SequenceGaps
 from anomaly_detector.ros.node.cv_bridge_rule import load_cv_bridge
@@ -17,8 +18,6 @@ from anomaly_detector.ros.node.event_message import write_event_end, write_event
 from anomaly_detector.ros.node.parameters import Parameters
 from anomaly_detector.ros.node.result_publishers import ResultPublishers
 from anomaly_detector.stamps import FrameClock, stamp_to_ns
-
-__all__ = ["BAD_FRAME_LOG_PERIOD_S", "FrameProcessor"]
 
 BAD_FRAME_LOG_PERIOD_S = 2.0
 

@@ -17,8 +17,6 @@ import yaml
 
 from anomaly_detector.errors import AnomalyDetectorError, as_one_line
 
-__all__ = ["explain_unused", "read_params_file"]
-
 _PARAMETERS = "ros__parameters"
 
 _LATER = "qos_overrides."

@@ -12,8 +12,6 @@ from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.tensorrt import BuildEvent
 from anomaly_detector.ros.node.parameters import Parameters
 
-__all__ = ["BuildNotice", "Loaded", "ModelLoader", "is_loading", "load_detector"]
-
 _THREAD_NAME = "model-loader"
 
 

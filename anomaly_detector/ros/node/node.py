@@ -68,8 +68,6 @@ from anomaly_detector.ros.node.parameters import (
 from anomaly_detector.ros.tools.tool_node import check_domain_id
 from anomaly_detector.signals import EndRequest
 
-__all__ = ["NODE_NAME", "DetectorNode", "run", "spin"]
-
 NODE_NAME = "anomaly_detector"
 
 NO_IMAGE_WARNING_PERIOD_S = 5.0

@@ -22,19 +22,6 @@ from anomaly_detector.images.preprocessing import View
 from anomaly_detector.monitoring.health import HEALTH_SETTINGS, HealthLimits
 from anomaly_detector.settings import Setting
 
-__all__ = [
-    "IMAGE_TRANSPORTS",
-    "PARAMETERS",
-    "SESSION_PARAMETERS",
-    "ParameterDefinition",
-    "ParameterType",
-    "ParameterValue",
-    "Parameters",
-    "changed_parameters",
-    "declare_parameters",
-    "parameters_of",
-]
-
 ParameterType = Literal[
     "bool", "string", "double", "integer", "string_array", "integer_array", "double_array"
 ]

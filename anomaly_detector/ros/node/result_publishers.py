@@ -19,8 +19,6 @@ from anomaly_detector.model.detector import Detection
 from anomaly_detector.ros.graph.distro import PublisherEventCallbacks
 from anomaly_detector.ros.node.detection_message import write_detection
 
-__all__ = ["TOPICS", "ResultPublishers", "Topic", "image_message"]
-
 
 @dataclass(frozen=True)
 class Topic:

@@ -23,8 +23,6 @@ from anomaly_detector.ros.replay.picture import draw_replay
 from anomaly_detector.ros.replay.report import write_replay_report
 from anomaly_detector.ros.replay.session import ReplayOptions, ReplayResult, replay
 
-__all__ = ["add_arguments", "replay_into", "run", "summary_lines"]
-
 _MAX_NAMED = 10
 
 

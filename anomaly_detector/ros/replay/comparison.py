@@ -21,15 +21,6 @@ SCORE_TOLERANCE = 1e-4
 """By how much scores may differ: as a share of the score, or of the normalised score's scale where
 that is larger. Normalised scores may differ by this number. A GPU may give other last digits."""
 
-__all__ = [
-    "SCORE_TOLERANCE",
-    "Comparison",
-    "OfflineFrame",
-    "compare",
-    "frame_ranges",
-    "read_scores",
-]
-
 
 @dataclass(frozen=True)
 class OfflineFrame:

@@ -18,10 +18,8 @@ from anomaly_detector.drawing.timeline import (
     top_frames,
 )
 from anomaly_detector.files import printable
-from anomaly_detector.images.message import Image, to_rgb
+from anomaly_detector.images.image import Image, to_rgb
 from anomaly_detector.ros.replay.session import ReplayResult
-
-__all__ = ["bag_name", "draw_replay"]
 
 
 def bag_name(result: ReplayResult) -> str:

@@ -29,8 +29,6 @@ from anomaly_detector.ros.tools.player import PlayedFrame
 from anomaly_detector.ros.tools.tool_node import spinning
 from anomaly_detector.stamps import stamp_to_ns
 
-__all__ = ["FRAME_TOPICS", "ResultRecorder", "recording"]
-
 _PICTURES_LEFT_OUT = frozenset({"~/anomaly_map", "~/overlay"})
 """The compressed overlay shows the same at a hundredth of their size."""
 

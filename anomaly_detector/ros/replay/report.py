@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from anomaly_detector.ros.node.detection_message import DetectionRecord
     from anomaly_detector.ros.node.event_message import EventRecord
 
-__all__ = ["write_replay_report"]
-
 _MAX_ALARMS_SHOWN = 24
 
 _Answered: TypeAlias = "Sequence[tuple[OfflineFrame, DetectionRecord]]"

@@ -34,8 +34,6 @@ from anomaly_detector.scoring.tables import write_scores
 if TYPE_CHECKING:
     from anomaly_detector.ros.node.event_message import EventRecord
 
-__all__ = ["ReplayOptions", "ReplayResult", "replay"]
-
 _CLOCK_HZ = 100.0
 _QUEUE_FRAMES = 100
 _PATIENCE_S = 30.0

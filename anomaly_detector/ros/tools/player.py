@@ -34,8 +34,6 @@ from anomaly_detector.recordings import (
 from anomaly_detector.ros.graph.dds import large_image_environment
 from anomaly_detector.ros.tools.tool_node import signals_set, tool_node, wait_for_match
 
-__all__ = ["PlayResult", "PlayedFrame", "add_arguments", "play", "run"]
-
 LOOKAHEAD_FRAMES = 16
 """Frames read ahead, so that a slow disk does not disturb the pace."""
 

@@ -19,17 +19,6 @@ from typing import Any
 
 from anomaly_detector.errors import AnomalyDetectorError, as_one_line
 
-__all__ = [
-    "check_domain_id",
-    "claim_domain",
-    "domain_id",
-    "signals_set",
-    "spinning",
-    "tool_node",
-    "wait_for_match",
-    "wait_until_found",
-]
-
 _MAX_DOMAIN = 232
 
 _OWN_DOMAINS = 100

@@ -22,8 +22,6 @@ from anomaly_detector.errors import AnomalyDetectorError, as_one_line
 from anomaly_detector.ros.tools.tool_node import signals_set, tool_node
 from anomaly_detector.ros.tools.watch_view import WatchState, render_watch, watch_line
 
-__all__ = ["add_arguments", "run"]
-
 _REDRAW_S = 0.25
 _LINE_S = 1.0
 _LOOK_S = 1.0

@@ -17,8 +17,6 @@ from anomaly_detector.drawing.overlay import STATE_COLORS, state_word
 if TYPE_CHECKING:
     from anomaly_detector.ros.node.detection_message import DetectionRecord
 
-__all__ = ["WatchState", "render_watch", "score_columns", "watch_line"]
-
 STALE_S = 2.0
 """Without a detection for longer than this, the view says so and no longer gives a state."""
 

@@ -10,8 +10,6 @@ from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.scoring.fleet.processes import Finished
 from anomaly_detector.scoring.fleet.task import ScoreTask, score_task
 
-__all__ = ["run_on_dask"]
-
 _CONNECT_S = 30.0
 _WORKERS_S = 60.0
 

@@ -24,8 +24,6 @@ from anomaly_detector.scoring.fleet.summary import write_summaries
 from anomaly_detector.scoring.fleet.task import ScoreOutcome, ScoreTask, file_sha256
 from anomaly_detector.scoring.stream import BATCH_SIZE
 
-__all__ = ["FleetOptions", "FleetResult", "score_fleet"]
-
 
 @dataclass(frozen=True)
 class FleetOptions:

@@ -16,8 +16,6 @@ from tqdm import tqdm
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.scoring.fleet.task import ScoreOutcome, ScoreTask, score_task
 
-__all__ = ["Finished", "run_here", "run_in_processes"]
-
 _IDLE_END_S = 1.0
 """An idle process takes milliseconds to end by itself."""
 

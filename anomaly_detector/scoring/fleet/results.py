@@ -12,8 +12,6 @@ from typing import Any
 from anomaly_detector.files import atomic_path
 from anomaly_detector.scoring.fleet.task import ScoreOutcome, ScoreTask
 
-__all__ = ["ResultFolder", "SourceResult", "unique_names"]
-
 _FORMAT = 1
 
 _MAX_NAMED = 3

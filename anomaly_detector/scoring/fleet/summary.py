@@ -22,8 +22,6 @@ from anomaly_detector.drawing.page import (
 from anomaly_detector.files import atomic_path
 from anomaly_detector.scoring.fleet.results import ResultFolder, SourceResult
 
-__all__ = ["summary_table", "write_summaries"]
-
 _COLUMNS = tuple(item.name for item in fields(SourceResult))
 
 _HEADS = ("recording", "status", "frames", "flagged", "alarms", "unreadable", "duration", "peak")

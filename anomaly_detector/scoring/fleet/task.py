@@ -13,14 +13,12 @@ from pathlib import Path
 import anomaly_detector
 from anomaly_detector.alarms.alarm_filter import AlarmSettings
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
-from anomaly_detector.images.message import DECODE_METHOD
+from anomaly_detector.images.compressed import DECODE_METHOD
 from anomaly_detector.images.preprocessing import RESIZE_METHOD, WHOLE_FRAME, View
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.recordings import is_bag, open_source, path_identity
 from anomaly_detector.scoring.stream import BATCH_SIZE
 from anomaly_detector.scoring.tables import ScoreSummary, write_scores
-
-__all__ = ["ScoreOutcome", "ScoreTask", "file_sha256", "score_task"]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from disks import leave_free, small_disk
 from model_files import write_grey_difference_model
 
 from anomaly_detector.errors import ModelError, OutputError
-from anomaly_detector.images.message import Image
+from anomaly_detector.images.image import Image
 from anomaly_detector.images.preprocessing import shrink
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.metadata import METADATA_KEY

@@ -11,9 +11,10 @@ from conftest import make_drive, write_images
 from anomaly_detector.errors import SourceError
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.metadata import ModelMetadata
+from training.config.options import TrainOptions
 from training.data.frames import fold_blocks
 from training.fitting.backend import import_keras
-from training.train import TrainOptions, train
+from training.train import train
 
 
 def test_folds_are_blocks_that_hold_out_every_frame_once() -> None:

@@ -22,7 +22,7 @@ from anomaly_detector.black_box import (
 from anomaly_detector.black_box.frames import EncodedPicture
 from anomaly_detector.errors import SourceError
 from anomaly_detector.images.encodings import ImageScaling
-from anomaly_detector.images.message import Image
+from anomaly_detector.images.image import Image
 from anomaly_detector.images.preprocessing import View, shrink
 from anomaly_detector.model.detector import Detector
 from training.cli.main import main

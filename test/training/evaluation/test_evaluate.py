@@ -19,6 +19,7 @@ from model_files import GREY, write_grey_difference_model
 from numpy.typing import NDArray
 
 from anomaly_detector.drawing.page import Page, render_page
+from anomaly_detector.drawing.timeline import heat_overlay, timeline_figure
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.metadata import Calibration, ModelMetadata
@@ -27,7 +28,6 @@ from training.cli.evaluate import add_arguments, format_evaluation, run, write_e
 from training.data.labels import read_labels
 from training.evaluation.evaluate import LabelledRecording, evaluate
 from training.reports.evaluation import evaluation_report
-from training.reports.figures import heat_overlay, timeline_figure
 
 ROOT = Path(__file__).parents[3]
 THRESHOLD = 100.0

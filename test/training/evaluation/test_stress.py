@@ -20,7 +20,7 @@ from model_files import grey_difference_score, write_grey_difference_model
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
-from anomaly_detector.images.message import Image
+from anomaly_detector.images.image import Image
 from anomaly_detector.images.preprocessing import WHOLE_FRAME, shrink
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.recordings import Frame, ImageFolderSource

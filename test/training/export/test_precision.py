@@ -14,7 +14,7 @@ from model_files import write_grey_difference_model
 from onnx import TensorProto, helper, numpy_helper
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.images.message import Image
+from anomaly_detector.images.image import Image
 from anomaly_detector.images.preprocessing import WHOLE_FRAME, shrink
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.file import read_metadata

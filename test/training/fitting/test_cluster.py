@@ -18,8 +18,9 @@ from conftest import make_drive, write_images
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.model.detector import Detector
+from training.config.options import TrainOptions
 from training.fitting.cluster.cluster import Membership, read_membership
-from training.train import TrainOptions, train
+from training.train import train
 
 ROOT = Path(__file__).parents[3]
 DEADLINE_S = 120.0

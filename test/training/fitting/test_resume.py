@@ -18,9 +18,10 @@ from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.preprocessing import INPUT_SIZE
 from anomaly_detector.model.detector import Detector
 from training.cli.main import main
+from training.config.options import TrainOptions
 from training.fitting.backend import import_keras
 from training.fitting.checkpoint import Checkpoint
-from training.train import TrainOptions, train
+from training.train import train
 
 ROOT = Path(__file__).parents[3]
 EPOCHS = 30

@@ -17,10 +17,11 @@ from model_files import write_grey_difference_model
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
-from anomaly_detector.images.message import Image
+from anomaly_detector.images.image import Image
 from anomaly_detector.images.preprocessing import shrink
 from anomaly_detector.model.detector import Detector
 from training.cli.main import main
+from training.config.options import TrainOptions
 from training.data.frames import open_anomaly_set, open_frame_set, split_anomalies, split_blocks
 from training.export.convert import MAX_RELATIVE_DIFFERENCE, convert, parity, write_detector
 from training.fitting.backend import seed_everything
@@ -28,7 +29,7 @@ from training.networks.autoencoders import build_autoencoder
 from training.scorers.mlp import build_mlp, mlp_scorer
 from training.scorers.outlier_exposure.training import validation_frames
 from training.scorers.reconstruction import reconstruction_scorer
-from training.train import TrainOptions, choose_threshold, train
+from training.train import choose_threshold, train
 
 ROOT = Path(__file__).parents[3]
 

@@ -18,7 +18,7 @@ import pytest
 from conftest import add_box, make_drive
 from numpy.typing import NDArray
 
-from anomaly_detector.images.message import Image
+from anomaly_detector.images.image import Image
 from anomaly_detector.images.preprocessing import shrink
 from anomaly_detector.model.detector import Detector
 from training.cli.main import main

@@ -10,7 +10,7 @@ from conftest import make_drive
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.images.message import Image
+from anomaly_detector.images.image import Image
 from anomaly_detector.images.preprocessing import shrink
 from training.export.convert import MAX_RELATIVE_DIFFERENCE, convert, parity
 from training.fitting.backend import import_keras, seed_everything

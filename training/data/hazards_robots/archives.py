@@ -12,8 +12,6 @@ from tqdm import tqdm
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_directory
 
-__all__ = ["archive_stem", "extract_archive"]
-
 _SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 

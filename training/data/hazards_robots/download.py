@@ -26,18 +26,6 @@ from urllib3.util import Retry
 from anomaly_detector.errors import AnomalyDetectorError, as_one_line
 from training.data.hazards_robots.archives import archive_stem, extract_archive
 
-__all__ = [
-    "API_URL",
-    "RECORDS",
-    "RETRIES",
-    "RecordFile",
-    "add_arguments",
-    "describe_record",
-    "download_record",
-    "list_record",
-    "run",
-]
-
 API_URL = "https://zenodo.org/api"
 
 RECORDS = {

@@ -14,8 +14,6 @@ from anomaly_detector.errors import SourceError
 from anomaly_detector.recordings import IMAGE_SUFFIXES, natural_key
 from training.data.frame_labels import LabelTable, read_label_table
 
-__all__ = ["DEPTH", "SPLITS", "FolderTree", "assign_tables", "find_split"]
-
 SPLITS: dict[str, tuple[str, ...]] = {
     "training_set": ("training_set", "train_set", "training", "train"),
     "training_mixed_set": (

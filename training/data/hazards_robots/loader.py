@@ -31,19 +31,6 @@ from training.data.hazards_robots.layout import (
 )
 from training.data.labels import HAZARDS_AND_ROBOTS_CLASSES, FrameLabels
 
-__all__ = [
-    "LABEL_NAMES",
-    "SPLITS",
-    "HazardsRobots",
-    "HazardsRobotsSource",
-    "LabelledFrames",
-    "describe",
-    "load_hazards_robots",
-    "open_labelled",
-    "open_recording",
-    "select",
-]
-
 LABEL_NAMES: tuple[str, ...] = HAZARDS_AND_ROBOTS_CLASSES
 """Classes of the 2022 release by label; used where a release brings no names of its own."""
 

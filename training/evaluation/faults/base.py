@@ -16,22 +16,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "UNITS",
-    "Fault",
-    "Floats",
-    "Image",
-    "Mask",
-    "Stencil",
-    "as_image",
-    "blend",
-    "disc_blur",
-    "optical_scale",
-    "seen_at",
-    "smooth_noise",
-    "wide_blur",
-]
-
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float32]

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from .base import UNITS, Fault, Floats, Image, Mask, Stencil, as_image, blend
 from .textures import TEXTURES, random_color
 
-__all__ = ["CableLoop", "SolidObject", "ThinLines"]
-
 _SIDE = 128
 """Objects are drawn this large, then shrunk to their place."""
 

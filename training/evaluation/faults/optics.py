@@ -23,19 +23,6 @@ from .base import (
     wide_blur,
 )
 
-__all__ = [
-    "AllCover",
-    "ClothCover",
-    "Defocus",
-    "GaussianBlur",
-    "HandCover",
-    "LensDirt",
-    "LensDrops",
-    "MotionBlur",
-    "TapeCover",
-    "Tilt",
-]
-
 
 @dataclass(frozen=True)
 class GaussianBlur(Fault):

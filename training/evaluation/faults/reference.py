@@ -13,8 +13,6 @@ import numpy as np
 
 from .base import UNITS, Fault, Image, Mask, Stage, as_image
 
-__all__ = ["FlatBox", "FlatDisc", "PlainBlur", "PlainGain", "PlainNoise", "PlainTurn"]
-
 
 @dataclass(frozen=True)
 class FlatBox(Fault):

@@ -24,8 +24,6 @@ from .reference import FlatBox, FlatDisc, PlainBlur, PlainGain, PlainNoise, Plai
 from .sensor import Black, Bright, ColorCast, Dark, Overexposed, SaltAndPepper, SensorNoise
 from .transport import FrozenFrame, JpegRuin, LostBlocks, ShiftedRows, TornFrame
 
-__all__ = ["FAULTS", "FAULT_SETS", "choose_faults"]
-
 _REFERENCE: tuple[Fault, ...] = (
     FlatBox("flat_box_6", size=6),
     FlatBox("flat_box_10", size=10),

@@ -10,8 +10,6 @@ import numpy as np
 
 from .base import UNITS, Fault, Image, Mask, as_image, optical_scale, wide_blur
 
-__all__ = ["Black", "Bright", "ColorCast", "Dark", "Overexposed", "SaltAndPepper", "SensorNoise"]
-
 
 @dataclass(frozen=True)
 class Dark(Fault):

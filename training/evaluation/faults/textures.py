@@ -10,8 +10,6 @@ import numpy as np
 
 from .base import Floats, smooth_noise
 
-__all__ = ["TEXTURES", "random_color"]
-
 Maker = Callable[[np.random.Generator, int], Floats]
 
 

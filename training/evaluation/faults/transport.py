@@ -10,8 +10,6 @@ import numpy as np
 
 from .base import UNITS, Fault, Image, Mask
 
-__all__ = ["FrozenFrame", "JpegRuin", "LostBlocks", "ShiftedRows", "TornFrame"]
-
 
 @dataclass(frozen=True)
 class TornFrame(Fault):

@@ -30,8 +30,6 @@ from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
 from training.fitting.backend import import_keras, import_tensorflow
 
-__all__ = ["FROM_ENVIRONMENT", "Cluster", "Membership", "read_membership", "translated_errors"]
-
 FROM_ENVIRONMENT = "TF_CONFIG"
 """In the place of addresses: as TensorFlow's environment variable of this name says."""
 

@@ -19,8 +19,6 @@ from anomaly_detector.ordered_pool import map_in_order
 from training.fitting.backend import import_tensorflow
 from training.fitting.cluster.cluster import Cluster, translated_errors
 
-__all__ = ["SharedBatches", "fit_together"]
-
 
 class SharedBatches(Protocol):
     """This worker's share of batches that all workers make in the same order."""
