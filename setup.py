@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent
 
 
 def share_files() -> list[tuple[str, list[str]]]:
-    """Give what goes into the package's share folder, as setuptools' data_files."""
+    """Return what goes into the package's share folder, as setuptools' data_files."""
     files = [
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
@@ -27,7 +27,7 @@ def share_files() -> list[tuple[str, list[str]]]:
 
 
 def version() -> str:
-    """Give the version that the package itself states."""
+    """Return the version that the package itself states."""
     text = (ROOT / NAME / "__init__.py").read_text()
     return text.split('__version__ = "')[1].split('"')[0]
 

@@ -68,7 +68,7 @@ def resolve(requirements: list[str], python: str) -> list[str]:
 
 
 def main() -> int:
-    """Check each Python; gives the exit code."""
+    """Check each Python; return the exit code."""
     package = f".[{','.join(ROBOT_EXTRAS)}]"
     for python in PYTHONS:
         where = f"{package} for Python {python} on aarch64"

@@ -7,12 +7,12 @@ from anomaly_detector.signals import run_program
 
 
 def main() -> int:
-    """Run the robot side's command line; gives the exit code."""
+    """Run the robot side's command line; return the exit code."""
     return run_program("anomaly_detector.cli.main")
 
 
 def train() -> int:
-    """Run the offline command line, as ``python -m training`` does; gives the exit code.
+    """Run the offline command line, as ``python -m training`` does; return the exit code.
 
     It belongs to a checkout: it is not installed with the package.
     """

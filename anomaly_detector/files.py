@@ -190,7 +190,7 @@ def sync(path: Path) -> None:
 
 
 def user_cache_folder(name: str) -> Path:
-    """Give this package's folder of one kind in the user's cache (``XDG_CACHE_HOME`` is honoured).
+    """Return the package's folder of one kind in the user's cache, below ``XDG_CACHE_HOME``.
 
     It need not exist.
     """

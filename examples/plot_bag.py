@@ -10,7 +10,7 @@ import anomaly_detector as ad
 
 
 def plot(recording: Path, picture: Path, model: str = "corridor", topic: str | None = None) -> int:
-    """Plot score, threshold and alarms over time; gives the number of frames."""
+    """Plot score, threshold and alarms over time; return the number of frames."""
     alarms = ad.AlarmFilter()
     seconds, scores, on = [], [], []
     with ad.Detector(model) as detector:

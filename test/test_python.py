@@ -111,7 +111,7 @@ def test_each_public_name_has_an_example_that_holds(name: str) -> None:
 
 
 def run_page(path: Path, drive: Path, folder: Path) -> dict[str, Any]:
-    """Run the Python of a page, one block after the other, beside a drive; gives its variables."""
+    """Run the Python of a page, one block after the other, beside a drive; return its variables."""
     for name in ("drive", "drive_bag"):
         (folder / name).symlink_to(drive / name)
     (folder / "frame.png").symlink_to(drive / "drive" / "frame_0.png")

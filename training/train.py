@@ -110,7 +110,7 @@ def _join(membership: Membership, job: Job) -> Cluster:
 
 
 def _fingerprint(frames: FrameSet) -> list[int]:
-    """Tell recordings apart: their lengths, and a checksum of some frames."""
+    """Return what distinguishes recordings: their lengths, and a checksum of some frames."""
     some = frames.take(np.linspace(0, len(frames) - 1, min(16, len(frames))).astype(np.int64))
     return [*frames.lengths, zlib.crc32(some.tobytes())]
 

@@ -91,7 +91,7 @@ class FrameSteps:
         return as_image(message, scaling=view.scaling, reduced=view.region.is_whole_frame)
 
     def __call__(self, message: Any) -> tuple[Detection, bool]:
-        """Take one frame; give its result and the decision over time."""
+        """Take one frame; return its result and the decision over time."""
         clock = time.perf_counter
         start = clock()
         pixels = self.convert(message)

@@ -121,7 +121,7 @@ class EventWriter(abc.ABC):
 
     @abc.abstractmethod
     def _write(self, frame: StoredFrame) -> str:
-        """Write one frame and give its name, as far as it has one yet."""
+        """Write one frame and return its name, as far as it has one yet."""
 
     @abc.abstractmethod
     def _end(self, rows: list[_Row]) -> None:

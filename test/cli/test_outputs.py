@@ -172,7 +172,7 @@ Commands = dict[str, tuple[Callable[[list[str]], int], list[str], str]]
 
 
 def commands(drive: Path, model: Path) -> Commands:
-    """Give every verb that writes: its command line, all but its output."""
+    """Return every verb that writes: its command line, all but its output."""
     normal, shipped = ["--normal", str(drive)], ["--model", "corridor"]
     scored = ["score", "--model", str(model), "--input", str(drive)]
     small = ["--width", "96", "--height", "72", "--workers", "1"]

@@ -258,7 +258,7 @@ def test_depth_in_a_png_needs_a_scaling() -> None:
 
 
 def refusal(decode: Callable[[], Image]) -> ImageError | None:
-    """Decode and shrink; give the error if it is one that a node can log and count."""
+    """Decode and resize; return the error if it is one that a node can log and count."""
     try:
         pixels = decode()
     except ImageError as error:

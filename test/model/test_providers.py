@@ -58,7 +58,7 @@ def grey(tmp_path: Path) -> Path:
 
 
 def run_with_telemetry(code: str, setting: str | None, home: Path, *arguments: str) -> str:
-    """Run Python code in a home of its own; give what it prints at the end."""
+    """Run Python code in a home of its own; return what it prints at the end."""
     home.mkdir()
     variables = ("HOME", "TMPDIR", *(f"XDG_{name}_HOME" for name in ("CACHE", "DATA", "STATE")))
     environment = os.environ | dict.fromkeys(variables, str(home))

@@ -25,7 +25,7 @@ READY = "active, waiting for"
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., str]:
-    """Write a params file of node names and their parameters; give its path."""
+    """Write a params file of node names and their parameters; return its path."""
 
     def write_file(name: str = "params.yaml", **nodes: dict[str, Any]) -> str:
         path = tmp_path / name

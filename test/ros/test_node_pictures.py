@@ -59,7 +59,7 @@ class Pictures:
         self._client.node.destroy_subscription(self._subscription)
 
     def of(self, message: Any) -> Any:
-        """Send a frame until its picture comes, and give that."""
+        """Send a frame until its picture comes, and return that."""
 
         def found() -> list[Any]:
             return [p for p in self.received if p.header.stamp == message.header.stamp]

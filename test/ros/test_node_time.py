@@ -85,7 +85,7 @@ def kinds(client: RosClient) -> list[str]:
 
 
 def alarm_after_frames(client: RosClient, sec: int) -> bool:
-    """Send six anomalous frames, which raise the alarm; give whether it is on."""
+    """Send six anomalous frames, which raise the alarm; return whether it is on."""
     for index in range(6):
         answer = client.ask(message_at(BLACK, sec, 1_000_000 * (index + 1)))
     return read_detection(answer).alarm

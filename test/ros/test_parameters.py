@@ -216,7 +216,7 @@ def test_bad_value_is_refused_with_name_value_and_remedy(
 
 
 def refusal(context: Any, arguments: list[str]) -> str:
-    """Start a node that must not come up, and give the reason."""
+    """Start a node that must not come up, and return the reason."""
     try:
         node = DetectorNode(context=context, cli_args=arguments)
     except AnomalyDetectorError as error:

@@ -257,7 +257,7 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> SlowJob:
 
 
 def wait_for(condition: Callable[[], Any], what: str) -> Any:
-    """Wait until a condition is true and give its value."""
+    """Wait until a condition is true and return its value."""
     deadline = time.monotonic() + DEADLINE_S
     while time.monotonic() < deadline:
         value = condition()

@@ -91,7 +91,7 @@ class Process:
             return "\n".join(self.lines)
 
     def wait_for_line(self, text: str) -> str:
-        """Wait for a line with ``text`` in it and give it."""
+        """Wait for a line with ``text`` in it and return it."""
         found: list[str] = []
 
         def has_line() -> bool:
@@ -114,7 +114,7 @@ class Process:
         return self._process.poll() is None
 
     def wait(self) -> int:
-        """Wait for the end and give the exit code."""
+        """Wait for the end and return the exit code."""
         code = self._process.wait(DEADLINE_S)
         self._reader.join(DEADLINE_S)
         return code
@@ -268,7 +268,7 @@ class RosClient:
         assert not missing, f"{self.node_name} gave no answer in {DEADLINE_S} s"
 
     def call(self, service_type: Any, name: str, request: Any) -> Any:
-        """Call a service of the detector node and give its response."""
+        """Call a service of the detector node and return its response."""
         if name not in self._clients:
             client = self.node.create_client(service_type, f"{self.node_name}/{name}")
             self.spin_until(client.service_is_ready, f"service {name}")
@@ -280,7 +280,7 @@ class RosClient:
         return future.result()
 
     def change_state(self, transition: int) -> bool:
-        """Ask for a transition of ``lifecycle_msgs/Transition``; give whether it succeeded."""
+        """Ask for a transition of ``lifecycle_msgs/Transition``; return whether it succeeded."""
         request = ChangeState.Request(transition=Transition(id=transition))
         return bool(self.call(ChangeState, "change_state", request).success)
 
@@ -289,7 +289,7 @@ class RosClient:
         return str(self.call(GetState, "get_state", GetState.Request()).current_state.label)
 
     def set_parameters(self, **values: Any) -> list[Any]:
-        """Set parameters as ``ros2 param set`` does; give the results."""
+        """Set parameters as ``ros2 param set`` does; return the results."""
         parameters = [
             Parameter(name, value=value).to_parameter_msg() for name, value in values.items()
         ]
@@ -305,7 +305,7 @@ class RosClient:
     def wait_for_diagnostics(
         self, condition: Callable[[Any, dict[str, str]], bool], what: str
     ) -> Any:
-        """Wait for a diagnostic status of the node that meets the condition; give it."""
+        """Wait for a diagnostic status of the node that meets the condition; return it."""
 
         def meets(status: Any) -> bool:
             return condition(status, {item.key: item.value for item in status.values})
@@ -315,7 +315,7 @@ class RosClient:
         return next(filter(meets, self.diagnostics))
 
     def wait_for_log(self, text: str) -> Any:
-        """Wait for a log message with ``text`` in it, and give it."""
+        """Wait for a log message with ``text`` in it, and return it."""
 
         def found() -> list[Any]:
             return [log for log in self.logs if text in log.msg]
@@ -351,7 +351,7 @@ class RosClient:
             self._heard_by = heard_by
 
     def ask(self, message: Any, *, once: bool = False) -> Any:
-        """Send a stamped image and give the detection of it.
+        """Send a stamped image and return the detection of it.
 
         Not more than once as a rule, since what is sent twice counts twice; again after a while,
         unless forbidden, since a node that was killed may still look as if it were there.
@@ -413,7 +413,7 @@ def write_image_bag(
     topics: Sequence[str] = ("/camera/image_raw",),
     storage: StoragePlugin = StoragePlugin.MCAP,
 ) -> list[int]:
-    """Write rgb8 pictures to a rosbag2, on each topic; give their stamps in nanoseconds."""
+    """Write rgb8 pictures to a rosbag2, on each topic; return their stamps in nanoseconds."""
     typestore = get_typestore(Stores.LATEST)
     types = typestore.types
     image_type = "sensor_msgs/msg/Image"

@@ -57,7 +57,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def _value(path: Path, key: str, value: Any) -> Any:
-    """Check the type of a value; gives it as the option wants it."""
+    """Check the type of a value; return it as the option wants it."""
     types = option_types()
     if key not in types:
         near = difflib.get_close_matches(key, types, n=1)

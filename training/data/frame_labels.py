@@ -45,7 +45,7 @@ class LabelTable:
     def align(
         self, files: Sequence[Path], names: Mapping[int, str], notes: list[str]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
-        """Give every frame its label and difficulty.
+        """Return the label and difficulty of each frame.
 
         Rows find their frames by file name or frame number where the table has them, and else
         stand in the order of the file names, as the authors' code takes them.

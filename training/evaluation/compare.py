@@ -84,7 +84,7 @@ class Comparison:
 
 
 Measure = Callable[[Detector], tuple[float, float, float | None]]
-"""Gives ROC-AUC, that of small hazards, and that of unseen classes."""
+"""Returns ROC-AUC, that of small hazards, and that of unseen classes."""
 
 
 def compare(

@@ -383,7 +383,7 @@ class _WorstFrames:
 
 
 def iterate_recordings(evaluation: Evaluation) -> Iterator[tuple[RecordingSummary, slice]]:
-    """Give every recording with the rows of its frames in the per-frame table."""
+    """Yield every recording with the rows of its frames in the per-frame table."""
     start = 0
     for recording in evaluation.recordings:
         yield recording, slice(start, start + recording.frames)

@@ -52,7 +52,7 @@ class Interval:
     high: float = math.nan
 
     def to_dict(self) -> dict[str, Any]:
-        """Give it JSON-safe, NaN as None."""
+        """Return it JSON-safe, NaN as None."""
         return {"value": json_safe(self.value), "interval_95": json_safe([self.low, self.high])}
 
     def __str__(self) -> str:
@@ -83,7 +83,7 @@ class Ranking:
     narrow: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Give it JSON-safe, NaN as None."""
+        """Return it JSON-safe, NaN as None."""
         return {
             "name": self.name,
             "frames": self.frames,
@@ -116,7 +116,7 @@ class RankingTable:
     seed: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Give it JSON-safe, NaN as None."""
+        """Return it JSON-safe, NaN as None."""
         return {
             "normal_frames": self.normal_frames,
             "pooled": self.pooled.to_dict(),
@@ -161,7 +161,7 @@ class OperatingPoint:
     false_negatives: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Give it JSON-safe, NaN as None."""
+        """Return it JSON-safe, NaN as None."""
         return {key: json_safe(value) for key, value in vars(self).items()}
 
 
@@ -215,7 +215,7 @@ class EventDelay:
         return self.delay_frames is None
 
     def to_dict(self) -> dict[str, Any]:
-        """Give it JSON-safe; frames counted over all recordings."""
+        """Return it JSON-safe; frames counted over all recordings."""
         return {
             "class": self.event.name,
             "label": self.event.label,
@@ -452,7 +452,7 @@ def detection_delays(
     flagged: NDArray[np.bool_],
     stamps_ns: Sequence[int | None] | None = None,
 ) -> list[EventDelay]:
-    """Give each event's frames, and seconds, from its start to its first flagged frame.
+    """Return each event's frames, and seconds, from its start to its first flagged frame.
 
     Args:
         events: from :func:`find_events`.
@@ -524,7 +524,7 @@ def _ranking(
 def _bootstrap(
     values: FloatArray, labels: IntArray, blocks: IntArray, resamples: int, seed: int
 ) -> FloatArray:
-    """Resample blocks and give both areas of every group, [resamples, 1 + classes, 2].
+    """Resample blocks and return both areas of every group, [resamples, 1 + classes, 2].
 
     A resample is a weight per frame: how many times its block was drawn. With the scores sorted
     once, every area of every resample is then a few cumulative sums.
@@ -563,7 +563,7 @@ def _bootstrap(
 def _draw_blocks(
     generator: np.random.Generator, strata: Sequence[IntArray], rows: int
 ) -> FloatArray:
-    """Draw as many blocks of each stratum as it has; give times drawn, [rows, blocks]."""
+    """Draw as many blocks of each stratum as it has; return times drawn, [rows, blocks]."""
     counts = np.empty((rows, sum(stratum.size for stratum in strata)))
     for stratum in strata:
         picks = generator.integers(stratum.size, size=(rows, stratum.size))

@@ -97,7 +97,7 @@ class FaultResult:
         return self.fault.per_frame
 
     def to_dict(self) -> dict[str, Any]:
-        """Give it JSON-safe, NaN as None, without the pictures."""
+        """Return it JSON-safe, NaN as None, without the pictures."""
         return {
             "fault": self.fault.name,
             "group": self.fault.group,
@@ -466,7 +466,7 @@ class _Collector:
 
 
 def _points_into(anomaly_map: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> float:
-    """Tell whether the map's maximum lies in the region, widened; NaN without a region."""
+    """Return whether the map's maximum lies in the region, widened; NaN without a region."""
     if mask is None or not mask.any():
         return math.nan
     side = 2 * _POINTING_MARGIN + 1

@@ -87,7 +87,7 @@ def _gap(part: CachedFrames, frames: int) -> dict[str, Any]:
 
 
 def commit() -> dict[str, str]:
-    """Give the commit of a checkout that is trained from; nothing where it is an installed copy."""
+    """Return the commit of the checkout that trains; nothing for an installed copy."""
     here = Path(__file__)
 
     def git(*arguments: str) -> str:

@@ -313,7 +313,7 @@ class _Checkpoints(keras.callbacks.Callback):
         self._start = time.perf_counter()
 
     def resume(self, model: Any) -> int:
-        """Bring model and result to the checkpoint's state; gives the epochs it has behind it.
+        """Bring model and result to the checkpoint's state; return the epochs it has behind it.
 
         Raises:
             AnomalyDetectorError: the checkpoint is damaged or of another network.
@@ -534,7 +534,7 @@ def fit(
 
 
 def _finish(result: FitResult, restored: bool, settings: FitSettings, label: str) -> None:
-    """Tell how the training ended, or raise when it gave nothing."""
+    """Report how the training ended, or raise when it gave nothing."""
     epochs = len(result.history.get("loss", []))
     if not restored:
         if result.stopped_by == "interrupt":

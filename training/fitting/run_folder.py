@@ -77,7 +77,7 @@ class RunFolder:
             temporary.write_text(json.dumps(wanted, indent=1))
 
     def checkpoint(self, network: str) -> dict[str, Any]:
-        """Give the arguments ``checkpoint`` and ``resume`` of :func:`training.fitting.fit.fit`."""
+        """Return arguments ``checkpoint`` and ``resume`` of :func:`training.fitting.fit.fit`."""
         return {"checkpoint": self.path / (network + _CHECKPOINT), "resume": self._resume}
 
     def trained(self, result: FitResult) -> None:

@@ -257,7 +257,7 @@ class RealNVP(keras.Model):
         return z, log_det
 
     def inverse(self, z: Any) -> Any:
-        """Give the codes [N, size] of z [N, size]; of standard normal z, samples of the density."""
+        """Return the embeddings of z, both [N, size]; of standard normal z, samples."""
         for coupling in reversed(self.couplings):
             z = coupling.inverse(z)
         return self.whitening.inverse(z)
@@ -435,7 +435,7 @@ def _epochs(
     outliers: NDArray[np.float32] | None,
     settings: RealNVPSettings,
 ) -> Iterator[tuple[float, float]]:
-    """Run the epochs; give training and validation loss after each.
+    """Run the epochs; return training and validation loss after each.
 
     Steps take milliseconds, far less than Keras' own loop needs around each epoch.
     """

@@ -400,7 +400,7 @@ def run_camera(
     reliability: str = "reliable",
     topic: str = "/image",
 ) -> list[int]:
-    """Publish noise as a camera does; give the stamps of the frames, nanoseconds.
+    """Publish noise as a camera does; return the stamps of the frames, nanoseconds.
 
     A frame that is late delays those after it: a burst to catch up is no camera.
 

@@ -26,7 +26,7 @@ _CURRENT, _OLDER = PROFILE_VARIABLES
 def explain_loss(
     report: StatisticsReport, expected_rate: float, topic: str, image_bytes: int, rmw: str
 ) -> str | None:
-    """Tell of images that get lost on their way, with the remedy.
+    """Report images that get lost on their way, with the remedy.
 
     Args:
         report: of the images so far. Their numbers tell what was sent; where the middleware gives

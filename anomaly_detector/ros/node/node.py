@@ -383,7 +383,7 @@ class DetectorNode(LifecycleNode):
         self._settings, _ = changed_parameters(self, [])
 
     def _check_parameters(self, changes: list[Parameter]) -> SetParametersResult:
-        """Tell whether values can be; nothing is done yet, since another callback may refuse."""
+        """Check whether values can be; nothing is done yet, since another callback may refuse."""
         try:
             settings, names = changed_parameters(self, changes)
             if not self._is_reverting:
@@ -597,7 +597,7 @@ class DetectorNode(LifecycleNode):
         )
 
     def _check_frozen(self, report: StatisticsReport) -> None:
-        """Tell once when the camera repeats itself, which no score of a single frame shows."""
+        """Report once when the camera repeats itself, which no score of a single frame shows."""
         was_told = self._has_told_frozen
         self._has_told_frozen = is_frozen(report, self._settings.limits)
         if self._has_told_frozen and not was_told:

@@ -164,7 +164,7 @@ def read_scores(path: Path) -> list[OfflineFrame]:
 def compare(
     frames: Sequence[OfflineFrame], answers: Iterable[DetectionRecord], scale: float = 0.0
 ) -> Comparison:
-    """Give each frame the answer with its stamp; equal and missing ones are taken in their order.
+    """Match frames with answers by stamp; equal and missing stamps in their order.
 
     Args:
         frames: in the order of the recording.

@@ -312,7 +312,7 @@ class _Clock:
         self._last_ns: int | None = None
 
     def tell(self, time_ns: int) -> None:
-        """Tell a time, nanoseconds, while it stands still."""
+        """Publish a time, nanoseconds, while it stands still."""
         if self._tell is not None:
             self._tell(time_ns)
 

@@ -139,7 +139,7 @@ def _sha256(data: bytes) -> str:
 
 
 def unique_names(sources: Sequence[str]) -> list[str]:
-    """Give every recording a name for its files: that of its path, with folders where needed.
+    """Return a name for each recording's files: that of its path, with folders where needed.
 
     Args:
         sources: paths, all different.

@@ -448,7 +448,7 @@ def test_trainer_and_stress_test_have_no_object_in_common(exposure: Any) -> None
 
 
 def _is_own(value: object) -> bool:
-    """Tell what a module makes itself: functions, classes and tables, no numbers and libraries."""
+    """Return whether a module makes it: functions, classes, tables, not numbers or libraries."""
     if isinstance(value, (types.FunctionType, type)):
         return value.__module__.startswith("training.")
     return isinstance(value, (tuple, list, dict, set, np.ndarray)) and len(value) > 0

@@ -115,7 +115,7 @@ class Sway:
     """
 
     def __init__(self, rng: np.random.Generator) -> None:
-        """Draws the phases and frequencies of one drive from `rng`."""
+        """Draw the phases and frequencies of one drive from `rng`."""
         self._waves = {
             name: [
                 (

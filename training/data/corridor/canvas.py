@@ -54,7 +54,7 @@ class Canvas:
         on_floor: NDArray[np.bool_],
         mirror: Callable[[], ByteImage],
     ) -> None:
-        """Wraps `image`.
+        """Wrap `image`.
 
         Args:
             image: the empty corridor, uint8 (H, W, 3).
@@ -128,11 +128,11 @@ class Canvas:
             np.maximum(part, np.minimum(alpha * np.float32(mask_gain), 1.0), out=part)
 
     def polygon(self, points: ArrayLike, colour: ArrayLike, shade: float = 1.0) -> None:
-        """Fills a flat polygon (N, 3) in the world with one opaque colour."""
+        """Fill a flat polygon (N, 3) in the world with one opaque colour."""
         self.fill(self.outline(points), self.lit(colour, shade))
 
     def fill(self, pixels: NDArray[np.float64], colour: NDArray[np.float32]) -> None:
-        """Fills a polygon (N, 2) in pixels with a colour that is already lit."""
+        """Fill a polygon (N, 2) in pixels with a colour that is already lit."""
         if self._box(pixels, 1.0) is None:
             return
         fixed = np.asarray(np.rint(pixels * (1 << _SHIFT)), dtype=np.int32)
@@ -150,7 +150,7 @@ class Canvas:
         mask_gain: float = 1.5,
         lit: bool = True,
     ) -> None:
-        """Draws a texture on the parallelogram from `origin` along `u` (columns), `v` (rows).
+        """Draw a texture on the parallelogram from `origin` along `u` (columns), `v` (rows).
 
         Args:
             origin: where the texture's first corner is, metres.
@@ -219,7 +219,7 @@ class Canvas:
         lit: bool = True,
         height: float = 0.0,
     ) -> None:
-        """Lays a texture on the floor.
+        """Lay a texture on the floor.
 
         Args:
             texture: premultiplied RGBA; its columns run along x before turning, rows towards us.
@@ -251,7 +251,7 @@ class Canvas:
         faces: Sequence[ByteImage] | None,
         colour: Colour,
     ) -> None:
-        """Draws an upright box.
+        """Draw an upright box.
 
         Args:
             centre: (x, z) in metres.
@@ -306,7 +306,7 @@ class Canvas:
         faces: Sequence[Sequence[int]],
         colours: Sequence[Colour],
     ) -> None:
-        """Draws convex solids with flat faces, shaded by their normals, in the given order.
+        """Draw convex solids with flat faces, shaded by their normals, in the given order.
 
         Args:
             corners: (N, C, 3) in metres.
@@ -330,7 +330,7 @@ class Canvas:
                 self.fill(pixels[n][index[f]], self.lit(colour, float(shade[n, f])))
 
     def capsules(self, capsules: Sequence[Capsule], ordered: bool = False) -> None:
-        """Draws round rods, far ones first (or in the given order)."""
+        """Draw round rods, far ones first (or in the given order)."""
         ends = np.array([(c.start, c.end) for c in capsules], np.float64).reshape(-1, 3)
         in_camera = self.view.to_camera(ends).reshape(-1, 2, 3)
         order: Sequence[int] = range(len(capsules))
@@ -391,7 +391,7 @@ class Canvas:
         darkness: float,
         mirror: float,
     ) -> None:
-        """Wets a patch of floor: it gets darker and reflects the corridor.
+        """Wet a patch of floor: it gets darker and reflects the corridor.
 
         Args:
             alpha: premultiplied RGBA texture; only its opacity counts.

@@ -112,7 +112,7 @@ class CorridorDrive(Sequence[CorridorFrame]):
         )
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickles the arguments only, so that workers get no textures."""
+        """Pickle the arguments only, so that workers get no textures."""
         return _rebuild, (
             self.frames,
             self.seed,
@@ -147,7 +147,7 @@ class CorridorDrive(Sequence[CorridorFrame]):
         return (self.frame(i) for i in range(self.frames))
 
     def frame(self, index: int) -> CorridorFrame:
-        """Renders frame `index` (0 to len - 1)."""
+        """Render frame `index` (0 to len - 1)."""
         seconds = index / self.fps
         pose = self._sway.pose(seconds)
         renderer = _renderer(self.seed, self.width, self.height)
@@ -274,7 +274,7 @@ def _check(
 def plan_events(
     frames: int, hazards: Sequence[str], fps: float, rng: np.random.Generator
 ) -> tuple[Event, ...]:
-    """Spreads the hazards over a drive, see `CorridorDrive`."""
+    """Spread the hazards over a drive, see `CorridorDrive`."""
     if not hazards:
         return ()
     step = SPEED_MPS / fps

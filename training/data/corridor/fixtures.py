@@ -23,7 +23,7 @@ def scaled(colour: Colour, factor: float) -> Colour:
 
 
 def door_leaf(patch: Patch, x: float, y: float, w: float, h: float, door: Door) -> None:
-    """Draws a door leaf with its panels, window, handle and kick plate into `patch`."""
+    """Draw a door leaf with its panels, window, handle and kick plate into `patch`."""
     colour = door.colour
     patch.rect(x, y, w, h, colour)
     if door.colour[0] > door.colour[2] + 25.0:

@@ -122,7 +122,7 @@ def make_defect(rng: Rng) -> Defect:
 
 
 def soil(image: ByteImage, defect: Defect) -> FloatImage:
-    """Puts the dirt of a lens on `image` (changed in place).
+    """Put the dirt of a lens on `image` (changed in place).
 
     Returns:
         The coverage of the dirt, float32 (H, W), 0 to 1.

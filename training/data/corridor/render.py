@@ -65,7 +65,7 @@ class Renderer:
     """Draws one corridor for one camera; holds the tables that do not change between frames."""
 
     def __init__(self, world: World, camera: Camera) -> None:
-        """Prepares the tables for `camera`."""
+        """Prepare the tables for `camera`."""
         self.world = world
         self.camera = camera
         width, height = camera.width, camera.height
@@ -139,7 +139,7 @@ class Renderer:
     def _look_up(
         self, pose: Pose, stride: int, dither: NDArray[np.int32], mirrored: bool
     ) -> tuple[ByteImage, FloatImage]:
-        """Samples the strip where each pixel's ray meets the nearest plane.
+        """Sample the strip where each pixel's ray meets the nearest plane.
 
         The inverse depth of a plane is linear in the pixel coordinates, so the nearest plane is
         the largest of four linear functions. Works in blocks of rows that fit into the cache.

@@ -133,7 +133,7 @@ class Patch:
     """
 
     def __init__(self, width: float, height: float, ppm: float, colour: Colour | None) -> None:
-        """Starts a patch of `width` x `height` metres at `ppm` pixels a metre.
+        """Start a patch of `width` x `height` metres at `ppm` pixels a metre.
 
         Args:
             width: metres.
@@ -157,24 +157,24 @@ class Patch:
         return np.asarray(np.rint(scaled), dtype=np.int32)
 
     def polygon(self, points: Sequence[tuple[float, float]], colour: Colour) -> Patch:
-        """Fills a polygon given in metres."""
+        """Fill a polygon given in metres."""
         pts = self._points(points)
         cv2.fillPoly(self._rgb, [pts], colour, cv2.LINE_8, 4)
         cv2.fillPoly(self._alpha, [pts], 255.0, cv2.LINE_8, 4)
         return self
 
     def rect(self, x: float, y: float, w: float, h: float, colour: Colour) -> Patch:
-        """Fills an axis-parallel rectangle."""
+        """Fill an axis-parallel rectangle."""
         return self.polygon([(x, y), (x + w, y), (x + w, y + h), (x, y + h)], colour)
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, colour: Colour) -> Patch:
-        """Fills an ellipse around (x, y)."""
+        """Fill an ellipse around (x, y)."""
         angle = np.linspace(0.0, 2.0 * np.pi, 40, endpoint=False)
         points = [(x + rx * float(np.cos(a)), y + ry * float(np.sin(a))) for a in angle]
         return self.polygon(points, colour)
 
     def line(self, points: Sequence[tuple[float, float]], width: float, colour: Colour) -> Patch:
-        """Draws a polyline of `width` metres."""
+        """Draw a polyline of `width` metres."""
         thick = max(1, round(width * self._scale))
         pts = self._points(points)
         cv2.polylines(self._rgb, [pts], False, colour, thick, cv2.LINE_8, 4)
@@ -198,7 +198,7 @@ class Patch:
 
 
 def paste(image: FloatImage, patch: Patch, left: int, top: int, shadow_px: float = 0.0) -> None:
-    """Pastes `patch` into `image` (periodic across the columns) with a soft shadow below it.
+    """Paste `patch` into `image` (periodic across the columns) with a soft shadow below it.
 
     Args:
         image: (H, W, 3) float32, changed in place.

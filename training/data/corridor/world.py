@@ -70,7 +70,7 @@ class World:
 
 @functools.lru_cache(maxsize=2)
 def make_world(seed: int, width: int) -> World:
-    """Builds the corridor of `seed` with textures fine enough for frames `width` pixels wide.
+    """Build the corridor of `seed` with textures fine enough for frames `width` pixels wide.
 
     The two latest corridors are kept in memory (about 70 MB each for 640 pixels).
     """
@@ -127,7 +127,7 @@ def _bake(
 
 
 def _shoulder(lit: FloatImage) -> FloatImage:
-    """Compresses the brightest values softly, as a camera does."""
+    """Compress the brightest values softly, as a camera does."""
     knee = np.float32(185.0)
     over = np.maximum(lit - knee, 0.0)
     return np.asarray(np.minimum(lit, knee) + over / (1.0 + over / 75.0), dtype=np.float32)
@@ -197,7 +197,7 @@ def _draw_lamps(ceiling: FloatImage, layout: Layout) -> None:
 
 
 def _ripmap(strip: ByteImage) -> Ripmap:
-    """Stores all levels (girth i, length j >= i) in one atlas with wrapped borders."""
+    """Store all levels (girth i, length j >= i) in one atlas with wrapped borders."""
     rows = strip.shape[0]
     shape = (GIRTH_LEVELS, LENGTH_LEVELS)
     row0, column0 = np.zeros(shape, np.float32), np.zeros(shape, np.float32)

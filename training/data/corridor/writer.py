@@ -26,7 +26,7 @@ _drive: CorridorDrive | None = None
 
 
 def render_frames(drive: CorridorDrive, workers: int | None = None) -> Iterator[CorridorFrame]:
-    """Renders a drive in parallel, in order, with a bounded number of frames in memory.
+    """Render a drive in parallel, in order, with a bounded number of frames in memory.
 
     Args:
         drive: what to render.
@@ -82,7 +82,7 @@ def write_drive(
     image_format: str = "jpg",
     progress: bool = True,
 ) -> None:
-    """Writes a drive as a folder of images with masks and labels.
+    """Write a drive as a folder of images with masks and labels.
 
     The folder has `000000.jpg` and so on, `masks/000000.png` (0 or 255) for each frame with a
     hazard, and `labels.csv` with the columns frame, stamp_ns, label, hazard, distance_m (empty for

@@ -137,7 +137,7 @@ def _is_within(folder: Path, parent: Path) -> bool:
 def assign_tables(
     tree: FolderTree, found: Mapping[str, Path], notes: list[str]
 ) -> dict[str, LabelTable]:
-    """Give every split its metadata, as far as there are any."""
+    """Return the metadata of each split that has any."""
     named: dict[str, list[LabelTable]] = {}
     unnamed: list[LabelTable] = []
     for path in tree.tables:

@@ -195,14 +195,14 @@ class Stencil:
         self._levels = np.zeros((side, side), np.uint8)
 
     def polygon(self, points: NDArray[np.floating[Any]] | Sequence[Sequence[float]]) -> Stencil:
-        """Fill a polygon, points (x, y) [N, 2] in units; gives the stencil itself."""
+        """Fill a polygon, points (x, y) [N, 2] in units; return the stencil itself."""
         cv2.fillPoly(self._levels, [self._scaled(points)], 255, shift=_SHIFT)
         return self
 
     def line(
         self, points: NDArray[np.floating[Any]] | Sequence[Sequence[float]], thickness: float
     ) -> Stencil:
-        """Draw a line through points (x, y) [N, 2] in units; gives the stencil itself."""
+        """Draw a line through points (x, y) [N, 2] in units; return the stencil itself."""
         width = max(1, round(thickness * _SUPERSAMPLING))
         cv2.polylines(self._levels, [self._scaled(points)], False, 255, width, shift=_SHIFT)
         return self

@@ -189,7 +189,7 @@ class Cluster:
         return self._reduce(import_tensorflow().distribute.ReduceOp.MEAN, tensors)
 
     def gather(self, values: Sequence[float]) -> NDArray[np.float64]:
-        """Give every worker's values, float64 [workers, values].
+        """Return the values of all workers, float64 [workers, values].
 
         Raises:
             AnomalyDetectorError: a worker is gone.
@@ -200,7 +200,7 @@ class Cluster:
         return result
 
     def broadcast(self, arrays: Sequence[NDArray[Any]]) -> Sequence[NDArray[Any]]:
-        """Give every worker the chief's arrays, which have the same shapes everywhere.
+        """Return the chief's arrays on every worker; they have the same shapes everywhere.
 
         Raises:
             AnomalyDetectorError: a worker is gone.
@@ -210,7 +210,7 @@ class Cluster:
         return self._sum([a if self.is_chief else np.zeros_like(a) for a in arrays])
 
     def hand_out(self, path: Path) -> None:
-        """Give every worker the chief's file, if the chief has it.
+        """Send every worker the chief's file, if the chief has it.
 
         Raises:
             AnomalyDetectorError: a worker is gone, or the file cannot be read or written.

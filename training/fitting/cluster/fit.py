@@ -101,7 +101,7 @@ def _step_function(cluster: Cluster, model: Any) -> Callable[..., Any]:
 def _epoch(
     step: Callable[..., Any], cluster: Cluster, model: Any, batches: SharedBatches, calls: Any
 ) -> float:
-    """Train on all batches once; gives the mean loss of their frames."""
+    """Train on all batches once; return the mean loss of their frames."""
     losses: list[float] = []
     # The next batch is made while this one is trained on.
     for index, (inputs, targets) in enumerate(

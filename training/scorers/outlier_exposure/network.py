@@ -126,7 +126,7 @@ def _merge(coarse: Any, fine: Any, filters: int) -> Any:
 
 
 def loss_model(network: Any) -> Any:
-    """Give the Keras model that is trained: from :func:`make_batch`'s arrays to each frame's loss.
+    """Return the model to train: from :func:`make_batch`'s arrays to each frame's loss.
 
     Map and frame are trained by binary cross-entropy. Anomalous cells weigh five times as much,
     since they are few. The angle is trained by its squared error.
