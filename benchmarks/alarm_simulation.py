@@ -1,4 +1,4 @@
-"""Simulates correlated normal scores, for the two tables in docs/calibration-and-decision.md.
+"""Simulates correlated normal scores, for the two tables in docs/threshold-and-alarms.md.
 
     python -m benchmarks.alarm_simulation
 

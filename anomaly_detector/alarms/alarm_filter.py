@@ -8,7 +8,7 @@ clearly below the threshold for a while. The node and offline scoring use this o
 The defaults were chosen on simulated normal scores (autoregressive, 30 frames a second, 1 % of the
 frames flagged, correlated over 0 to 1 s): 6 of 10 frames gave at most 1.0 false alarms a minute
 where single frames gave 5 to 18, and costs 0.17 s before an alarm.
-``docs/calibration-and-decision.md`` has the table.
+``docs/threshold-and-alarms.md`` has the table.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ Consecutive frames of a drive are not exchangeable: neighbours show the same pla
 tell less than n independent ones. So both the rank of the threshold and the interval are those of
 an effective number of frames, n divided by the integrated autocorrelation time of "the score is
 among the highest tenth". ``python -m benchmarks.alarm_simulation`` measures how well that holds;
-its table is in docs/calibration-and-decision.md.
+its table is in docs/threshold-and-alarms.md.
 
 The block bootstrap falls short because a resample never exceeds the highest score seen, so it is
 not offered. No interval covers another season, camera or lighting: recalibrate for these.

@@ -261,7 +261,7 @@ def test_command_line_has_every_setting() -> None:
 
 
 def test_document_lists_the_event_columns() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "calibration-and-decision.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "threshold-and-alarms.md").read_text()
     assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(EVENT_COLUMNS)
 
 
