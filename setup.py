@@ -125,6 +125,7 @@ setup(
             "pillow>=9",
             "pytest>=8",
             "pytest-cov>=5",
+            "pytest-repeat>=0.9.1",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.5",
             "rich>=11",

@@ -25,7 +25,7 @@ SIZES = ((640, 480), (1920, 1080))
 
 
 def measure(picture: Image | EncodedPicture) -> tuple[list[float], list[float], int]:
-    """Return microseconds of every ``add`` of frames not taken and taken, and frames dropped."""
+    """Return microseconds of each ``add``, of frames not recorded and recorded; frames dropped."""
     costs: tuple[list[float], list[float]] = ([], [])
     score = Detection(1.5, 0.75, 1.0, True, np.zeros((32, 32), np.float32), 1.0)
     state = AlarmState(True, False, None)
@@ -46,7 +46,7 @@ def measure(picture: Image | EncodedPicture) -> tuple[list[float], list[float], 
 
 def main() -> None:
     """Print the table."""
-    print("| Picture | not taken: p50, p99 | taken (5 Hz): p50, p99 | dropped |")
+    print("| Picture | not recorded: p50, p99 | recorded (5 Hz): p50, p99 | dropped |")
     print("|---|---:|---:|---:|")
     generator = np.random.default_rng(0)
     for width, height in SIZES:

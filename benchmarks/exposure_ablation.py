@@ -1,11 +1,10 @@
 """What each part of the default scorer is good for: the ablation of docs/detection-quality.md.
 
-Trains the scorer without one part at a time, and puts the evidence of the thesis beside it. A row
-is measured on a clean test drive, as it is and with each fault of the stress test: ROC-AUCs, and
+Train the scorer without one part at a time, and put the evidence of the thesis beside it. A row is
+measured on a clean test drive, as it is and with each fault of the stress test: ROC-AUCs, and
 recall and false alarms at the threshold that the held-out frames give for 1 %:
 
-    python -m benchmarks.exposure_ablation --data bags/donkeycar_lap1_compressed_db3 \
-        --test bags/donkeycar_lap2_compressed_mcap --exclude 324-369 --epochs 7 --out ablation.json
+    python -m benchmarks.exposure_ablation --data lap1 --test lap2 --exclude 324-369
 
 Evidence of different kinds is joined on one scale: the distance from the median of the held-out
 normal frames, in units of the way from there to their 99th percentile; the highest one counts.
@@ -14,12 +13,11 @@ normal frames, in units of the way from there to their 99th percentile; the high
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,14 +27,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.alarms.calibration import calibrate_threshold
-from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.files import atomic_path
 from anomaly_detector.images.preprocessing import INPUT_SIZE, WHOLE_FRAME, shrink
 from anomaly_detector.recordings import open_source
+from benchmarks.common import options, run
 from training.config.options import TrainOptions, without_unused
 from training.evaluation.faults import FAULT_SETS, Fault
 from training.evaluation.metrics import area_under_roc
-from training.evaluation.stress import fault_generator, inject, numbered_frames, parse_exclusion
+from training.evaluation.stress import (
+    Exclusion,
+    fault_generator,
+    inject,
+    numbered_frames,
+    parse_exclusion,
+)
 from training.fitting.backend import import_keras
 from training.scorers.outlier_exposure.outliers import (
     PICTURE_FAULTS,
@@ -71,10 +74,11 @@ class _Test:
         faulted: name of a fault to the same frames with it.
     """
 
-    def __init__(self, path: str, topic: str | None, exclude: Sequence[str], seed: int) -> None:
+    def __init__(
+        self, path: str, topic: str | None, exclude: Sequence[Exclusion], seed: int
+    ) -> None:
         faults = [fault for fault in FAULT_SETS["full"] if fault.per_frame]
-        left_out = [parse_exclusion(text) for text in exclude]
-        frames = list(numbered_frames(open_source(path, topic), WHOLE_FRAME, left_out))
+        frames = list(numbered_frames(open_source(path, topic), WHOLE_FRAME, exclude))
         self.clean = np.stack([shrink(frame.pixels) for _, frame in frames])
 
         def faulted(fault: Fault) -> NDArray[np.uint8]:
@@ -112,21 +116,27 @@ class _Test:
         return row | {"minimum": areas[worst], "worst": worst, "faults": areas}
 
 
+def _once(function: Callable[[NDArray[np.uint8]], Any]) -> Callable[[NDArray[np.uint8]], Any]:
+    """Compute a result once for the same frames, which live as long as the test."""
+    known: dict[int, Any] = {}
+
+    def result(images: NDArray[np.uint8]) -> Any:
+        if id(images) not in known:
+            known[id(images)] = function(images)
+        return known[id(images)]
+
+    return result
+
+
 def _answers(network: Any) -> Callable[[NDArray[np.uint8]], tuple[Scores, Scores]]:
-    """Give the function from frames to the log-odds of the frame and of its four hottest cells."""
-    # Several rows look at the same frames, which live as long as the test: by their identity.
-    known: dict[int, tuple[Scores, Scores]] = {}
+    """Return the function from frames to the log-odds of the frame and of its hottest cells."""
 
     def answers(images: NDArray[np.uint8]) -> tuple[Scores, Scores]:
-        if id(images) in known:
-            return known[id(images)]
         given = network.predict(images.astype(np.float32), batch_size=_BATCH, verbose=0)
         cells = np.sort(given["map"].reshape(len(images), -1), axis=1)[:, -_HIGHEST_CELLS:]
-        result = given["frame"][:, 0].astype(float), cells.mean(axis=1).astype(float)
-        known[id(images)] = result
-        return result
+        return given["frame"][:, 0].astype(float), cells.mean(axis=1).astype(float)
 
-    return answers
+    return _once(answers)
 
 
 def _both(network: Any) -> Score:
@@ -135,17 +145,12 @@ def _both(network: Any) -> Score:
 
 
 def _keras_score(scorer: Any) -> Score:
-    known: dict[int, Scores] = {}
-
     def score(images: NDArray[np.uint8]) -> Scores:
-        if id(images) in known:
-            return known[id(images)]
         starts = range(0, len(images), _BATCH)
         parts = [np.asarray(scorer(images[i : i + _BATCH])["score"]) for i in starts]
-        known[id(images)] = np.concatenate(parts).astype(float)
-        return known[id(images)]
+        return np.concatenate(parts).astype(float)
 
-    return score
+    return _once(score)
 
 
 def _on_scale(score: Score, held_out: NDArray[np.uint8], two_sided: bool = False) -> Score:
@@ -213,13 +218,8 @@ def _pieces_of_the_drive(
     return [*TEXTURES, crop], [*PICTURE_FAULTS, (moved, 2.4), (torn, 1.1)]
 
 
-def ablate(arguments: argparse.Namespace, report: Callable[[str, dict[str, Any]], None]) -> None:
-    """Train every variant and report each row as it is done.
-
-    Raises:
-        AnomalyDetectorError: a recording or an option is at fault.
-    """
-    test = _Test(arguments.test, arguments.topic, arguments.exclude, arguments.seed)
+def variants(arguments: argparse.Namespace) -> Iterator[tuple[str, Score, NDArray[np.uint8]]]:
+    """Train every variant; yield its name, its score and the held-out frames."""
     import_keras()
     from training.fitting.autoencoder import train_autoencoder
     from training.scorers.outlier_exposure.training import ExposureParts, fit_exposure
@@ -243,80 +243,68 @@ def ablate(arguments: argparse.Namespace, report: Callable[[str, dict[str, Any]]
         whole = job("whole")
         held_out = whole.frames.take(whole.split.calibration)
         network, _ = fit_exposure(whole)
-        answers = _answers(network)
-        both = _both(network)
-        report("frame and cells: the default", test.row(both, held_out))
-        report("frame alone", test.row(lambda images: answers(images)[0], held_out))
-        report("cells alone", test.row(lambda images: answers(images)[1], held_out))
+        answers, both = _answers(network), _both(network)
+        yield "frame and cells: the default", both, held_out
+        yield "frame alone", lambda images: answers(images)[0], held_out
+        yield "cells alone", lambda images: answers(images)[1], held_out
         textures, faults = _pieces_of_the_drive(whole.frames.take(whole.split.train))
-        for name, parts in (
-            ("without weight decay", ExposureParts(weight_decay=0.0)),
-            (
-                "views of the drive in another place too",
-                ExposureParts(textures=textures, faults=faults),
+        for name, parts in {
+            "without weight decay": ExposureParts(weight_decay=0.0),
+            "views of the drive in another place too": ExposureParts(
+                textures=textures, faults=faults
             ),
-            ("without the turn to learn", ExposureParts(turn=False)),
-            ("without place", ExposureParts(place=False)),
-            ("without faults of the whole picture", ExposureParts(whole=False)),
-            ("without pasted things", ExposureParts(pasted=False)),
-        ):
+            "without the roll to learn": ExposureParts(turn=False),
+            "without CoordConv": ExposureParts(place=False),
+            "without global outliers": ExposureParts(whole=False),
+            "without local outliers": ExposureParts(pasted=False),
+        }.items():
             reduced, _ = fit_exposure(job(f"variant_{len(name)}"), parts)
-            report(name, test.row(_both(reduced), held_out))
+            yield name, _both(reduced), held_out
         flow_job = job("realnvp", "realnvp")
         base = train_autoencoder(flow_job)
         reconstruction = _keras_score(base.scorer)
         density = _keras_score(find_scorer("realnvp").train(flow_job, base).scorer)
+        yield "reconstruction error alone", reconstruction, held_out
+        yield "latent density alone", density, held_out
         default = _on_scale(both, held_out)
-        report("reconstruction error alone", test.row(reconstruction, held_out))
-        report("latent density alone", test.row(density, held_out))
-        for name, other in (
-            ("default or reconstruction error", _on_scale(reconstruction, held_out)),
-            (
-                "default or reconstruction error, two-sided",
-                _on_scale(reconstruction, held_out, two_sided=True),
+        for name, other in {
+            "default or reconstruction error": _on_scale(reconstruction, held_out),
+            "default or reconstruction error, two-sided": _on_scale(
+                reconstruction, held_out, two_sided=True
             ),
-            ("default or latent density", _on_scale(density, held_out)),
-        ):
-            report(name, test.row(_highest(default, other), held_out))
+            "default or latent density": _on_scale(density, held_out),
+        }.items():
+            yield name, _highest(default, other), held_out
+
+
+def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], bool]:
+    """Print the row of each variant as it is done."""
+    exclude = [parse_exclusion(text) for text in arguments.exclude]
+    test = _Test(arguments.test, arguments.topic, exclude, arguments.seed)
+    rows: dict[str, Any] = {}
+    start = time.perf_counter()
+    print(f"| variant | mean | recall | false alarms | {' | '.join(_GROUPS)} | minimum |")
+    print("|---|---:|---:|---:|" + "---:|" * len(_GROUPS) + "---:|")
+    for name, score, held_out in variants(arguments):
+        row = rows[name] = test.row(score, held_out)
+        figures = [row[key] for key in ("mean", "recall", "false_alarms", *_GROUPS, "minimum")]
+        cells = " | ".join(f"{value:.3f}" for value in figures)
+        print(f"| {name} | {cells} ({row['worst']}) |", flush=True)
+    print(f"{time.perf_counter() - start:.0f} s, load {os.getloadavg()[0]:.1f}")
+    return rows, True
 
 
 def main() -> int:
-    """Run the command line and return the exit code."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    """Run the command line; return the exit code."""
+    parser = options(__doc__, "--topic", "--exclude", "--seed")
     parser.add_argument("--data", required=True, metavar="SOURCE", help="normal drive to train on")
     parser.add_argument("--test", required=True, metavar="SOURCE", help="clean drive to test on")
-    parser.add_argument("--topic", help="image topic, for bags with several")
-    parser.add_argument("--exclude", nargs="+", default=[], metavar="A-B", help="of the test drive")
     parser.add_argument(
         "--epochs", type=int, default=7, help="of each network; the default scorer gets more"
     )
     parser.add_argument("--steps", type=int, default=100, help="of each epoch")
     parser.add_argument("--autoencoder-epochs", type=int, default=30)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="JSON file to write")
-    arguments = parser.parse_args()
-    rows: dict[str, dict[str, Any]] = {}
-    start = time.perf_counter()
-
-    def report(name: str, row: dict[str, Any]) -> None:
-        rows[name] = row
-        cells = [
-            f"{row[key]:.3f}" for key in ("mean", "recall", "false_alarms", *_GROUPS, "minimum")
-        ]
-        print(f"| {name} | {' | '.join(cells)} ({row['worst']}) |", flush=True)
-
-    print(f"| variant | mean | recall | false alarms | {' | '.join(_GROUPS)} | minimum |")
-    print("|---|---:|---:|---:|" + "---:|" * len(_GROUPS) + "---:|")
-    try:
-        ablate(arguments, report)
-        if arguments.out is not None:
-            with atomic_path(arguments.out) as temporary:
-                temporary.write_text(json.dumps(rows, indent=2) + "\n", "utf-8")
-    except AnomalyDetectorError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"{time.perf_counter() - start:.0f} s, load {os.getloadavg()[0]:.1f}")
-    return 0
+    return run(parser, measure)
 
 
 if __name__ == "__main__":

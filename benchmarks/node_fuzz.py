@@ -13,7 +13,7 @@ The exit code is 1 when anything of that did not hold.
 from __future__ import annotations
 
 import argparse
-import json
+import itertools
 import os
 import struct
 import sys
@@ -38,27 +38,18 @@ from tqdm import tqdm
 from anomaly_detector.images.encodings import ImageScaling
 from anomaly_detector.images.message import decode_compressed, decode_image
 from anomaly_detector.model.detector import Detector
-from anomaly_detector.model.shipped import resolve_model
 from anomaly_detector.ros.benchmarking.live import process_usage, running_node
 from anomaly_detector.ros.node.detection_message import read_detection
 from anomaly_detector.ros.tools.tool_node import domain_id, tool_node
+from benchmarks.common import options, run
 
 Random = np.random.Generator
+Fault = tuple[Callable[[Random], Any], set[str]]
+"""Makes a malformed message, and the reasons that it may be refused for."""
 
 DEADLINE_S = 60.0
 SCALING = ImageScaling(0.0, 5.0)
 DEPTH = 200
-
-BAD_BETWEEN_GOOD = 10
-"""Bad frames between two good ones: the answer to the good one shows that all have been taken."""
-
-
-@dataclass(frozen=True)
-class Bad:
-    """One malformed message, and the reasons that it may be refused for."""
-
-    message: Any
-    reasons: frozenset[str]
 
 
 def picture(random: Random, height: int = 48, width: int = 64) -> Any:
@@ -103,122 +94,88 @@ def _raw(**changes: Any) -> Any:
     return message
 
 
-def _step(random: Random) -> Bad:
-    return Bad(_raw(step=int(random.integers(0, 192))), frozenset({"step"}))
+def _integer(random: Random, low: int, high: int) -> int:
+    return int(random.integers(low, high))
 
 
-def _other_step(random: Random) -> Bad:
-    return Bad(_raw(step=int(random.integers(193, 2**32))), frozenset({"data", "size"}))
+def _short_or_long(random: Random, low: int, high: int) -> Any:
+    return _raw(data=array("B", bytes(48 * 192 + _integer(random, low, high))))
 
 
-def _short(random: Random) -> Bad:
-    data = array("B", bytes(int(random.integers(0, 48 * 192))))
-    return Bad(_raw(data=data), frozenset({"data"}))
+_UNKNOWN = ("", "RGB8", "rgb", "jpeg", "32FC7", "rgb8 ", "rgb8\n", "yuv", "x" * 5000, "64FC1")
 
 
-def _overlong(random: Random) -> Bad:
-    data = array("B", bytes(48 * 192 + int(random.integers(1, 10_000))))
-    return Bad(_raw(data=data), frozenset({"data"}))
+def _foreign_letters(random: Random) -> str:
+    return "".join(chr(int(number)) for number in random.integers(0x80, 0xD7FF, 8))
 
 
-def _zero(random: Random) -> Bad:
-    name = ("height", "width")[int(random.integers(2))]
-    return Bad(_raw(**{name: 0}), frozenset({"size"}))
-
-
-def _giant(random: Random) -> Bad:
-    sides = {
-        "height": int(random.integers(2**16, 2**32)),
-        "width": int(random.integers(2**16, 2**32)),
-    }
-    return Bad(_raw(**sides), frozenset({"size"}))
-
-
-def _unknown(random: Random) -> Bad:
-    names = ("", "RGB8", "rgb", "jpeg", "32FC7", "rgb8 ", "rgb8\n", "yuv", "x" * 5000, "64FC1")
-    return Bad(_raw(encoding=str(random.choice(names))), frozenset({"encoding"}))
-
-
-def _not_ascii(random: Random) -> Bad:
-    text = "".join(chr(int(n)) for n in random.integers(0x80, 0xD7FF, 8))
-    return Bad(_raw(encoding=text), frozenset({"encoding"}))
-
-
-def _floats(random: Random) -> Bad:
+def _no_finite_value(random: Random) -> Any:
     values = random.choice(np.array([np.nan, np.inf, -np.inf], np.float32), (48, 64))
-    message = _raw(encoding="32FC1", step=256, data=array("B", values.tobytes()))
-    return Bad(message, frozenset({"depth"}))
+    return _raw(encoding="32FC1", step=256, data=array("B", values.tobytes()))
 
 
-RAW_FAULTS: tuple[Callable[[Random], Bad], ...] = (
-    *(_step, _other_step, _short, _overlong, _zero, _giant),
-    *(_unknown, _not_ascii, _floats),
+RAW_FAULTS: tuple[Fault, ...] = (
+    # Rows shorter than the picture, or so long that the data ends before the last.
+    (lambda r: _raw(step=_integer(r, 0, 192)), {"step"}),
+    (lambda r: _raw(step=_integer(r, 193, 2**32)), {"data", "size"}),
+    (lambda r: _short_or_long(r, -48 * 192, 0), {"data"}),
+    (lambda r: _short_or_long(r, 1, 10_000), {"data"}),
+    (lambda r: _raw(**{str(r.choice(["height", "width"])): 0}), {"size"}),
+    (lambda r: _raw(height=_integer(r, 2**16, 2**32), width=_integer(r, 2**16, 2**32)), {"size"}),
+    (lambda r: _raw(encoding=str(r.choice(_UNKNOWN))), {"encoding"}),
+    (lambda r: _raw(encoding=_foreign_letters(r)), {"encoding"}),
+    (_no_finite_value, {"depth"}),
 )
 
 
-def _compressed(data: bytes, kind: str = "jpeg") -> Any:
+def _compressed(data: bytes | bytearray, kind: str = "jpeg") -> Any:
     return CompressedImage(format=kind, data=array("B", data))
 
 
-def _file(random: Random, kind: str) -> bytes:
-    return bytes(cv2.imencode(f".{kind}", picture(random, 96, 128))[1].tobytes())
+def _file(random: Random, kind: str) -> bytearray:
+    return bytearray(cv2.imencode(f".{kind}", picture(random, 96, 128))[1].tobytes())
 
 
-DECODE = frozenset({"decode", "data", "size", "empty"})
-
-
-def _empty(random: Random) -> Bad:
-    return Bad(_compressed(b""), DECODE)
-
-
-def _junk(random: Random) -> Bad:
-    data = bytes(random.integers(0, 256, int(random.integers(1, 3000)), dtype=np.uint8))
-    return Bad(_compressed(data), DECODE)
-
-
-def _truncated(random: Random) -> Bad:
-    kind = ("jpeg", "png")[int(random.integers(2))]
+def _truncated(random: Random) -> Any:
+    kind = str(random.choice(["jpeg", "png"]))
     data = _file(random, kind)
-    return Bad(_compressed(data[: int(random.integers(1, len(data) * 9 // 10))], kind), DECODE)
+    return _compressed(data[: _integer(random, 1, len(data) * 9 // 10)], kind)
 
 
-def _bad_png(random: Random) -> Bad:
-    """A PNG whose header was hit: its checksum tells."""
-    data = bytearray(_file(random, "png"))
-    data[int(random.integers(8, 33))] ^= 0xFF
-    return Bad(_compressed(bytes(data), "png"), DECODE)
+def _hit_png(random: Random) -> Any:
+    """Return a PNG whose header was hit: its checksum is wrong."""
+    data = _file(random, "png")
+    data[_integer(random, 8, 33)] ^= 0xFF
+    return _compressed(data, "png")
 
 
-def _bad_jpeg(random: Random) -> Bad:
-    """A JPEG whose start was hit."""
-    data = bytearray(_file(random, "jpeg"))
-    data[0:2] = b"\x00\x00"
-    return Bad(_compressed(bytes(data)), DECODE)
-
-
-def _png_bomb(random: Random) -> Bad:
-    """A small PNG that says it is 30,000 pixels wide and high, or more."""
-    side = int(random.integers(30_000, 2**31 - 1))
+def _png_bomb(random: Random) -> Any:
+    """Return a small PNG that claims to be 30,000 pixels wide and high, or more."""
+    side = _integer(random, 30_000, 2**31 - 1)
 
     def chunk(name: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        )
+        check = struct.pack(">I", zlib.crc32(name + data))
+        return struct.pack(">I", len(data)) + name + data + check
 
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
     data += chunk(b"IDAT", zlib.compress(bytes(100_000))) + chunk(b"IEND", b"")
-    return Bad(_compressed(data, "png"), DECODE)
+    return _compressed(data, "png")
 
 
-def _depth_format(random: Random) -> Bad:
-    message = _compressed(_file(random, "png"), "16UC1; compressedDepth png")
-    return Bad(message, frozenset({"depth", "format", "encoding"}))
-
-
-COMPRESSED_FAULTS: tuple[Callable[[Random], Bad], ...] = (
-    *(_empty, _junk, _truncated, _bad_png, _bad_jpeg, _png_bomb),
-    _depth_format,
+_DAMAGED = {"decode", "data", "size", "empty"}
+COMPRESSED_FAULTS: tuple[Fault, ...] = (
+    (lambda r: _compressed(b""), _DAMAGED),
+    (lambda r: _compressed(r.bytes(_integer(r, 1, 3000))), _DAMAGED),
+    (_truncated, _DAMAGED),
+    (_hit_png, _DAMAGED),
+    # A JPEG whose start was hit.
+    (lambda r: _compressed(b"\x00\x00" + _file(r, "jpeg")[2:]), _DAMAGED),
+    (_png_bomb, _DAMAGED),
+    (
+        lambda r: _compressed(_file(r, "png"), "16UC1; compressedDepth png"),
+        {"depth", "format", "encoding"},
+    ),
 )
 
 
@@ -231,7 +188,7 @@ class Result:
         bad: malformed messages sent.
         good: good frames sent.
         right: good frames that were answered once, with the score that the core gives.
-        answered_bad: bad frames that were answered.
+        answered_bad: answers to other frames than the good ones.
         failed: frames that the node counts as failed, by reason.
         miscounted: bad frames that were counted under a reason that they were not bad for.
         alive: the node's process ran to the end.
@@ -300,7 +257,9 @@ class Client:
         self._executor.shutdown()
 
 
-def fuzz(transport: str, bad: int, good: int, model: Path, seed: int, progress: bool) -> Result:
+def fuzz(
+    transport: str, bad: int, good: int, model: Path, seed: int, progress: bool = True
+) -> Result:
     """Send ``bad`` malformed and ``good`` good frames to one node."""
     raw = transport == "raw"
     random = np.random.default_rng((seed, raw))
@@ -316,7 +275,6 @@ def fuzz(transport: str, bad: int, good: int, model: Path, seed: int, progress: 
     ]
     detector = Detector(model)
     wanted: dict[int, float] = {}
-    bad_stamps: set[int] = set()
     reasons: Counter[frozenset[str]] = Counter()
     with ExitStack() as stack:
         node = stack.enter_context(running_node(arguments))
@@ -326,32 +284,31 @@ def fuzz(transport: str, bad: int, good: int, model: Path, seed: int, progress: 
         client.wait(lambda: client.values.get("State") == "active", "an active node")
         client.wait(lambda: client.publisher.get_subscription_count() > 0, "its subscription")
         first_mb = 0.0
-        stamp = 1_700_000_000 * 10**9
-        ratio = bad / good
+        stamps = itertools.count(1_700_000_000 * 10**9, 1_000_000)
+
+        def send(message: Any) -> int:
+            stamp = next(stamps)
+            message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 10**9)
+            client.publisher.publish(message)
+            bar.update()
+            return stamp
+
         with tqdm(total=bad + good, desc=transport, disable=not progress) as bar:
-            sent_bad = 0
             for index in range(good):
-                while sent_bad < round((index + 1) * ratio):
-                    item = faults[int(random.integers(len(faults)))](random)
-                    stamp += 1_000_000
-                    item.message.header.stamp.sec = stamp // 10**9
-                    item.message.header.stamp.nanosec = stamp % 10**9
-                    bad_stamps.add(stamp)
-                    reasons[item.reasons] += 1
-                    client.publisher.publish(item.message)
-                    sent_bad += 1
-                    bar.update()
+                # The answer to the good frame shows that all bad ones before it have been taken.
+                while reasons.total() < round((index + 1) * bad / good):
+                    make, why = faults[_integer(random, 0, len(faults))]
+                    send(make(random))
+                    reasons[frozenset(why)] += 1
                 message = make_good(random)
-                stamp += 1_000_000
-                message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 10**9)
                 if raw:
                     pixels = decode_image(message, scaling=SCALING)
                 else:
                     pixels = decode_compressed(message, scaling=SCALING, reduced=True)
-                wanted[stamp] = detector.detect(pixels).score
-                client.publisher.publish(message)
+                score = detector.detect(pixels).score
+                stamp = send(message)
+                wanted[stamp] = score
                 client.wait_for_answer(stamp)
-                bar.update()
                 if index == good // 10:
                     first_mb = process_usage(node.pid)[1]
         client.wait(
@@ -366,10 +323,10 @@ def fuzz(transport: str, bad: int, good: int, model: Path, seed: int, progress: 
         }
     return Result(
         transport=transport,
-        bad=sent_bad,
+        bad=reasons.total(),
         good=good,
         right=sum(client.answers.get(stamp) == [score] for stamp, score in wanted.items()),
-        answered_bad=len(bad_stamps & set(client.answers)) + len(set(client.answers) - set(wanted)),
+        answered_bad=len(set(client.answers) - set(wanted)),
         failed=failed,
         miscounted=miscounted(failed, reasons),
         alive=alive,
@@ -396,35 +353,30 @@ def miscounted(failed: dict[str, int], reasons: Counter[frozenset[str]]) -> int:
     return unexplained + sum(left.values())
 
 
-def main() -> int:
-    """Run the benchmark; give the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--bad", type=int, default=10_000, help="malformed messages, both kinds")
-    parser.add_argument("--good", type=int, default=1_000, help="good frames among them")
-    parser.add_argument("--model", default="corridor", help="name or path (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
-    args = parser.parse_args()
+def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], bool]:
+    """Send half of the messages to a node of each transport."""
     os.environ["ROS_DOMAIN_ID"] = str(domain_id())
-    model = resolve_model(args.model)
     results = [
-        fuzz(transport, args.bad // 2, args.good // 2, model, args.seed, progress=True)
+        fuzz(transport, arguments.bad // 2, arguments.good // 2, arguments.model, arguments.seed)
         for transport in ("raw", "compressed")
     ]
     for result in results:
         print(
             f"{result.transport}: {result.right} of {result.good} good frames scored right; "
-            f"{sum(result.failed.values())} of {result.bad} bad ones counted "
-            f"({result.failed}), "
+            f"{sum(result.failed.values())} of {result.bad} bad ones counted ({result.failed}), "
             f"{result.miscounted} under a wrong reason, {result.answered_bad} answered; node "
             f"{'alive' if result.alive else 'DEAD'}, "
             f"memory {result.first_mb} to {result.last_mb} MB"
         )
-    if args.json is not None:
-        args.json.write_text(json.dumps([asdict(r) for r in results], indent=2) + "\n")
-    return 0 if all(result.holds for result in results) else 1
+    return {r.transport: asdict(r) for r in results}, all(r.holds for r in results)
+
+
+def main() -> int:
+    """Run the command line; return the exit code."""
+    parser = options(__doc__, "--model", "--seed")
+    parser.add_argument("--bad", type=int, default=10_000, help="malformed messages, both kinds")
+    parser.add_argument("--good", type=int, default=1_000, help="good frames among them")
+    return run(parser, measure)
 
 
 if __name__ == "__main__":

@@ -16,22 +16,18 @@ it before the comparison.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import threading
 import time
 from collections import defaultdict
-from pathlib import Path
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
 import numpy as np
 
-from anomaly_detector.benchmarking.camera import parse_size
-from anomaly_detector.cli.benchmark import machine
-from anomaly_detector.files import atomic_path
-from anomaly_detector.model.shipped import resolve_model
 from anomaly_detector.ros.benchmarking.live import LiveResult, measure_live
+from benchmarks.common import judge, options, run
 
 MAX_GROWTH_MB = 5.0
 MAX_DRIFT = 1.5
@@ -40,7 +36,7 @@ DRIFT_MS = 1.0
 
 
 class Yardstick:
-    """Times a fixed piece of work once a second, to tell a slower machine from a slower node.
+    """Times a fixed piece of work once a second: a slower machine is no slower node.
 
     Attributes:
         costs: when it was due (monotonic, seconds), and milliseconds from then until it was done.
@@ -88,9 +84,8 @@ def per_minute(
         latencies[int(sent_at // minute_s)].append(latency)
     rows = []
     for minute, values in sorted(latencies.items()):
-        inside = [
-            s for s in result.samples if minute * minute_s <= s.time_s < (minute + 1) * minute_s
-        ]
+        samples = [s for s in result.samples if s.time_s // minute_s == minute]
+        work = [cost for due, cost in costs if due // minute_s == minute]
         p50, p99 = np.percentile(values, [50, 99])
         rows.append(
             {
@@ -98,22 +93,12 @@ def per_minute(
                 "answered": len(values),
                 "latency_p50_ms": float(p50),
                 "latency_p99_ms": float(p99),
-                "cpu_percent": _cpu_percent(inside),
-                "resident_mb": inside[-1].resident_mb if inside else float("nan"),
-                "yardstick_ms": median(
-                    [c for t, c in costs if minute * minute_s <= t < (minute + 1) * minute_s]
-                    or [float("nan")]
-                ),
+                "cpu_percent": 100 * replace(result, samples=samples).cpu_share,
+                "resident_mb": samples[-1].resident_mb if samples else float("nan"),
+                "yardstick_ms": median(work) if work else float("nan"),
             }
         )
     return rows
-
-
-def _cpu_percent(samples: list[Any]) -> float:
-    if len(samples) < 2:
-        return float("nan")
-    first, last = samples[0], samples[-1]
-    return 100 * float((last.cpu_s - first.cpu_s) / (last.time_s - first.time_s))
 
 
 def growth_mb(result: LiveResult, minute_s: float = 60.0) -> float:
@@ -136,25 +121,14 @@ def has_drifted(rows: list[dict[str, float]]) -> bool:
     return not late <= max(MAX_DRIFT * expected, expected + DRIFT_MS)
 
 
-def main() -> int:
-    """Run the benchmark; gives the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default="corridor", help="name or path (default: %(default)s)")
-    parser.add_argument("--minutes", type=float, default=20.0, help="(default: %(default)s)")
-    parser.add_argument("--hz", type=float, default=30.0, help="(default: %(default)s)")
-    parser.add_argument("--size", default="640x480", metavar="WIDTHxHEIGHT")
-    parser.add_argument("--transport", choices=("raw", "compressed"), default="raw")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
-    arguments = parser.parse_args()
-    width, height = parse_size(arguments.size)
+def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], bool]:
+    """Run the node, and judge its minutes."""
+    width, height = arguments.size
     # A short run is cut into as many parts, so that it shows the same.
     minute_s = min(60.0, arguments.minutes * 60.0 / 4)
-    where = machine()
     with Yardstick() as yardstick:
         result = measure_live(
-            resolve_model(arguments.model),
+            arguments.model,
             width=width,
             height=height,
             hz=arguments.hz,
@@ -180,23 +154,16 @@ def main() -> int:
         f"p99 of the first quarter {early:.2f} ms, of the last {late:.2f} ms; the same work "
         f"{before:.2f} and {after:.2f} ms": not has_drifted(rows),
     }
-    for text, is_met in bars.items():
-        print(f"{'ok    ' if is_met else 'MISSED'} {text}")
-    if arguments.json is not None:
-        report = {
-            "machine": where,
-            "result": result.summary(),
-            "part_s": minute_s,
-            "parts": rows,
-            "growth_mb": growth,
-            "p99_first_quarter_ms": early,
-            "p99_last_quarter_ms": late,
-            "yardstick_first_quarter_ms": before,
-            "yardstick_last_quarter_ms": after,
-        }
-        with atomic_path(arguments.json) as temporary:
-            temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    return 0 if all(bars.values()) else 1
+    figures = {"result": result.summary(), "part_s": minute_s, "parts": rows, "growth_mb": growth}
+    return figures, judge(bars)
+
+
+def main() -> int:
+    """Run the command line; return the exit code."""
+    parser = options(__doc__, "--model", "--hz", "--size")
+    parser.add_argument("--minutes", type=float, default=20.0, help="(%(default)s)")
+    parser.add_argument("--transport", choices=("raw", "compressed"), default="raw")
+    return run(parser, measure)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Times the overlay picture of the node, and draws the one in docs/seeing-it-live.md.
+"""Time the overlay picture of the node, and draw the one in docs/seeing-it-live.md.
 
     python -m benchmarks.overlay_cost
     python -m benchmarks.overlay_cost --picture docs/images/overlay.png
@@ -22,6 +22,7 @@ from anomaly_detector.files import atomic_path
 from anomaly_detector.images.image import Image
 from anomaly_detector.model.detector import Detection, Detector
 from anomaly_detector.model.shipped import share_path
+from benchmarks.common import print_table
 from training.data.corridor import HAZARD_LABELS, CorridorDrive
 
 SIZES = ((160, 120), (640, 480), (1280, 720), (1920, 1080), (1080, 1920))
@@ -37,12 +38,12 @@ Frame = tuple[Image, Detection, bool]
 def score_drive(detector: Detector) -> dict[int, Frame]:
     """Return the frames :data:`SHOWN` of a drive with hazards, with their results and alarms."""
     drive = CorridorDrive(FRAMES, 0, hazards=tuple(HAZARD_LABELS))
-    decisions = AlarmFilter()
+    alarms = AlarmFilter()
     frames = {}
     for index in range(max(SHOWN) + 1):
         pixels = Image(drive[index].image, "rgb")
         result = detector.detect(pixels)
-        state = decisions.update(result)
+        state = alarms.update(result)
         if index in SHOWN:
             frames[index] = pixels, result, state.is_alarm
     return frames
@@ -54,14 +55,17 @@ def draw(frame: Frame, **options: int) -> NDArray[np.uint8]:
     return draw_overlay(pixels, result, is_alarm=is_alarm, **options)
 
 
-def milliseconds(frame: Frame) -> tuple[float, float]:
-    """Return the median and the 99th percentile of the time for one overlay."""
+def cell(frame: Frame, width: int, height: int) -> str:
+    """Return the median and the 99th percentile of the time for one overlay of that size."""
+    pixels, result, is_alarm = frame
+    array = np.asarray(cv2.resize(pixels.array, (width, height)), np.uint8)
+    sized = Image(array, "rgb"), result, is_alarm
     times = []
     for _ in range(ROUNDS):
         start = time.perf_counter()
-        draw(frame)
+        draw(sized)
         times.append(1e3 * (time.perf_counter() - start))
-    return float(np.median(times)), float(np.quantile(times, 0.99))
+    return f"{np.median(times):.2f} / {np.quantile(times, 0.99):.2f} ms"
 
 
 def main() -> None:
@@ -79,15 +83,13 @@ def main() -> None:
             cv2.imwrite(str(temporary), np.hstack(row), [cv2.IMWRITE_PNG_COMPRESSION, 9])
         return
     cv2.setNumThreads(1)
-    print("| frame | normal, p50 / p99 | with a hazard, p50 / p99 |\n|---|---|---|")
-    for width, height in SIZES:
-        cells = []
-        for index in (NORMAL, HAZARD):
-            pixels, result, is_alarm = frames[index]
-            array = np.asarray(cv2.resize(pixels.array, (width, height)), np.uint8)
-            median, slow = milliseconds((Image(array, "rgb"), result, is_alarm))
-            cells.append(f"{median:.2f} / {slow:.2f} ms")
-        print(f"| {width}x{height} | {' | '.join(cells)} |")
+    print_table(
+        ("frame", "normal, p50 / p99", "with a hazard, p50 / p99"),
+        (
+            (f"{width}x{height}", *(cell(frames[i], width, height) for i in (NORMAL, HAZARD)))
+            for width, height in SIZES
+        ),
+    )
 
 
 if __name__ == "__main__":

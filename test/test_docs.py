@@ -10,24 +10,20 @@ from doc_pages import Page
 
 import anomaly_detector.cli.main
 import training.cli.main
+from anomaly_detector.ros.node.diagnostics import MEANINGS
+from anomaly_detector.ros.node.parameters import PARAMETERS
+from anomaly_detector.ros.node.result_publishers import TOPICS
 from docs import generate
 
 ROOT = Path(__file__).parents[1]
 PAGES = [Page(path) for path in generate.pages()]
-BENCHMARKS = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"__init__"}
+BENCHMARKS = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"common"}
 COMMAND_LINES = {
     "anomaly_detector": anomaly_detector.cli.main.main,
     "training": training.cli.main.main,
 }
 
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path.name)
-
-
-def table_between(text: str, start: str, end: str) -> list[list[str]]:
-    """Return the cells of the Markdown table between two markers, without its two head lines."""
-    lines = text.split(start, 1)[1].split(end, 1)[0].splitlines()
-    rows = [line.strip("|").split("|") for line in lines if line.startswith("|")]
-    return [[cell.strip() for cell in row] for row in rows[2:]]
 
 
 @by_page
@@ -81,11 +77,6 @@ def test_files_named_in_the_text_exist(page: Page) -> None:
     assert [name for name in names if not (ROOT / name).exists()] == []
 
 
-def test_pages_that_name_files_are_looked_into() -> None:
-    assert sum(len(page.links) for page in PAGES) > 20
-    assert any("training/networks/autoencoders.py" in page.spans for page in PAGES)
-
-
 @by_page
 def test_verbs_and_their_options_exist(page: Page, capsys: pytest.CaptureFixture[str]) -> None:
     for line in page.command_lines:
@@ -110,15 +101,31 @@ def test_make_targets_exist(page: Page) -> None:
 
 
 @by_page
-def test_benchmarks_exist(page: Page) -> None:
-    assert named_benchmarks(page) <= BENCHMARKS
+def test_launch_files_and_their_arguments_exist(page: Page) -> None:
+    for line in page.command_lines:
+        if found := re.search(r"ros2 launch anomaly_detector (\S+\.py)(.*)", line):
+            names = {name for name, *_ in generate.launch_arguments(found[1])}
+            assert set(re.findall(r"(\w+):=", found[2])) <= names, line
 
 
-def test_every_benchmark_is_in_a_page() -> None:
-    assert set().union(*(named_benchmarks(page) for page in PAGES)) == BENCHMARKS
+@by_page
+def test_parameters_and_topics_of_the_node_exist(page: Page) -> None:
+    parameters = {parameter.name for parameter in PARAMETERS} | {"use_sim_time"}
+    topics = {topic.name for topic in TOPICS}
+    for line in page.command_lines:
+        named = re.findall(r"ros2 param [gs]et /anomaly_detector (\w+)", line)
+        assert set(named) <= parameters, line
+        of_node = re.findall(r"(?:ros2 topic \w+|rqt_image_view) /anomaly_detector/(\w+)", line)
+        assert {f"~/{name}" for name in of_node} <= topics, line
 
 
-def named_benchmarks(page: Page) -> set[str]:
-    """Return the benchmarks that a page tells to run."""
-    lines = "\n".join(page.command_lines)
-    return set(re.findall(r"python (?:-m benchmarks\.|benchmarks/)(\w+)", lines))
+def test_diagnostics_named_in_troubleshooting_exist() -> None:
+    (page,) = (page for page in PAGES if page.path.name == "troubleshooting.md")
+    named = {span for span in page.spans if re.fullmatch(r"[A-Z][a-z]+( [A-Za-z0-9()]+)*", span)}
+    assert len(named) >= 10
+    assert named <= set(MEANINGS)
+
+
+def test_benchmarks_and_pages_name_one_another() -> None:
+    lines = "\n".join(line for page in PAGES for line in page.command_lines)
+    assert set(re.findall(r"python -m benchmarks\.(\w+)", lines)) == BENCHMARKS

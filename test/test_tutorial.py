@@ -31,15 +31,11 @@ SUBSTITUTIONS = {
 }
 
 
-def blocks(kind: str) -> list[str]:
-    """Return the page's code blocks of a kind."""
-    return re.findall(rf"^```{kind}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-
-
 @pytest.mark.timeout(900)
 def test_commands_run_from_start_to_end(tmp_path: Path) -> None:
     skip_without_keras()
-    script = "set -eux\n" + "".join(blocks("bash"))
+    blocks = re.findall(r"^```bash\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    script = "set -eux\n" + "".join(blocks)
     for old, new in SUBSTITUTIONS.items():
         assert old in script, f"the page no longer has {old!r}"
         script = script.replace(old, new)
@@ -72,16 +68,3 @@ def test_commands_run_from_start_to_end(tmp_path: Path) -> None:
     assert "black_box" not in str(models[0].provenance)
     with (tmp_path / "patrol.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 60
-
-
-def test_commands_for_the_robot_name_what_exists() -> None:
-    """Launch arguments, the node's topics and the files: what can be told without ROS tools."""
-    commands = "".join(blocks("console"))
-    launches = re.findall(r"ros2 launch anomaly_detector (\S+)(.*)", commands)
-    assert launches
-    sources = [*(ROOT / "launch").glob("*.py"), *(ROOT / "anomaly_detector/ros").glob("launch*.py")]
-    declared = "".join(path.read_text() for path in sources)
-    for file, arguments in launches:
-        assert (ROOT / "launch" / file).is_file()
-        for name in re.findall(r"(\w+):=", arguments):
-            assert f'"{name}"' in declared, name
