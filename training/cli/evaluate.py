@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="[NAME=]SOURCE",
-        help="recordings with anomalous frames only, of class NAME, else named as their folder",
+        help="recordings with anomalous frames only, of class NAME (default: the folder's)",
     )
     parser.add_argument("--topic", help="image topic, for bags with several")
     add_view_arguments(parser)

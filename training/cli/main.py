@@ -10,7 +10,7 @@ _VERBS = {
     "train": ("training.train", "train a detector on normal drives and export it to ONNX"),
     "export": ("training.cli.export", "export saved weights to ONNX, without training"),
     "architectures": ("training.cli.architectures", "list the autoencoders to choose from"),
-    "encode": ("training.cli.encode", "write the codes that a model's encoder gives"),
+    "encode": ("training.cli.encode", "write the embeddings that a model's encoder gives"),
     "corridor": ("training.cli.corridor", "render a synthetic corridor drive"),
     "compare": (
         "training.evaluation.compare",

@@ -33,7 +33,7 @@ class Dark(Fault):
 
 @dataclass(frozen=True)
 class Black(Fault):
-    """A dead sensor or a closed shutter: black but for the sensor's own noise.
+    """A dead sensor or a closed shutter: black except for the sensor's own noise.
 
     Attributes:
         level: darkest and brightest black, grey levels.

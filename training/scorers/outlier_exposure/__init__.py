@@ -89,7 +89,7 @@ def _restore(autoencoder: None, folder: RunFolder) -> ScoringFunction:
 SCORERS = (
     Scorer(
         "outlier-exposure",
-        "a small network that tells normal frames from outliers made of them",
+        "a small network that separates normal frames from outliers made of them",
         "log-odds that the frame is not a normal one",
         _train,
         _restore,
