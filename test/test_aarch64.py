@@ -52,7 +52,7 @@ def test_wheel_of_another_machine_is_not_enough(
         check.resolve(["arm"], "3.12")
 
 
-def test_index_that_cannot_be_reached_is_told(
+def test_index_that_cannot_be_reached_is_reported(
     check: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
