@@ -6,6 +6,7 @@ and the node can print it as it is.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 ImageErrorReason = Literal["encoding", "size", "step", "data", "decode", "depth", "roi"]
@@ -54,11 +55,7 @@ class ImageError(AnomalyDetectorError):
 
     def __reduce__(self) -> tuple[object, ...]:
         """Make copies between processes keep the reason."""
-        return (_image_error, (str(self), self.reason))
-
-
-def _image_error(message: str, reason: ImageErrorReason) -> ImageError:
-    return ImageError(message, reason=reason)
+        return partial(ImageError, reason=self.reason), (str(self),)
 
 
 def as_one_line(error: object) -> str:

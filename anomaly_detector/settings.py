@@ -7,7 +7,7 @@ are made.
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from anomaly_detector.errors import AnomalyDetectorError
@@ -82,9 +82,6 @@ def setting(
 
 def settings_of(kind: type) -> tuple[Setting, ...]:
     """Return the definitions of a dataclass whose fields are declared with :func:`setting`."""
-    definitions = []
-    for item in fields(kind):
-        if item.default is MISSING:
-            raise TypeError(f"field {item.name} needs a default")
-        definitions.append(Setting(name=item.name, default=item.default, **item.metadata))
-    return tuple(definitions)
+    return tuple(
+        Setting(name=item.name, default=item.default, **item.metadata) for item in fields(kind)
+    )

@@ -1,1 +1,1 @@
-"""What the node counts, and what it makes of it."""
+"""Whether the node is well: counts and times of its frames, and the verdict on them."""

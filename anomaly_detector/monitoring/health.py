@@ -78,14 +78,9 @@ def assess(
     others: Sequence[str | None],
     last_error: str,
 ) -> Health:
-    """Judge an active detector: the worst finding first, warnings joined.
+    """Judge a detector that was activated ``waiting_s`` seconds ago.
 
-    Args:
-        report: of its frames.
-        limits: what counts as well.
-        waiting_s: seconds since it was activated.
-        others: warnings from elsewhere; None for none.
-        last_error: the newest error, for the sentence about failures.
+    The worst finding comes first; warnings are joined, ``others`` being those from elsewhere.
     """
     if report.consecutive_failures >= limits.max_failures:
         return Health(
@@ -118,8 +113,8 @@ def _rate_warnings(report: StatisticsReport, limits: HealthLimits) -> list[str]:
 def is_frozen(report: StatisticsReport, limits: HealthLimits) -> bool:
     """Return whether a camera sends the same picture again and again.
 
-    Even two frames of a camera at rest differ in some of their 12,288 shrunk values, by the noise
-    of its sensor; a driver that hangs repeats its last one.
+    Even two frames of a camera at rest differ in some of their 12,288 preprocessed values, by the
+    noise of its sensor; a driver that hangs repeats its last one.
     """
     return 0.0 < limits.frozen_timeout < report.unchanged_s
 

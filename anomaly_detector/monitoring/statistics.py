@@ -7,7 +7,7 @@ what the last seconds looked like.
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -95,9 +95,6 @@ class _Window:
         """Seconds from the oldest value to the newest."""
         return self._items[-1][0] - self._items[0][0] if self._items else 0.0
 
-    def clear(self) -> None:
-        self._items.clear()
-
 
 @dataclass
 class FrameStatistics:
@@ -119,94 +116,61 @@ class FrameStatistics:
     _picture: bytes = b""
     _picture_since: float = 0.0
     _unchanged_s: float = 0.0
-    _arrivals: _Window = field(default_factory=_Window)
-    _drops: _Window = field(default_factory=_Window)
-    _failures: _Window = field(default_factory=_Window)
-    _processing: _Window = field(default_factory=_Window)
-    _queueing: _Window = field(default_factory=_Window)
-    _without_stamp: _Window = field(default_factory=_Window)
-    _from_future: _Window = field(default_factory=_Window)
+    _recent: defaultdict[str, _Window] = field(default_factory=lambda: defaultdict(_Window))
 
     def start(self) -> None:
         """Begin a new stretch of input: what came before says nothing about rates and age."""
         self._last = None
         self._picture, self._unchanged_s = b"", 0.0
         self.consecutive_failures = 0
-        for window in (
-            self._arrivals,
-            self._drops,
-            self._failures,
-            self._processing,
-            self._queueing,
-            self._without_stamp,
-            self._from_future,
-        ):
-            window.clear()
+        self._recent.clear()
 
     def receive(self, now: float, dropped: int | None) -> float | None:
-        """Count a frame that has arrived.
+        """Count a frame that has arrived; return the seconds since the one before, if any.
 
-        Args:
-            now: time of arrival.
-            dropped: frames sent between the one before and this one that never arrived; None
-                when that is not known.
-
-        Returns:
-            Seconds since the frame before; None for the first.
+        ``dropped`` frames were sent in between and never arrived; None where that is not known.
         """
         gap = None if self._last is None else now - self._last
         self._last = now
         self.received += 1
-        self._arrivals.add(now, 1 + (dropped or 0))
+        self._recent["arrivals"].add(now, 1 + (dropped or 0))
         if dropped is not None:
             self.counts_drops = True
             self.dropped += dropped
             if dropped:
-                self._drops.add(now, dropped)
+                self._recent["drops"].add(now, dropped)
         return gap
 
     def score(self, now: float, processing_s: float, queueing_s: float | None) -> None:
         """Count a frame whose result has been published.
 
-        Args:
-            now: time of publication.
-            processing_s: from the message in hand to the published result.
-            queueing_s: from the frame's stamp to the callback; None where that says nothing.
+        It took ``processing_s`` from the message in hand to the published result, and
+        ``queueing_s`` from its stamp to the callback; None where that says nothing.
         """
         self.scored += 1
         self.consecutive_failures = 0
-        self._processing.add(now, processing_s)
+        self._recent["processing"].add(now, processing_s)
         if queueing_s is not None:
-            self._queueing.add(now, queueing_s)
+            self._recent["queueing"].add(now, queueing_s)
 
     def fail(self, now: float, reason: str) -> None:
-        """Count a frame that could not be used.
-
-        Args:
-            now: time.
-            reason: a short word, for example ``encoding``.
-        """
+        """Count a frame that could not be used; the reason is a word such as ``encoding``."""
         self.failed[reason] += 1
         self.consecutive_failures += 1
-        self._failures.add(now, 1)
+        self._recent["failures"].add(now, 1)
 
     def miss_stamp(self, now: float) -> None:
         """Count a frame whose stamp is missing."""
         self.without_stamp += 1
-        self._without_stamp.add(now, 1)
+        self._recent["without_stamp"].add(now, 1)
 
     def see_future(self, now: float) -> None:
         """Count a frame with a stamp ahead of the clock."""
         self.from_future += 1
-        self._from_future.add(now, 1)
+        self._recent["from_future"].add(now, 1)
 
     def see_picture(self, now: float, picture: bytes) -> None:
-        """Notice whether a frame shows the same picture as the one before.
-
-        Args:
-            now: time.
-            picture: its shrunk pixels.
-        """
+        """Notice whether a frame's preprocessed pixels are those of the one before."""
         if picture == self._picture:
             self.repeated += 1
             self._unchanged_s = now - self._picture_since
@@ -215,10 +179,14 @@ class FrameStatistics:
 
     def report(self, now: float) -> StatisticsReport:
         """Say what the last :data:`WINDOW_S` seconds looked like."""
-        processing = self._processing.values(now)
-        queueing = self._queueing.values(now)
-        arrivals = self._arrivals.values(now)
-        span = self._arrivals.span()
+        processing, queueing, arrivals, drops, failures, without_stamp, from_future = (
+            self._recent[name].values(now)
+            for name in (
+                *("processing", "queueing", "arrivals", "drops", "failures"),
+                *("without_stamp", "from_future"),
+            )
+        )
+        span = self._recent["arrivals"].span()
         # The first frame opens the span; those dropped before it belong to the time before.
         rate = sum(arrivals[1:]) / span if len(arrivals) > 1 and span > 0 else math.nan
         return StatisticsReport(
@@ -229,11 +197,11 @@ class FrameStatistics:
             without_stamp=self.without_stamp,
             from_future=self.from_future,
             repeated=self.repeated,
-            recent_dropped=int(sum(self._drops.values(now))),
-            recent_failed=len(self._failures.values(now)),
+            recent_dropped=int(sum(drops)),
+            recent_failed=len(failures),
             recent_received=len(arrivals),
-            recent_without_stamp=len(self._without_stamp.values(now)),
-            recent_from_future=len(self._from_future.values(now)),
+            recent_without_stamp=len(without_stamp),
+            recent_from_future=len(from_future),
             consecutive_failures=self.consecutive_failures,
             input_rate=rate,
             age_s=None if self._last is None else now - self._last,
@@ -261,14 +229,9 @@ class SequenceGaps:
         self._last: dict[bytes, int] = {}
 
     def missing(self, publisher: bytes, number: int | None) -> int | None:
-        """Return how many messages of a publisher are missing just before this one.
+        """Return how many messages of a publisher are missing just before one of this number.
 
-        Args:
-            publisher: what tells it from others.
-            number: of the message; None when the middleware gives none.
-
-        Returns:
-            The count; None without a number.
+        None where the middleware gives no numbers.
         """
         if number is None:
             return None
