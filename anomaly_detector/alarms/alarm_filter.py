@@ -1,12 +1,12 @@
-"""From flagged frames to alarms: k of the last n frames, an immediate level, hysteresis.
+"""From anomalous frames to alarms: k of the last n frames, an immediate level, hysteresis.
 
-Single frames flicker: at a false-alarm rate of 1 % and 30 frames a second some frame is flagged
+Single frames flicker: at a false-alarm rate of 1 % and 30 frames a second some frame is anomalous
 every few seconds. :class:`AlarmFilter` raises the alarm when several of the last frames are
-flagged, or at once when one is far above the threshold, and clears it when the score has stayed
+anomalous, or at once when one is far above the threshold, and clears it when the score has stayed
 clearly below the threshold for a while. The node and offline scoring use this one class.
 
 The defaults were chosen on simulated normal scores (autoregressive, 30 frames a second, 1 % of the
-frames flagged, correlated over 0 to 1 s): 6 of 10 frames gave at most 1.0 false alarms a minute
+frames anomalous, correlated over 0 to 1 s): 6 of 10 frames gave at most 1.0 false alarms a minute
 where single frames gave 5 to 18, and costs 0.17 s before an alarm.
 ``docs/threshold-and-alarms.md`` has the table.
 """
@@ -26,9 +26,6 @@ ALARM_MODES = ("off", "frames", "seconds")
 _MAX_FRAMES = 10_000
 _MAX_SECONDS = 3600.0
 
-AlarmOption = Setting
-"""The definition of one field of :class:`AlarmSettings`."""
-
 
 @dataclass(frozen=True)
 class AlarmSettings:
@@ -36,9 +33,6 @@ class AlarmSettings:
 
     Example:
         >>> alarms = AlarmFilter(AlarmSettings(raise_frames=3, raise_window_frames=5))
-
-    The field definitions carry description and range; command line and node take theirs from
-    them (:data:`ALARM_OPTIONS`).
 
     Raises:
         AnomalyDetectorError: a value out of its range, or a window shorter than what is to
@@ -116,11 +110,11 @@ class AlarmSettings:
                 )
 
 
-ALARM_OPTIONS: tuple[AlarmOption, ...] = settings_of(AlarmSettings)
-"""The definitions of the fields of :class:`AlarmSettings`, in order."""
+ALARM_OPTIONS: tuple[Setting, ...] = settings_of(AlarmSettings)
+"""The definitions of its fields, in order: command line and node take theirs from them."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class AlarmEvent:
     """One alarm from its first to its last frame.
 
@@ -176,36 +170,7 @@ class Scored(Protocol):
 
     @property
     def is_anomaly(self) -> bool:
-        """Whether the frame is flagged."""
-
-
-@dataclass
-class _OpenEvent:
-    start: _Frame
-    last: _Frame
-    peak: _Frame
-    frames: int
-
-    def close(self) -> AlarmEvent:
-        return AlarmEvent(
-            start_frame=self.start.name,
-            start_stamp_ns=self.start.stamp_ns,
-            end_frame=self.last.name,
-            end_stamp_ns=self.last.stamp_ns,
-            frames=self.frames,
-            peak_frame=self.peak.name,
-            peak_stamp_ns=self.peak.stamp_ns,
-            peak_score=self.peak.score,
-            peak_normalized_score=self.peak.normalized_score,
-        )
-
-
-@dataclass(frozen=True)
-class _Frame:
-    name: str
-    stamp_ns: int | None
-    score: float
-    normalized_score: float
+        """Whether the score is at or above the threshold."""
 
 
 class AlarmFilter:
@@ -231,15 +196,15 @@ class AlarmFilter:
 
     def __init__(self, settings: AlarmSettings | None = None) -> None:
         self.settings = AlarmSettings() if settings is None else settings
-        self._open: _OpenEvent | None = None
+        self._event: AlarmEvent | None = None
         self._last_stamp_ns: int | None = None
         self._forget()
 
     def _forget(self) -> None:
         # Anomalous or not, of the last frames; or (start, end) of anomalous stretches.
-        self._flags: deque[bool] = deque(maxlen=self.settings.raise_window_frames)
+        self._anomalies: deque[bool] = deque(maxlen=self.settings.raise_window_frames)
         self._stretches: deque[tuple[int, int]] = deque()
-        self._last_was_anomalous = False
+        self._last_is_anomaly = False
         self._frames_below = 0
         self._below_since_ns: int | None = None
 
@@ -247,53 +212,50 @@ class AlarmFilter:
         """Take the next frame into account.
 
         Args:
-            result: its scores and its flag.
+            result: its scores, and whether it is anomalous.
             stamp_ns: its stamp, nanoseconds.
             name: of the frame, for events.
 
         Raises:
-            AnomalyDetectorError: no stamp, though the decision is made in seconds.
+            AnomalyDetectorError: no stamp, though the mode is seconds.
         """
         if stamp_ns is None and self.settings.mode == "seconds":
             raise AnomalyDetectorError(
                 f"frame {name or 'without a name'} has no time stamp, so that nothing can be "
                 "decided in seconds: decide in frames, or give the rate of an image folder (--fps)"
             )
-        ended = None
-        if _went_back(self._last_stamp_ns, stamp_ns):
+        ended, last_ns = None, self._last_stamp_ns
+        if last_ns is not None and stamp_ns is not None and stamp_ns < last_ns:
             ended = self.finish()
-        frame = _Frame(name, stamp_ns, result.score, result.normalized_score)
-        was_alarm = self._open is not None
-        is_alarm = self._decide(result.normalized_score, result.is_anomaly, stamp_ns, was_alarm)
+        event = self._event
+        is_alarm = self._decide(result.normalized_score, result.is_anomaly, stamp_ns)
         self._last_stamp_ns = stamp_ns
-        self._last_was_anomalous = result.is_anomaly
-        if self._open is not None and not is_alarm:
-            ended = self._open.close()
-            self._open = None
-        elif self._open is not None:
-            self._open.last = frame
-            self._open.frames += 1
-            if frame.score > self._open.peak.score:
-                self._open.peak = frame
-        elif is_alarm:
-            self._open = _OpenEvent(frame, frame, frame, 1)
-        return AlarmState(is_alarm, is_alarm and not was_alarm, ended)
+        self._last_is_anomaly = result.is_anomaly
+        if not is_alarm:
+            ended, self._event = event or ended, None
+            return AlarmState(False, False, ended)
+        if event is None:
+            scores = result.score, result.normalized_score
+            self._event = AlarmEvent(name, stamp_ns, name, stamp_ns, 1, name, stamp_ns, *scores)
+            return AlarmState(True, True, ended)
+        event.end_frame, event.end_stamp_ns = name, stamp_ns
+        event.frames += 1
+        if result.score > event.peak_score:
+            event.peak_frame, event.peak_stamp_ns = name, stamp_ns
+            event.peak_score, event.peak_normalized_score = result.score, result.normalized_score
+        return AlarmState(True, False, None)
 
     def finish(self) -> AlarmEvent | None:
         """End the recording: give the alarm that is still on, and start afresh."""
-        event = None if self._open is None else self._open.close()
-        self._open = None
-        self._last_stamp_ns = None
+        event, self._event, self._last_stamp_ns = self._event, None, None
         self._forget()
         return event
 
-    def _decide(
-        self, normalized_score: float, is_anomaly: bool, stamp_ns: int | None, was_alarm: bool
-    ) -> bool:
+    def _decide(self, normalized_score: float, is_anomaly: bool, stamp_ns: int | None) -> bool:
         settings = self.settings
         if settings.mode == "off":
             return is_anomaly
-        if was_alarm:
+        if self._event is not None:
             if not self._is_clear(normalized_score < settings.clear_level, stamp_ns):
                 return True
             self._forget()
@@ -311,13 +273,13 @@ class AlarmFilter:
         """Return whether enough of the window up to this frame is anomalous."""
         settings = self.settings
         if settings.mode == "frames" or stamp_ns is None:
-            self._flags.append(is_anomaly)
-            return sum(self._flags) >= settings.raise_frames
+            self._anomalies.append(is_anomaly)
+            return sum(self._anomalies) >= settings.raise_frames
         window_ns = _nanoseconds(settings.raise_window_seconds)
         last = self._last_stamp_ns
         if last is not None and stamp_ns - last > window_ns:
             self._stretches.clear()
-        elif last is not None and self._last_was_anomalous:
+        elif last is not None and self._last_is_anomaly:
             self._stretches.append((last, stamp_ns))
         start = stamp_ns - window_ns
         while self._stretches and self._stretches[0][1] <= start:
@@ -341,9 +303,7 @@ class AlarmFilter:
 
 def add_alarm_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare one option a field of :class:`AlarmSettings`; ``mode`` is ``--decision``."""
-    group = parser.add_argument_group(
-        "decision over time", "when frames that are anomalous become an alarm"
-    )
+    group = parser.add_argument_group("alarm filter", "when anomalous frames become an alarm")
     for option in ALARM_OPTIONS:
         flag = "--decision" if option.name == "mode" else f"--{option.name.replace('_', '-')}"
         text = f"{option.description} (default {option.default})".replace("_", "-")
@@ -371,10 +331,6 @@ def alarm_settings(
     values = {option.name: getattr(arguments, option.name) for option in ALARM_OPTIONS}
     given = {name: value for name, value in values.items() if value is not None}
     return replace(AlarmSettings() if own is None else own, **given)
-
-
-def _went_back(last_ns: int | None, now_ns: int | None) -> bool:
-    return last_ns is not None and now_ns is not None and now_ns < last_ns
 
 
 def _nanoseconds(seconds: float) -> int:

@@ -53,9 +53,8 @@ def calibrate_threshold(
         false_alarm_rate: wanted share, between 0 and 1.
 
     Returns:
-        The threshold (a frame is flagged when ``score >= threshold``; it is the next float32
-        above the chosen score, so that the chosen frame itself is not flagged) and where it
-        comes from.
+        The threshold (a frame is anomalous when ``score >= threshold``; it is the next float32
+        above the chosen score, so that the chosen frame itself is not) and where it comes from.
 
     Raises:
         AnomalyDetectorError: no scores, scores that are not finite, or a rate outside (0, 1).
@@ -125,12 +124,7 @@ def effective_frames(scores: NDArray[np.float32], false_alarm_rate: float = 0.01
 def false_alarm_interval(frames: int, false_alarm_rate: float) -> tuple[float, float]:
     """Return the 95 % interval of the true false-alarm rate at a calibrated threshold.
 
-    Args:
-        frames: number of independent calibration frames.
-        false_alarm_rate: the rate that was wanted.
-
-    Returns:
-        Lower and upper end, shares of normal frames.
+    It follows from the number of independent calibration frames and the rate that was wanted.
     """
     tail = _tail_count(frames, false_alarm_rate)
     outside = (1.0 - INTERVAL_LEVEL) / 2

@@ -49,14 +49,13 @@ _TO_BGR = {
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _STRIP = (36, 32, 30)
 _INK = (255, 255, 255)
-_MUTED = (190, 185, 180)
 _TRACK = (92, 86, 82)
 
 Color = tuple[int, int, int]
 
 
 def state_word(is_anomaly: bool, is_alarm: bool) -> str:
-    """Return the state as shown: OK, ANOMALY (this frame is flagged) or ALARM (it persists)."""
+    """Return the state as shown: OK, ANOMALY (of this frame) or ALARM (it persists)."""
     if is_alarm:
         return "ALARM"
     return "ANOMALY" if is_anomaly else "OK"
@@ -78,16 +77,15 @@ def draw_overlay(
         (555, 640, 3)
 
     Args:
-        frame: what was given to :meth:`anomaly_detector.model.detector.Detector.detect`; not
-        changed.
+        frame: what was given to :meth:`~anomaly_detector.model.detector.Detector.detect`.
         detection: what it returned.
         is_alarm: whether the alarm is on.
-        max_side: the longer side of larger pictures is shrunk to this, pixels. Pictures below 320
+        max_side: the longer side of larger pictures is reduced to this, pixels. Pictures below 320
             are enlarged by a whole factor, so that the words can be read.
 
     Returns:
         uint8 BGR [H + strip, W, 3], C-contiguous, a new array. H and W are the picture's,
-        shrunk or enlarged; very narrow ones get dark bars at both sides.
+        reduced or enlarged; very narrow ones get dark bars at both sides.
 
     Raises:
         AnomalyDetectorError: ``max_side`` is below 64 or the map has no cell.
@@ -239,16 +237,14 @@ def _number(value: float) -> str:
     return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
-def _font_scale(size: int) -> float:
-    # Letters of this font are 22 pixels high at scale 1.
-    return size / 30
+# Letters of the font are 22 pixels high at scale 1: the scale is a thirtieth of their size.
 
 
 def _text_width(text: str, size: int) -> int:
-    (width, _), _ = cv2.getTextSize(text, _FONT, _font_scale(size), max(1, size // 10))
+    (width, _), _ = cv2.getTextSize(text, _FONT, size / 30, max(1, size // 10))
     return int(width)
 
 
 def _text(image: NDArray[np.uint8], text: str, x: int, y: int, size: int, color: Color) -> None:
     thickness = max(1, size // 10)
-    cv2.putText(image, text, (x, y), _FONT, _font_scale(size), color, thickness, cv2.LINE_AA)
+    cv2.putText(image, text, (x, y), _FONT, size / 30, color, thickness, cv2.LINE_AA)

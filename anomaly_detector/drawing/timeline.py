@@ -1,4 +1,4 @@
-"""Scores over time as one picture: threshold, flags, alarms, events, and chosen frames.
+"""Scores over time as one picture: threshold, anomalies, alarms, events, and chosen frames.
 
 Reports, the demo and the replay of a bag draw the same figure. It is a
 :class:`matplotlib.figure.Figure` without global state. matplotlib is imported when a figure is
@@ -20,11 +20,8 @@ from numpy.typing import NDArray
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
 
-Thumbnail = tuple[str, NDArray[np.uint8], NDArray[np.floating[Any]] | None]
-"""Title, frame (uint8 RGB [H, W, 3]) and its anomaly map (float [h, w]).
-
-None instead of a map: the picture is shown alone and keeps its shape, for example an overlay.
-"""
+Thumbnail = tuple[float, str, NDArray[np.uint8], NDArray[np.floating[Any]]]
+"""Place on the x axis, title, frame (uint8 RGB [H, W, 3]) and its anomaly map (float [h, w])."""
 
 TruthEvent = tuple[float, float, str]
 """Start and end on the x axis, and the name of the hazard."""
@@ -94,55 +91,45 @@ def timeline_figure(
     title: str = "Anomaly score during the patrol",
     x_label: str = "Time since start (s)",
     score_label: str = "Anomaly score",
-    thumbnail_stamps_s: Sequence[float] | None = None,
-    log_scale: bool | None = None,
 ) -> Any:
     """Draw the score over time with the threshold, the true hazards and chosen frames.
 
     Args:
         stamps_s: float [N], ascending.
         scores: float [N].
-        threshold: frames at or above it are drawn as flagged.
+        threshold: frames at or above it are drawn as anomalous.
         truth_events: shaded and named.
-        thumbnails: frames to show below, each beside its anomaly map.
+        thumbnails: frames to show below, each beside its anomaly map, and lettered in the line.
         alarms: start and end of each alarm on the x axis, drawn as a band above it.
         title: of the figure.
         x_label: x label, with the unit.
-        score_label: y label, with the unit.
-        thumbnail_stamps_s: where the thumbnails lie on the x axis; they are then lettered, in
-            the line and in their titles.
-        log_scale: logarithmic scores; None decides by :func:`wants_log_scale`.
+        score_label: y label, with the unit; the axis is logarithmic where they ask for it.
 
     Returns:
         A ``matplotlib.figure.Figure``.
 
     Raises:
         AnomalyDetectorError: matplotlib is missing.
-        ValueError: no frame, or arrays or thumbnail stamps of different length.
+        ValueError: no frame, or arrays of different length.
     """
     stamps, values = np.asarray(stamps_s, np.float64), np.asarray(scores, np.float64)
     if stamps.size == 0 or stamps.shape != values.shape or stamps.ndim != 1:
         raise ValueError(f"stamps {stamps.shape} and scores {values.shape}: give one per frame")
-    if thumbnail_stamps_s is not None and len(thumbnail_stamps_s) != len(thumbnails):
-        raise ValueError(f"{len(thumbnails)} thumbnails, {len(thumbnail_stamps_s)} stamps for them")
     columns = 3 if len(thumbnails) in (5, 6, 9) else 4
     rows = -(-len(thumbnails) // columns)
     with import_matplotlib().rc_context(STYLE):
-        # A frame beside its map is wide, a picture alone is not.
-        row_height = 2.6 if any(item[2] is None for item in thumbnails) else 1.9
-        figure = new_figure(11, 3.6 + (row_height + 0.05) * rows)
-        heights = [3.4, row_height * rows] if rows else [3.4]
+        figure = new_figure(11, 3.6 + 1.95 * rows)
+        heights = [3.4, 1.9 * rows] if rows else [3.4]
         grid = figure.add_gridspec(len(heights), 1, height_ratios=heights)
         axes = figure.add_subplot(grid[0])
-        log = wants_log_scale(values) if log_scale is None else log_scale
-        if log and threshold > 0:
+        if wants_log_scale(values) and threshold > 0:
             axes.set_yscale("log")
         shown = _extremes(values)
         axes.plot(stamps[shown], values[shown], color=NORMAL_COLOR, linewidth=1.0, zorder=3)
-        flagged = shown[values[shown] >= threshold]
+        anomalous = shown[values[shown] >= threshold]
         axes.plot(
-            stamps[flagged],
-            values[flagged],
+            stamps[anomalous],
+            values[anomalous],
             ".",
             color=ANOMALY_COLOR,
             markersize=4,
@@ -160,50 +147,32 @@ def timeline_figure(
         axes.margins(x=0.01)
         _shade_events(axes, truth_events)
         _mark_alarms(axes, alarms)
-        _letter_thumbnails(axes, stamps, values, thumbnail_stamps_s or ())
+        _letter_thumbnails(axes, stamps, values, [thumbnail[0] for thumbnail in thumbnails])
         axes.set(xlabel=x_label, ylabel=score_label)
         figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
         # In the title's line; in words that matplotlib 3.5 knows, which Humble's Ubuntu has.
         figure.legend(loc="upper right", ncol=4, fontsize=8.5, borderaxespad=0.2)
-        lettered = thumbnail_stamps_s is not None
         if rows:
             # One grid for all of them: matplotlib 3.5 lays one for each row over the others.
             cells = grid[1].subgridspec(rows, columns, wspace=0.06)
-            _draw_thumbnails(figure, cells, columns, thumbnails, lettered)
+            _draw_thumbnails(figure, cells, columns, thumbnails)
     return figure
 
 
-def draw_timeline(path: Path, *arguments: Any, dpi: int = 110, **options: Any) -> None:
-    """Write a timeline as a PNG file, whole or not at all.
-
-    Args:
-        path: the file.
-        *arguments: of :func:`timeline_figure`.
-        dpi: the picture is 11 inches wide.
-        **options: of :func:`timeline_figure`.
-
-    Raises:
-        AnomalyDetectorError: matplotlib is missing, or the folder cannot be written to.
-        ValueError: as for :func:`timeline_figure`.
-    """
+def draw_timeline(path: Path, *arguments: Any, **options: Any) -> None:
+    """Write a :func:`timeline_figure` of these arguments as a PNG file, whole or not at all."""
     figure = timeline_figure(*arguments, **options)
     with import_matplotlib().rc_context(STYLE), atomic_path(path) as temporary:
         # Otherwise the version of matplotlib is written into the file.
-        figure.savefig(temporary, dpi=dpi, format="png", metadata={"Software": None})
+        figure.savefig(temporary, dpi=110, format="png", metadata={"Software": None})
 
 
 def flag_intervals(
     stamps_s: NDArray[np.floating[Any]], flags: NDArray[np.bool_]
 ) -> list[tuple[float, float]]:
-    """Return where flags are set, as start and end on the x axis.
+    """Return the runs of frames whose flag is set, as start and end on the x axis.
 
-    Args:
-        stamps_s: float [N], ascending.
-        flags: bool [N].
-
-    Returns:
-        From the first flagged frame of each run to the frame after it; the last run may end with
-        the last frame.
+    A run ends with the frame after it, the last one perhaps with the last frame.
     """
     edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
     last = len(stamps_s) - 1
@@ -219,16 +188,9 @@ def top_frames(
     count: int = 6,
     apart_s: float = 1.0,
 ) -> list[int]:
-    """Choose the frames with the highest scores that show different views.
+    """Return the frames with the highest scores that show different views, in order of time.
 
-    Args:
-        stamps_s: float [N].
-        scores: float [N].
-        count: at most so many.
-        apart_s: no two of them are closer in time than this.
-
-    Returns:
-        Their indices, in order of time.
+    They are ``count`` at most, and ``apart_s`` seconds or more apart.
     """
     chosen: list[int] = []
     for index in np.argsort(-np.asarray(scores, np.float64), kind="stable").tolist():
@@ -247,13 +209,8 @@ def heat_overlay(
     The map is drawn on its own scale, from its median (clear) to its maximum (bright), so that
     maps show where the evidence lies and not how much of it there is.
 
-    Args:
-        image: uint8 RGB [H, W, 3].
-        anomaly_map: float [h, w].
-        size: height and width of the result, pixels.
-
     Returns:
-        uint8 RGB [size, size, 3].
+        uint8 RGB [size, size, 3], as the frame is.
     """
     base = resized(image, size).astype(np.float32)
     grey = base.mean(axis=2, keepdims=True).repeat(3, axis=2)
@@ -371,16 +328,13 @@ def _letter_thumbnails(
 
 
 def _draw_thumbnails(
-    figure: Any, cells: Any, columns: int, thumbnails: Sequence[Thumbnail], lettered: bool
+    figure: Any, cells: Any, columns: int, thumbnails: Sequence[Thumbnail]
 ) -> None:
-    for index, (title, image, anomaly_map) in enumerate(thumbnails):
+    for index, (_, title, image, anomaly_map) in enumerate(thumbnails):
         axes = figure.add_subplot(cells[divmod(index, columns)])
         axes.set_axis_off()
-        label = f"{_letter(index)}   {title}" if lettered else title
+        label = f"{_letter(index)}   {title}"
         axes.set_title(label, fontsize=8.5, fontweight="normal", pad=3)
-        if anomaly_map is None:
-            axes.imshow(image)
-            continue
         size = 192
         gap = np.full((size, 8, 3), 255, np.uint8)
         pair = [resized(image, size), gap, heat_overlay(image, anomaly_map, size)]

@@ -10,12 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from anomaly_detector.drawing.overlay import (
-    MAX_SIDE,
-    STATE_COLORS,
-    draw_overlay,
-    state_word,
-)
+from anomaly_detector.drawing.overlay import MAX_SIDE, STATE_COLORS, draw_overlay, state_word
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.image import ColorOrder, Image
 from anomaly_detector.model.detector import Detection, Detector
@@ -115,12 +110,8 @@ def test_state_is_a_colour_and_a_word() -> None:
     assert state_word(False, True) == state_word(True, True) == "ALARM"
     cold = np.zeros((32, 32), np.float32)
     badges = []
-    for word, score, is_alarm in (
-        ("OK", 0.3, False),
-        ("ANOMALY", 0.6, False),
-        ("ALARM", 0.6, True),
-    ):
-        drawn = render(anomaly_map=cold, normalized_score=score, is_alarm=is_alarm)
+    for word, score in (("OK", 0.3), ("ANOMALY", 0.6), ("ALARM", 0.6)):
+        drawn = render(anomaly_map=cold, normalized_score=score, is_alarm=word == "ALARM")
         strip = drawn[480:]
         counts = {name: count_color(strip, rgb) for name, rgb in STATE_COLORS.items()}
         assert max(counts, key=lambda name: counts[name]) == word
@@ -247,7 +238,7 @@ def test_map_without_a_unit_is_relative_to_its_highest_cell() -> None:
     assert not scale.strength(np.zeros((2, 2), np.float32)).any()
 
 
-def test_lines_are_drawn_on_flagged_frames_whose_map_has_a_unit() -> None:
+def test_lines_are_drawn_on_anomalous_frames_whose_map_has_a_unit() -> None:
     dark = Image(np.zeros((480, 640, 3), np.uint8), "bgr")
 
     def white(scale: MapScale, normalized_score: float) -> int:

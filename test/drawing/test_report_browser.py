@@ -13,15 +13,7 @@ import pytest
 from conftest import add_box, make_drive, write_images
 from model_files import write_grey_difference_model
 
-from anomaly_detector.drawing.page import (
-    Curve,
-    KeyFigure,
-    Link,
-    Page,
-    Section,
-    Table,
-    write_page,
-)
+from anomaly_detector.drawing.page import Curve, KeyFigure, Link, Page, Section, Table, write_page
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.recordings import open_source
 from training.cli.evaluate import write_evaluation

@@ -59,25 +59,22 @@ def test_alarms_are_drawn_where_they_were() -> None:
     assert "alarm" not in [text.get_text() for text in plain.legends[0].get_texts()]
 
 
-def test_writes_a_picture_with_overlays_of_any_shape(tmp_path: Path) -> None:
+def test_writes_a_picture_with_thumbnails_of_any_shape(tmp_path: Path) -> None:
     path = tmp_path / "timeline.png"
     wide, tall = np.full((60, 120, 3), 9, np.uint8), np.full((120, 60, 3), 9, np.uint8)
-    draw_timeline(
-        path,
-        STAMPS,
-        SCORES,
-        0.5,
-        thumbnails=[("wide", wide, None), ("tall", tall, None)],
-        thumbnail_stamps_s=[1.0, 2.0],
-        dpi=50,
-    )
+    thumbnails = [(1.0, "wide", wide, np.eye(4)), (2.0, "tall", tall, np.eye(4))]
+    draw_timeline(path, STAMPS, SCORES, 0.5, thumbnails=thumbnails)
     picture = cv2.imread(str(path))
     assert picture is not None
-    assert picture.shape[1] == 550
-    first = path.read_bytes()
-    draw_timeline(path, STAMPS, SCORES, 0.5, dpi=50)
-    assert path.read_bytes() != first
+    assert picture.shape[1] == 1210
+    draw_timeline(path, STAMPS, SCORES, 0.5)
+    alone = cv2.imread(str(path))
+    assert alone is not None
+    assert alone.shape[0] < picture.shape[0]
     assert [item.name for item in tmp_path.iterdir()] == ["timeline.png"]
+    figure = timeline_figure(STAMPS, SCORES, 0.5, thumbnails=thumbnails)
+    assert {"A", "B"} <= {text.get_text() for text in figure.axes[0].texts}
+    assert [axes.get_title() for axes in figure.axes[1:]] == ["A   wide", "B   tall"]
 
 
 def test_nothing_is_written_when_there_is_nothing_to_draw(tmp_path: Path) -> None:

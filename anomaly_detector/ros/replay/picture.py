@@ -46,15 +46,13 @@ def draw_replay(path: Path, result: ReplayResult, truth: Sequence[TruthEvent] = 
     scores = np.array([answer.score for _, answer in answered])
     top = {answered[index][0].name: answered[index] for index in top_frames(seconds, scores)}
     thumbnails: list[Thumbnail] = []
-    thumbnail_seconds: list[float] = []
     result.source.view = result.detector.view
     for frame in result.source:
         if (pair := top.pop(frame.name, None)) is not None:
             second = pair[0].time_s
             anomaly_map = result.detector.detect(frame).anomaly_map
             title = f"{second:.1f} s, score {pair[1].score:.4g}"
-            thumbnails.append((title, _thumbnail(frame.pixels), anomaly_map))
-            thumbnail_seconds.append(second)
+            thumbnails.append((second, title, _thumbnail(frame.pixels), anomaly_map))
     draw_timeline(
         path,
         seconds,
@@ -65,7 +63,6 @@ def draw_replay(path: Path, result: ReplayResult, truth: Sequence[TruthEvent] = 
         alarms=flag_intervals(seconds, np.array([answer.alarm for _, answer in answered])),
         title=f"Replay of {bag_name(result)}: what the node said",
         score_label=textwrap.fill(f"Anomaly score ({result.detector.metadata.score_units})", 38),
-        thumbnail_stamps_s=thumbnail_seconds,
     )
     return True
 

@@ -335,10 +335,8 @@ def test_timeline_of_any_length_draws(events: int, frames: int) -> None:
     stamps = np.arange(frames) / 20
     truth = [(float(i), i + 0.5, f"hazard {i % 9}") for i in range(events)]
     image = np.zeros((64, 64, 3), np.uint8)
-    pictures = [("12.0 s", image, np.zeros((8, 8)))] * (5 if frames == 1 else 0)
-    figure = timeline_figure(
-        stamps, stamps + 1, 2.0, truth, pictures, thumbnail_stamps_s=[0.0] * len(pictures)
-    )
+    pictures = [(0.0, "12.0 s", image, np.zeros((8, 8)))] * (5 if frames == 1 else 0)
+    figure = timeline_figure(stamps, stamps + 1, 2.0, truth, pictures)
     figure.canvas.draw()
     with pytest.raises(ValueError, match="give one per frame"):
         timeline_figure(stamps, np.zeros(frames + 1), 2.0)

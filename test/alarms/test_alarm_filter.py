@@ -1,4 +1,4 @@
-"""The decision over time: raising, clearing, events, and its command-line options."""
+"""The alarm filter: raising, clearing, events, and its command-line options."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from anomaly_detector.scoring.stream import ScoredFrame
 from anomaly_detector.scoring.tables import EVENT_COLUMNS
 
 NORMAL, NEAR, ANOMALOUS, EXTREME = 0.25, 0.47, 0.6, 0.9
-"""Normalised scores: below the clear level, between the levels, flagged, at once."""
+"""Normalised scores: below the clear level, between the levels, anomalous, at once."""
 
 MS = 1_000_000
 
 
-def decide(
+def filtered(
     settings: AlarmSettings, scores: Iterable[float], stamps_ms: Sequence[int] | None = None
 ) -> tuple[list[AlarmState], list[AlarmEvent]]:
     """Run a filter over normalised scores; the frames' names are their numbers."""
-    decisions = AlarmFilter(settings)
+    alarm_filter = AlarmFilter(settings)
     states = [
-        decisions.update(
+        alarm_filter.update(
             ScoredFrame("", None, None, score * 100, score, score >= 0.5),
             stamp_ns=None if stamps_ms is None else stamps_ms[index] * MS,
             name=str(index),
@@ -45,7 +45,7 @@ def decide(
         for index, score in enumerate(scores)
     ]
     events = [state.ended for state in states if state.ended is not None]
-    last = decisions.finish()
+    last = alarm_filter.finish()
     return states, events + ([last] if last else [])
 
 
@@ -53,12 +53,12 @@ def alarms(
     settings: AlarmSettings, scores: Iterable[float], stamps_ms: Sequence[int] | None = None
 ) -> str:
     """Return one character a frame: ``#`` alarm, ``.`` none."""
-    states, _ = decide(settings, scores, stamps_ms)
+    states, _ = filtered(settings, scores, stamps_ms)
     return "".join("#" if state.is_alarm else "." for state in states)
 
 
 def scores_of(text: str) -> list[float]:
-    """Return normalised scores: ``.`` normal, ``~`` near the threshold, ``a`` flagged, ``X``."""
+    """Return normalised scores: ``.`` normal, ``~`` near the threshold, ``a`` anomalous, ``X``."""
     return [{".": NORMAL, "~": NEAR, "a": ANOMALOUS, "X": EXTREME}[letter] for letter in text]
 
 
@@ -99,7 +99,7 @@ def test_off_is_the_flag_of_the_single_frame() -> None:
     generator = np.random.default_rng(0)
     for _ in range(20):
         scores = generator.random(200).tolist()
-        states, events = decide(AlarmSettings(mode="off"), scores)
+        states, events = filtered(AlarmSettings(mode="off"), scores)
         assert [state.is_alarm for state in states] == [score >= 0.5 for score in scores]
         assert sum(event.frames for event in events) == sum(score >= 0.5 for score in scores)
 
@@ -129,7 +129,7 @@ def test_events_partition_the_alarm_frames(mode: str) -> None:
         steps = generator.integers(0, 120, 150)
         steps[generator.random(150) < 0.02] = -1000
         stamps = (10_000 + np.cumsum(steps)).tolist()
-        states, events = decide(random_settings(generator, mode), scores, stamps)
+        states, events = filtered(random_settings(generator, mode), scores, stamps)
         covered: list[int] = []
         for event in events:
             frames = list(range(int(event.start_frame), int(event.end_frame) + 1))
@@ -207,14 +207,14 @@ def test_seconds_need_stamps() -> None:
 @pytest.mark.parametrize("settings", [FRAMES, SECONDS])
 def test_a_jump_back_in_time_starts_afresh(settings: AlarmSettings) -> None:
     stamps = [1000, 1050, 1100, 100, 150, 200, 250]
-    states, events = decide(settings, scores_of("aaaaa.."), stamps)
+    states, events = filtered(settings, scores_of("aaaaa.."), stamps)
     assert [state.is_alarm for state in states] == [False, False, True] + [False] * 4
     assert states[3].ended == events[0]
     assert (events[0].start_frame, events[0].end_frame, len(events)) == ("2", "2", 1)
 
 
 def test_jump_back_into_an_extreme_frame_is_a_new_event() -> None:
-    states, events = decide(FRAMES, scores_of("XX"), [1000, 0])
+    states, events = filtered(FRAMES, scores_of("XX"), [1000, 0])
     assert [state.is_alarm for state in states] == [True, True]
     assert [event.start_frame for event in events] == ["0", "1"]
     assert states[1].started
@@ -266,7 +266,7 @@ def test_document_lists_the_event_columns() -> None:
 
 
 def test_single_false_alarms_are_filtered_at_the_default_settings() -> None:
-    """At 30 frames a second with 1 % of the frames flagged: at most one alarm a minute."""
+    """At 30 frames a second with 1 % of the frames anomalous: at most one alarm a minute."""
     generator = np.random.default_rng(4)
     minutes, frames = 10, 18_000
     for correlation in (0.0, 0.7, 0.9):
@@ -278,7 +278,7 @@ def test_single_false_alarms_are_filtered_at_the_default_settings() -> None:
             values[index] = value
         u = values / np.quantile(values, 0.99) - 1
         normalized = np.where(u >= 0, 1 - 0.5 / (1 + np.abs(u)), 0.5 / (1 + np.abs(u))).tolist()
-        _, single = decide(AlarmSettings(mode="off"), normalized)
-        _, filtered = decide(AlarmSettings(), normalized)
+        _, single = filtered(AlarmSettings(mode="off"), normalized)
+        _, events = filtered(AlarmSettings(), normalized)
         assert len(single) > 5 * minutes
-        assert len(filtered) <= minutes
+        assert len(events) <= minutes
