@@ -72,6 +72,7 @@ def setting(
 ) -> Any:
     """Declare a field of a dataclass of settings; arguments as in :class:`Setting`."""
     details = {
+        "default": default,
         "description": description,
         "choices": choices,
         "minimum": minimum,
@@ -82,6 +83,4 @@ def setting(
 
 def settings_of(kind: type) -> tuple[Setting, ...]:
     """Return the definitions of a dataclass whose fields are declared with :func:`setting`."""
-    return tuple(
-        Setting(name=item.name, default=item.default, **item.metadata) for item in fields(kind)
-    )
+    return tuple(Setting(name=item.name, **item.metadata) for item in fields(kind))

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.alarms.calibration import calibrate_threshold
-from anomaly_detector.images.preprocessing import INPUT_SIZE, WHOLE_FRAME, shrink
+from anomaly_detector.images.preprocessing import INPUT_SIZE, WHOLE_FRAME, preprocess
 from anomaly_detector.recordings import open_source
 from benchmarks.common import options, run
 from training.config.options import TrainOptions, without_unused
@@ -79,7 +79,7 @@ class _Test:
     ) -> None:
         faults = [fault for fault in FAULT_SETS["full"] if fault.per_frame]
         frames = list(numbered_frames(open_source(path, topic), WHOLE_FRAME, exclude))
-        self.clean = np.stack([shrink(frame.pixels) for _, frame in frames])
+        self.clean = np.stack([preprocess(frame.pixels) for _, frame in frames])
 
         def faulted(fault: Fault) -> NDArray[np.uint8]:
             made = [inject(fault, f, fault_generator(seed, fault, n))[0] for n, f in frames]

@@ -25,8 +25,8 @@ import numpy as np
 from anomaly_detector.images.preprocessing import INPUT_SIZE
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.file import read_model_file
-from anomaly_detector.model.io_binding import BoundRun
-from anomaly_detector.model.providers import CPU, session_options
+from anomaly_detector.model.providers import CPU
+from anomaly_detector.model.session import IoBinding, session_options
 from benchmarks.common import options, run
 
 import onnxruntime  # isort: skip  # after the package, which switches telemetry off
@@ -78,10 +78,10 @@ def setting_row(
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     results = session.run(OUTPUTS, {"image": images})
     shapes = {name: result.shape for name, result in zip(OUTPUTS, results, strict=True)}
-    bound_run = BoundRun(session, "image", shape, shapes)
+    binding = IoBinding(session, shape, shapes)
 
     def call() -> Any:
-        return bound_run(images) if bound else session.run(OUTPUTS, {"image": images})
+        return binding.run(images) if bound else session.run(OUTPUTS, {"image": images})
 
     durations, cpu = durations_and_cpu(call, seconds)
     p50, p99 = np.percentile(durations, [50, 99]) * 1e6

@@ -23,7 +23,7 @@ from anomaly_detector.images.image import Image
 from anomaly_detector.images.message import as_image
 from anomaly_detector.model.detector import Detection, Detector
 from anomaly_detector.model.file import read_model_file
-from anomaly_detector.model.providers import session_options
+from anomaly_detector.model.session import session_options
 
 STEPS = ("convert", "shrink", "infer", "decide")
 """Message to pixels, to 64x64 RGB, through the network to a detection, to the alarm decision."""

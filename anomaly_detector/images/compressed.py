@@ -85,10 +85,9 @@ def decode_encoded_bytes(
         name: what to call it in an error.
         scaling: range of values of a 16-bit grey PNG; None for the upper 8 of its bits. Others
             are not changed by it.
-        reduced: whether the picture is only wanted for
-            :func:`~anomaly_detector.images.preprocessing.shrink`: a JPEG that is large enough is
-            then decoded at 1/2, 1/4 or 1/8 of its size, which costs less and is as close to area
-            averaging. Its size on both sides must be a multiple of that.
+        reduced: whether the picture is only wanted for the model's input: a JPEG that is large
+            enough is then decoded at 1/2, 1/4 or 1/8 of its size, which costs less and is as close
+            to area averaging. Its size on both sides must be a multiple of that.
 
     Returns:
         BGR pixels, uint8 [H, W, 3]; ``mono`` [H, W] for a 16-bit grey PNG with a scaling.

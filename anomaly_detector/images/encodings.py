@@ -133,16 +133,10 @@ def convert_rows(
     is_bigendian: bool = False,
     scaling: ImageScaling | None = None,
 ) -> Image:
-    """Convert the rows of a message to 8-bit pixels.
+    """Convert the rows of a message in an encoding of :data:`ENCODINGS` to 8-bit pixels.
 
-    Args:
-        name: an encoding of :data:`ENCODINGS`.
-        rows: uint8 [all rows of all planes, step], with padding at the end of each row.
-        height: of the picture, pixels.
-        width: of the picture, pixels.
-        is_bigendian: byte order of 16-bit and 32-bit values.
-        scaling: range of values for encodings of more than 8 bits; None for the whole range of
-            16 bits, not allowed for floats.
+    ``rows`` is uint8 [all rows of all planes, step], with padding at the end of each row. Without
+    a ``scaling``, which floats need, 16 bits are taken in their whole range.
 
     Raises:
         ImageError: a size that the encoding does not allow, no finite value, or OpenCV refuses
@@ -202,10 +196,8 @@ def _convert(
 def scale_to_8_bits(values: NDArray[Any], order: ColorOrder, scaling: ImageScaling | None) -> Image:
     """Scale 16-bit or float values to 8 bits; values that are not finite become 0.
 
-    Args:
-        values: uint16 or float32 of any byte order, [H, W] or [H, W, C].
-        order: the meaning of the channels.
-        scaling: the range of values; None for 0 to 65535, not allowed for floats.
+    ``values`` is uint16 or float32 of any byte order, [H, W] or [H, W, C]. Without a ``scaling``,
+    which floats need, the range is 0 to 65535.
 
     Raises:
         ImageError: no value is finite.

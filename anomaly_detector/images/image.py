@@ -118,14 +118,14 @@ def crop(pixels: Image, roi: RegionOfInterest) -> Image:
         return pixels
     if not pixels.region.is_whole_frame:
         raise ImageError(
-            f"region of interest {_text(roi)} cannot be cut from pixels that are the region "
-            f"{_text(pixels.region)} already: give the whole frame",
+            f"region of interest {roi} cannot be cut from pixels that are the region "
+            f"{pixels.region} already: give the whole frame",
             reason="roi",
         )
     height, width = pixels.array.shape[:2]
     if pixels.scale != 1:
         raise ImageError(
-            f"region of interest {_text(roi)} cannot be cut from a JPEG decoded at 1/{pixels.scale}"
+            f"region of interest {roi} cannot be cut from a JPEG decoded at 1/{pixels.scale}"
             " of its size: decode it at full size",
             reason="roi",
         )
@@ -133,15 +133,11 @@ def crop(pixels: Image, roi: RegionOfInterest) -> Image:
     bottom = roi.y + roi.height if roi.height else height
     if roi.x >= width or roi.y >= height or right > width or bottom > height:
         raise ImageError(
-            f"region of interest {_text(roi)} is not inside the frame of {width}x{height}: "
+            f"region of interest {roi} is not inside the frame of {width}x{height}: "
             "give one that fits the camera",
             reason="roi",
         )
     return replace(pixels, array=pixels.array[roi.y : bottom, roi.x : right], region=roi)
-
-
-def _text(roi: RegionOfInterest) -> str:
-    return f"x {roi.x}, y {roi.y}, width {roi.width}, height {roi.height}"
 
 
 def check_size(width: int, height: int, name: str) -> None:

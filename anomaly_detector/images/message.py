@@ -3,8 +3,8 @@
 The functions take the fields of ``sensor_msgs/Image`` and ``sensor_msgs/CompressedImage`` through
 small protocols, so that live rclpy messages and messages read from a bag by ``rosbags`` take the
 same path. Common encodings become views of the message's buffer: no pixel is copied before the
-frame has been shrunk, and the colour order is fixed on the small result
-(:func:`anomaly_detector.images.preprocessing.shrink`).
+frame is resized, and the colour order is fixed on the small result
+(:func:`anomaly_detector.images.preprocessing.preprocess`).
 
 Whatever a message holds, the only exception is :class:`ImageError`, whose ``reason`` is a short
 word for counters.
@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.errors import ImageError, ImageErrorReason
+from anomaly_detector.errors import ImageError
 from anomaly_detector.images.compressed import byte_buffer, decode_encoded_bytes
 from anomaly_detector.images.encodings import (
     ENCODINGS,
@@ -28,11 +28,7 @@ from anomaly_detector.images.encodings import (
     scale_to_8_bits,
     shorten,
 )
-from anomaly_detector.images.image import (
-    ColorOrder,
-    Image,
-    check_size,
-)
+from anomaly_detector.images.image import ColorOrder, Image, check_size
 
 Converter = Callable[[Any, str], Any]
 """Converts a message to uint8 [H, W, 3] in ``bgr8`` (or [H, W] in ``mono8``), as named by its
@@ -91,10 +87,13 @@ def as_image(
         frame: an image; a frame of a recording; a ``sensor_msgs/Image`` or ``CompressedImage``; or
             an array [H, W] or [H, W, C], uint8, or uint16 or float with a ``scaling``.
         order: the meaning of an array's channels, needed for those with colours.
-        scaling: see :func:`decode_image`; of an array too.
-        reduced: see :func:`decode_compressed`.
-        convert: see :func:`decode_image`.
-        remedy: likewise.
+        scaling: range of values for more than 8 bits; needed for depth and infrared (16UC1,
+            32FC1, float arrays), optional for mono16, rgb16 and other 16-bit pictures.
+        reduced: see :func:`~anomaly_detector.images.compressed.decode_encoded_bytes`.
+        convert: converts Bayer, YUV 4:2:2 and, without a ``scaling``, 16-bit encodings in place
+            of this package's own OpenCV calls; these take over where it fails. None for these
+            alone. Sizes are checked before.
+        remedy: what to do about depth without a scaling, for the error.
 
     Raises:
         ImageError: no picture, one that is damaged, or an array whose order is not known.
@@ -154,16 +153,7 @@ def decode_image(
     convert: Converter | None = None,
     remedy: str = _REMEDY,
 ) -> Image:
-    """Return the pixels of a raw ``sensor_msgs/Image``.
-
-    Args:
-        message: an rclpy or rosbags message, or anything with the same fields.
-        scaling: range of values for encodings of more than 8 bits; needed for 16UC1 and 32FC1
-            (depth and infrared), optional for mono16, rgb16 and the like.
-        convert: converts Bayer, YUV 4:2:2 and, without a ``scaling``, 16-bit encodings in place
-            of this package's own OpenCV calls; these take over where it fails. None for these
-            alone. Sizes are checked before.
-        remedy: what to do about depth without a scaling, for the error.
+    """Return the pixels of a raw ``sensor_msgs/Image``; arguments as for :func:`as_image`.
 
     Returns:
         A view of the message's data for rgb8, bgr8, rgba8, bgra8, mono8, 8UC1, 8UC3 and 8UC4; a
@@ -201,12 +191,8 @@ def decode_image(
     rows, height = _row_count(encoding, name, height, step, buffer.size)
     if encoding.kind == "direct":
         channels = encoding.pixel_bytes
-        if channels == 1:
-            return Image(
-                np.ndarray((height, width), np.uint8, buffer, 0, (step, 1)), encoding.order
-            )
         view = np.ndarray((height, width, channels), np.uint8, buffer, 0, (step, channels, 1))
-        return Image(view, encoding.order)
+        return Image(view[..., 0] if channels == 1 else view, encoding.order)
     if convert is not None and _is_convertible(encoding, scaling):
         converted = _converted(convert, message, encoding, height, width)
         if converted is not None:
@@ -216,7 +202,7 @@ def decode_image(
         buffer.reshape(rows, step),
         height,
         width,
-        is_bigendian=_is_bigendian(message),
+        is_bigendian=bool(message.is_bigendian),
         scaling=scaling,
     )
 
@@ -226,21 +212,9 @@ def _integer(message: ImageLike, field: str) -> int:
     try:
         return int(value)
     except (TypeError, ValueError, OverflowError) as error:
-        reason: ImageErrorReason = "step" if field == "step" else "size"
         raise ImageError(
             f"image {field} is {shorten(value)}, not a number: the message is damaged",
-            reason=reason,
-        ) from error
-
-
-def _is_bigendian(message: ImageLike) -> bool:
-    try:
-        return bool(message.is_bigendian)
-    except (TypeError, ValueError) as error:
-        raise ImageError(
-            f"image is_bigendian is {shorten(message.is_bigendian)}, not 0 or 1: "
-            "the message is damaged",
-            reason="data",
+            reason="step" if field == "step" else "size",
         ) from error
 
 
@@ -267,15 +241,15 @@ def _is_convertible(encoding: Encoding, scaling: ImageScaling | None) -> bool:
 def _converted(
     convert: Converter, message: ImageLike, encoding: Encoding, height: int, width: int
 ) -> Image | None:
-    target = "mono8" if encoding.order == "mono" else "bgr8"
-    shape = (height, width) if target == "mono8" else (height, width, 3)
+    is_grey = encoding.order == "mono"
+    target, shape = ("mono8", (height, width)) if is_grey else ("bgr8", (height, width, 3))
     try:
         array = np.asarray(convert(message, target))
     except Exception:  # the cv_bridge of Humble knows fewer encodings than we do
         return None
     if array.shape != shape or array.dtype != np.uint8:
         return None
-    return Image(np.ascontiguousarray(array), "mono" if target == "mono8" else "bgr")
+    return Image(np.ascontiguousarray(array), "mono" if is_grey else "bgr")
 
 
 def decode_compressed(
@@ -285,13 +259,7 @@ def decode_compressed(
     reduced: bool = False,
     remedy: str = _REMEDY,
 ) -> Image:
-    """Return the pixels of a ``sensor_msgs/CompressedImage``.
-
-    Args:
-        message: an rclpy or rosbags message, or anything with the same fields.
-        scaling: range of values; needed for depth (16-bit PNG), optional for other 16-bit grey.
-        reduced: see :func:`decode_encoded_bytes`.
-        remedy: see :func:`decode_image`.
+    """Return the pixels of a ``sensor_msgs/CompressedImage``; arguments as for :func:`as_image`.
 
     Raises:
         ImageError: empty, cut short, damaged or unknown data, a giant size, or depth without a

@@ -1,8 +1,8 @@
 """The one way from a camera frame to the model's 64x64 RGB input.
 
-Training, offline scoring and the robot all call :func:`shrink`. Its name and version travel in the
-model's metadata (:data:`RESIZE_METHOD`), so that a model is never fed with frames that were shrunk
-in another way than those it was trained on.
+Training, offline scoring and the robot all call :func:`preprocess`. Its name and version travel in
+the model's metadata (:data:`RESIZE_METHOD`), so that a model is never fed with frames that were
+resized in another way than those it was trained on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ INPUT_SIZE = 64
 """Height and width of the model's input (thesis 5.4.1, paper section IV)."""
 
 RESIZE_METHOD = "stepped-area64/1"
-"""Name and version of the resize in :func:`shrink`; change the version when a pixel changes."""
+"""Name and version of the resize in :func:`preprocess`; change the version when a pixel changes."""
 
 COMPATIBLE_RESIZE_METHODS = frozenset(
     {
@@ -30,7 +30,7 @@ COMPATIBLE_RESIZE_METHODS = frozenset(
         "linear256-area64/1",
     }
 )
-"""Methods of older models whose pixels are close enough to those of :func:`shrink`."""
+"""Methods of older models whose pixels are close enough to those of :func:`preprocess`."""
 
 # Up to here INTER_AREA itself takes no longer than the steps that stand in for it.
 _AREA_PIXELS = 57_600
@@ -72,22 +72,22 @@ WHOLE_FRAME = View()
 """All of a frame, scaled as its encoding says."""
 
 
-def shrink(pixels: Image) -> NDArray[np.uint8]:
-    """Shrink a frame to the model's input; the aspect ratio is not kept (thesis 5.4.1).
+def preprocess(image: Image) -> NDArray[np.uint8]:
+    """Resize a frame to the model's input, RGB; the aspect ratio is not kept (thesis 5.4.1).
 
     True area averaging of a whole camera frame (``cv2.INTER_AREA``) costs up to thirty times the
     network's own time, because OpenCV is quick at it only for whole factors. So larger frames go
     through a bilinear step to a multiple of 64 that depends on the frame's size, and are averaged
-    from there. ``python -m benchmarks.shrink`` prints time and difference to true area averaging
+    from there. ``python -m benchmarks.resize`` prints time and difference to true area averaging
     for each size. The colour order is fixed last, on 64x64 pixels.
 
     Args:
-        pixels: a frame of any size and channel order.
+        image: a frame of any size and channel order.
 
     Returns:
         uint8 [64, 64, 3], RGB, contiguous.
     """
-    array = pixels.array
+    array = image.array
     height, width = array.shape[:2]
     if (height, width) == (INPUT_SIZE, INPUT_SIZE):
         small = array
@@ -104,7 +104,7 @@ def shrink(pixels: Image) -> NDArray[np.uint8]:
         small = _area(_linear(array, 256, 192), INPUT_SIZE, INPUT_SIZE)
     else:
         small = _area(_linear(array, 192, 192), INPUT_SIZE, INPUT_SIZE)
-    return to_rgb(Image(small, pixels.order))
+    return to_rgb(Image(small, image.order))
 
 
 def _row_stride(height: int) -> int:

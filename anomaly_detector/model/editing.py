@@ -18,12 +18,8 @@ from anomaly_detector.model.normalization import (
 def write_with_metadata(model: Path, metadata: ModelMetadata, output: Path) -> None:
     """Write a copy of a model file with other metadata, and the constants that follow from it.
 
-    The file is written beside its place, loaded as the robot would load it, and only then renamed.
-
-    Args:
-        model: the file to start from.
-        metadata: of the new file.
-        output: the new file; may be ``model``.
+    The file is written beside its place, loaded as the robot would load it, and only then renamed;
+    ``output`` may be ``model``.
 
     Raises:
         AnomalyDetectorError: the package onnx is missing, the model lacks a constant, or the new

@@ -13,11 +13,9 @@ when the detector is made. ``docs/model-format.md`` lists what is accepted.
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import stat
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -79,7 +77,8 @@ def read_model_file(path: str | Path) -> ModelFile:
     # Here, for a command's --help need not wait for it.
     import onnxruntime
 
-    from anomaly_detector.model.providers import CPU, one_line, session_options
+    from anomaly_detector.model.providers import CPU, one_line
+    from anomaly_detector.model.session import session_options
 
     path = Path(path)
     data = _read(path)
@@ -183,29 +182,12 @@ def _metadata(path: Path, text: str | None) -> ModelMetadata:
             _EXPORT,
         )
     try:
-        metadata = ModelMetadata.from_json(text, str(path))
+        return ModelMetadata.from_json(text, str(path))
     except (ValueError, OverflowError, RecursionError) as error:
         # Numbers of thousands of digits, brackets nested a thousand deep.
         raise ModelError(
             f"model {path}: metadata entry {METADATA_KEY!r} cannot be read ({error}): {_EXPORT}"
         ) from error
-    for place, value in _numbers(asdict(metadata), ""):
-        if not math.isfinite(value):
-            raise ModelError(
-                f"model {path}: metadata field {place!r} is {value}, not a finite number: {_EXPORT}"
-            )
-    return metadata
-
-
-def _numbers(value: Any, place: str) -> Iterator[tuple[str, float]]:
-    if isinstance(value, float):
-        yield place, value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _numbers(item, f"{place}.{key}" if place else str(key))
-    elif isinstance(value, (list, tuple)):
-        for number, item in enumerate(value):
-            yield from _numbers(item, f"{place}[{number}]")
 
 
 def _check_signature(path: Path, inputs: Any, outputs: Any) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.files import printable
-from anomaly_detector.images.preprocessing import shrink
+from anomaly_detector.images.preprocessing import preprocess
 from anomaly_detector.ordered_pool import usable_cores
 
 if TYPE_CHECKING:
@@ -57,12 +57,7 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class TrainedRecording:
-    """A recording that shows frames which the model was trained on.
-
-    Attributes:
-        recording: its name.
-        trained_as: the name of the training recording.
-    """
+    """The name of a recording that shows trained frames, and its name in the training."""
 
     recording: str
     trained_as: str
@@ -85,11 +80,8 @@ def find_trained(
 ) -> tuple[TrainedRecording, ...]:
     """Return which recordings show frames that a model was trained on.
 
-    Reads every recording once, and none for a model that knows no fingerprint.
-
-    Args:
-        sources: the recordings; they are read with the model's own view, as in its training.
-        metadata: what the model says of itself.
+    Reads every recording once, with the model's own view as in its training, and none for a model
+    that knows no fingerprint.
 
     Raises:
         SourceError: a recording has no readable frame.
@@ -107,10 +99,7 @@ def known_again(
 ) -> Iterator[TrainedRecording]:
     """Yield the training recordings that a recording is a copy, a part or an extension of.
 
-    Args:
-        name: of the recording.
-        frames: hash of every frame, or the frames, uint8 [N, 64, 64, 3].
-        known: the fingerprints in the model's metadata.
+    ``frames`` are the hash of every frame, or the frames, uint8 [N, 64, 64, 3].
     """
     hashes: Collection[str] = {f if isinstance(f, str) else _hash(f) for f in frames}
     for fingerprint in known:
@@ -136,7 +125,7 @@ def trained_warning(found: Sequence[TrainedRecording], consequence: str) -> str 
 
 
 def _frame_hash(frame: Frame) -> str:
-    return _hash(shrink(frame.pixels))
+    return _hash(preprocess(frame.pixels))
 
 
 def _hash(image: NDArray[np.uint8]) -> str:

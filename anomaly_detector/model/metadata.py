@@ -1,6 +1,6 @@
 """What a model file says about itself: the JSON entry in the ONNX metadata.
 
-A score without a scale is useless, and a model fed with frames that were shrunk in another way is
+A score without a scale is useless, and a model fed with frames that were resized in another way is
 wrong without a sign of it. So all that is needed to use a model right travels inside its file,
 under the key :data:`METADATA_KEY`, and is checked when the file is loaded.
 ``docs/model-format.md`` describes every field.
@@ -8,11 +8,12 @@ under the key :data:`METADATA_KEY`, and is checked when the file is loaded.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, astuple, dataclass, field, replace
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from dataclasses import asdict, astuple, dataclass, field, is_dataclass, replace
+from typing import Any, get_args, get_origin, get_type_hints
 
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
 from anomaly_detector.images.encodings import ImageScaling
@@ -30,23 +31,19 @@ from anomaly_detector.model.older_models import completed
 FORMAT_VERSION = 2
 METADATA_KEY = "anomaly_detector"
 
-_T = TypeVar("_T")
+_EXPORT = "export the model again with 'python -m training train'"
+
+# Fields of version 2 that came later; models from before look at the whole frame.
+_ADDED_LATER: dict[str, Any] = {
+    "region_of_interest": [0, 0, 0, 0],
+    "image_scaling": None,
+    "training_recordings": [],
+}
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Where a threshold comes from.
-
-    Attributes:
-        method: ``split-conformal``, or ``fixed`` for a threshold that was given.
-        false_alarm_rate: wanted share of normal frames at or above the threshold; None when fixed.
-        frames: number of held-out normal frames the threshold was computed from; 0 when fixed.
-        quantiles: score quantiles of held-out normal frames, probability (as text, ``"0.5"``) to
-            score; the normalised score takes its scale from them.
-        effective_frames: number of independent frames that tell as much as those consecutive
-            ones; None when fixed.
-        false_alarm_interval: 95 % interval of the true false-alarm rate; None when fixed.
-    """
+    """Where a threshold comes from."""
 
     method: str
     false_alarm_rate: float | None = None
@@ -58,30 +55,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class ModelMetadata:
-    """The contents of the metadata entry.
-
-    Attributes:
-        name: short name of the model.
-        architecture: network, for example ``v5``.
-        scorer: name of what makes the score; for people, nothing depends on it.
-        score_units: the unit of the raw score, in words.
-        score_maximum: the largest possible score; None where it has no upper end.
-        map_scale: which values of the anomaly map are shown as heat, at the model's own threshold.
-        threshold: a frame is anomalous when its score is at or above this value.
-        calibration: where the threshold comes from.
-        input_size: height and width of the input image, pixels.
-        color_order: always ``rgb``.
-        resize_method: name and version of the shrink the model was trained with.
-        region_of_interest: x, y, width and height of the part of the camera's frame that the model
-            was trained on, pixels; a width or height of 0 reaches to the edge.
-        image_scaling: the values that become black and white in pictures of more than 8 bits; None
-            where the encoding says it.
-        training_recordings: what the recordings are known by that the model was trained on; empty
-            for older models.
-        provenance: data, seed, options and versions that made the model.
-        metrics: figures from training, for example ``validation_mse``.
-        format_version: of this JSON entry.
-    """
+    """The contents of the metadata entry, field by field as in ``docs/model-format.md``."""
 
     name: str
     architecture: str
@@ -156,56 +130,28 @@ class ModelMetadata:
             raw = json.loads(text)
         except json.JSONDecodeError as error:
             raise ModelError(
-                f"model {source}: metadata entry {METADATA_KEY!r} is not JSON ({error}): "
-                "export the model again with 'python -m training train'"
+                f"model {source}: metadata entry {METADATA_KEY!r} is not JSON ({error}): {_EXPORT}"
             ) from error
         if not isinstance(raw, dict):
             raise ModelError(
                 f"model {source}: metadata entry {METADATA_KEY!r} is a {type(raw).__name__}, "
-                "not an object: export the model again with 'python -m training train'"
+                f"not an object: {_EXPORT}"
             )
-        reader = _FieldReader(raw, source)
-        version = reader.integer("format_version")
+        version = raw.get("format_version", FORMAT_VERSION)
         if version != FORMAT_VERSION:
             raise ModelError(
                 f"model {source}: format version {version}, this package reads {FORMAT_VERSION}: "
                 "export the model with the version of anomaly_detector that runs it"
             )
-        calibration = _FieldReader(reader.mapping("calibration"), source, "calibration.")
-        quantiles = _FieldReader(calibration.mapping("quantiles"), source, "calibration.quantiles.")
-        metadata = cls(
-            name=reader.text("name"),
-            architecture=reader.text("architecture"),
-            scorer=reader.text("scorer"),
-            score_units=reader.text("score_units"),
-            threshold=reader.number("threshold"),
-            calibration=Calibration(
-                method=calibration.text("method"),
-                false_alarm_rate=calibration.optional("false_alarm_rate", calibration.number),
-                frames=calibration.integer("frames"),
-                quantiles={key: quantiles.number(key) for key in quantiles.raw},
-                effective_frames=calibration.optional("effective_frames", calibration.integer),
-                false_alarm_interval=calibration.optional(
-                    "false_alarm_interval", calibration.interval
-                ),
-            ),
-            input_size=reader.integer("input_size"),
-            color_order=reader.text("color_order"),
-            resize_method=reader.text("resize_method"),
-            # Models from before regions look at the whole frame.
-            region_of_interest=reader.region("region_of_interest")
-            if "region_of_interest" in raw
-            else (0, 0, 0, 0),
-            image_scaling=reader.optional("image_scaling", reader.scaling)
-            if "image_scaling" in raw
-            else None,
-            training_recordings=reader.fingerprints("training_recordings")
-            if "training_recordings" in raw
-            else (),
-            provenance=reader.mapping("provenance"),
-            metrics=reader.mapping("metrics"),
-            format_version=version,
-        )
+        is_older = "map_scale" not in raw
+        raw = _ADDED_LATER | raw
+        if is_older:
+            raw |= {"score_maximum": None, "map_scale": asdict(MapScale(0.0, None))}
+        try:
+            metadata: ModelMetadata = _read(cls, raw, "")
+            _ = metadata.view  # its parts have ranges
+        except AnomalyDetectorError as error:
+            raise ModelError(f"model {source}: metadata field {error}: {_EXPORT}") from error
         for name, got, wanted, accepted in (
             ("input_size", metadata.input_size, INPUT_SIZE, {INPUT_SIZE}),
             ("color_order", metadata.color_order, "rgb", {"rgb"}),
@@ -216,116 +162,59 @@ class ModelMetadata:
                     f"model {source}: {name} is {got!r}, this package prepares frames with "
                     f"{wanted!r}: train the model again with this version"
                 )
-        if "map_scale" not in raw:
-            return completed(metadata)
-        maximum = reader.optional("score_maximum", reader.number)
-        return replace(metadata, score_maximum=maximum, map_scale=reader.map_scale("map_scale"))
+        return completed(metadata) if is_older else metadata
 
 
-@dataclass(frozen=True)
-class _FieldReader:
-    """Typed access to a JSON object, with errors that name the model and the field."""
+_fields_of = functools.cache(get_type_hints)
 
-    raw: Mapping[str, Any]
-    source: str
-    prefix: str = ""
+_IN_WORDS = {str: "a text", int: "an integer", float: "a number", bool: "true or false"}
 
-    def _get(self, key: str, kind: str, types: tuple[type, ...]) -> Any:
-        if key not in self.raw:
-            raise ModelError(
-                f"model {self.source}: metadata field {self.prefix + key!r} is missing: "
-                "export the model again with 'python -m training train'"
-            )
-        value = self.raw[key]
-        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-            raise ModelError(
-                f"model {self.source}: metadata field {self.prefix + key!r} is {value!r}, "
-                f"not {kind}: export the model again with 'python -m training train'"
-            )
+
+def _read(kind: Any, value: Any, place: str) -> Any:
+    """Return a value of JSON as a type of :class:`ModelMetadata`'s fields.
+
+    Raises:
+        AnomalyDetectorError: it is none; the message begins with its place.
+    """
+
+    def check(is_good: bool, wanted: str) -> None:
+        if not is_good:
+            raise AnomalyDetectorError(f"{place!r} is {value!r}, not {wanted}")
+
+    inner = get_args(kind)
+    if kind is Any and isinstance(value, list):
+        return [_read(Any, item, f"{place}.{index}") for index, item in enumerate(value)]
+    if kind is Any and isinstance(value, dict):
+        return _read(Mapping[str, Any], value, place)
+    if kind is Any:
+        check(not isinstance(value, float) or math.isfinite(value), "a finite number")
         return value
-
-    def text(self, key: str) -> str:
-        return str(self._get(key, "a text", (str,)))
-
-    def integer(self, key: str) -> int:
-        return int(self._get(key, "an integer", (int,)))
-
-    def number(self, key: str) -> float:
-        value = float(self._get(key, "a number", (int, float)))
-        if not math.isfinite(value):
-            raise ModelError(
-                f"model {self.source}: metadata field {self.prefix + key!r} is {value}, "
-                "not a finite number: export the model again with 'python -m training train'"
-            )
-        return value
-
-    def interval(self, key: str) -> tuple[float, float]:
-        value = self._get(key, "a list of two numbers", (list,))
-        ends = _FieldReader({str(i): end for i, end in enumerate(value)}, self.source, f"{key}.")
-        if len(value) != 2:
-            raise ModelError(
-                f"model {self.source}: metadata field {self.prefix + key!r} is {value!r}, "
-                "not a list of two numbers: export the model again with 'python -m training train'"
-            )
-        return ends.number("0"), ends.number("1")
-
-    def scaling(self, key: str) -> tuple[float, float]:
-        minimum, maximum = self.interval(key)
+    if type(None) in inner:  # T | None
+        return None if value is None else _read(inner[0], value, place)
+    if get_origin(kind) is Mapping:
+        check(isinstance(value, dict), "an object")
+        return {key: _read(inner[1], item, f"{place}.{key}") for key, item in value.items()}
+    if get_origin(kind) is tuple:
+        check(isinstance(value, list), "a list")
+        if inner[1] is Ellipsis:
+            inner = (inner[0],) * len(value)
+        check(len(value) == len(inner), f"a list of {len(inner)} numbers")
+        items = zip(inner, value, range(len(inner)), strict=True)
+        return tuple(_read(part, item, f"{place}.{index}") for part, item, index in items)
+    if isinstance(kind, type) and is_dataclass(kind):
+        check(isinstance(value, dict), "an object")
+        prefix = f"{place}." if place else ""
+        values = {}
+        for name, part in _fields_of(kind).items():
+            if name not in value:
+                raise AnomalyDetectorError(f"{prefix + name!r} is missing")
+            values[name] = _read(part, value[name], prefix + name)
         try:
-            ImageScaling(minimum, maximum)
+            return kind(**values)
         except AnomalyDetectorError as error:
-            raise ModelError(
-                f"model {self.source}: metadata field {self.prefix + key!r}: {error}"
-            ) from error
-        return minimum, maximum
-
-    def region(self, key: str) -> tuple[int, int, int, int]:
-        value = self._get(key, "a list of four integers", (list,))
-        try:
-            x, y, width, height = value
-            region = RegionOfInterest(x, y, width, height)
-        except (AnomalyDetectorError, TypeError, ValueError) as error:
-            raise ModelError(
-                f"model {self.source}: metadata field {self.prefix + key!r} is {value!r}, not x, "
-                "y, width and height: export the model again with 'python -m training train'"
-            ) from error
-        return region.x, region.y, region.width, region.height
-
-    def map_scale(self, key: str) -> MapScale:
-        scale = _FieldReader(self.mapping(key), self.source, f"{key}.")
-        try:
-            return MapScale(
-                scale.number("low"),
-                scale.optional("high", scale.number),
-                scale.integer("window"),
-                bool(scale._get("follows_threshold", "true or false", (bool,))),
-            )
-        except ModelError:
-            raise
-        except AnomalyDetectorError as error:
-            raise ModelError(
-                f"model {self.source}: metadata field {self.prefix + key!r}: {error}"
-            ) from error
-
-    def fingerprints(self, key: str) -> tuple[Fingerprint, ...]:
-        items = self._get(key, "a list", (list,))
-        found = []
-        for index, item in enumerate(items):
-            if not isinstance(item, dict):
-                raise ModelError(
-                    f"model {self.source}: metadata field {self.prefix + key!r} has {item!r}, not "
-                    "an object: export the model again with 'python -m training train'"
-                )
-            reader = _FieldReader(item, self.source, f"{key}.{index}.")
-            found.append(
-                Fingerprint(reader.text("name"), reader.integer("frames"), reader.text("hashes"))
-            )
-        return tuple(found)
-
-    def optional(self, key: str, read: Callable[[str], _T]) -> _T | None:
-        """Read a field that may be null, but not missing."""
-        return None if key in self.raw and self.raw[key] is None else read(key)
-
-    def mapping(self, key: str) -> Mapping[str, Any]:
-        value: Mapping[str, Any] = self._get(key, "an object", (dict,))
-        return value
+            raise AnomalyDetectorError(f"{place!r}: {error}") from error
+    types = (int, float) if kind is float else (kind,)
+    is_right = isinstance(value, types) and isinstance(value, bool) == (kind is bool)
+    check(is_right, _IN_WORDS[kind])
+    check(kind is not float or math.isfinite(value), "a finite number")
+    return kind(value)

@@ -57,11 +57,7 @@ def normalization_scale(metadata: ModelMetadata, threshold: float | None = None)
     at least half the interquartile range of the normal scores (a threshold that was set by hand
     may lie in their midst); for a score with an upper end it is at most a third of the way from the
     threshold to that end, so that the end gets 0.875; and without quantiles it is the threshold's
-    own size.
-
-    Args:
-        metadata: gives the upper end of the score, quantiles and the model's threshold.
-        threshold: instead of the model's.
+    own size. ``threshold`` may stand in for the model's.
 
     Returns:
         A positive normal float32.
@@ -87,15 +83,9 @@ def normalization_scale(metadata: ModelMetadata, threshold: float | None = None)
 def normalize_scores(
     scores: NDArray[np.float32], threshold: np.float32, scale: np.float32
 ) -> NDArray[np.float32]:
-    """Return the normalised scores.
+    """Return the normalised scores, float32 [N] in [0, 1], of finite ones.
 
-    Args:
-        scores: float32 [N], finite.
-        threshold: from :func:`float32_threshold`.
-        scale: from :func:`normalization_scale`.
-
-    Returns:
-        float32 [N], in [0, 1].
+    The threshold is from :func:`float32_threshold`, the scale from :func:`normalization_scale`.
     """
     with np.errstate(over="ignore"):
         distance = np.abs((scores - threshold) / scale)
@@ -115,12 +105,7 @@ def normalize_for(
 
 
 def add_normalized_score(model: Any, threshold: np.float32, scale: np.float32) -> None:
-    """Add the output ``normalized_score`` to a graph that has ``score``, in place.
-
-    Args:
-        model: ``onnx.ModelProto`` without that output.
-        threshold: from :func:`float32_threshold`.
-        scale: from :func:`normalization_scale`.
+    """Add the output ``normalized_score`` to an ``onnx.ModelProto`` that has ``score``, in place.
 
     Raises:
         AnomalyDetectorError: the package onnx is missing.
@@ -158,13 +143,7 @@ def add_normalized_score(model: Any, threshold: np.float32, scale: np.float32) -
 def replace_normalization(
     model: Any, threshold: np.float32, scale: np.float32, source: str
 ) -> None:
-    """Change the two constants of the normalised score, in place.
-
-    Args:
-        model: ``onnx.ModelProto`` that :func:`add_normalized_score` has extended.
-        threshold: from :func:`float32_threshold`.
-        scale: from :func:`normalization_scale`.
-        source: the model's path, for errors.
+    """Change the two constants of :func:`add_normalized_score`, in place.
 
     Raises:
         ModelError: the graph lacks one of the constants.

@@ -12,18 +12,17 @@ wrong.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import onnxruntime
 
 from anomaly_detector.errors import AnomalyDetectorError, as_one_line
+from anomaly_detector.model.tensorrt import tensorrt_version
 
 TENSORRT: Final = "TensorrtExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
@@ -48,16 +47,15 @@ GPU_PROVIDERS: Final = frozenset(
 
 _SUFFIX = "ExecutionProvider"
 _PROBE_TIMEOUT_S = 60.0
-_FATAL_ONLY = 4
 
-GPU_REMEDY: Final = (
+_GPU_REMEDY = (
     "pip install onnxruntime-gpu in place of onnxruntime (on a Jetson from NVIDIA's wheel index), "
     "next to the NVIDIA driver"
 )
 
 _REMEDIES: Mapping[str, str] = {
-    CUDA: GPU_REMEDY,
-    TENSORRT: GPU_REMEDY,
+    CUDA: _GPU_REMEDY,
+    TENSORRT: _GPU_REMEDY,
     OPENVINO: "pip install onnxruntime-openvino in place of onnxruntime",
 }
 
@@ -84,11 +82,6 @@ class ProviderReport:
     wanted: tuple[str, ...]
     got: tuple[str, ...]
     fallback_reason: str | None = None
-
-    @property
-    def fell_back(self) -> bool:
-        """Whether a wanted provider is missing."""
-        return self.fallback_reason is not None
 
     @property
     def has_gpu(self) -> bool:
@@ -132,8 +125,6 @@ def default_providers() -> list[str]:
     Every GPU wheel of ONNX Runtime lists TensorRT, whose library is a separate installation: it
     counts as there when that library can be loaded.
     """
-    from anomaly_detector.model.tensorrt import tensorrt_version
-
     available = onnxruntime.get_available_providers()
     return [
         name
@@ -143,7 +134,9 @@ def default_providers() -> list[str]:
 
 
 def choose_providers(
-    requested: Sequence[str], available: Sequence[str], known: Sequence[str]
+    requested: Sequence[str] | None,
+    available: Sequence[str] | None = None,
+    known: Sequence[str] | None = None,
 ) -> ProviderChoice:
     """Sort out what was asked for.
 
@@ -152,21 +145,25 @@ def choose_providers(
 
     Args:
         requested: names in order of preference, such as ``CUDAExecutionProvider`` or, in any case
-            of letters, ``cuda``.
-        available: full names that the installed ONNX Runtime has.
-        known: full names that any build of it has.
+            of letters, ``cuda``; None for :func:`default_providers`, of which one always is there.
+        available: full names that the installed ONNX Runtime has; None to ask it.
+        known: full names that any build of it has; None to ask it.
 
     Raises:
         AnomalyDetectorError: no name, an unknown or repeated one, or none that is available.
     """
+    requested = default_providers() if requested is None else requested
+    available = onnxruntime.get_available_providers() if available is None else available
+    known = onnxruntime.get_all_providers() if known is None else known
     full = {_folded(name): name for name in (*known, *available)}
+    installed = f"the installed ONNX Runtime has {', '.join(available)}"
     wanted = []
     for name in requested:
         match = full.get(_folded(name))
         if match is None:
             raise AnomalyDetectorError(
                 f"providers {list(requested)}: {name} not available, it is none of ONNX Runtime's; "
-                f"the installed one has {_listed(available)}"
+                f"{installed}"
             )
         if match in wanted:
             raise AnomalyDetectorError(
@@ -174,9 +171,7 @@ def choose_providers(
             )
         wanted.append(match)
     if not wanted:
-        raise AnomalyDetectorError(
-            f"providers: none given, the installed ONNX Runtime has {_listed(available)}"
-        )
+        raise AnomalyDetectorError(f"providers: none given, {installed}")
     usable = [name for name in wanted if name in available]
     reasons = {
         name: f"the installed onnxruntime is built without {short_name(name)}"
@@ -187,57 +182,14 @@ def choose_providers(
     if not usable:
         raise AnomalyDetectorError(
             f"providers {list(requested)}: {', '.join(wanted)} not available "
-            f"({'; '.join(reasons.values())}); the installed ONNX Runtime has {_listed(available)}"
+            f"({'; '.join(reasons.values())}); {installed}"
         )
     return ProviderChoice(tuple(wanted), tuple(usable), reasons)
-
-
-def check_providers(requested: Sequence[str] | None) -> None:
-    """Refuse providers of which none can work, without opening a session.
-
-    Args:
-        requested: as for :func:`choose_providers`; None for the default, which always can.
-
-    Raises:
-        AnomalyDetectorError: as for :func:`choose_providers`.
-    """
-    if requested is not None:
-        choose_providers(
-            requested, onnxruntime.get_available_providers(), onnxruntime.get_all_providers()
-        )
 
 
 def _folded(name: str) -> str:
     """Return a provider's name, full or short, in any case of letters, as a key."""
     return name.lower().removesuffix(_SUFFIX.lower())
-
-
-def _listed(providers: Sequence[str]) -> str:
-    return ", ".join(providers)
-
-
-def session_options(intra_op_threads: int = 1, *, spinning: bool = False) -> Any:
-    """Return the ``onnxruntime.SessionOptions`` of a detector.
-
-    Args:
-        intra_op_threads: threads inside one operator, 1 or more.
-        spinning: let idle threads wait in a busy loop; lower latency with several threads, paid
-            with their cores (``benchmarks/inference.py`` measures both).
-
-    Raises:
-        AnomalyDetectorError: fewer than one thread.
-    """
-    if intra_op_threads < 1:
-        raise AnomalyDetectorError(f"intra_op_threads is {intra_op_threads}: give 1 or more")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = intra_op_threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = _FATAL_ONLY
-    options.add_session_config_entry("session.intra_op.allow_spinning", "01"[spinning])
-    options.add_session_config_entry("session.inter_op.allow_spinning", "01"[spinning])
-    # Bytes that say they are of another format are not believed.
-    options.add_session_config_entry("session.load_model_format", "ONNX")
-    return options
 
 
 _PROBE = """
@@ -257,18 +209,11 @@ print("GOT", *session.get_providers())
 
 
 def explain_missing(provider: str, data: bytes) -> str:
-    """Find out why ONNX Runtime leaves a provider out: ask for it in a process of its own.
+    """Return why ONNX Runtime leaves a provider out: ask for it in a process of its own.
 
-    Args:
-        provider: full name.
-        data: bytes of a checked model file.
-
-    Returns:
-        ONNX Runtime's words and, where known, the remedy.
+    The answer is ONNX Runtime's words and, where known, the remedy.
     """
     name = short_name(provider)
-    if not sys.executable:
-        return f"ONNX Runtime leaves {name} out; its messages on stderr say why"
     try:
         probe = subprocess.run(
             [sys.executable, "-c", _PROBE, provider],
@@ -287,13 +232,16 @@ def explain_missing(provider: str, data: bytes) -> str:
     return _with_remedy(f"{name} fails: {explain_output(output, probe.returncode)}")
 
 
-def explain_output(output: str, return_code: int) -> str:
-    """Pick the reason out of what ONNX Runtime prints.
+def explain_error(provider: str, error: Exception, data: bytes) -> str:
+    """Return why a provider fails that raised an error, as :func:`explain_missing` does."""
+    text = one_line(error)
+    if "Please install" in text:  # it means to say: see above, on stderr
+        return explain_missing(provider, data)
+    return _with_remedy(f"{short_name(provider)} fails: {text}")
 
-    Args:
-        output: its stderr.
-        return_code: of its process.
-    """
+
+def explain_output(output: str, return_code: int) -> str:
+    """Return the reason in what ONNX Runtime printed on stderr."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", output)
     # "2026-01-01 10:00:00.0 [E:onnxruntime:Default, file.cc:1 Function] The reason"
     logged = re.findall(r"\[([EW]):onnxruntime:[^\]]*\]\s*(.+)", plain)
@@ -326,90 +274,10 @@ def one_line(error: object) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text[:300])
 
 
-@dataclass(frozen=True)
-class OpenedSession:
-    """A session that has scored once, and what it runs on."""
-
-    session: Any
-    report: ProviderReport
-
-
-def open_session(
-    data: bytes,
-    choice: ProviderChoice,
-    options: Any,
-    *,
-    provider_options: Mapping[str, Mapping[str, str]] | None = None,
-    first_run: Callable[[Any], object],
-    explain: Callable[[str, bytes], str] = explain_missing,
-) -> OpenedSession:
-    """Make a session on the first wanted provider that works.
-
-    Args:
-        data: bytes of a checked model file.
-        choice: what to try.
-        options: from :func:`session_options`.
-        provider_options: provider to its options.
-        first_run: called with the session; a provider with which it raises does not work.
-        explain: gives the reason for a provider that ONNX Runtime left out silently.
-
-    Raises:
-        AnomalyDetectorError: ONNX Runtime gives none of the wanted providers.
-        Exception: what ONNX Runtime or ``first_run`` raises without any provider to blame.
-    """
-    reasons = dict(choice.reasons)
-    remaining = list(choice.usable)
-    if CUDA in remaining or TENSORRT in remaining:
-        _load_cuda_libraries()
-    while True:
-        try:
-            session = onnxruntime.InferenceSession(
-                data,
-                options,
-                providers=[
-                    (name, dict((provider_options or {}).get(name, {}))) for name in remaining
-                ],
-                # It would fall back by itself, and print the reason to stdout.
-                enable_fallback=0,
-            )
-            first_run(session)
-            break
-        except Exception as error:
-            blamed = next((name for name in remaining if name != CPU), None)
-            if blamed is None:
-                raise
-            text = one_line(error)
-            # It means to say: see above, on stderr.
-            vague = "Please install" in text
-            reasons[blamed] = (
-                explain(blamed, data)
-                if vague
-                else _with_remedy(f"{short_name(blamed)} fails: {text}")
-            )
-            remaining.remove(blamed)
-            if not remaining:
-                # Nothing to fall back to, but the model may be to blame.
-                raise AnomalyDetectorError(
-                    f"providers {', '.join(choice.wanted)}: {'; '.join(reasons.values())}; "
-                    f"or add {CPU} to the providers"
-                ) from error
-    got = tuple(session.get_providers())
-    for name in choice.usable:
-        if name not in got and name not in reasons:
-            reasons[name] = explain(name, data)
-    if not set(choice.wanted) & set(got):
-        raise AnomalyDetectorError(
-            f"providers {', '.join(choice.wanted)}: {'; '.join(reasons.values())}; "
-            f"or add {CPU} to the providers"
-        )
-    reason = "; ".join(reasons[name] for name in choice.wanted if name in reasons)
-    return OpenedSession(session, ProviderReport(choice.wanted, got, reason or None))
-
-
-def _load_cuda_libraries() -> None:
-    """Make the CUDA libraries that pip installed findable, where ONNX Runtime knows how to."""
-    preload = getattr(onnxruntime, "preload_dlls", None)
-    if preload is not None:
-        # It prints what is missing; the session will say what of that matters.
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Exception):
-            preload()
+def no_gpu(reason: str | None) -> AnomalyDetectorError:
+    """Return the error for a GPU that is required and not there; ``reason`` where one is known."""
+    if not reason and GPU_PROVIDERS & set(onnxruntime.get_available_providers()):
+        reason = f"none of the providers runs on one: add {CUDA}"
+    elif not reason:
+        reason = f"the installed onnxruntime has no provider for one: {_GPU_REMEDY}"
+    return AnomalyDetectorError(f"a GPU is required (require_gpu), but {reason}")

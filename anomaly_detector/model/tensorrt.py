@@ -20,6 +20,7 @@ from pathlib import Path
 import onnxruntime
 
 from anomaly_detector.files import user_cache_folder
+from anomaly_detector.images.preprocessing import INPUT_SIZE
 
 MAX_BATCH = 64
 """Frames of one run on TensorRT: an engine is built for a range of batch sizes."""
@@ -59,11 +60,7 @@ class GpuDevice:
 
 @dataclass(frozen=True)
 class EngineCache:
-    """The folder of one model's engines on one machine.
-
-    Attributes:
-        folder: it need not exist.
-    """
+    """The folder of one model's engines on one machine; it need not exist."""
 
     folder: Path
 
@@ -87,16 +84,11 @@ def engine_cache(
     *,
     fp16: bool,
     versions: Mapping[str, str] | None = None,
-    root: Path | None = None,
 ) -> EngineCache:
-    """Return the cache of one model on one machine.
+    """Return the cache of one model, by the digest of its bytes, on one machine.
 
-    Args:
-        digest: of the model's bytes.
-        device: the GPU; None where the driver does not tell.
-        fp16: whether the engine may compute in half precision.
-        versions: of onnxruntime and tensorrt; None for those here.
-        root: None for the user's cache folder.
+    ``device`` is None where the driver does not tell, ``versions`` (of onnxruntime and tensorrt)
+    for those here.
     """
     if versions is None:
         versions = {
@@ -109,42 +101,32 @@ def engine_cache(
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     # Two names that a person who looks for what fills the disk can read.
     readable = re.sub(r"[^A-Za-z0-9]+", "-", gpu.name).strip("-").lower()[:40]
-    return EngineCache((root or user_cache_folder("tensorrt")) / f"{readable}-{digest[:8]}-{key}")
+    return EngineCache(user_cache_folder("tensorrt") / f"{readable}-{digest[:8]}-{key}")
 
 
-def tensorrt_options(
-    cache: EngineCache | None, *, fp16: bool, cuda_graph: bool, input_shape: str
-) -> dict[str, str]:
+def tensorrt_options(folder: Path | None, *, fp16: bool, cuda_graph: bool) -> dict[str, str]:
     """Return the options of ONNX Runtime's TensorRT provider.
 
-    Args:
-        cache: where engines and timings are kept; None to keep none.
-        fp16: compute in half precision where that is faster.
-        cuda_graph: record the launches of a frame once and replay them.
-        input_shape: name and shape of the input without its batch dimension, ``image:64x64x3``.
+    Engines and timings are kept in ``folder``, or not at all.
     """
-    name, _, shape = input_shape.partition(":")
+    frames = f"x{INPUT_SIZE}x{INPUT_SIZE}x3"
     options = {
-        "trt_fp16_enable": _flag(fp16),
-        "trt_cuda_graph_enable": _flag(cuda_graph),
+        "trt_fp16_enable": str(fp16),
+        "trt_cuda_graph_enable": str(cuda_graph),
         # One engine for all batch sizes, fastest for single frames; without it each new size
         # would build another one.
-        "trt_profile_min_shapes": f"{name}:1x{shape}",
-        "trt_profile_opt_shapes": f"{name}:1x{shape}",
-        "trt_profile_max_shapes": f"{name}:{MAX_BATCH}x{shape}",
+        "trt_profile_min_shapes": f"image:1{frames}",
+        "trt_profile_opt_shapes": f"image:1{frames}",
+        "trt_profile_max_shapes": f"image:{MAX_BATCH}{frames}",
     }
-    if cache is not None:
+    if folder is not None:
         options |= {
             "trt_engine_cache_enable": "True",
-            "trt_engine_cache_path": str(cache.folder),
+            "trt_engine_cache_path": str(folder),
             "trt_timing_cache_enable": "True",
-            "trt_timing_cache_path": str(cache.folder),
+            "trt_timing_cache_path": str(folder),
         }
     return options
-
-
-def _flag(value: bool) -> str:
-    return "True" if value else "False"
 
 
 @functools.cache

@@ -159,9 +159,9 @@ class FrameSource(abc.ABC):
             workers: threads that decode and call ``function`` at the same time. A bag's messages
                 and a video's frames are read in one thread; of a video, that decodes them too.
             reduced: whether the frames are only wanted for
-                :func:`~anomaly_detector.images.preprocessing.shrink`, so that JPEG may be decoded
-                at reduced scale (:func:`~anomaly_detector.images.message.decode_encoded_bytes`).
-                The node does so too.
+                :func:`~anomaly_detector.images.preprocessing.preprocess`, so that JPEG may be
+                decoded at reduced scale
+                (:func:`~anomaly_detector.images.compressed.decode_encoded_bytes`), as in the node.
 
         Raises:
             SourceError: at the end, when not one frame was readable.

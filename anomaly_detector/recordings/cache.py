@@ -20,7 +20,7 @@ from tqdm import tqdm
 from anomaly_detector.errors import OutputError, SourceError
 from anomaly_detector.files import atomic_directory, user_cache_folder
 from anomaly_detector.images.compressed import DECODE_METHOD
-from anomaly_detector.images.preprocessing import INPUT_SIZE, RESIZE_METHOD, shrink
+from anomaly_detector.images.preprocessing import INPUT_SIZE, RESIZE_METHOD, preprocess
 from anomaly_detector.ordered_pool import usable_cores
 from anomaly_detector.recordings import Frame, FrameSource, UnreadableFrame
 
@@ -138,7 +138,7 @@ class ShrunkFrame(NamedTuple):
 
 def shrunk_frame(frame: Frame) -> ShrunkFrame:
     """Shrink a frame of a recording."""
-    return ShrunkFrame(frame.name, frame.stamp_ns, shrink(frame.pixels), frame.time_ns)
+    return ShrunkFrame(frame.name, frame.stamp_ns, preprocess(frame.pixels), frame.time_ns)
 
 
 def _load(path: Path, entry: Path) -> CachedFrames:

@@ -126,7 +126,7 @@ def score_recording(
                 time_ns,
                 score,
                 normalized,
-                detector.is_anomaly(score),
+                score >= detector.threshold,
             )
             index += 1
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnx
+import onnx.parser
 import onnxruntime
 import pytest
 from model_files import write_grey_difference_model
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import helper
 
 from anomaly_detector.alarms.calibration import (
     calibrate_threshold,
@@ -80,14 +78,9 @@ def share_above(threshold: float) -> float:
 
 def normalizing_session(threshold: np.float32, scale: np.float32) -> onnxruntime.InferenceSession:
     """Make a graph whose score is its input, with the normalised score that models get."""
-    graph = helper.make_graph(
-        [helper.make_node("Identity", ["raw"], ["score"])],
-        "pass",
-        [helper.make_tensor_value_info("raw", TensorProto.FLOAT, ["N"])],
-        [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["N"])],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    model.ir_version = 8
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 17]>
+        pass (float[N] raw) => (float[N] score) { score = Identity (raw) }""")
     add_normalized_score(model, threshold, scale)
     onnx.checker.check_model(model, full_check=True)
     return onnxruntime.InferenceSession(
@@ -96,17 +89,16 @@ def normalizing_session(threshold: np.float32, scale: np.float32) -> onnxruntime
 
 
 def test_calibrated_threshold_keeps_the_false_alarm_rate() -> None:
-    """Split conformal: over many calibration samples, at most the wanted share is flagged."""
+    """Split conformal: over many calibration samples, at most the wanted share is anomalous."""
     generator = np.random.default_rng(0)
     for rate in (0.01, 0.1):
-        flagged = []
+        shares = []
         for _ in range(400):
             scores = generator.gamma(3, 10, 150).astype(np.float32)
             threshold, calibration = calibrate_threshold(scores, rate)
             assert calibration.frames == 150
-            flagged.append(np.mean(generator.gamma(3, 10, 2000) >= threshold))
-        assert np.mean(flagged) <= rate * 1.1
-        assert np.mean(flagged) >= rate * 0.3
+            shares.append(np.mean(generator.gamma(3, 10, 2000) >= threshold))
+        assert rate * 0.3 <= np.mean(shares) <= rate * 1.1
 
 
 def test_chosen_score_is_the_conformal_one() -> None:
@@ -172,16 +164,16 @@ def test_calibration_of_few_frames_takes_the_largest_score() -> None:
     assert calibration.false_alarm_interval[1] > 0.5  # and the interval admits it
 
 
-@pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, math.nan])
-def test_calibration_refuses_a_wrong_rate(rate: float) -> None:
-    with pytest.raises(AnomalyDetectorError, match="false alarm rate"):
-        calibrate_threshold(np.ones(10, np.float32), rate)
-
-
-@pytest.mark.parametrize("scores", [[], [1.0, math.nan]])
-def test_calibration_refuses_wrong_scores(scores: list[float]) -> None:
-    with pytest.raises(AnomalyDetectorError, match="cannot give a threshold"):
-        calibrate_threshold(np.array(scores, np.float32), 0.01)
+@pytest.mark.parametrize(
+    ("scores", "rate", "reason"),
+    [
+        *(([1.0, 2.0], rate, "false alarm rate") for rate in (0.0, 1.0, -0.1, math.nan)),
+        *((scores, 0.01, "cannot give a threshold") for scores in ([], [1.0, math.nan])),
+    ],
+)
+def test_calibration_refuses_wrong_numbers(scores: list[float], rate: float, reason: str) -> None:
+    with pytest.raises(AnomalyDetectorError, match=reason):
+        calibrate_threshold(np.array(scores, np.float32), rate)
 
 
 @pytest.mark.parametrize(("frames", "rate"), [(99, 0.01), (500, 0.05), (20000, 0.01), (3, 0.01)])
@@ -317,14 +309,6 @@ def test_detector_gives_the_normalised_score_of_the_graph(tmp_path: Path) -> Non
     assert (result.normalized_score >= 0.5).tolist() == (result.score >= 1000.0).tolist()
 
 
-def test_overridden_threshold_moves_the_normalised_score(tmp_path: Path) -> None:
-    path = write_grey_difference_model(tmp_path / "m.onnx", threshold=1000.0)
-    image = np.full((64, 64, 3), 138, np.uint8)  # scores exactly 100
-    assert Detector(path, threshold=100.0).detect(image, "rgb").normalized_score == 0.5
-    assert Detector(path, threshold=100.5).detect(image, "rgb").normalized_score < 0.5
-    assert Detector(path).detect(image, "rgb").normalized_score < 0.5
-
-
 def test_edited_metadata_are_refused(tmp_path: Path) -> None:
     path = write_grey_difference_model(tmp_path / "m.onnx", threshold=1000.0)
     model = onnx.load(path)
@@ -379,27 +363,3 @@ def test_calibration_survives_json() -> None:
     _, calibration = calibrate_threshold(np.arange(50, dtype=np.float32), 0.05)
     model = dataclasses.replace(metadata(48.0), calibration=calibration)
     assert ModelMetadata.from_json(model.to_json(), "m.onnx") == model
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"false_alarm_interval": [0.1]}, r"'calibration\.false_alarm_interval' is \[0\.1\]"),
-        ({"false_alarm_interval": [0.1, "x"]}, "is 'x', not a number"),
-        ({"effective_frames": 2.5}, "not an integer"),
-        ({"quantiles": {"0.5": "x"}}, r"'calibration\.quantiles\.0\.5' is 'x'"),
-    ],
-)
-def test_wrong_calibration_is_refused(changes: dict[str, Any], reason: str) -> None:
-    model = dataclasses.asdict(metadata(1.0))
-    model["calibration"] |= changes
-    with pytest.raises(ModelError, match=reason):
-        ModelMetadata.from_json(json.dumps(model), "m.onnx")
-
-
-@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Calibration)])
-def test_every_calibration_field_is_needed(field: str) -> None:
-    model = dataclasses.asdict(metadata(1.0))
-    del model["calibration"][field]
-    with pytest.raises(ModelError, match=f"'calibration.{field}' is missing"):
-        ModelMetadata.from_json(json.dumps(model), "m.onnx")

@@ -17,7 +17,7 @@ from anomaly_detector.alarms.calibration import calibrate_threshold
 from anomaly_detector.cli.calibrate import CalibrateOptions, calibrate
 from anomaly_detector.cli.main import main
 from anomaly_detector.images.image import Image
-from anomaly_detector.images.preprocessing import shrink
+from anomaly_detector.images.preprocessing import preprocess
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.file import read_metadata
 from training.data.frames import split_blocks
@@ -50,7 +50,7 @@ def test_new_file_has_the_conformal_threshold_of_the_drive(
     assert main(["calibrate", *arguments, "--false-alarm-rate", "0.1"]) == 0
     assert model.read_bytes() == before
     scores = np.array(
-        [grey_difference_score(shrink(Image(frame, "rgb"))) for frame in FRAMES], np.float32
+        [grey_difference_score(preprocess(Image(frame, "rgb"))) for frame in FRAMES], np.float32
     )
     expected, calibration = calibrate_threshold(scores, 0.1)
     metadata = read_metadata(output)
@@ -75,7 +75,7 @@ def test_new_file_has_the_conformal_threshold_of_the_drive(
 def test_scores_stay_and_normalised_scores_move(tmp_path: Path, model: Path, drive: Path) -> None:
     calibrate(CalibrateOptions(model, [str(drive)], tmp_path / "new.onnx", progress=False))
     old, new = Detector(model), Detector(tmp_path / "new.onnx")
-    images = np.stack([shrink(Image(frame, "rgb")) for frame in FRAMES])
+    images = np.stack([preprocess(Image(frame, "rgb")) for frame in FRAMES])
     result = new.score_batch(images)
     np.testing.assert_array_equal(result.score, old.score_batch(images).score)
     # No frame of the drive is flagged at 1 %, and its median frame is at a quarter.

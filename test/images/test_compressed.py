@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from anomaly_detector.errors import IMAGE_ERROR_REASONS, AnomalyDetectorError, ImageError
 from anomaly_detector.images.compressed import decode_encoded_bytes
 from anomaly_detector.images.encodings import ENCODINGS, ImageScaling
-from anomaly_detector.images.image import MAX_PIXELS, Image, RegionOfInterest, crop
+from anomaly_detector.images.image import MAX_PIXELS, Image, RegionOfInterest, crop, to_rgb
 from anomaly_detector.images.message import decode_compressed, decode_image
-from anomaly_detector.images.preprocessing import shrink
+from anomaly_detector.images.preprocessing import preprocess
 
 JPEG_KINDS: dict[str, list[int]] = {
     "baseline": [],
@@ -95,7 +95,7 @@ def test_jpeg_at_reduced_scale_stays_close_to_area_averaging(
     assert reduced.scale == scale
     assert reduced.array.shape == (size[1] // scale, size[0] // scale, 3)
     area = cv2.resize(full.array, (64, 64), interpolation=cv2.INTER_AREA)[..., ::-1].astype(int)
-    difference = np.abs(shrink(reduced).astype(int) - area)
+    difference = np.abs(preprocess(reduced).astype(int) - area)
     assert difference.mean() <= 0.3
     assert difference.max() <= 8
 
@@ -246,6 +246,29 @@ def test_giant_pictures_are_refused_before_they_are_decoded() -> None:
     assert grown < 20_000  # kilobytes; the smallest of these pictures would take 108,000
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_compressed_images_keep_their_colors(suffix: str) -> None:
+    sent = encoded(suffix, np.full((6, 8, 3), (240, 20, 10), np.uint8))
+    decoded = decode_compressed(SimpleNamespace(format=suffix, data=sent))
+    difference = to_rgb(decoded).astype(int) - (10, 20, 240)
+    assert np.abs(difference).max() <= (4 if suffix == ".jpg" else 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "reason"),
+    [
+        ("jpeg", b"", "is empty"),
+        ("jpeg", b"no picture", "not a JPEG, PNG"),
+        ("png", b"\x89PNG\r\n\x1a\n", "cannot be decoded"),
+        ("16UC1; compressedDepth png", b"x", "depth is not a camera picture"),
+        ("16UC1; png compressed ", b"x", "depth or infrared"),
+    ],
+)
+def test_damaged_compressed_images_are_refused(kind: str, data: bytes, reason: str) -> None:
+    with pytest.raises(ImageError, match=reason):
+        decode_compressed(SimpleNamespace(format=kind, data=data))
+
+
 def test_depth_in_a_png_needs_a_scaling() -> None:
     depth = np.linspace(0, 8000, 24 * 32).reshape(24, 32).astype(np.uint16)
     sent = SimpleNamespace(format="16UC1; png compressed ", data=encoded(".png", depth))
@@ -258,7 +281,7 @@ def test_depth_in_a_png_needs_a_scaling() -> None:
 
 
 def refusal(decode: Callable[[], Image]) -> ImageError | None:
-    """Decode and resize; return the error if it is one that a node can log and count."""
+    """Decode and preprocess; return the error if it is one that a node can log and count."""
     try:
         pixels = decode()
     except ImageError as error:
@@ -266,7 +289,7 @@ def refusal(decode: Callable[[], Image]) -> ImageError | None:
         if not (text.isprintable() and len(text) < 700):
             raise
         return error
-    assert shrink(pixels).shape == (64, 64, 3)
+    assert preprocess(pixels).shape == (64, 64, 3)
     return None
 
 

@@ -1,10 +1,11 @@
-"""Every encoding of sensor_msgs/Image: colours, byte order, padding, depth with a scaling."""
+"""Messages to pixels: colours, byte order, padding, depth with a scaling, damaged messages."""
 
 from __future__ import annotations
 
+import array
 import pickle
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -12,14 +13,18 @@ import pytest
 from numpy.typing import NDArray
 from rosbags.image import image_to_cvimage
 
-from anomaly_detector.errors import IMAGE_ERROR_REASONS, AnomalyDetectorError, ImageError
+from anomaly_detector.errors import (
+    IMAGE_ERROR_REASONS,
+    AnomalyDetectorError,
+    ImageError,
+    ImageErrorReason,
+)
 from anomaly_detector.images.encodings import ENCODINGS, ImageScaling
 from anomaly_detector.images.image import RegionOfInterest, crop, to_rgb
 from anomaly_detector.images.message import decode_image
 
 HEIGHT, WIDTH = 12, 18
-COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
-BAYER_PATTERNS = ("rggb", "bggr", "gbrg", "grbg")
+COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "grey": (90, 90, 90)}
 
 
 def message(
@@ -39,7 +44,7 @@ def message(
         encoding=encoding,
         is_bigendian=is_bigendian,
         step=padded.shape[1],
-        data=padded.tobytes(),
+        data=array.array("B", padded.tobytes()),
     )
 
 
@@ -94,6 +99,45 @@ def test_colors(encoding: str, color: tuple[int, int, int], padding: int) -> Non
     # YUV of 8 bits cannot say every colour exactly.
     tolerance = 4 if ENCODINGS[encoding].kind.startswith("yuv") else 0
     assert np.abs(decoded.astype(int) - color).max() <= tolerance
+
+
+@pytest.mark.parametrize("encoding", ["mono8", "8UC1"])
+def test_grey_encodings_with_a_padded_step(encoding: str) -> None:
+    grey = np.arange(HEIGHT * WIDTH, dtype=np.uint8).reshape(HEIGHT, WIDTH)
+    decoded = decode_image(message(encoding, grey, padding=3))
+    np.testing.assert_array_equal(decoded.array, grey)
+    np.testing.assert_array_equal(to_rgb(decoded), np.dstack([grey] * 3))
+
+
+def test_common_encodings_are_views_of_the_message() -> None:
+    sent = message("rgb8", np.zeros((HEIGHT, WIDTH, 3), np.uint8), padding=4)
+    decoded = decode_image(sent)
+    sent.data[0] = 77
+    assert decoded.array[0, 0, 0] == 77
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"encoding": "theora"}, "encoding 'theora' is not supported"),
+        ({"encoding": ""}, "encoding '' is not supported"),
+        ({"encoding": "32FC1"}, "32FC1 is depth or infrared, .* give --image-scaling MIN MAX"),
+        ({"step": WIDTH * 3 - 1}, "step is 53 bytes but a row of 18 rgb8 pixels has 54"),
+        ({"step": 0}, "step is 0 bytes"),
+        ({"height": HEIGHT + 1}, "was cut short"),
+        ({"height": 0}, "size 18x0"),
+        ({"width": 0}, "size 0x12"),
+        ({"height": 2**31, "width": 2**31}, "header is damaged"),
+        ({"data": array.array("B")}, "data has 0 bytes"),
+        ({"data": array.array("B", bytes(1000))}, "data has 1000 bytes"),
+    ],
+)
+def test_damaged_messages_are_refused(change: dict[str, object], reason: str) -> None:
+    damaged = message("rgb8", np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    vars(damaged).update(change)
+    with pytest.raises(ImageError, match=reason) as error:
+        decode_image(damaged)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -285,6 +329,4 @@ def test_a_region_with_a_negative_side_is_refused() -> None:
 
 
 def test_reasons_are_listed() -> None:
-    assert {"encoding", "size", "step", "data", "decode", "depth", "roi"} == set(
-        IMAGE_ERROR_REASONS
-    )
+    assert set(get_args(ImageErrorReason)) == set(IMAGE_ERROR_REASONS)

@@ -12,7 +12,6 @@ import pytest
 from model_files import write_grey_difference_model
 
 from anomaly_detector.cli.main import main
-from anomaly_detector.errors import ModelError
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.file import read_metadata
 from anomaly_detector.model.map_scale import MapScale
@@ -112,31 +111,6 @@ def test_older_file_scores_the_same_and_is_completed_by_calibrate(
     assert main([*command, "--output", str(out)]) == 0
     new = read_metadata(out)
     assert new.map_scale.low == pytest.approx(2 * new.threshold)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"low": "1"},
-        {"high": float("inf")},
-        {"low": 9.0},
-        {"window": 2},
-        {"window": True},
-        {"follows_threshold": 1},
-    ],
-)
-def test_map_scale_in_a_file_is_checked(change: dict[str, object]) -> None:
-    raw = json.loads(metadata("m", map_scale=MapScale(1.0, 2.0)).to_json())
-    raw["map_scale"] |= change
-    with pytest.raises(ModelError, match="map_scale"):
-        ModelMetadata.from_json(json.dumps(raw), "m.onnx")
-
-
-def test_score_maximum_belongs_to_the_map_scale() -> None:
-    raw = json.loads(metadata("m").to_json())
-    del raw["score_maximum"]
-    with pytest.raises(ModelError, match="'score_maximum' is missing"):
-        ModelMetadata.from_json(json.dumps(raw), "m.onnx")
 
 
 def test_robot_side_knows_no_scorer_by_name() -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.images.image import Image
-from anomaly_detector.images.preprocessing import shrink
+from anomaly_detector.images.preprocessing import preprocess
 from anomaly_detector.recordings import Frame, ImageFolderSource, open_source
 from anomaly_detector.recordings import cache as frame_cache
 from anomaly_detector.recordings.cache import CachedFrames, cache_frames, default_cache_folder
@@ -56,7 +56,7 @@ def test_frames_are_shrunk_in_natural_order(drive: Path, tmp_path: Path) -> None
     assert isinstance(frames.images, np.memmap)
     for index in (2, 10):
         picture = np.asarray(cv2.imread(str(drive / f"{index}.png")), np.uint8)
-        np.testing.assert_array_equal(frames.images[index], shrink(Image(picture, "bgr")))
+        np.testing.assert_array_equal(frames.images[index], preprocess(Image(picture, "bgr")))
     with pytest.raises(ValueError, match="read-only"):
         frames.images[0] = 0
 
@@ -152,7 +152,7 @@ def test_large_jpeg_is_decoded_at_reduced_scale_as_in_scoring(workers: int, tmp_
     assert [frame.pixels.array.shape for frame in source] == [(480, 640, 3)] * 3
     reduced = list(source.mapped(lambda frame: frame.pixels, reduced=True))
     assert [pixels.array.shape for pixels in reduced] == [(240, 320, 3)] * 3
-    np.testing.assert_array_equal(frames.images, [shrink(pixels) for pixels in reduced])
+    np.testing.assert_array_equal(frames.images, [preprocess(pixels) for pixels in reduced])
 
 
 @pytest.mark.parametrize("method", ["RESIZE_METHOD", "DECODE_METHOD"])

@@ -31,7 +31,7 @@ from std_msgs.msg import Bool, Float32
 
 from anomaly_detector.cli.main import main
 from anomaly_detector.images.image import Image
-from anomaly_detector.images.preprocessing import shrink
+from anomaly_detector.images.preprocessing import preprocess
 from anomaly_detector.model.file import read_metadata
 from anomaly_detector.model.fingerprint import fingerprints
 from anomaly_detector.ros.node.detection_message import DetectionRecord
@@ -121,7 +121,7 @@ def test_replay_of_a_drive_that_the_model_was_trained_on_says_so(
     if replayed.bag.parent.name.startswith("compressed"):
         pytest.skip("JPEG has other pixels than the fingerprint below")
     model = write_grey_difference_model(tmp_path / "trained.onnx")
-    images = np.stack([shrink(Image(picture, "rgb")) for picture in pictures()])
+    images = np.stack([preprocess(Image(picture, "rgb")) for picture in pictures()])
     metadata = dataclasses.replace(
         read_metadata(model), training_recordings=fingerprints([("normal", images)])
     )

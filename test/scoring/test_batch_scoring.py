@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from anomaly_detector.cli.main import main
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
-from anomaly_detector.model.detector import BatchScores, Detector
+from anomaly_detector.model.detector import Detector
+from anomaly_detector.model.session import BatchScores
 from anomaly_detector.recordings import Frame, expand_sources, open_source
 from anomaly_detector.scoring.stream import score_recording
 from anomaly_detector.scoring.tables import write_scores

@@ -16,7 +16,7 @@ from model_files import grey_difference_score, write_grey_difference_model
 
 from anomaly_detector.cli.main import main
 from anomaly_detector.images.image import Image
-from anomaly_detector.images.preprocessing import shrink
+from anomaly_detector.images.preprocessing import preprocess
 from anomaly_detector.scoring.tables import format_score
 from anomaly_detector.stamps import format_stamp
 
@@ -31,7 +31,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    scores = [grey_difference_score(shrink(Image(frame, "rgb"))) for frame in FRAMES]
+    scores = [grey_difference_score(preprocess(Image(frame, "rgb"))) for frame in FRAMES]
     return write_grey_difference_model(tmp_path / "grey.onnx", threshold=float(np.median(scores)))
 
 
@@ -48,7 +48,7 @@ def test_bag_is_scored_with_its_stamps(
     ]  # fmt: skip
     assert [row["frame"] for row in rows] == [f"{index:06d}" for index in range(8)]
     assert rows[1]["stamp"] == format_stamp(START_NS + PERIOD_NS) == "1700000000.173456789"
-    expected = [grey_difference_score(shrink(Image(frame, "rgb"))) for frame in FRAMES]
+    expected = [grey_difference_score(preprocess(Image(frame, "rgb"))) for frame in FRAMES]
     np.testing.assert_allclose([float(row["score"]) for row in rows], expected, rtol=1e-5)
     flags = [row["is_anomaly"] for row in rows]
     assert flags.count("1") == 4

@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx
+import onnx.parser
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from anomaly_detector.errors import ModelError
 from anomaly_detector.model.map_scale import MapScale
@@ -46,47 +46,29 @@ def write_grey_difference_model(
     ``slow_steps`` makes loading slow: so many products of large constant matrices, which ONNX
     Runtime computes while it optimises the graph; about 0.1 s each.
     """
-    nodes = [
-        helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
-        helper.make_node("Sub", ["pixels", "grey"], ["difference"]),
-        helper.make_node("Mul", ["difference", "difference"], ["squared"]),
-        helper.make_node("ReduceMean", ["squared", "channel_axis"], ["anomaly_map"], keepdims=0),
-        helper.make_node("ReduceMean", ["anomaly_map", "pixel_axes"], [score_output], keepdims=0),
-    ]
+    fast_score, slow = score_output, ""
     if slow_steps:
-        nodes[-1].output[0] = "fast_score"
-        nodes += [
-            helper.make_node("ConstantOfShape", ["slow_shape"], ["slow_0"]),
-            *(
-                helper.make_node("MatMul", [f"slow_{step}"] * 2, [f"slow_{step + 1}"])
-                for step in range(slow_steps)
-            ),
-            helper.make_node("ReduceMean", [f"slow_{slow_steps}"], ["zero"], keepdims=0),
-            helper.make_node("Add", ["fast_score", "zero"], [score_output]),
-        ]
-    graph = helper.make_graph(
-        nodes,
-        name,
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", input_height, 64, 3])],
-        [
-            helper.make_tensor_value_info(score_output, TensorProto.FLOAT, ["N"]),
-            helper.make_tensor_value_info(
-                "anomaly_map", TensorProto.FLOAT, ["N", input_height, 64]
-            ),
-        ],
-        [
-            numpy_helper.from_array(np.array(GREY, np.float32), "grey"),
-            numpy_helper.from_array(np.array([3], np.int64), "channel_axis"),
-            numpy_helper.from_array(np.array([1, 2], np.int64), "pixel_axes"),
-            *(
-                [numpy_helper.from_array(np.array([1500, 1500], np.int64), "slow_shape")]
-                if slow_steps
-                else []
-            ),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
-    model.ir_version = 9
+        fast_score = "fast_score"
+        products = "\n".join(f"m{i + 1} = MatMul (m{i}, m{i})" for i in range(slow_steps))
+        slow = f"""
+            m0 = ConstantOfShape (shape)
+            {products}
+            zero = ReduceMean <keepdims = 0> (m{slow_steps})
+            {score_output} = Add (fast_score, zero)"""
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 9, opset_import: ["": 18]>
+        detector (uint8[N, {input_height}, 64, 3] image)
+            => (float[N] {score_output}, float[N, {input_height}, 64] anomaly_map)
+        <float grey = {{{GREY}}}, int64[1] channel_axis = {{3}}, int64[2] pixel_axes = {{1, 2}},
+         int64[2] shape = {{1500, 1500}}>
+        {{
+            pixels = Cast <to = {TensorProto.FLOAT}> (image)
+            difference = Sub (pixels, grey)
+            squared = Mul (difference, difference)
+            anomaly_map = ReduceMean <keepdims = 0> (squared, channel_axis)
+            {fast_score} = ReduceMean <keepdims = 0> (anomaly_map, pixel_axes)
+            {slow}
+        }}""")
     own = ModelMetadata(
         name=name,
         architecture="grey",

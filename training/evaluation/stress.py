@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.images.image import Image, to_rgb
-from anomaly_detector.images.preprocessing import INPUT_SIZE, View, shrink
+from anomaly_detector.images.preprocessing import INPUT_SIZE, View, preprocess
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.fingerprint import TrainedRecording, trained_warning
 from anomaly_detector.model.metadata import ModelMetadata
@@ -251,15 +251,15 @@ def fault_generator(seed: int, fault: Fault, number: int) -> np.random.Generator
 def inject(
     fault: Fault, frame: Frame, rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
-    """Put a fault on a frame and shrink it, or shrink it first where the fault asks for that.
+    """Put a fault on a frame and resize it, or resize it first where the fault asks for that.
 
     Returns:
         uint8 RGB [64, 64, 3], and the changed region, bool [64, 64], or None.
     """
     if fault.stage == "input":
-        return fault.apply(shrink(frame.pixels), rng)
+        return fault.apply(preprocess(frame.pixels), rng)
     image, mask = fault.apply(to_rgb(frame.pixels), rng)
-    return shrink(Image(image, "rgb")), None if mask is None else seen_at(mask)
+    return preprocess(Image(image, "rgb")), None if mask is None else seen_at(mask)
 
 
 def run_stress(
@@ -347,7 +347,7 @@ class _Injected:
 def _injector(faults: Sequence[Fault], seed: int) -> Callable[[tuple[int, Frame]], _Injected]:
     def injected(item: tuple[int, Frame]) -> _Injected:
         number, frame = item
-        result = _Injected(shrink(frame.pixels), [], [])
+        result = _Injected(preprocess(frame.pixels), [], [])
         for fault in faults:
             image, mask = None, None
             if not isinstance(fault, FrozenFrame):

@@ -34,7 +34,7 @@ from anomaly_detector.black_box import check_black_box
 from anomaly_detector.errors import AnomalyDetectorError, as_one_line, describe_error
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.file import read_metadata
-from anomaly_detector.model.providers import check_providers
+from anomaly_detector.model.providers import choose_providers
 from anomaly_detector.monitoring.health import Health, assess, is_frozen
 from anomaly_detector.monitoring.statistics import FrameStatistics, StatisticsReport
 from anomaly_detector.ros.graph.distro import (
@@ -399,7 +399,7 @@ class DetectorNode(LifecycleNode):
         if is_loaded or "model" in names:
             read_metadata(settings.model)
         if is_loaded or "providers" in names:
-            check_providers(settings.providers)
+            choose_providers(settings.providers)
         if settings.black_box is not None and settings.black_box != self._settings.black_box:
             check_black_box(settings.black_box)
 

@@ -18,7 +18,7 @@ from model_files import write_grey_difference_model
 
 from anomaly_detector.errors import ModelError, OutputError
 from anomaly_detector.images.image import Image
-from anomaly_detector.images.preprocessing import shrink
+from anomaly_detector.images.preprocessing import preprocess
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.metadata import METADATA_KEY
 from anomaly_detector.recordings import open_source
@@ -77,7 +77,7 @@ def test_codes_are_those_of_the_model(
     assert file["codes"].dtype == np.float32
     frame = box_drive[0] / "frame_5.png"
     row = file["names"].tolist().index("frame_5.png", 120)
-    image = shrink(Image(np.asarray(cv2.imread(str(frame)), np.uint8), "bgr"))
+    image = preprocess(Image(np.asarray(cv2.imread(str(frame)), np.uint8), "bgr"))
     own = CodeModel(trained_model).encode(image[np.newaxis])[0]
     np.testing.assert_allclose(file["codes"][row], own, rtol=1e-4, atol=1e-3)
     # The decoder, fed with the code, gives what the score is computed from.

@@ -23,7 +23,7 @@ from anomaly_detector.black_box.frames import EncodedPicture
 from anomaly_detector.errors import SourceError
 from anomaly_detector.images.encodings import ImageScaling
 from anomaly_detector.images.image import Image
-from anomaly_detector.images.preprocessing import View, shrink
+from anomaly_detector.images.preprocessing import View, preprocess
 from anomaly_detector.model.detector import Detector
 from training.cli.main import main
 from training.data.events import open_recorded_events
@@ -68,7 +68,7 @@ def test_only_anomalous_frames_during_the_alarm_are_taken(recorded: Path, tmp_pa
     ]
     assert list(anomalies.stamps_ns) == [e.frames[n].stamp_ns for e in events for n in expected]
     for index, number in enumerate(expected * 2):
-        truth = shrink(Image(BOXES[number], "rgb")).astype(int)
+        truth = preprocess(Image(BOXES[number], "rgb")).astype(int)
         assert np.abs(anomalies.images[index].astype(int) - truth).mean() < 3
     assert list(anomalies.unreadable) == []
 

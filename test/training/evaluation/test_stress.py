@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.images.image import Image
-from anomaly_detector.images.preprocessing import WHOLE_FRAME, shrink
+from anomaly_detector.images.preprocessing import WHOLE_FRAME, preprocess
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.recordings import Frame, ImageFolderSource
 from training.cli.stress import add_arguments, run
@@ -64,7 +64,7 @@ def _frame(image: NDArray[np.uint8]) -> Frame:
 
 
 def _small(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return shrink(Image(image, "rgb"))
+    return preprocess(Image(image, "rgb"))
 
 
 def _apply(name: str, image: NDArray[np.uint8], number: int = 0) -> NDArray[np.uint8]:
@@ -355,7 +355,7 @@ def test_figures_by_hand(model: Path, drive: Path) -> None:
     result = run_stress(
         Detector(model), numbered_frames(source, WHOLE_FRAME), faults, bootstrap=20, progress=False
     )
-    clean = np.array([grey_difference_score(shrink(frame.pixels)) for frame in source])
+    clean = np.array([grey_difference_score(preprocess(frame.pixels)) for frame in source])
     np.testing.assert_allclose(result.clean_scores, clean, rtol=1e-5)
     assert result.frames == 24
     black = result.of("plain_black")

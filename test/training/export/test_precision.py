@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.image import Image
-from anomaly_detector.images.preprocessing import WHOLE_FRAME, shrink
+from anomaly_detector.images.preprocessing import WHOLE_FRAME, preprocess
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.file import read_metadata
 from anomaly_detector.recordings import open_source
@@ -60,7 +60,7 @@ def test_variant_sees_as_much_and_says_what_it_is(
     assert set(areas) == set(entry["mean_recall"]) == {"float32", "int8"}
     assert areas["float32"] - areas["int8"] <= precision.MAX_AUC_LOSS
     # Calibrated on its own scores: about one frame in a hundred of the same drive is flagged.
-    images = np.stack([shrink(frame.pixels) for frame in open_source(normal_drive)])
+    images = np.stack([preprocess(frame.pixels) for frame in open_source(normal_drive)])
     scores = Detector(out).score_batch(images)
     assert np.mean(scores.score >= metadata.threshold) <= 0.01
     assert metadata.calibration.quantiles["1.0"] == pytest.approx(float(scores.score.max()))
@@ -121,7 +121,7 @@ def test_int8_keeps_what_anomalies_stand_out_by(tmp_path: Path) -> None:
     model = onnx.load(float32)
     remove_normalized_score(model)
     generator = np.random.default_rng(0)
-    normal = np.stack([shrink(Image(frame, "rgb")) for frame in make_drive(20)])
+    normal = np.stack([preprocess(Image(frame, "rgb")) for frame in make_drive(20)])
     strange = np.stack(
         [
             np.full((64, 64, 3), 90, np.uint8),

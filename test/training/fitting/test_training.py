@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.images.image import Image
-from anomaly_detector.images.preprocessing import shrink
+from anomaly_detector.images.preprocessing import preprocess
 from anomaly_detector.model.detector import Detector
 from training.cli.main import main
 from training.config.options import TrainOptions
@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[3]
 def shrunk(
     frames: list[np.ndarray[Any, np.dtype[np.uint8]]],
 ) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    return np.stack([shrink(Image(frame, "rgb")) for frame in frames])
+    return np.stack([preprocess(Image(frame, "rgb")) for frame in frames])
 
 
 def test_blocks_are_consecutive_and_apart_from_the_training_frames() -> None:

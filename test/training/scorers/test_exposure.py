@@ -19,7 +19,7 @@ from conftest import add_box, make_drive
 from numpy.typing import NDArray
 
 from anomaly_detector.images.image import Image
-from anomaly_detector.images.preprocessing import shrink
+from anomaly_detector.images.preprocessing import preprocess
 from anomaly_detector.model.detector import Detector
 from training.cli.main import main
 from training.evaluation.faults import FAULTS
@@ -39,7 +39,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def shrunk(frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    return np.stack([shrink(Image(frame, "rgb")) for frame in frames])
+    return np.stack([preprocess(Image(frame, "rgb")) for frame in frames])
 
 
 POOL = shrunk(make_drive(24))

@@ -15,7 +15,7 @@ from ros_harness import image_message, ros_client, running_node
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.image import Image
 from anomaly_detector.images.message import decode_image
-from anomaly_detector.images.preprocessing import shrink
+from anomaly_detector.images.preprocessing import preprocess
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.map_scale import MapScale
 from anomaly_detector.ros.node.detection_message import read_detection
@@ -59,7 +59,7 @@ def test_model_says_what_the_scorer_says(detector: Detector) -> None:
 
 
 def test_score_by_hand(detector: Detector) -> None:
-    images = np.stack([shrink(Image(frame, "rgb")) for frame in make_drive(3, seed=5)])
+    images = np.stack([preprocess(Image(frame, "rgb")) for frame in make_drive(3, seed=5)])
     difference = images - np.array(detector.metadata.metrics["mean_colour"])
     scores, _, maps = detector.score_batch(images)
     np.testing.assert_allclose(scores, np.abs(difference.mean(axis=(1, 2))).max(-1), rtol=1e-4)

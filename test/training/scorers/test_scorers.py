@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.image import Image
-from anomaly_detector.images.preprocessing import shrink
+from anomaly_detector.images.preprocessing import preprocess
 from training.export.convert import MAX_RELATIVE_DIFFERENCE, convert, parity
 from training.fitting.backend import import_keras, seed_everything
 from training.fitting.job import Trained
@@ -34,7 +34,7 @@ def autoencoder() -> Autoencoder:
 @pytest.fixture(scope="module")
 def images() -> NDArray[np.uint8]:
     """Five frames of a drive, noise and black."""
-    drive = [shrink(Image(frame, "rgb")) for frame in make_drive(5)]
+    drive = [preprocess(Image(frame, "rgb")) for frame in make_drive(5)]
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     return np.stack([*drive, noise, np.zeros_like(noise)])
 
@@ -45,7 +45,7 @@ def flow(autoencoder: Autoencoder) -> Any:
     import_keras()
     from training.networks.realnvp import RealNVP
 
-    drive = np.stack([shrink(Image(frame, "rgb")) for frame in make_drive(60, seed=4)])
+    drive = np.stack([preprocess(Image(frame, "rgb")) for frame in make_drive(60, seed=4)])
     codes = np.asarray(autoencoder.encoder(drive.astype(np.float32)))
     flow = RealNVP(codes.shape[1], seed=1)
     generator = np.random.default_rng(5)

@@ -1,9 +1,9 @@
-"""Time of the shrink to 64x64 for each frame size, and its difference to true area averaging.
+"""Time of the resize to 64x64 for each frame size, and its difference to true area averaging.
 
 Run it from the checkout, alone on the machine:
 
-    python -m benchmarks.shrink
-    python -m benchmarks.shrink --frames recordings/lap1 recordings/corridor
+    python -m benchmarks.resize
+    python -m benchmarks.resize --frames recordings/lap1 recordings/corridor
 
 One core, frames in memory. The reference is ``cv2.INTER_AREA`` straight from the frame, rounded to
 whole grey levels like the result. The frames are rendered corridors (as sharp as their pixels, with
@@ -11,7 +11,7 @@ sensor noise) at each size, and those of the recordings that are named: at their
 enlarged to each size, as a camera with a soft lens gives them.
 
 A second table does the same for JPEG of quality 90: decoded in full and at reduced scale, with the
-shrink in the time, and the difference to full decoding and true area averaging.
+resize in the time, and the difference to full decoding and true area averaging.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from anomaly_detector.images.compressed import decode_encoded_bytes
 from anomaly_detector.images.image import Image, to_rgb
-from anomaly_detector.images.preprocessing import INPUT_SIZE, RESIZE_METHOD, shrink
+from anomaly_detector.images.preprocessing import INPUT_SIZE, RESIZE_METHOD, preprocess
 from anomaly_detector.recordings import open_source
 from training.data.corridor import HAZARD_LABELS, CorridorDrive
 
@@ -60,7 +60,7 @@ def _microseconds(call: Callable[[], Any], rounds: int) -> float:
 
 def _difference(frames: Sequence[_Picture]) -> dict[str, float]:
     differences = [
-        np.abs(shrink(Image(frame, "rgb")).astype(int) - _true_area(frame)) for frame in frames
+        np.abs(preprocess(Image(frame, "rgb")).astype(int) - _true_area(frame)) for frame in frames
     ]
     return _summary(differences)
 
@@ -80,7 +80,7 @@ def _jpeg(frame: _Picture) -> bytes:
 
 
 def _decoded(data: bytes, reduced: bool) -> _Picture:
-    return shrink(decode_encoded_bytes(data, "frame", reduced=reduced))
+    return preprocess(decode_encoded_bytes(data, "frame", reduced=reduced))
 
 
 def _jpeg_difference(frames: Sequence[_Picture]) -> dict[str, float]:
@@ -123,7 +123,7 @@ def measure(sizes: Sequence[str], folders: Sequence[Path], count: int, rounds: i
         pixels = Image(frame, "rgb")
         row: dict[str, Any] = {
             "size": size,
-            "shrink_us": round(_microseconds(lambda p=pixels: shrink(p), rounds)),
+            "resize_us": round(_microseconds(lambda p=pixels: preprocess(p), rounds)),
             "area_us": round(_microseconds(lambda f=frame: _true_area(f), max(5, rounds // 10))),
             "rendered": _difference(rendered),
         }
@@ -168,11 +168,11 @@ def main() -> int:
     names = ["rendered", *figures["own_size"]]
     print(f"{figures['method']}, OpenCV {figures['opencv']}, one core, load {figures['load']}")
     print("difference to true area averaging in grey levels: mean / worst frame's mean / maximum")
-    print(f"{'size':>10} {'shrink':>8} {'area':>8}" + "".join(f"  {name:>18}" for name in names))
+    print(f"{'size':>10} {'resize':>8} {'area':>8}" + "".join(f"  {name:>18}" for name in names))
     for row in figures["sizes"]:
         cells = "".join(f"  {_cell(row[name]):>18}" for name in names)
-        print(f"{row['size']:>10} {row['shrink_us']:>5} us {row['area_us']:>5} us{cells}")
-    print("JPEG: decoded and shrunk")
+        print(f"{row['size']:>10} {row['resize_us']:>5} us {row['area_us']:>5} us{cells}")
+    print("JPEG: decoded and resized")
     print(f"{'size':>10} {'full':>8} {'reduced':>13}" + "".join(f"  {name:>18}" for name in names))
     for row in figures["sizes"]:
         jpeg = row["jpeg"]
