@@ -17,7 +17,7 @@ from docs import generate
 
 ROOT = Path(__file__).parents[1]
 PAGES = [Page(path) for path in generate.pages()]
-BENCHMARKS = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"common"}
+BENCHMARKS = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"common", "places"}
 COMMAND_LINES = {
     "anomaly_detector": anomaly_detector.cli.main.main,
     "training": training.cli.main.main,

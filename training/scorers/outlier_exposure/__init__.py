@@ -61,11 +61,21 @@ def _map_scale(threshold: float, scale: float) -> MapScale:
     return MapScale(min(0.5 * float(low), math.log(2.0)), min(float(high), math.log(20.0)))
 
 
-def _train(job: Job, base: None) -> Trained:
-    # Not at the top: it imports Keras.
-    from training.scorers.outlier_exposure.training import fit_exposure
+def train_exposure(job: Job, base: None = None, **parts: Any) -> Trained:
+    """Train the scorer of a job, perhaps without some of its parts.
 
-    network, result = fit_exposure(job)
+    Args:
+        job: the job.
+        base: there is no autoencoder.
+        parts: fields of :class:`training.scorers.outlier_exposure.training.ExposureParts`.
+
+    Raises:
+        AnomalyDetectorError: training gave nothing.
+    """
+    import_keras()  # quietly, before the module below does
+    from training.scorers.outlier_exposure.training import ExposureParts, fit_exposure
+
+    network, result = fit_exposure(job, ExposureParts(**parts))
     job.folder.trained(result)
     return Trained(
         None,
@@ -91,7 +101,7 @@ SCORERS = (
         "outlier-exposure",
         "a small network that separates normal frames from outliers made of them",
         "log-odds that the frame is not a normal one",
-        _train,
+        train_exposure,
         _restore,
         frozenset({"anomalies", "exposure_epochs", "exposure_steps"}),
         architecture="unet",
