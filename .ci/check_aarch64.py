@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 ROBOT_EXTRAS = ("cpu", "calibrate", "replay", "watch")
 # gpu: PyPI's onnxruntime-gpu is for x86-64; a Jetson takes NVIDIA's (docs/jetson.md). ros: apt's.
-OTHER_EXTRAS = ("fleet", "gpu", "jazzy", "openvino", "ros", "test", "training")
+OTHER_EXTRAS = ("fleet", "gpu", "jazzy", "openvino", "pretrained", "ros", "test", "training")
 
 PYTHONS = ("3.10", "3.12")
 # JetPack 6 and Humble are Ubuntu 22.04, which has glibc 2.35; Jazzy's is newer.

