@@ -39,7 +39,7 @@ def efficientnet_lite0(size: int, *, last_stage: int = 5) -> Any:
     """Build the frozen network, with random weights: see :func:`load_imagenet`.
 
     Args:
-        size: height and width of the picture, a multiple of 32.
+        size: height and width of the picture.
         last_stage: 1 to 7; later ones are not built.
 
     Returns:

@@ -53,9 +53,9 @@ def _tensor(
 ) -> NDArray[Any]:
     """Return a view of a storage, which is filled later; numpy checks that it stays inside."""
     size = storage.itemsize
-    return np.ndarray(
-        shape, storage.dtype, storage, offset * size, [size * step for step in stride]
-    )
+    steps = [size * step for step in stride]
+    view: NDArray[Any] = np.ndarray(shape, storage.dtype, storage, offset * size, steps)
+    return view
 
 
 _NAMES: dict[tuple[str, str], Any] = {
