@@ -24,13 +24,9 @@ import anomaly_detector.cli.main
 import training.cli.main
 from anomaly_detector.errors import IMAGE_ERROR_REASONS
 from anomaly_detector.images.encodings import ENCODINGS
+from anomaly_detector.monitoring.health import HealthLimits
 from anomaly_detector.monitoring.statistics import FrameStatistics
-from anomaly_detector.ros.node.diagnostics import (
-    MEANINGS,
-    frame_values,
-    model_values,
-    result_values,
-)
+from anomaly_detector.ros.node.diagnostics import MEANINGS, NodeStatus
 from anomaly_detector.ros.node.parameters import PARAMETERS
 from anomaly_detector.ros.node.result_publishers import TOPICS
 from training.evaluation.faults import FAULT_SETS
@@ -172,14 +168,8 @@ def topics() -> str:
 def diagnostics() -> str:
     """Return the keys of ``/diagnostics``."""
     report = FrameStatistics(failed=Counter(encoding=1)).report(0.0)
-    written = {
-        "State",
-        "Last error",
-        *frame_values(report, 0.0),
-        *result_values(None),
-        *model_values(None, "", ""),
-    }
-    written = {key.replace("(encoding)", "(REASON)") for key in written}
+    status = NodeStatus("unconfigured", report, HealthLimits(), None, None, "", False, "", "")
+    written = {key.replace("(encoding)", "(REASON)") for key in status.values()}
     boxed = {key for key in MEANINGS if key.startswith("Black box")}
     if set(MEANINGS) - boxed != written:
         raise SystemExit(

@@ -1,4 +1,4 @@
-"""Entry point of the detector node's process; the node is in :mod:`anomaly_detector.ros.node.node`.
+"""Entry point of the detector node's process; it runs :mod:`anomaly_detector.ros.node.process`.
 
 This module imports next to nothing, so that a signal ends the process quietly from its first
 instruction on: the node's imports take half a second.
@@ -26,7 +26,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     end = EndRequest()
     from anomaly_detector.ros.node.model_loader import is_loading
-    from anomaly_detector.ros.node.node import run
+    from anomaly_detector.ros.node.process import run
 
     try:
         code = run(args, end)

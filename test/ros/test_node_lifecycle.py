@@ -23,7 +23,8 @@ from rclpy.parameter import Parameter
 from ros_harness import RosClient, image_message, noise, ros_client, running_node
 
 from anomaly_detector.black_box import find_events, read_event
-from anomaly_detector.ros.node.node import NODE_NAME, DetectorNode, spin
+from anomaly_detector.ros.node.node import NODE_NAME, DetectorNode
+from anomaly_detector.ros.node.process import spin
 from anomaly_detector.ros.node.result_publishers import TOPICS
 
 CONFIGURE = Transition.TRANSITION_CONFIGURE
@@ -189,9 +190,9 @@ def test_broken_transition_leads_to_unconfigured_and_can_be_retried(
     configured: DetectorNode,
 ) -> None:
     black = image_message(np.zeros((64, 64, 3), np.uint8), "rgb8")
-    configured._on_image(black, {})
     frames = configured._frames
     assert frames is not None
+    frames.process(black)
     assert frames.is_alarm
     # The end of the alarm cannot be published on a topic that is gone.
     (topic,) = [p for p in configured.publishers if p.topic_name == "/anomaly_detector/event"]
@@ -229,7 +230,7 @@ def test_time_that_jumps_back_starts_nothing_while_inactive(
     assert frames is not None
     assert frames.black_box is not None
     assert configured.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
-    configured._on_time_jump(None)
+    configured._start_afresh()
     assert frames.black_box is None
 
 
@@ -274,5 +275,6 @@ def test_what_another_callback_refuses_has_no_effect(
     assert frames.black_box is None
     assert not configured._loader.is_busy
     assert configured._settings == before
-    assert configured._images.topic_name == "/image"
+    assert configured._images is not None
+    assert configured._images.description == "sensor_msgs/msg/Image on /image"
     assert not (tmp_path / "box").exists()

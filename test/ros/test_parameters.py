@@ -17,13 +17,9 @@ from rclpy.parameter import Parameter
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.model.shipped import share_path
+from anomaly_detector.ros.node.live_parameters import declare_parameters
 from anomaly_detector.ros.node.node import DetectorNode
-from anomaly_detector.ros.node.parameters import (
-    PARAMETERS,
-    ParameterDefinition,
-    declare_parameters,
-    parameters_of,
-)
+from anomaly_detector.ros.node.parameters import PARAMETERS, ParameterDefinition, parameters_of
 
 ROS_TYPES = {
     "bool": Parameter.Type.BOOL,
@@ -154,7 +150,7 @@ def test_values_without_a_node_are_read_alike(context: Any) -> None:
     finally:
         node.destroy_node()
     values = parameters_of({"threshold": 2.5, "providers": ["cpu"], "alarm_mode": False})
-    assert (values.threshold, values.providers, values.decision.mode) == (2.5, ("cpu",), "off")
+    assert (values.threshold, values.providers, values.alarm.mode) == (2.5, ("cpu",), "off")
 
 
 @pytest.mark.parametrize(
@@ -179,7 +175,7 @@ def test_alarm_mode_off_needs_no_quotes(context: Any, value: str) -> None:
     arguments = ["--ros-args", "-p", f"alarm_mode:={value}"]
     node = DetectorNode(context=context, cli_args=arguments)
     try:
-        assert node._settings.decision.mode == "off"
+        assert node._settings.alarm.mode == "off"
     finally:
         node.destroy_node()
 

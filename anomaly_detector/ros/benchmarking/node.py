@@ -227,7 +227,7 @@ def _node_cost(model: Path, messages: Sequence[Any], transport: str, frames: int
     from anomaly_detector.model.detector import Detector
     from anomaly_detector.monitoring.statistics import FrameStatistics
     from anomaly_detector.ros.node.frame_processor import FrameProcessor
-    from anomaly_detector.ros.node.parameters import declare_parameters
+    from anomaly_detector.ros.node.live_parameters import declare_parameters
     from anomaly_detector.ros.node.result_publishers import ResultPublishers
 
     check_domain_id()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from anomaly_detector.black_box import BlackBox
-from anomaly_detector.model.detector import Detector
-from anomaly_detector.monitoring.health import Health
+from anomaly_detector.monitoring.health import Health, HealthLimits, assess
 from anomaly_detector.monitoring.statistics import StatisticsReport
 from anomaly_detector.ros.node.frame_processor import FrameProcessor
 
@@ -52,48 +51,101 @@ MEANINGS = {
 }
 """What each key means; REASON is one of several."""
 
-_LEVELS = {
-    "OK": DiagnosticStatus.OK,
-    "WARN": DiagnosticStatus.WARN,
-    "ERROR": DiagnosticStatus.ERROR,
-    "STALE": DiagnosticStatus.STALE,
-}
+
+@dataclass(frozen=True)
+class NodeStatus:
+    """The node at one moment.
+
+    Attributes:
+        state: of the lifecycle.
+        report: on the images.
+        limits: what counts as well.
+        waiting_s: time since it began to listen to the camera; None unless active.
+        frames: the images' way through the node; None unless configured.
+        model: path or name, as the parameter has it.
+        is_loading: whether it is being loaded.
+        notice: what takes long at the moment; empty as a rule.
+        last_error: in one line; empty without one.
+    """
+
+    state: str
+    report: StatisticsReport
+    limits: HealthLimits
+    waiting_s: float | None
+    frames: FrameProcessor | None
+    model: str
+    is_loading: bool
+    notice: str
+    last_error: str
+
+    def values(self) -> dict[str, str]:
+        """Return all that is published, by the keys of :data:`MEANINGS`."""
+        return {
+            "State": self.state,
+            **_frame_values(self.report, self.limits.expected_rate),
+            **_result_values(self.frames),
+            **_model_values(self),
+            **_black_box_values(None if self.frames is None else self.frames.black_box),
+            "Last error": self.last_error,
+        }
 
 
-def write_diagnostics(
-    stamp: Any, node_name: str, hardware_id: str, health: Health, values: Mapping[str, str]
-) -> Any:
-    """Make the message.
+class DiagnosticsPublisher:
+    """Publishes the node's status on ``/diagnostics``.
 
     Args:
-        stamp: ``builtin_interfaces/Time`` of now.
-        node_name: the status is named ``<node name>: detector``.
-        hardware_id: of the camera: the newest frame's ``frame_id``.
-        health: level and sentence.
-        values: what is known, key to text.
-
-    Returns:
-        A ``diagnostic_msgs/DiagnosticArray`` with one status.
+        node: an ``rclpy.node.Node``.
     """
-    status = DiagnosticStatus(
-        level=_LEVELS[health.level],
-        name=f"{node_name}: detector",
-        message=health.message,
-        hardware_id=hardware_id,
-        values=[KeyValue(key=key, value=value) for key, value in values.items()],
-    )
-    message = DiagnosticArray(status=[status])
-    message.header.stamp = stamp
-    return message
+
+    def __init__(self, node: Any) -> None:
+        self._node = node
+        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+
+    def publish(self, status: NodeStatus) -> None:
+        """Publish how the node is."""
+        health = self._health(status)
+        header = None if status.frames is None else status.frames.last_header
+        # As diagnostic_updater names it; with the namespace, where there is one.
+        name = self._node.get_fully_qualified_name().lstrip("/")
+        message = DiagnosticArray(
+            status=[
+                DiagnosticStatus(
+                    level=getattr(DiagnosticStatus, health.level),
+                    name=f"{name}: detector",
+                    message=health.message,
+                    hardware_id="" if header is None else header.frame_id,
+                    values=[KeyValue(key=key, value=value) for key, value in status.values().items()],
+                )
+            ]
+        )
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        self._publisher.publish(message)
+
+    def _health(self, status: NodeStatus) -> Health:
+        if status.waiting_s is None or status.frames is None:
+            if status.notice:
+                return Health("WARN", f"{status.state}: {status.notice}")
+            if status.last_error:
+                return Health("ERROR", f"{status.state}: {status.last_error}")
+            return Health("OK", status.state)
+        health = assess(
+            status.report,
+            status.limits,
+            waiting_s=status.waiting_s,
+            others=[
+                status.notice,
+                status.frames.detector.provider_report.warning,
+                _black_box_warning(status.frames.black_box),
+            ],
+            last_error=status.last_error,
+        )
+        clock = self._node.get_clock()
+        if health.level == "OK" and clock.ros_time_is_active and clock.now().nanoseconds == 0:
+            return Health("WARN", "use_sim_time is set, but nothing comes on /clock")
+        return health
 
 
-def frame_values(report: StatisticsReport, expected_rate: float) -> dict[str, str]:
-    """Return the values that tell of the frames.
-
-    Args:
-        report: of the frames.
-        expected_rate: frames a second; 0 when not known.
-    """
+def _frame_values(report: StatisticsReport, expected_rate: float) -> dict[str, str]:
     reasons = {
         f"Frames failed ({reason})": str(count) for reason, count in sorted(report.failed.items())
     }
@@ -118,8 +170,7 @@ def frame_values(report: StatisticsReport, expected_rate: float) -> dict[str, st
     }
 
 
-def result_values(frames: FrameProcessor | None) -> dict[str, str]:
-    """Return the values that tell of the newest result."""
+def _result_values(frames: FrameProcessor | None) -> dict[str, str]:
     detection = None if frames is None else frames.last_detection
     if frames is None or detection is None:
         score, normalized, state = "none", "none", "unknown"
@@ -134,17 +185,11 @@ def result_values(frames: FrameProcessor | None) -> dict[str, str]:
     }
 
 
-def model_values(detector: Detector | None, name: str, loading: str) -> dict[str, str]:
-    """Return the values that tell of the model.
-
-    Args:
-        detector: the one in use; None without one.
-        name: of the model that is to be used, without a detector.
-        loading: the model that is being loaded; empty without one.
-    """
+def _model_values(status: NodeStatus) -> dict[str, str]:
+    detector = None if status.frames is None else status.frames.detector
     return {
-        "Model": name if detector is None else detector.metadata.name,
-        "Model loading": loading,
+        "Model": status.model if detector is None else detector.metadata.name,
+        "Model loading": status.model if status.is_loading else "",
         "Execution provider wanted": (
             "" if detector is None else ", ".join(detector.provider_report.wanted)
         ),
@@ -152,8 +197,7 @@ def model_values(detector: Detector | None, name: str, loading: str) -> dict[str
     }
 
 
-def black_box_values(black_box: BlackBox | None) -> dict[str, str]:
-    """Return the values that tell of the black box; none without one."""
+def _black_box_values(black_box: BlackBox | None) -> dict[str, str]:
     if black_box is None:
         return {}
     statistics = black_box.statistics
@@ -164,6 +208,12 @@ def black_box_values(black_box: BlackBox | None) -> dict[str, str]:
         "Black box size (MB)": f"{statistics.bytes_on_disk / 1e6:.1f}",
         "Black box error": statistics.last_error,
     }
+
+
+def _black_box_warning(black_box: BlackBox | None) -> str | None:
+    if black_box is None or not black_box.statistics.is_failing:
+        return None
+    return f"black box: {black_box.statistics.last_error}"
 
 
 def _number(value: float, digits: int) -> str:

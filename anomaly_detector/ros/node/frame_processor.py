@@ -1,4 +1,4 @@
-"""What happens to one image: decoded, scored, decided on, published, counted."""
+"""What happens to one image: decoded, scored, filtered, published, counted."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class FrameProcessor:
         self.last_error = ""
         self._node = node
         self._settings = settings
-        self._decisions = AlarmFilter(settings.decision)
+        self._alarm_filter = AlarmFilter(settings.alarm)
         self._gaps = SequenceGaps()
         self._clock = FrameClock()
         self._convert, reason = load_cv_bridge()
@@ -97,10 +97,10 @@ class FrameProcessor:
             self.detector.set_threshold(settings.threshold)
         if settings.view.over(self.detector.metadata.view) != self.detector.view:
             self.detector.set_view(settings.view)
-            self.tell_view()
-        if settings.decision != previous.decision:
+            self.check_view()
+        if settings.alarm != previous.alarm:
             self.end_event()
-            self._decisions = AlarmFilter(settings.decision)
+            self._alarm_filter = AlarmFilter(settings.alarm)
 
     def use(self, detector: Detector) -> None:
         """Score with another model from the next frame on."""
@@ -109,7 +109,7 @@ class FrameProcessor:
         if self.black_box is not None:
             self.black_box.model = detector.metadata.name
 
-    def tell_view(self) -> None:
+    def check_view(self) -> None:
         """Warn when the parameters show the model other pixels than it was trained on."""
         if warning := self.detector.metadata.view_warning(self.detector.view):
             self._node.get_logger().warning(warning)
@@ -135,8 +135,8 @@ class FrameProcessor:
         self.close_black_box()
 
     def end_event(self) -> None:
-        """Forget what the decision remembers; an alarm that is on ends with its last frame."""
-        event = self._decisions.finish()
+        """Forget what the alarm filter remembers; an alarm that is on ends with its last frame."""
+        event = self._alarm_filter.finish()
         self.is_alarm = False
         if event is not None:
             self._publish_event_end(self.last_header, event)
@@ -149,7 +149,7 @@ class FrameProcessor:
         Args:
             message: ``sensor_msgs/Image``, or ``CompressedImage`` as the parameters say.
             publisher: what tells its publisher from others.
-            number: that the publisher gave it; None where the middleware tells none.
+            number: that the publisher gave it; None where the middleware gives none.
 
         Returns:
             Seconds since the image before; None for the first.
@@ -169,7 +169,7 @@ class FrameProcessor:
             self._fail("internal", describe_error(error))
             return gap_s
         self.statistics.see_picture(time.monotonic(), image.array.tobytes())
-        state = self._decisions.update(detection, stamp_ns=time_ns)
+        state = self._alarm_filter.update(detection, stamp_ns=time_ns)
         try:
             self._publish(message, time_ns, pixels, detection, state)
         finally:
@@ -184,7 +184,7 @@ class FrameProcessor:
 
         Args:
             message: the image.
-            reduced: for the shrink alone, a JPEG may be decoded at a part of its size.
+            reduced: for the network alone, a JPEG may be decoded at a part of its size.
         """
         return as_image(
             message,
@@ -195,7 +195,7 @@ class FrameProcessor:
         )
 
     def _read_stamp(self, header: Any) -> tuple[int, float | None]:
-        """Return the time to decide by, nanoseconds, and how long the frame has waited, seconds."""
+        """Return the time that the alarm filter goes by, nanoseconds, and how long the frame has waited, seconds."""
         now_ns = self._node.get_clock().now().nanoseconds
         stamp_ns = stamp_to_ns(header.stamp)
         time_ns = self._clock.time_ns(stamp_ns, now_ns)

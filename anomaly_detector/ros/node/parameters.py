@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from anomaly_detector.alarms.alarm_filter import ALARM_OPTIONS, AlarmSettings
 from anomaly_detector.black_box import BLACK_BOX_SETTINGS, BlackBoxSettings
 from anomaly_detector.drawing.overlay import MAX_SIDE
-from anomaly_detector.errors import AnomalyDetectorError, as_one_line
+from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.encodings import ImageScaling
 from anomaly_detector.images.image import RegionOfInterest
 from anomaly_detector.images.preprocessing import View
@@ -213,8 +213,6 @@ SESSION_PARAMETERS = frozenset(
 )
 """A change of these loads the model anew."""
 
-_BY_NAME = {definition.name: definition for definition in PARAMETERS}
-
 
 @dataclass(frozen=True)
 class Parameters:
@@ -231,7 +229,7 @@ class Parameters:
         intra_op_threads: at least 1.
         fp16: half precision in TensorRT.
         cuda_graph: replay the GPU's work.
-        decision: when an alarm is raised and cleared.
+        alarm: when an alarm is raised and cleared.
         overlay_max_side: pixels.
         limits: what counts as well.
         diagnostics_period: seconds.
@@ -248,46 +246,11 @@ class Parameters:
     intra_op_threads: int
     fp16: bool
     cuda_graph: bool
-    decision: AlarmSettings
+    alarm: AlarmSettings
     overlay_max_side: int
     limits: HealthLimits
     diagnostics_period: float
     black_box: BlackBoxSettings | None
-
-
-def declare_parameters(node: Any) -> Parameters:
-    """Declare every parameter on a node and read its value.
-
-    Args:
-        node: an ``rclpy.node.Node``.
-
-    Raises:
-        AnomalyDetectorError: a value of another type, out of range, or not one of the choices.
-    """
-    return _parameters({definition.name: _declare(node, definition) for definition in PARAMETERS})
-
-
-def changed_parameters(node: Any, changes: Iterable[Any]) -> tuple[Parameters, set[str]]:
-    """Check new values together with the present ones, before they are set.
-
-    Args:
-        node: with :data:`PARAMETERS` declared.
-        changes: ``rclpy.parameter.Parameter``; those of others are passed over.
-
-    Returns:
-        The values as they would be, and the names of ours among the changes.
-
-    Raises:
-        AnomalyDetectorError: a value that cannot be; nothing has been changed.
-    """
-    values = {name: node.get_parameter(name).value for name in _BY_NAME}
-    names = set()
-    for change in changes:
-        if change.name in _BY_NAME:
-            values[change.name] = change.value
-            names.add(change.name)
-    checked = {name: _checked(_BY_NAME[name], value) for name, value in values.items()}
-    return _parameters(checked), names
 
 
 def parameters_of(values: Mapping[str, Any]) -> Parameters:
@@ -301,20 +264,28 @@ def parameters_of(values: Mapping[str, Any]) -> Parameters:
     """
     checked = {}
     for definition in PARAMETERS:
-        value = _checked(definition, values.get(definition.name, definition.default))
+        value = check_value(definition, values.get(definition.name, definition.default))
         if _types(value) != _types(definition.default):
             raise AnomalyDetectorError(
                 f"parameter {definition.name!r} is {value!r}, it must be {definition.constraint}"
             )
         checked[definition.name] = value
-    return _parameters(checked)
+    return to_parameters(checked)
 
 
 def _types(value: Any) -> set[type]:
     return {type(value), *map(type, value if isinstance(value, list) else ())}
 
 
-def _parameters(values: Mapping[str, Any]) -> Parameters:
+def to_parameters(values: Mapping[str, Any]) -> Parameters:
+    """Return the values as the core takes them.
+
+    Args:
+        values: of all parameters, each checked alone.
+
+    Raises:
+        AnomalyDetectorError: a value that the core refuses.
+    """
     threshold = float(values["threshold"])
     if math.isinf(threshold):
         raise AnomalyDetectorError(
@@ -335,7 +306,7 @@ def _parameters(values: Mapping[str, Any]) -> Parameters:
         intra_op_threads=values["intra_op_threads"],
         fp16=values["fp16"],
         cuda_graph=values["cuda_graph"],
-        decision=AlarmSettings(**_settings_of(values, ALARM_OPTIONS, "alarm_")),
+        alarm=AlarmSettings(**_settings_of(values, ALARM_OPTIONS, "alarm_")),
         overlay_max_side=values["overlay_max_side"],
         limits=HealthLimits(**_settings_of(values, HEALTH_SETTINGS, "")),
         diagnostics_period=values["diagnostics_period"],
@@ -359,41 +330,7 @@ def _scaling(values: list[float]) -> ImageScaling | None:
     return None if values[0] == values[1] else ImageScaling(*values)
 
 
-def _declare(node: Any, definition: ParameterDefinition) -> Any:
-    from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-    from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
-
-    descriptor = ParameterDescriptor(
-        description=definition.description,
-        additional_constraints=definition.constraint,
-        read_only=definition.read_only,
-        # YAML 1.1 reads a bare off as the boolean false, which a string would not take.
-        dynamic_typing="off" in definition.choices,
-    )
-    if definition.minimum is not None and definition.maximum is not None:
-        if definition.type == "integer":
-            descriptor.integer_range = [
-                IntegerRange(
-                    from_value=int(definition.minimum), to_value=int(definition.maximum), step=1
-                )
-            ]
-        else:
-            descriptor.floating_point_range = [
-                FloatingPointRange(
-                    from_value=float(definition.minimum), to_value=float(definition.maximum)
-                )
-            ]
-    try:
-        value = node.declare_parameter(definition.name, definition.default, descriptor).value
-    except (InvalidParameterTypeException, InvalidParameterValueException) as error:
-        reason = as_one_line(error)
-        raise AnomalyDetectorError(
-            f"parameter {definition.name!r} must be {definition.constraint}: {reason}"
-        ) from error
-    return _checked(definition, value)
-
-
-def _checked(definition: ParameterDefinition, value: Any) -> Any:
+def check_value(definition: ParameterDefinition, value: Any) -> Any:
     """Check what rclpy does not: choices, and arrays that are empty."""
     if value is False and "off" in definition.choices:
         value = "off"

@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
         threshold=own.threshold if arguments.threshold is None else arguments.threshold,
         view=given_view(arguments, model, own.view),
         providers=arguments.providers or own.providers,
-        decision=alarm_settings(arguments, own.decision),
+        decision=alarm_settings(arguments, own.alarm),
         newest_only=arguments.newest_only,
         pictures=not arguments.no_pictures,
         domain=arguments.domain_id,
