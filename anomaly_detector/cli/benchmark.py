@@ -161,7 +161,7 @@ def _measure_node(
 def _follow(model: Path, frame: dict[str, Any]) -> LiveResult | None:
     from anomaly_detector.ros.benchmarking.node import follow
 
-    def tell(result: LiveResult) -> None:
+    def print_result(result: LiveResult) -> None:
         print(
             f"  {result.hz:g} Hz: {result.sent} frames sent at {result.sent_hz:.1f}/s, "
             f"{result.lost} lost, p99 {result.latency_percentile(99):.2f} ms",
@@ -169,7 +169,7 @@ def _follow(model: Path, frame: dict[str, Any]) -> LiveResult | None:
         )
 
     print("\nsustained rate")
-    best = follow(model, tell=tell, **frame)
+    best = follow(model, on_result=print_result, **frame)
     if best is None:
         print("no rate was followed without a drop")
     else:

@@ -37,7 +37,7 @@ def test_without_cv_bridge_opencv_converts_and_nothing_is_said() -> None:
     assert load_cv_bridge() == (None, "")
 
 
-def test_a_package_that_cannot_be_used_is_told_in_one_line(
+def test_a_package_that_cannot_be_used_is_reported_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An empty folder of that name is found, but cannot be imported as cv_bridge."""

@@ -47,12 +47,6 @@ def test_variable_is_the_one_that_the_distro_reads(distro: str, variable: str) -
     assert base == {"ROS_DISTRO": distro, "HOME": "/home/robot"}
 
 
-@pytest.mark.parametrize("variable", PROFILE_VARIABLES)
-def test_profile_of_the_user_is_kept(variable: str) -> None:
-    base = {"ROS_DISTRO": "jazzy", variable: "/etc/robot/dds.xml"}
-    assert large_image_environment(base) == base
-
-
 def test_cyclone_dds_gets_its_own() -> None:
     base = {"ROS_DISTRO": "jazzy", "RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"}
     environment = large_image_environment(base)
@@ -108,12 +102,13 @@ def test_cyclone_dds_takes_the_profile(is_whole: bool, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "own",
     [
+        *({"ROS_DISTRO": "jazzy", name: "/etc/robot/dds.xml"} for name in PROFILE_VARIABLES),
         {"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp", CYCLONE_VARIABLE: "file:///etc/robot/dds.xml"},
         {"RMW_IMPLEMENTATION": "rmw_zenoh_cpp"},
         {"RMW_IMPLEMENTATION": "rmw_connextdds"},
     ],
 )
-def test_other_middleware_is_left_alone(own: dict[str, str]) -> None:
+def test_own_profile_and_other_middleware_are_left_alone(own: dict[str, str]) -> None:
     assert large_image_environment(own) == own
 
 

@@ -18,6 +18,7 @@ from ros_harness import (
     RosClient,
     image_message,
     jpeg_message,
+    node_in,
     noise,
     ros_client,
     running_node,
@@ -29,26 +30,17 @@ from anomaly_detector.model.detector import Detector
 from anomaly_detector.ros.node.detection_message import read_detection
 from anomaly_detector.stamps import stamp_to_ns
 
-READY = "waiting for"
-
 
 @pytest.fixture(scope="module")
 def raw_client(model: Path) -> Iterator[RosClient]:
     """A client whose node takes raw images; shared, because a node takes a second to start."""
-    with (
-        running_node("-r", "__ns:=/raw", model=model),
-        ros_client("/raw/anomaly_detector", "/raw/image") as client,
-    ):
+    with node_in("raw", model=model) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def compressed_client(model: Path) -> Iterator[RosClient]:
-    topics = ("/compressed/anomaly_detector", "/compressed/image/compressed")
-    with (
-        running_node("-r", "__ns:=/compressed", model=model, image_transport="compressed"),
-        ros_client(*topics, CompressedImage) as client,
-    ):
+    with node_in("compressed", model=model, image_transport="compressed") as client:
         yield client
 
 
@@ -121,39 +113,22 @@ def test_each_frame_is_answered_once(raw_client: RosClient) -> None:
     assert counts == [1] * len(messages)
 
 
-def unknown_encoding() -> Any:
-    return image_message(noise(5), "32FC7")
-
-
-def small_step() -> Any:
-    message = image_message(noise(5), "rgb8")
-    message.step = 100
-    return message
-
-
-def short_data() -> Any:
-    message = image_message(noise(5), "rgb8")
-    message.data = message.data[:1000]
-    return message
-
-
-def empty_size() -> Any:
-    return Image(encoding="rgb8")
-
-
 @pytest.mark.parametrize(
-    ("make", "reason"),
+    ("changes", "reason"),
     [
-        (unknown_encoding, "encoding '32FC7' is not supported"),
-        (small_step, "step is 100 bytes but a row of 64 rgb8 pixels has 192"),
-        (short_data, "image data has 1000 bytes"),
-        (empty_size, "image has size 0x0"),
+        ({"encoding": "32FC7"}, "encoding '32FC7' is not supported"),
+        ({"step": 100}, "step is 100 bytes but a row of 64 rgb8 pixels has 192"),
+        ({"data": bytes(1000)}, "image data has 1000 bytes"),
+        ({"width": 0, "height": 0}, "image has size 0x0"),
     ],
 )
 def test_bad_image_is_logged_and_not_answered(
-    raw_client: RosClient, make: Callable[[], Any], reason: str
+    raw_client: RosClient, changes: dict[str, Any], reason: str
 ) -> None:
-    check_refused(raw_client, make(), reason, rgb8())
+    message = image_message(noise(5), "rgb8")
+    for name, value in changes.items():
+        setattr(message, name, value)
+    check_refused(raw_client, message, reason, rgb8())
 
 
 @pytest.mark.parametrize(
@@ -170,12 +145,8 @@ def test_bad_compressed_image_is_logged_and_not_answered(
 def check_refused(client: RosClient, bad: Any, reason: str, good: Any) -> None:
     client.stamp(bad)
     client.logs.clear()
-
-    def logged() -> bool:
-        return any(reason in log.msg for log in client.logs)
-
-    client.publish_until(bad, logged, f"{reason!r} on /rosout")
-    (log, *_) = [log for log in client.logs if reason in log.msg]
+    client.publish_until(bad, lambda: reason in "".join(client.log_lines()), f"{reason!r}")
+    log = client.wait_for_log(reason)
     assert log.level == LoggingSeverity.ERROR
     assert log.name.endswith("anomaly_detector")
     assert re.match(r"frame dropped \(\d+ of \d+\): ", log.msg)
@@ -186,9 +157,8 @@ def check_refused(client: RosClient, bad: Any, reason: str, good: Any) -> None:
 
 def test_two_nodes_in_two_namespaces(model: Path) -> None:
     with (
-        running_node("-r", "__ns:=/front", model=model),
+        node_in("front", model=model) as front,
         running_node("-r", "__ns:=/rear", "-r", "image:=/rear_camera/image_raw", model=model),
-        ros_client("/front/anomaly_detector", "/front/image") as front,
         ros_client("/rear/anomaly_detector", "/rear_camera/image_raw") as rear,
     ):
         front_message = front.stamp(image_message(noise(6), "rgb8"))
@@ -206,40 +176,27 @@ def test_two_nodes_in_two_namespaces(model: Path) -> None:
 def test_threshold_parameter_overrides_the_models(model: Path) -> None:
     with running_node(model=model, threshold=1e9) as node, ros_client() as client:
         node.wait_for_line("threshold 1e+09")
-        black = image_message(np.zeros((64, 64, 3), np.uint8), "rgb8")
-        record = read_detection(client.ask(client.stamp(black)))
+        record = client.ask_picture(np.zeros((64, 64, 3), np.uint8))
         assert record.threshold == 1e9
         assert not record.is_anomaly
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("times", [1, 3])
-def test_signal_ends_the_node_quietly(model: Path, number: signal.Signals, times: int) -> None:
-    with running_node(model=model, stale_timeout=60.0) as node, ros_client() as client:
-        # On /rosout, not on the terminal: there, rclpy may still be about to publish the line.
-        client.spin_until(lambda: any(READY in log.msg for log in client.logs), READY)
-        for _ in range(times):
-            node.send_signal(number)
-        assert node.wait() == 0
-        check_started_lines_only(node)
-
-
-def check_started_lines_only(node: Process) -> None:
-    assert len(node.lines) == 2, node.output
-    configured, active = node.lines
-    assert "configured: model" in configured
-    assert READY in active
-
-
-def test_signal_ends_the_node_quietly_while_images_arrive(model: Path) -> None:
+def test_signal_ends_the_node_quietly_while_images_arrive(
+    model: Path, number: signal.Signals, times: int
+) -> None:
     with running_node(model=model, stale_timeout=60.0) as node, ros_client() as client:
         message = client.stamp(image_message(noise(8, 240, 320), "rgb8"))
         client.ask(message)
-        node.send_signal(signal.SIGTERM)
+        for _ in range(times):
+            node.send_signal(number)
         while node.is_running:
             client.publisher.publish(message)
         assert node.wait() == 0
-        check_started_lines_only(node)
+        configured, active = node.lines
+        assert "configured: model" in configured
+        assert "active, waiting for" in active
 
 
 def test_silence_is_explained(model: Path) -> None:
@@ -254,16 +211,11 @@ def test_silence_is_explained(model: Path) -> None:
         client.node.create_publisher(CompressedImage, "/wrong_type/image", 1)
         best_effort = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
         client.node.create_publisher(Image, "/incompatible/image", best_effort)
+        kind = "1 publisher of sensor_msgs/msg/CompressedImage"
+        qos = "1 publisher of incompatible QoS"
         check_silence(alone, "/alone/image", "/some_camera/image_raw", "it has no publisher")
-        check_silence(
-            wrong_type,
-            "/wrong_type/image",
-            "1 publisher of sensor_msgs/msg/CompressedImage",
-            "set image_transport",
-        )
-        check_silence(
-            incompatible, "/incompatible/image", "1 publisher of incompatible QoS", "qos_overrides"
-        )
+        check_silence(wrong_type, "/wrong_type/image", kind, "set image_transport")
+        check_silence(incompatible, "/incompatible/image", qos, "qos_overrides")
 
 
 def check_silence(node: Process, topic: str, *words: str) -> None:
@@ -290,14 +242,10 @@ def test_bad_parameter_ends_the_node_with_one_line(
     reason: str,
 ) -> None:
     with running_node(**{"model": model, parameter: value}) as node:
-        check_fatal(node, reason)
-
-
-def check_fatal(node: Process, reason: str) -> None:
-    assert node.wait() == 1
-    assert len(node.lines) == 1, node.output
-    assert node.lines[0].startswith("[FATAL]")
-    assert reason in node.lines[0]
+        assert node.wait() == 1
+        (line,) = node.lines
+        assert line.startswith("[FATAL]")
+        assert reason in line
 
 
 def test_wrong_ros_arguments_end_the_node_without_traceback() -> None:

@@ -1,4 +1,4 @@
-"""Differences between distros: what Humble, Jazzy and Kilted tell of a message."""
+"""Differences between distros: what Humble, Jazzy and Kilted say of a message."""
 
 from __future__ import annotations
 

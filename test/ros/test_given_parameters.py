@@ -1,4 +1,4 @@
-"""What is given on the command line and has no effect is told at start, and nothing else is."""
+"""What is given on the command line and has no effect is reported at start, and nothing else is."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ def warnings(node: Process) -> list[str]:
     return [line for line in node.lines if "has no effect" in line]
 
 
-def test_misspelt_parameter_and_file_for_another_node_are_told(
+def test_misspelt_parameter_and_file_for_another_node_are_reported(
     model: Path, write: Callable[..., str]
 ) -> None:
     path = write(**{"/detector": {"threshold": 5.0}})
     arguments = ["-p", "treshold:=5.0", "--param", "wheels:=4", "--params-file", path]
     with running_node(*arguments, model=model) as node:
-        told = warnings(node)
-    assert all(line.startswith("[WARN]") for line in told)
-    assert [line.partition("]: ")[2] for line in told] == [
+        lines = warnings(node)
+    assert all(line.startswith("[WARN]") for line in lines)
+    assert [line.partition("]: ")[2] for line in lines] == [
         "parameter treshold (-p) is none of /anomaly_detector and has no effect: did you mean "
         "threshold?",
         "parameter wheels (-p) is none of /anomaly_detector and has no effect: "
@@ -59,7 +59,7 @@ def test_misspelt_parameter_and_file_for_another_node_are_told(
     ]
 
 
-def test_what_has_an_effect_is_not_told(model: Path, write: Callable[..., str]) -> None:
+def test_what_has_an_effect_is_not_reported(model: Path, write: Callable[..., str]) -> None:
     """A node with a name and a namespace of its own, and files that others use too."""
     own = write("own.yaml", **{"/robot/watcher": {"stale_timeout": 60.0}, "/other": {"wheels": 4}})
     shared = write("shared.yaml", **{"/**": {"use_sim_time": False, "wheel_radius": 0.3}})
@@ -71,7 +71,7 @@ def test_what_has_an_effect_is_not_told(model: Path, write: Callable[..., str]) 
         assert warnings(node) == []
 
 
-def test_file_without_the_namespace_of_the_node_is_told(
+def test_file_without_the_namespace_of_the_node_is_reported(
     model: Path, write: Callable[..., str]
 ) -> None:
     path = write(anomaly_detector={"threshold": 5.0})
@@ -85,20 +85,20 @@ def explain(*arguments: str, node: str = "/anomaly_detector") -> list[str]:
     return explain_unused(["--ros-args", *arguments], node, NAMES)
 
 
-def test_of_a_wildcard_only_what_looks_like_ours_is_told(write: Callable[..., str]) -> None:
+def test_of_a_wildcard_only_what_looks_like_ours_is_reported(write: Callable[..., str]) -> None:
     path = write(**{"/**": {"wheel_radius": 0.3, "black_box_foldr": "box"}})
     (line,) = explain("--params-file", path)
     assert line.startswith(f"parameter black_box_foldr (params file {path})")
     assert line.endswith("did you mean black_box_folder?")
 
 
-def test_of_a_name_everything_is_told(write: Callable[..., str]) -> None:
+def test_of_a_name_everything_is_reported(write: Callable[..., str]) -> None:
     path = write(anomaly_detector={"wheels": {"radius": 0.3}, "model": "corridor"})
     (line,) = explain("--params-file", path)
     assert line.startswith(f"parameter wheels.radius (params file {path})")
 
 
-def test_parameter_for_another_node_is_told() -> None:
+def test_parameter_for_another_node_is_reported() -> None:
     assert explain("-p", "camera:threshold:=5.0") == [
         "-p camera:threshold is for /camera, not for /anomaly_detector, and has no effect: give "
         "the parameter alone"
@@ -132,10 +132,10 @@ def test_names_are_matched_as_ros_matches_them(namespace: str, write: Callable[.
         node = rclpy.create_node("node", namespace=namespace, context=context)
         node.declare_parameter("threshold", 0.0)
         has_effect = node.get_parameter("threshold").value == 1.0
-        told = explain_unused(arguments, node.get_fully_qualified_name(), NAMES)
+        lines = explain_unused(arguments, node.get_fully_qualified_name(), NAMES)
         node.destroy_node()
         context.shutdown()
-        assert bool(told) is not has_effect, (pattern, told)
+        assert bool(lines) is not has_effect, (pattern, lines)
 
 
 @pytest.mark.parametrize("name", ["/**", "/front/eye", "/*/eye"])

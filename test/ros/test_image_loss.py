@@ -1,4 +1,4 @@
-"""Images that are lost on their way are told in the log when the camera starts, with the remedy."""
+"""Images that are lost on their way are logged when the camera starts, with the remedy."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def explain(of: StatisticsReport, expected_rate: float = 0.0) -> str | None:
     return explain_loss(of, expected_rate, "/camera/image", 921_600, FAST_DDS)
 
 
-def test_many_lost_images_are_told_with_their_number() -> None:
+def test_many_lost_images_are_reported_with_their_number() -> None:
     text = explain(report(10, 9))
     assert text is not None
     assert "90 of 100 images on /camera/image did not arrive" in text
@@ -45,7 +45,7 @@ def test_many_lost_images_are_told_with_their_number() -> None:
     [
         report(100, 0),
         replace(report(100, 0), recent_dropped=10),  # a busy machine
-        report(2, 9),  # too few to tell
+        report(2, 9),  # too few to say
         replace(report(10, 9), busy=0.6),  # the node may be too slow
         report(0, None),
     ],
@@ -60,7 +60,7 @@ def test_small_images_are_not_lost_for_their_size() -> None:
     assert explain_loss(lost, 0.0, "/image", 100_000, "rmw_cyclonedds_cpp") is not None
 
 
-def test_without_numbers_the_expected_rate_tells() -> None:
+def test_without_numbers_the_expected_rate_decides() -> None:
     text = explain(report(20, None), expected_rate=30.0)
     assert text is not None
     assert "30 are expected" in text
@@ -85,7 +85,7 @@ def test_remedy_is_that_of_the_middleware(rmw: str, words: str) -> None:
 
 # A camera whose images have no subscriber's acknowledgement to wait for.
 CAMERA = [
-    *(sys.executable, "-m", "anomaly_detector.ros.benchmarking.live", "--hz", "30"),
+    *(sys.executable, "-m", "anomaly_detector.ros.benchmarking.camera", "--hz", "30"),
     *("--frames", "300", "--reliability", "best_effort", "--out"),
 ]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from pathlib import Path
 from typing import Any
@@ -70,13 +69,9 @@ def test_replay_plays_once_answers_each_frame_and_reports(
     answers = recorded_answers(out / "results")
     assert list(answers) == stamps
     assert (out / "results" / "results.db3").is_file()
-    with (out / "scores.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == len(stamps)
-    for row, answer in zip(rows, answers.values(), strict=True):
-        assert float(row["score"]) == pytest.approx(answer.score)
-        assert answer.threshold == 2.5
-        assert (row["is_anomaly"] == "1") is answer.is_anomaly is answer.alarm
+    # The params file reaches the node; that its scores are those of scores.csv, the replay checks.
+    assert {answer.threshold for answer in answers.values()} == {2.5}
+    assert len((out / "scores.csv").read_text().splitlines()) == 1 + len(stamps)
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "The node answered every frame" in page
     assert (out / "timeline.png").is_file()
@@ -113,14 +108,12 @@ def test_node_that_does_not_become_active_in_time_ends_the_replay(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        # Each argument that is passed on; what else is wrong with them is in test_replay.py.
         ({"bag": "nowhere"}, "nowhere does not exist"),
         ({"model": "nowhere"}, "model 'nowhere' is neither a file nor a model"),
-        ({"model": "{bag}/../broken.onnx"}, "broken.onnx"),
         ({"rate": "0"}, "rate is 0: give a number above 0"),
         ({"start_timeout": "0"}, "start timeout is 0: give a number above 0"),
         ({"image_topic": "/rear"}, "has no image topic '/rear'"),
-        ({"out": "{bag}/../used"}, "used"),
-        ({"params_file": "{bag}/../used/scores.csv"}, "names no node"),
         ({"params_file": "nowhere.yaml"}, "params file nowhere.yaml cannot be read"),
     ],
 )
@@ -133,14 +126,9 @@ def test_wrong_argument_is_an_error_and_leaves_nothing(
 ) -> None:
     bag = tmp_path / "drive"
     write_image_bag(bag, [noise(1)])
-    (tmp_path / "broken.onnx").write_bytes(b"not a model")
-    (tmp_path / "used").mkdir()
-    (tmp_path / "used" / "scores.csv").touch()
-    arguments: dict[str, object] = {"bag": bag, "out": tmp_path / "out", "model": model}
-    arguments |= {name: value.format(bag=bag) for name, value in changes.items()}
+    arguments: dict[str, object] = {"bag": bag, "out": tmp_path / "out", "model": model, **changes}
     with launched(environment, LAUNCH, **arguments) as process:
         assert process.wait() == 1
     assert [line for line in process.lines if "error: " in line and message in line]
     assert "the replay failed with exit code 1" in process.output
     assert not (tmp_path / "out").exists()
-    assert [path.name for path in (tmp_path / "used").iterdir()] == ["scores.csv"]

@@ -12,17 +12,19 @@ from ros_harness import DEADLINE_S
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.model.detector import Detector
-from anomaly_detector.ros.node.model_loader import ModelLoader, is_loading
+from anomaly_detector.ros.node.model_loader import Loaded, ModelLoader, is_loading
 
 BLACK = np.zeros((64, 64, 3), np.uint8)
 
 
 class Loading:
-    """Loads a model once it is let."""
+    """Loads a model once it is let; ``is_free``, at once."""
 
-    def __init__(self, model: Path) -> None:
+    def __init__(self, model: Path, *, is_free: bool = False) -> None:
         self.begun = threading.Event()
         self.may_end = threading.Event()
+        if is_free:
+            self.may_end.set()
         self.detector: Detector | None = None
         self._model = model
 
@@ -37,6 +39,13 @@ class Loading:
 @pytest.fixture
 def loader() -> ModelLoader:
     return ModelLoader(lambda: None)
+
+
+def taken(loader: ModelLoader) -> Loaded:
+    assert loader.wait(DEADLINE_S)
+    loaded = loader.take()
+    assert loaded is not None
+    return loaded
 
 
 def end_of_thread() -> None:
@@ -55,14 +64,12 @@ def test_newest_wins_and_those_between_are_never_begun(loader: ModelLoader, mode
     assert not loader.wait(0.0)
     for loading in loadings:
         loading.may_end.set()
-    assert loader.wait(DEADLINE_S)
+    detector = taken(loader).detector
     end_of_thread()
     assert [loading.begun.is_set() for loading in loadings] == [True, False, False, True]
-    loaded = loader.take()
-    assert loaded is not None
-    assert loaded.detector is not None
-    assert loaded.detector is loadings[3].detector
-    loaded.detector.detect(BLACK, "rgb")
+    assert detector is not None
+    assert detector is loadings[3].detector
+    detector.detect(BLACK, "rgb")
     assert not loader.is_busy
     # The first has been freed.
     superseded = loadings[0].detector
@@ -86,14 +93,11 @@ def test_what_is_cancelled_gives_nothing_and_what_comes_next_waits_for_it(
     assert not loader.wait(0.05)
     assert not following.begun.is_set()
     cancelled.may_end.set()
-    assert loader.wait(DEADLINE_S)
-    loaded = loader.take()
-    assert loaded is not None
-    assert loaded.detector is following.detector
+    assert taken(loader).detector is following.detector
     end_of_thread()
 
 
-def test_error_is_told_and_the_thread_goes_on(loader: ModelLoader, model: Path) -> None:
+def test_error_is_reported_and_the_thread_goes_on(loader: ModelLoader, model: Path) -> None:
     def fail(error: Exception) -> Callable[[], Detector]:
         def load() -> Detector:
             raise error
@@ -105,34 +109,24 @@ def test_error_is_told_and_the_thread_goes_on(loader: ModelLoader, model: Path) 
         (ValueError("odd"), "ValueError: odd"),
     ):
         loader.start(fail(error))
-        assert loader.wait(DEADLINE_S)
-        loaded = loader.take()
-        assert loaded is not None
-        assert (loaded.detector, loaded.error) == (None, text)
-    good = Loading(model)
-    good.may_end.set()
+        assert taken(loader) == Loaded(None, text)
+    good = Loading(model, is_free=True)
     loader.start(good)
-    assert loader.wait(DEADLINE_S)
-    loaded = loader.take()
-    assert loaded is not None
-    assert loaded.detector is good.detector
+    assert taken(loader).detector is good.detector
     end_of_thread()
 
 
-def test_done_is_told_of_wanted_models_only(model: Path) -> None:
+def test_done_is_reported_of_wanted_models_only(model: Path) -> None:
     done: list[bool] = []
     loader = ModelLoader(lambda: done.append(True))
-    first, second = Loading(model), Loading(model)
+    first = Loading(model)
     loader.start(first)
-    loader.start(second)
+    loader.start(Loading(model, is_free=True))
     first.may_end.set()
-    second.may_end.set()
     assert loader.wait(DEADLINE_S)
     end_of_thread()
     assert done == [True]
     loader.close()
-    third = Loading(model)
-    third.may_end.set()
-    loader.start(third)
+    loader.start(Loading(model, is_free=True))
     end_of_thread()
     assert done == [True]

@@ -10,32 +10,32 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
-from ros_harness import RosClient, image_message, noise, ros_client, running_node
+from ros_harness import (
+    RosClient,
+    image_message,
+    node_in,
+    noise,
+    ros_client,
+    running_node,
+)
 from sensor_msgs.msg import Image
 from std_msgs.msg import Float32
 
-from anomaly_detector.ros.node.detection_message import read_detection
+from anomaly_detector.ros.node.status_message import status_values
 
 
 @pytest.fixture(scope="module")
 def client(model: Path) -> Iterator[RosClient]:
     settings = {"stale_timeout": 1.0, "diagnostics_period": 0.2, "max_failures": 3}
-    with (
-        running_node("-r", "__ns:=/well", model=model, **settings),
-        ros_client("/well/anomaly_detector", "/well/image") as client,
-    ):
+    with node_in("well", model=model, **settings) as client:
         yield client
-
-
-def values(status: Any) -> dict[str, str]:
-    return {item.key: item.value for item in status.values}
 
 
 def good(client: RosClient) -> Any:
     return client.stamp(image_message(noise(1), "rgb8"))
 
 
-def test_stale_camera_is_told_and_its_return_too(client: RosClient) -> None:
+def test_stale_camera_is_reported_and_its_return_too(client: RosClient) -> None:
     status = client.wait_for_diagnostics(lambda s, _: s.level == DiagnosticStatus.STALE, "stale")
     assert "no frame" in status.message
     client.logs.clear()
@@ -44,40 +44,33 @@ def test_stale_camera_is_told_and_its_return_too(client: RosClient) -> None:
     status = client.wait_for_diagnostics(lambda _, v: v["Frames scored"] != "0", "a scored frame")
     assert status.name == "well/anomaly_detector: detector"
     assert status.hardware_id == "camera_optical_frame"
-    told = values(status)
-    assert told["State"] == "active"
-    assert told["Model"] == "grey_difference"
-    assert told["Execution provider"] == "CPUExecutionProvider"
-    assert float(told["Processing time p50 (ms)"]) > 0
-    assert float(told["Age of last frame (s)"]) >= 0
-    assert told["Anomaly state"] in ("normal", "anomaly", "alarm")
-    assert float(told["Score"]) > 0
+    values = status_values(status)
+    assert values["State"] == "active"
+    assert values["Model"] == "grey_difference"
+    assert values["Execution provider"] == "CPUExecutionProvider"
+    assert float(values["Processing time p50 (ms)"]) > 0
+    assert float(values["Age of last frame (s)"]) >= 0
+    assert values["Anomaly state"] in ("normal", "anomaly", "alarm")
+    assert float(values["Score"]) > 0
     client.wait_for_diagnostics(lambda s, _: s.level == DiagnosticStatus.STALE, "stale again")
 
 
 def test_repeated_failures_are_an_error_and_end_with_a_good_frame(client: RosClient) -> None:
     bad = good(client)
     bad.encoding = "32FC7"
-
-    def is_error() -> bool:
-        return any(s.level == DiagnosticStatus.ERROR for s in client.diagnostics)
-
-    client.diagnostics.clear()
-    client.publish_until(bad, is_error, "ERROR")
-    status = next(s for s in client.diagnostics if s.level == DiagnosticStatus.ERROR)
+    status = client.publish_until_status(bad, lambda s: s.level == DiagnosticStatus.ERROR, "ERROR")
     assert "frames failed" in status.message
-    told = values(status)
-    assert "32FC7" in told["Last error"]
-    assert int(told["Frames failed (encoding)"]) >= 3
+    values = status_values(status)
+    assert "32FC7" in values["Last error"]
+    assert int(values["Frames failed (encoding)"]) >= 3
     client.ask(good(client))
     client.wait_for_diagnostics(lambda s, _: s.level != DiagnosticStatus.ERROR, "no ERROR")
 
 
 def test_every_frame_sent_is_received_or_counted_as_dropped(client: RosClient) -> None:
     """A burst is more than the node can follow: the newest frame wins, the others are counted."""
-    marker = client.stamp(image_message(noise(2), "rgb8"))
-    score = read_detection(client.ask(marker)).score
-    before = values(client.wait_for_diagnostics(lambda _, v: v["Score"] == f"{score:.6g}", "it"))
+    score = f"{client.ask_picture(noise(2)).score:.6g}"
+    before = status_values(client.wait_for_diagnostics(lambda _, v: v["Score"] == score, "it"))
     big = image_message(noise(3, 480, 640), "rgb8")
     for _ in range(60):
         client.publisher.publish(client.stamp(big))
@@ -91,48 +84,44 @@ def test_every_frame_sent_is_received_or_counted_as_dropped(client: RosClient) -
             break
         assert sent < 70
 
-    def counted(told: dict[str, str]) -> int:
+    def counted(values: dict[str, str]) -> int:
         keys = ("Frames received", "Frames dropped")
-        return sum(int(told[key]) - int(before[key]) for key in keys)
+        return sum(int(values[key]) - int(before[key]) for key in keys)
 
     status = client.wait_for_diagnostics(lambda _, v: counted(v) >= sent, "all are counted")
-    assert counted(values(status)) == sent
-    assert int(values(status)["Frames dropped"]) > int(before["Frames dropped"])
+    assert counted(status_values(status)) == sent
+    assert int(status_values(status)["Frames dropped"]) > int(before["Frames dropped"])
 
 
 def test_low_rate_is_a_warning(client: RosClient) -> None:
     (result,) = client.set_parameters(expected_rate=500.0)
     assert result.successful
-    seen: list[Any] = []
-
-    def warned() -> bool:
-        seen[:] = [s for s in client.diagnostics if "expected 500" in s.message]
-        return bool(seen)
-
-    client.publish_until(good(client), warned, "a warning")
-    assert seen[0].level == DiagnosticStatus.WARN
+    status = client.publish_until_status(
+        good(client), lambda s: "expected 500" in s.message, "a warning"
+    )
+    assert status.level == DiagnosticStatus.WARN
     client.set_parameters(expected_rate=0.0)
 
 
-def test_camera_that_repeats_its_picture_is_told_and_its_recovery_too(client: RosClient) -> None:
-    """Other stamps, the same pixels: each frame is a normal one, and no score can tell."""
+def test_camera_that_repeats_its_picture_is_reported_and_its_recovery_too(
+    client: RosClient,
+) -> None:
+    """Other stamps, the same pixels: each frame is a normal one, and no score shows it."""
     (result,) = client.set_parameters(frozen_timeout=0.5)
     assert result.successful
     client.ask(client.stamp(image_message(noise(4), "rgb8")))
     client.logs.clear()
     hung = image_message(noise(5), "rgb8")
-    seen: list[Any] = []
 
-    def is_told(picture: Any) -> bool:
-        client.stamp(picture)
-        seen[:] = [s for s in client.diagnostics if "the same picture for" in s.message]
-        return bool(seen)
+    def unchanged_s(status: Any) -> float:
+        client.stamp(hung)
+        return float(status_values(status)["Picture unchanged for (s)"])
 
-    client.diagnostics.clear()
-    client.publish_until(hung, lambda: is_told(hung), "a warning")
-    assert seen[0].level == DiagnosticStatus.WARN
-    assert float(values(seen[0])["Picture unchanged for (s)"]) > 0.5
-    assert int(values(seen[0])["Frames repeated"]) >= 2
+    status = client.publish_until_status(
+        hung, lambda s: unchanged_s(s) > 0.5 and "the same picture for" in s.message, "a warning"
+    )
+    assert status.level == DiagnosticStatus.WARN
+    assert int(status_values(status)["Frames repeated"]) >= 2
     client.wait_for_log("every image on /well/image for")
     client.ask(good(client))
     client.wait_for_log("the picture on /well/image changes again")
@@ -140,15 +129,8 @@ def test_camera_that_repeats_its_picture_is_told_and_its_recovery_too(client: Ro
     client.set_parameters(frozen_timeout=0.0)
     # As long again, and nothing is said.
     client.logs.clear()
-    long = 1.5 * float(values(seen[0])["Picture unchanged for (s)"])
-
-    def is_unchanged() -> bool:
-        client.stamp(hung)
-        told = [float(values(s)["Picture unchanged for (s)"]) for s in client.diagnostics]
-        return bool(told) and told[-1] > long
-
-    client.diagnostics.clear()
-    client.publish_until(hung, is_unchanged, "a picture that does not change")
+    long_s = 1.5 * unchanged_s(status)
+    client.publish_until_status(hung, lambda s: unchanged_s(s) > long_s, "it does not change")
     assert not [s for s in client.diagnostics if "the same picture" in s.message]
     assert not [line for line in client.log_lines() if "shows the same picture" in line]
 

@@ -11,19 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-import rclpy
-import ros_harness
 from lifecycle_msgs.msg import Transition
 from model_files import write_grey_difference_model
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from ros_harness import RosClient, image_message, noise, ros_client, running_node
 
 from anomaly_detector.black_box import find_events, read_event
-from anomaly_detector.ros.node.node import NODE_NAME, DetectorNode
+from anomaly_detector.ros.node.frame_processor import FrameProcessor
+from anomaly_detector.ros.node.node import DetectorNode
 from anomaly_detector.ros.node.process import spin
 from anomaly_detector.ros.node.result_publishers import TOPICS
 
@@ -41,10 +39,6 @@ PATHS = {
 }
 
 
-def picture() -> Any:
-    return image_message(noise(1), "rgb8")
-
-
 def result_topics(client: RosClient) -> set[str]:
     """Return the result topics that the node offers."""
     own = f"{client.node_name}/"
@@ -58,7 +52,7 @@ def is_subscribed(client: RosClient) -> bool:
 
 def check_no_answer(client: RosClient) -> None:
     """Send frames for a while: none may be answered."""
-    message = client.stamp(picture())
+    message = client.stamp(image_message(noise(1), "rgb8"))
     deadline = time.monotonic() + 0.5
     while time.monotonic() < deadline:
         client.publisher.publish(message)
@@ -82,8 +76,7 @@ def test_each_state_holds_what_it_should(model: Path) -> None:
             for _ in range(2):  # and once more after deactivation
                 assert client.change_state(ACTIVATE)
                 assert client.state() == "active"
-                client.ask(client.stamp(picture()))
-
+                client.ask_picture(noise(1))
                 assert client.change_state(DEACTIVATE)
                 assert client.state() == "inactive"
                 client.spin_until(lambda: not is_subscribed(client), "no subscription")
@@ -116,7 +109,7 @@ def test_missing_model_leaves_it_unconfigured_until_the_model_is_there(tmp_path:
         write_grey_difference_model(model)
         assert client.change_state(CONFIGURE)
         assert client.change_state(ACTIVATE)
-        client.ask(client.stamp(picture()))
+        client.ask_picture(noise(1))
 
 
 def test_bad_qos_override_leaves_it_inactive(model: Path) -> None:
@@ -151,15 +144,6 @@ def test_signal_in_every_state_ends_it_quietly(model: Path, number: signal.Signa
             assert "[ERROR]" not in node.output
 
 
-def test_signal_while_it_starts_ends_it_quietly(model: Path) -> None:
-    with running_node(model=model) as node, ros_client() as client:
-        # The node is in the graph before its model is loaded.
-        client.spin_until(lambda: NODE_NAME in client.node.get_node_names(), "the node")
-        node.send_signal(signal.SIGTERM)
-        assert node.wait() == 0
-        assert "Traceback" not in node.output
-
-
 def test_signal_leaves_no_shared_memory_behind(model: Path) -> None:
     # It looks into that of this process' own participants, too.
     others = set(Path("/dev/shm").iterdir())
@@ -173,27 +157,26 @@ def test_signal_leaves_no_shared_memory_behind(model: Path) -> None:
 
 
 @pytest.fixture
-def configured(model: Path) -> Iterator[DetectorNode]:
+def configured(context: Any, model: Path) -> Iterator[DetectorNode]:
     """A configured and active node in this process, to break from inside."""
-    assert ros_harness.DOMAIN_ID  # set for every context of this process
-    context = Context()
-    rclpy.init(args=[], context=context)
     node = DetectorNode(context=context, parameter_overrides=[Parameter("model", value=str(model))])
     assert node.start()
     yield node
     node.release()
     node.destroy_node()
-    context.try_shutdown()
+
+
+def frames_of(node: DetectorNode) -> FrameProcessor:
+    assert node._frames is not None
+    return node._frames
 
 
 def test_broken_transition_leads_to_unconfigured_and_can_be_retried(
     configured: DetectorNode,
 ) -> None:
     black = image_message(np.zeros((64, 64, 3), np.uint8), "rgb8")
-    frames = configured._frames
-    assert frames is not None
-    frames.process(black)
-    assert frames.is_alarm
+    frames_of(configured).process(black)
+    assert frames_of(configured).is_alarm
     # The end of the alarm cannot be published on a topic that is gone.
     (topic,) = [p for p in configured.publishers if p.topic_name == "/anomaly_detector/event"]
     configured.destroy_publisher(topic)
@@ -226,8 +209,7 @@ def test_time_that_jumps_back_starts_nothing_while_inactive(
     folder = Parameter("black_box_folder", value=str(tmp_path / "box"))
     (result,) = configured.set_parameters([folder])
     assert result.successful
-    frames = configured._frames
-    assert frames is not None
+    frames = frames_of(configured)
     assert frames.black_box is not None
     assert configured.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
     configured._start_afresh()
@@ -239,8 +221,7 @@ def test_frame_that_a_signal_interrupts_is_recorded(
 ) -> None:
     folder = tmp_path / "box"
     configured.set_parameters([Parameter("black_box_folder", value=str(folder))])
-    frames = configured._frames
-    assert frames is not None
+    frames = frames_of(configured)
     configured.context.shutdown()
     with pytest.raises(RuntimeError):  # from the publishers
         frames.process(image_message(np.zeros((64, 64, 3), np.uint8), "rgb8"))
@@ -270,9 +251,7 @@ def test_what_another_callback_refuses_has_no_effect(
     ]
     results = [configured.set_parameters_atomically(changes), *configured.set_parameters(changes)]
     assert [(result.successful, result.reason) for result in results] == [(False, "not today")] * 4
-    frames = configured._frames
-    assert frames is not None
-    assert frames.black_box is None
+    assert frames_of(configured).black_box is None
     assert not configured._loader.is_busy
     assert configured._settings == before
     assert configured._images is not None

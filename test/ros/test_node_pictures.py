@@ -21,6 +21,7 @@ from ros_harness import (
     RosClient,
     image_message,
     jpeg_message,
+    node_in,
     noise,
     ros_client,
     running_node,
@@ -30,16 +31,15 @@ from sensor_msgs.msg import CompressedImage, Image
 from anomaly_detector.black_box import find_events, read_event
 from anomaly_detector.images.message import decode_image
 from anomaly_detector.ros.node.detection_message import read_detection
+from anomaly_detector.ros.node.status_message import status_values
 
+GREY, BLACK = np.full((64, 64, 3), 128, np.uint8), np.zeros((64, 64, 3), np.uint8)
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
 
 @pytest.fixture(scope="module")
 def client(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RosClient]:
-    with (
-        running_node("-r", "__ns:=/see", model=model, diagnostics_period=0.2),
-        ros_client("/see/anomaly_detector", "/see/image") as client,
-    ):
+    with node_in("see", model=model, diagnostics_period=0.2) as client:
         yield client
 
 
@@ -113,7 +113,7 @@ def test_map_is_that_of_the_frame(client: RosClient) -> None:
     np.testing.assert_allclose(values, expected, rtol=1e-5)
 
 
-def test_overlay_is_shrunk_and_comes_as_jpeg_too(client: RosClient) -> None:
+def test_overlay_is_resized_and_comes_as_jpeg_too(client: RosClient) -> None:
     (result,) = client.set_parameters(overlay_max_side=320)
     assert result.successful
     big = client.stamp(image_message(noise(6, 300, 400), "rgb8"))
@@ -132,11 +132,7 @@ def test_overlay_is_shrunk_and_comes_as_jpeg_too(client: RosClient) -> None:
 
 def test_score_does_not_depend_on_who_watches(model: Path) -> None:
     """A JPEG is decoded at a part of its size for the score, at full size for the overlay."""
-    topics = ("/jpeg/anomaly_detector", "/jpeg/image/compressed")
-    with (
-        running_node("-r", "__ns:=/jpeg", model=model, image_transport="compressed"),
-        ros_client(*topics, CompressedImage) as client,
-    ):
+    with node_in("jpeg", model=model, image_transport="compressed") as client:
         picture = noise(7, 512, 768)
         unseen = read_detection(client.ask(client.stamp(jpeg_message(picture)))).score
         with Pictures(client, "overlay") as overlays:
@@ -151,7 +147,6 @@ def test_black_box_records_an_alarm(
     client: RosClient, tmp_path: Path, some_are_missing: bool
 ) -> None:
     folder = tmp_path / "box"
-    grey, black = np.full((64, 64, 3), 128, np.uint8), np.zeros((64, 64, 3), np.uint8)
     results = client.set_parameters(
         black_box_folder=str(folder),
         black_box_format="jpeg",
@@ -159,7 +154,7 @@ def test_black_box_records_an_alarm(
         black_box_max_rate_hz=60.0,
     )
     assert all(result.successful for result in results), results
-    for index, picture in enumerate([grey] * 5 + [black] * 6 + [grey] * 12):
+    for index, picture in enumerate([GREY] * 5 + [BLACK] * 6 + [GREY] * 12):
         message = image_message(picture, "rgb8")
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(time.time_ns(), 10**9)
         if some_are_missing and index % 3 == 1:  # a second of nanoseconds: no time
@@ -169,10 +164,10 @@ def test_black_box_records_an_alarm(
     (event,) = find_events(folder)
     recorded = read_event(event)
     assert len(recorded.anomalous_frames) >= 1
-    told = json.loads((event / "event.json").read_text())
-    assert told["model"] == "grey_difference"
-    assert told["stamps"] == "header"
-    assert abs(told["start_stamp_ns"] - time.time_ns()) < 300e9
+    event_file = json.loads((event / "event.json").read_text())
+    assert event_file["model"] == "grey_difference"
+    assert event_file["stamps"] == "header"
+    assert abs(event_file["start_stamp_ns"] - time.time_ns()) < 300e9
     (result,) = client.set_parameters(black_box_folder="")
     assert result.successful
 
@@ -192,18 +187,17 @@ def test_black_box_that_cannot_write_warns_and_the_node_goes_on(
         if fault == "file":  # only now: the parameter would be refused
             shutil.rmtree(place)
             place.write_text("not a folder", encoding="utf-8")
-        grey, black = np.full((64, 64, 3), 128, np.uint8), np.zeros((64, 64, 3), np.uint8)
-        for picture in [black] * 3 + [grey] * 12:
-            client.ask(client.stamp(image_message(picture, "rgb8")))
+        for picture in [BLACK] * 3 + [GREY] * 12:
+            client.ask_picture(picture)
         status = client.wait_for_diagnostics(
             lambda s, v: "black box" in s.message and str(place) in v["Black box error"],
             "a warning",
         )
-        assert {item.key: item.value for item in status.values}["Black box error"] == (
+        assert status_values(status)["Black box error"] == (
             f"black box folder {place / 'box'} cannot be written ({reason}): "
             "make room or choose another folder"
         )
-        client.ask(client.stamp(image_message(grey, "rgb8")))
+        client.ask_picture(GREY)
         client.set_parameters(black_box_folder="")
 
 
@@ -214,7 +208,7 @@ def test_alarm_that_is_on_at_the_end_is_recorded(model: Path, tmp_path: Path, en
         running_node(model=model, black_box_folder=folder) as node,
         ros_client() as client,
     ):
-        client.ask(client.stamp(image_message(np.zeros((64, 64, 3), np.uint8), "rgb8")))
+        client.ask_picture(BLACK)
         if end == "signal":
             node.send_signal(signal.SIGINT)
             assert node.wait() == 0

@@ -10,16 +10,19 @@ from typing import Any
 
 import pytest
 import rclpy
-import ros_harness
 import yaml
-from rclpy.context import Context
 from rclpy.parameter import Parameter
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.model.shipped import share_path
 from anomaly_detector.ros.node.live_parameters import declare_parameters
 from anomaly_detector.ros.node.node import DetectorNode
-from anomaly_detector.ros.node.parameters import PARAMETERS, ParameterDefinition, parameters_of
+from anomaly_detector.ros.node.parameters import (
+    PARAMETERS,
+    ParameterDefinition,
+    Parameters,
+    parameters_of,
+)
 
 ROS_TYPES = {
     "bool": Parameter.Type.BOOL,
@@ -30,15 +33,6 @@ ROS_TYPES = {
     "integer_array": Parameter.Type.INTEGER_ARRAY,
     "double_array": Parameter.Type.DOUBLE_ARRAY,
 }
-
-
-@pytest.fixture
-def context() -> Iterator[Any]:
-    assert ros_harness.DOMAIN_ID  # set for every context of this process
-    context = Context()
-    rclpy.init(args=[], context=context)
-    yield context
-    context.shutdown()
 
 
 @pytest.fixture
@@ -115,42 +109,37 @@ def test_yaml_file_is_read_by_ros(context: Any) -> None:
         node.destroy_node()
 
 
-def test_values_reach_the_core_as_it_takes_them(context: Any) -> None:
-    node = rclpy.create_node(
-        "values",
-        context=context,
-        parameter_overrides=[
-            Parameter("threshold", value=2.5),
-            Parameter("providers", value=["CPUExecutionProvider"]),
-        ],
-    )
+def declared(context: Any, **overrides: Any) -> Parameters:
+    """Return the values that a node reads."""
+    given = [Parameter(name, value=value) for name, value in overrides.items()]
+    node = rclpy.create_node("values", context=context, parameter_overrides=given)
     try:
-        values = declare_parameters(node)
+        return declare_parameters(node)
     finally:
         node.destroy_node()
+
+
+def test_values_reach_the_core_as_it_takes_them(context: Any) -> None:
+    values = declared(context, threshold=2.5, providers=["CPUExecutionProvider"])
     assert values.model == "corridor"
     assert values.threshold == 2.5
     assert values.providers == ("CPUExecutionProvider",)
-
-
-def test_defaults_leave_the_choice_to_the_core(context: Any) -> None:
-    node = rclpy.create_node("defaults", context=context)
-    try:
-        values = declare_parameters(node)
-    finally:
-        node.destroy_node()
+    # By default the choice is the core's.
+    values = declared(context)
     assert values.threshold is None
     assert values.providers is None
 
 
 def test_values_without_a_node_are_read_alike(context: Any) -> None:
-    node = rclpy.create_node("alike", context=context)
-    try:
-        assert parameters_of({"wheel_radius": 3}) == declare_parameters(node)
-    finally:
-        node.destroy_node()
+    assert parameters_of({"wheel_radius": 3}) == declared(context)
     values = parameters_of({"threshold": 2.5, "providers": ["cpu"], "alarm_mode": False})
     assert (values.threshold, values.providers, values.alarm.mode) == (2.5, ("cpu",), "off")
+
+
+def test_diagnostics_period_changes(node: DetectorNode) -> None:
+    (result,) = node.set_parameters([Parameter("diagnostics_period", value=0.1)])
+    assert result.successful
+    assert [timer.timer_period_ns for timer in node.timers] == [100_000_000]
 
 
 @pytest.mark.parametrize(
@@ -206,19 +195,13 @@ def test_bad_value_is_refused_with_name_value_and_remedy(
 ) -> None:
     arguments = ["--ros-args", "-p", f"model:={model}", "-p", f"{parameter}:={value}"]
     pattern = ".*".join(re.escape(part) for part in reason.split(".*"))
-    told = refusal(context, arguments)
-    assert re.search(pattern, told)
-    assert "\n" not in told
-
-
-def refusal(context: Any, arguments: list[str]) -> str:
-    """Start a node that must not come up, and return the reason."""
     try:
         node = DetectorNode(context=context, cli_args=arguments)
     except AnomalyDetectorError as error:
-        return str(error)
-    try:
+        refusal = str(error)
+    else:
         assert not node.start()
-        return node._last_error
-    finally:
+        refusal = node._last_error
         node.destroy_node()
+    assert re.search(pattern, refusal)
+    assert "\n" not in refusal

@@ -6,21 +6,18 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import rclpy
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.qos import QoSProfile
 from rclpy.serialization import deserialize_message
 from ros_harness import (
     DEADLINE_S,
     image_message,
     noise,
+    playing,
     ros_client,
     running,
     running_node,
@@ -28,7 +25,7 @@ from ros_harness import (
 )
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag1 import Writer as Ros1Writer
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import Writer
 from rosbags.typesys import Stores, get_typestore
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image as ImageMessage
@@ -38,10 +35,12 @@ from anomaly_detector.images.image import Image
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.ros.node.detection_message import DetectionRecord, read_detection
 from anomaly_detector.ros.tools.player import play
+from anomaly_detector.ros.tools.tool_node import spinning, tool_node
 from anomaly_detector.stamps import stamp_to_ns
 
 PICTURES = [noise(seed) for seed in range(30)]
 TOPIC = "/camera/image_raw"
+STORE = get_typestore(Stores.LATEST)
 
 RUN = [
     sys.executable,
@@ -58,61 +57,60 @@ sys.exit(player.run(parser.parse_args()))
 
 @pytest.fixture
 def bag(tmp_path: Path) -> Path:
-    write_image_bag(tmp_path / "bag", PICTURES, topics=[TOPIC])
+    write_image_bag(tmp_path / "bag", PICTURES)
     return tmp_path / "bag"
+
+
+def raw_message() -> Any:
+    header = STORE.types["std_msgs/msg/Header"](
+        STORE.types["builtin_interfaces/msg/Time"](1, 0), ""
+    )
+    pixels = noise(1).reshape(-1)
+    return STORE.types["sensor_msgs/msg/Image"](header, 48, 64, "rgb8", 0, 64 * 3, pixels)
+
+
+def write_messages(path: Path, messages: Sequence[tuple[str, Any]]) -> None:
+    """Write messages to a bag, each on its topic; those of one topic may differ in type."""
+    with Writer(path, version=9) as writer:
+        for kind in dict.fromkeys((topic, message.__msgtype__) for topic, message in messages):
+            connection = writer.add_connection(*kind, typestore=STORE)
+            for index, (topic, message) in enumerate(messages):
+                if (topic, message.__msgtype__) == kind:
+                    data = STORE.serialize_cdr(message, message.__msgtype__)
+                    writer.write(connection, index, data)
 
 
 class Subscriber:
     """Takes the serialized images of a topic."""
 
-    def __init__(self, context: Any, topic: str) -> None:
+    def __init__(self, node: Any, topic: str) -> None:
         self.received: list[bytes] = []
-        self.changed = threading.Condition()
-        self.node = rclpy.create_node("test_subscriber", context=context)
-        self.node.create_subscription(
-            ImageMessage, topic, self._on_image, QoSProfile(depth=100), raw=True
-        )
+        self._changed = threading.Condition()
+        node.create_subscription(ImageMessage, topic, self._on_image, 100, raw=True)
 
     def _on_image(self, data: bytes) -> None:
-        with self.changed:
+        with self._changed:
             self.received.append(data)
-            self.changed.notify_all()
+            self._changed.notify_all()
 
     def wait_for(self, count: int) -> None:
         """Wait for this many images, those before the call included."""
-        with self.changed:
-            assert self.changed.wait_for(lambda: len(self.received) >= count, DEADLINE_S)
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.received) >= count, DEADLINE_S)
 
 
 @contextmanager
 def subscriber(topic: str) -> Iterator[Subscriber]:
-    context = Context()
-    rclpy.init(args=[], context=context)
-    subscriber = Subscriber(context, topic)
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(subscriber.node)
-    done = threading.Event()
-
-    def spin() -> None:
-        while not done.is_set():
-            executor.spin_once(timeout_sec=0.05)
-
-    thread = threading.Thread(target=spin)
-    thread.start()
-    try:
-        yield subscriber
-    finally:
-        done.set()
-        thread.join()
-        executor.shutdown()
-        subscriber.node.destroy_node()
-        context.shutdown()
+    with tool_node("test_subscriber", "testing") as node:
+        subscriber = Subscriber(node, topic)
+        with spinning(node):
+            yield subscriber
 
 
-@pytest.mark.parametrize("storage", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
-def test_recorded_bytes_are_published_unchanged(tmp_path: Path, storage: StoragePlugin) -> None:
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_recorded_bytes_are_published_unchanged(tmp_path: Path, storage: str) -> None:
     path = tmp_path / "bag"
-    write_image_bag(path, PICTURES[:10], topics=[TOPIC], storage=storage)
+    write_image_bag(path, PICTURES[:10], storage=storage)
     with AnyReader([path]) as reader:
         recorded = [bytes(data) for _, _, data in reader.messages()]
     with subscriber(TOPIC) as listener:
@@ -127,7 +125,7 @@ def test_every_played_frame_is_answered_by_the_node(model: Path, tmp_path: Path)
     # Reliable, and no more frames than the player's history holds: none may be missing, however
     # busy the machine is.
     pictures = PICTURES[:10]
-    stamps = write_image_bag(tmp_path / "bag", pictures, topics=[TOPIC])
+    stamps = write_image_bag(tmp_path / "bag", pictures)
     qos = f"qos_overrides.{TOPIC}.subscription"
     with (
         running_node(
@@ -154,7 +152,7 @@ def test_every_played_frame_is_answered_by_the_node(model: Path, tmp_path: Path)
     assert [d.score for d in detections] == [
         offline.detect(Image(picture, "rgb")).score for picture in pictures
     ]
-    assert {d.frame_id for d in detections} == {"camera"}
+    assert {d.frame_id for d in detections} == {"camera_optical_frame"}
     assert f"published 10 frames on {TOPIC}" in player.output
 
 
@@ -173,7 +171,7 @@ def test_pace_can_be_changed(bag: Path, options: dict[str, float], least_s: floa
 
 def test_one_of_several_topics_is_chosen(tmp_path: Path) -> None:
     path = tmp_path / "bag"
-    write_image_bag(path, PICTURES[:3], topics=["/front", "/rear"])
+    write_messages(path, [("/front", raw_message())] * 3 + [("/rear", raw_message())] * 3)
     with pytest.raises(SourceError, match="several image topics"):
         play(path)
     with subscriber("/elsewhere") as listener:
@@ -184,21 +182,10 @@ def test_one_of_several_topics_is_chosen(tmp_path: Path) -> None:
 
 def test_loop_goes_on_until_stopped(tmp_path: Path) -> None:
     path = tmp_path / "bag"
-    write_image_bag(path, PICTURES[:5], topics=[TOPIC])
-    stop = threading.Event()
-    results = []
-    thread = threading.Thread(
-        target=lambda: results.append(
-            play(path, loop=True, hz=10.0, stop=stop, wait_for_subscribers_s=DEADLINE_S)
-        )
-    )
-    with subscriber(TOPIC) as listener:
-        thread.start()
-        try:
-            listener.wait_for(12)
-        finally:
-            stop.set()
-            thread.join()
+    write_image_bag(path, PICTURES[:5])
+    options = {"loop": True, "hz": 10.0, "wait_for_subscribers_s": DEADLINE_S}
+    with subscriber(TOPIC) as listener, playing(path, **options) as results:
+        listener.wait_for(12)
         assert listener.received[0] == listener.received[5] == listener.received[10]
     assert results[0].sent >= 12
 
@@ -226,22 +213,14 @@ def test_nothing_is_played_before_the_last_listener_is_there(
     """The second one makes its subscription once it has heard, or not heard, the clock."""
     played: list[float] = []
     options: dict[str, Any] = {"clock_hz": clock_hz, "wait_for_subscribers_s": DEADLINE_S}
+    options["on_frame"] = lambda _: played.append(time.monotonic())
     with subscriber(TOPIC) as first, ros_client(image_topic="/unused") as client:
         listeners = [("test_subscriber", TOPIC), (client.node.get_name(), "/results")]
-        thread = threading.Thread(
-            target=lambda: play(
-                bag,
-                wait_for_listeners=listeners,
-                on_frame=lambda _: played.append(time.monotonic()),
-                **options,
-            )
-        )
         times: list[int] = []
         client.node.create_subscription(
             Clock, "/clock", lambda m: times.append(stamp_to_ns(m.clock) or 0), 1000
         )
-        thread.start()
-        try:
+        with playing(bag, wait_for_listeners=listeners, **options):
             if clock_hz is None:
                 client.spin_until(lambda: client.node.count_publishers(TOPIC) > 0, "the player")
             else:
@@ -250,8 +229,6 @@ def test_nothing_is_played_before_the_last_listener_is_there(
             client.node.create_subscription(ImageMessage, "/results", lambda _: None, 10)
             listening_since = time.monotonic()
             first.wait_for(len(PICTURES))
-        finally:
-            thread.join()
     assert played[0] > listening_since
     assert len(first.received) == len(PICTURES)
 
@@ -325,21 +302,13 @@ def test_ros1_bag_is_published_as_ros2_serializes_it(tmp_path: Path) -> None:
 
 
 def test_of_a_topic_with_two_types_the_more_frequent_is_published(tmp_path: Path) -> None:
-    typestore = get_typestore(Stores.LATEST)
-    types = typestore.types
-    header = types["std_msgs/msg/Header"](types["builtin_interfaces/msg/Time"](1, 0), "")
-    raw = types["sensor_msgs/msg/Image"](header, 64, 48, "rgb8", 0, 48 * 3, noise(1).reshape(-1))
-    packed = types["sensor_msgs/msg/CompressedImage"](header, "jpeg", noise(1).reshape(-1))
-    with Writer(tmp_path / "bag", version=9) as writer:
-        for message, count in ((packed, 2), (raw, 3)):
-            kind = message.__msgtype__
-            connection = writer.add_connection(TOPIC, kind, typestore=typestore)
-            for index in range(count):
-                writer.write(connection, index, typestore.serialize_cdr(message, kind))
+    raw = raw_message()
+    packed = STORE.types["sensor_msgs/msg/CompressedImage"](raw.header, "jpeg", raw.data)
+    write_messages(tmp_path / "bag", [(TOPIC, packed)] * 2 + [(TOPIC, raw)] * 3)
     with subscriber(TOPIC) as listener:
         result = play(tmp_path / "bag")
         listener.wait_for(3)
-        assert listener.received == [bytes(typestore.serialize_cdr(raw, raw.__msgtype__))] * 3
+        assert listener.received == [bytes(STORE.serialize_cdr(raw, raw.__msgtype__))] * 3
     assert result.sent == 3
     (item,) = result.unreadable
     assert (item.name, item.frames) == (TOPIC, 2)
@@ -348,7 +317,7 @@ def test_of_a_topic_with_two_types_the_more_frequent_is_published(tmp_path: Path
 
 def test_what_is_whole_of_a_damaged_bag_is_published(tmp_path: Path) -> None:
     path = tmp_path / "bag"
-    write_image_bag(path, PICTURES, topics=[TOPIC], storage=StoragePlugin.SQLITE3)
+    write_image_bag(path, PICTURES, storage="sqlite3")
     (database,) = path.glob("*.db3")
     contents = bytearray(database.read_bytes())
     middle = len(contents) // 2

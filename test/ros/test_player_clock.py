@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import itertools
 import re
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from conftest import START_NS, write_stamped_bag
-from ros_harness import RosClient, noise, ros_client, running_node, write_image_bag
+from ros_harness import RosClient, noise, playing, ros_client, running_node, write_image_bag
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
 from anomaly_detector.ros.node.detection_message import read_detection
 from anomaly_detector.ros.node.event_message import read_event
-from anomaly_detector.ros.tools.player import play
 from anomaly_detector.stamps import stamp_to_ns
 
 TOPIC = "/camera/image_raw"
@@ -42,30 +38,8 @@ class Listener:
         )
 
 
-@contextmanager
-def playing(bag: Path, **options: Any) -> Iterator[threading.Event]:
-    """Play in a thread for the time of the block, and insist that it ends well."""
-    stop = threading.Event()
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            play(bag, stop=stop, **options)
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield stop
-    finally:
-        stop.set()
-        thread.join()
-    assert not errors
-
-
-@contextmanager
-def listening() -> Iterator[Listener]:
+@pytest.fixture
+def listener() -> Iterator[Listener]:
     with ros_client(image_topic="/unused") as client:
         yield Listener(client)
 
@@ -76,10 +50,10 @@ def is_ascending(times: Sequence[int]) -> bool:
 
 @pytest.mark.parametrize("options", [{}, {"rate": 4.0}, {"hz": 10.0}])
 def test_clock_runs_from_before_the_first_frame_to_the_last(
-    tmp_path: Path, options: dict[str, float]
+    listener: Listener, tmp_path: Path, options: dict[str, float]
 ) -> None:
-    stamps = write_image_bag(tmp_path / "bag", [noise(i) for i in range(6)], hz=5.0, topics=[TOPIC])
-    with listening() as listener, playing(tmp_path / "bag", clock_hz=200.0, **options):
+    stamps = write_image_bag(tmp_path / "bag", [noise(i) for i in range(6)], hz=5.0)
+    with playing(tmp_path / "bag", clock_hz=200.0, **options):
         listener.client.spin_until(
             lambda: len(listener.stamps) == 6 and listener.times[-1:] == stamps[-1:], "the end"
         )
@@ -99,27 +73,27 @@ def test_clock_runs_from_before_the_first_frame_to_the_last(
     ],
     ids=["from 1970 to now", "a time that no clock shows"],
 )
-def test_step_of_the_recorders_clock_is_told_and_not_waited_for(
-    tmp_path: Path, recorded: list[int], capsys: pytest.CaptureFixture[str]
+def test_step_of_the_recorders_clock_is_reported_and_not_waited_for(
+    listener: Listener, tmp_path: Path, recorded: list[int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     headers = [(1_700_000_000, i * 50_000_000 + 1) for i in range(8)]
     write_stamped_bag(tmp_path / "bag", [noise(i) for i in range(8)], headers, recorded)
     stamps = [sec * 10**9 + nanosec for sec, nanosec in headers]
-    with listening() as listener, playing(tmp_path / "bag", clock_hz=50.0, rate=10.0):
+    with playing(tmp_path / "bag", clock_hz=50.0, rate=10.0):
         listener.client.spin_until(lambda: len(listener.stamps) == 8, "all frames")
     assert listener.stamps == stamps
-    told = capsys.readouterr().err
-    assert len(re.findall(r"clock steps by \+[\d.e+]+ s, played as 5 s", told)) == 1
+    printed = capsys.readouterr().err
+    assert len(re.findall(r"clock steps by \+[\d.e+]+ s, played as 5 s", printed)) == 1
     # It never runs through the years between.
     assert is_ascending(listener.times)
     assert all(min(abs(time - other) for other in recorded) < 6e9 for time in listener.times)
 
 
-def test_clock_jumps_back_once_with_each_start_of_a_looped_bag(tmp_path: Path) -> None:
-    stamps = write_image_bag(
-        tmp_path / "bag", [noise(i) for i in range(4)], hz=10.0, topics=[TOPIC]
-    )
-    with listening() as listener, playing(tmp_path / "bag", loop=True, clock_hz=50.0):
+def test_clock_jumps_back_once_with_each_start_of_a_looped_bag(
+    listener: Listener, tmp_path: Path
+) -> None:
+    stamps = write_image_bag(tmp_path / "bag", [noise(i) for i in range(4)], hz=10.0)
+    with playing(tmp_path / "bag", loop=True, clock_hz=50.0):
         listener.client.spin_until(lambda: len(listener.stamps) >= 10, "the third pass")
     assert listener.stamps[:10] == (stamps * 3)[:10]
     times = listener.times
@@ -139,7 +113,7 @@ def test_looped_bag_in_simulated_time_gives_the_same_alarms_in_each_pass(
     have answered the last one, on a busy machine too.
     """
     pictures = [GREY] * 2 + [BLACK] * 6
-    stamps = write_image_bag(tmp_path / "bag", pictures, hz=20.0, topics=[TOPIC])
+    stamps = write_image_bag(tmp_path / "bag", pictures, hz=20.0)
     qos = f"qos_overrides.{TOPIC}.subscription"
     with (
         running_node(

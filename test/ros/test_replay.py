@@ -38,7 +38,7 @@ from anomaly_detector.ros.node.detection_message import DetectionRecord
 from anomaly_detector.ros.replay import session
 from anomaly_detector.ros.replay.comparison import OfflineFrame, compare, frame_ranges
 from anomaly_detector.ros.replay.recorder import ResultRecorder
-from anomaly_detector.ros.tools.player import PlayedFrame
+from anomaly_detector.ros.tools.played_frames import PlayedFrame
 from anomaly_detector.ros.tools.tool_node import tool_node
 from anomaly_detector.scoring.tables import format_score
 
@@ -48,39 +48,42 @@ NODE = "/anomaly_detector"
 COMMAND = [sys.executable, "-m", "anomaly_detector", "replay"]
 
 
+def replay(bag: Path, model: Path, out: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Replay a bag in a process of its own, as a user does."""
+    command = [*COMMAND, str(bag), "--model", str(model), "--out", str(out), *options]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+
+
 def pictures() -> list[NDArray[np.uint8]]:
     """Scores of all kinds, with one alarm that is on when the drive ends."""
     return [GREY, *(noise(seed) for seed in range(12)), GREY, BLACK, BLACK, BLACK]
 
 
-DECISIONS = {"raw": [], "compressed": ["--decision", "seconds", "--immediate-level", "1.0"]}
+ALARMS = {"raw": [], "compressed": ["--decision", "seconds", "--immediate-level", "1.0"]}
 """In seconds, the alarm depends on the stamps; three black frames last for 0.1 s of the 0.2 s."""
 
 
 @dataclass
 class Replayed:
-    """A bag, what its replay printed, the folder that it wrote, and how it decided."""
+    """A bag, what its replay printed, the folder that it wrote, and its alarm filter's options."""
 
     bag: Path
     output: str
     folder: Path
-    decision: list[str]
+    alarm: list[str]
 
 
-@pytest.fixture(scope="module", params=list(DECISIONS))
+@pytest.fixture(scope="module", params=list(ALARMS))
 def replayed(request: Any, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Replayed:
     """A replay as a user starts it, at real-time rate."""
     folder = tmp_path_factory.mktemp(request.param)
     bag = write_bag(
         folder / "drive", pictures(), compressed=request.param == "compressed", storage="mcap"
     )
-    decision = DECISIONS[request.param]
-    options = ["--model", str(model), "--out", str(folder / "out"), *decision]
-    result = subprocess.run(
-        [*COMMAND, str(bag), *options], cwd=ROOT, capture_output=True, text=True, timeout=240
-    )
+    alarm = ALARMS[request.param]
+    result = replay(bag, model, folder / "out", *alarm)
     assert result.returncode == 0, result.stdout + result.stderr
-    return Replayed(bag, result.stdout, folder / "out", decision)
+    return Replayed(bag, result.stdout, folder / "out", alarm)
 
 
 def messages(folder: Path) -> dict[str, list[bytes]]:
@@ -106,7 +109,7 @@ def test_node_and_offline_scoring_agree_to_the_bit(
         f"same score {count}, same flag {count}, same alarm {count} of {count} frames; same events"
         in replayed.output
     )
-    source = ["--model", str(model), "--input", str(replayed.bag), *replayed.decision]
+    source = ["--model", str(model), "--input", str(replayed.bag), *replayed.alarm]
     source += ["--batch-size", "1"]
     scores, events = tmp_path / "scores.csv", tmp_path / "events.csv"
     assert main(["score", *source, "--output", str(scores), "--events", str(events)]) == 0
@@ -127,10 +130,7 @@ def test_replay_of_a_drive_that_the_model_was_trained_on_says_so(
     )
     write_grey_difference_model(model, metadata=metadata.to_json())
     out = tmp_path / "out"
-    result = subprocess.run(
-        [*COMMAND, str(replayed.bag), "--model", str(model), "--out", str(out), "--no-pictures"],
-        cwd=ROOT, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    result = replay(replayed.bag, model, out, "--no-pictures")
     assert result.returncode == 0, result.stdout + result.stderr
     warning = "warning: the model was trained on drive (trained as normal): "
     assert result.stdout.startswith(warning)
@@ -192,14 +192,12 @@ def test_params_file_goes_to_the_node_and_to_offline_scoring(model: Path, tmp_pa
     )
     options = ["--node-name", "/front/eye", "--params-file", str(params), "--storage", "sqlite3"]
     options += ["--region", "0,16,64,0", "--no-report", "--no-pictures"]
-    command = [*COMMAND, str(bag), "--model", str(model), "--out", str(out), *options]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    result = replay(bag, model, out, *options)
     assert result.returncode == 0, result.stderr
     assert {path.name for path in out.iterdir()} == {"scores.csv", "events.csv", "results"}
-    offline = [sys.executable, "-m", "anomaly_detector", "score", "--model", str(model)]
-    offline += ["--input", str(bag), "--output", str(tmp_path / "scores.csv"), "--batch-size", "1"]
+    offline = ["score", "--model", str(model), "--input", str(bag), "--batch-size", "1"]
     offline += ["--threshold", "2.5", "--region", "0,16,64,0", "--decision", "off"]
-    subprocess.run(offline, cwd=ROOT, check=True, capture_output=True, timeout=240)
+    assert main([*offline, "--output", str(tmp_path / "scores.csv")]) == 0
     assert (out / "scores.csv").read_bytes() == (tmp_path / "scores.csv").read_bytes()
     with AnyReader([out / "results"]) as reader:
         connections = [c for c in reader.connections if c.topic == "/front/eye/anomaly"]
@@ -212,14 +210,10 @@ def test_frames_left_out_are_named_and_an_error(model: Path, tmp_path: Path) -> 
     """Played far faster than any node scores, to a subscription that keeps the newest frame."""
     frames = [noise(seed, 480, 640) for seed in range(40)]
     bag = write_bag(tmp_path / "drive", frames)
-    options = ["--model", str(model), "--newest-only", "--no-pictures", "--rate", "10000"]
     out = tmp_path / "out"
     # In a process of its own: where there was a participant before, the profile for large images
     # is not loaded any more, and none may get through.
-    result = subprocess.run(
-        [*COMMAND, str(bag), "--out", str(out), *options],
-        cwd=ROOT, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
+    result = replay(bag, model, out, "--newest-only", "--no-pictures", "--rate", "10000")
     assert result.returncode == 1
     (named,) = re.findall(r"(\d+) frames without an answer: 0", result.stdout)
     assert 0 < int(named) < 40
@@ -252,7 +246,7 @@ def test_scores_that_differ_are_an_error_even_where_no_flag_does(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The real node, told to look at another part of the frame than offline scoring."""
+    """The real node, made to look at another part of the frame than offline scoring."""
     own = session._process
     region = ["-p", "region_of_interest:=[8, 8, 20, 20]"]
     monkeypatch.setattr(session, "_process", lambda given, env: own([*given, *region], env))
@@ -289,8 +283,7 @@ def test_full_disk_is_one_line_and_leaves_nothing(
     bag = write_bag(tmp_path / "drive", pictures())
     with small_disk(tmp_path / "disk", "4m") as disk:
         leave_free(disk, free)
-        command = [*COMMAND, str(bag), "--model", str(model), "--out", str(disk / "out")]
-        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        result = replay(bag, model, disk / "out")
         assert result.returncode == 1
         assert "Traceback" not in result.stderr
         assert "Exception ignored" not in result.stderr
@@ -307,6 +300,9 @@ def test_full_disk_is_one_line_and_leaves_nothing(
         (["folder"], "only a rosbag2 can be replayed"),
         (["bag", "--topic", "/other"], "has no image topic '/other'"),
         (["bag", "--model", "nowhere"], "model 'nowhere' is neither"),
+        (["bag", "--model", "folder/a.png"], "a.png"),
+        (["bag", "--params-file", "none.yaml"], "params file none.yaml cannot be read"),
+        (["bag", "--params-file", "empty.yaml"], "params file empty.yaml names no node"),
         (["bag", "--raise-frames", "0"], "raise_frames is 0"),
         (["bag", "--out", "full"], "is there and not empty"),
         (["bag", "--rate", "0"], "rate is 0"),
@@ -323,6 +319,7 @@ def test_what_cannot_be_replayed_is_an_error_and_leaves_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_bag(tmp_path / "bag", [GREY])
+    (tmp_path / "empty.yaml").touch()
     for name in ("folder", "full"):
         (tmp_path / name).mkdir()
         cv2.imwrite(str(tmp_path / name / "a.png"), GREY)
@@ -350,7 +347,7 @@ def test_comparison_names_what_differs() -> None:
     )
     result = compare(frames, [answer(20), answer(30), answer(10, alarm=True), answer(20)])
     assert result.missing == ["000003"]
-    assert result.other_flags == ["000001"]
+    assert result.other_anomalies == ["000001"]
     assert result.other_alarms == ["000000"]
     assert result.other_scores == []
     assert result.scores_text == "the scores do not differ"
@@ -394,7 +391,7 @@ def test_scores_are_compared_within_the_tolerance(
 
 
 @pytest.mark.parametrize("package", ["jinja2", "matplotlib.figure"])
-def test_missing_package_is_told_before_anything_is_played(
+def test_missing_package_is_reported_before_anything_is_played(
     model: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -424,8 +421,7 @@ def test_frames_without_a_stamp_are_answered(model: Path, tmp_path: Path) -> Non
     ]
     stamps[4] = (-1, 500_000_000)
     bag = write_stamped_bag(tmp_path / "drive", frames, stamps)
-    command = [*COMMAND, str(bag), "--model", str(model), "--out", str(tmp_path / "out")]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    result = replay(bag, model, tmp_path / "out")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "20 of 20 answered" in result.stdout
     assert "same score 20, same flag 20, same alarm 20 of 20 frames; same events" in result.stdout
@@ -437,4 +433,4 @@ def test_frames_without_a_stamp_are_answered(model: Path, tmp_path: Path) -> Non
 def test_equal_and_missing_stamps_are_answered_in_their_order(stamp: int | None) -> None:
     frames = offline([stamp] * 3, ".x.")
     result = compare(frames, [answer(stamp), answer(stamp, True), answer(stamp)])
-    assert (result.missing, result.other_flags, result.extra) == ([], [], 0)
+    assert (result.missing, result.other_anomalies, result.extra) == ([], [], 0)

@@ -142,15 +142,10 @@ print([signal.getsignal(number).name for number in (signal.SIGINT, signal.SIGTER
     assert process.lines == ["['SIG_IGN', 'SIG_IGN']"]
 
 
-def shared_memory(process: Process) -> set[Path]:
-    maps = Path(f"/proc/{process.pid}/maps").read_text()
-    return {Path(name) for name in re.findall(r"/dev/shm/fast(?:dds|rtps)_[0-9a-f]{16}\b", maps)}
-
-
 def is_loading(process: Process) -> bool:
     """Return whether ONNX Runtime is there and the node is in the graph."""
     maps = Path(f"/proc/{process.pid}/maps").read_text()
-    return "onnxruntime" in maps and bool(shared_memory(process))
+    return "onnxruntime" in maps and bool(process.shared_memory())
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -164,7 +159,7 @@ def test_node_does_not_wait_for_a_model_that_is_being_loaded(
         deadline = time.monotonic() + DEADLINE_S
         while not is_loading(node):
             assert time.monotonic() < deadline
-        segments = shared_memory(node) - others
+        segments = node.shared_memory() - others
         threading.Event().wait(0.5)
         node.send_signal(number)
         assert node.wait() == 0

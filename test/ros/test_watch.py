@@ -333,7 +333,7 @@ def _take_terminal() -> None:
     ("arguments", "message"),
     [(["--node", "no good"], "--node is 'no good'"), (["--window", "0"], "--window is 0")],
 )
-def test_wrong_arguments_are_told_in_one_line(arguments: list[str], message: str) -> None:
+def test_wrong_arguments_are_reported_in_one_line(arguments: list[str], message: str) -> None:
     result = subprocess.run([*WATCH, *arguments], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 1
     assert result.stdout == ""

@@ -33,13 +33,15 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter, parameter_value_to_python
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile
-from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Bool, Float32
 
+from anomaly_detector.ros.node.detection_message import DetectionRecord, read_detection
+from anomaly_detector.ros.node.status_message import status_values
+from anomaly_detector.ros.tools.player import PlayResult, play
 from anomaly_detector.ros.tools.tool_node import domain_id, wait_until_found
 from anomaly_detector.stamps import stamp_to_ns
+from training.data import bags
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -56,12 +58,7 @@ _client_numbers = itertools.count()
 
 
 class Process:
-    """A process whose output is read while it runs.
-
-    Args:
-        command: program and arguments.
-        environment: replaces the environment; None for this process' own.
-    """
+    """A process whose output is read while it runs."""
 
     def __init__(self, command: Sequence[str], environment: dict[str, str] | None = None) -> None:
         self.lines: list[str] = []
@@ -175,14 +172,7 @@ def running_node(*ros_arguments: str, **parameters: object) -> Iterator[Process]
 
 
 class RosClient:
-    """What stands in for the robot: sends images to a node and keeps what comes back.
-
-    Args:
-        node_name: the detector node, with its namespace; one process of it, where services are
-            called.
-        image_topic: where the node listens.
-        message_type: of the images.
-    """
+    """What stands in for the robot: sends images to a node and keeps what comes back."""
 
     def __init__(
         self,
@@ -228,11 +218,10 @@ class RosClient:
         self._context.shutdown()
 
     def stamp(self, message: Any) -> Any:
-        """Return the message a frame_id and a stamp that no other message has; return it."""
+        """Give the message a frame_id and a stamp that no other message has; return it."""
         self._stamp_ns += 33_333_333
         message.header.frame_id = "camera_optical_frame"
-        message.header.stamp.sec = self._stamp_ns // 10**9
-        message.header.stamp.nanosec = self._stamp_ns % 10**9
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(self._stamp_ns, 10**9)
         return message
 
     def spin_until(self, condition: Callable[[], object], what: str) -> None:
@@ -308,11 +297,19 @@ class RosClient:
         """Wait for a diagnostic status of the node that meets the condition; return it."""
 
         def meets(status: Any) -> bool:
-            return condition(status, {item.key: item.value for item in status.values})
+            return condition(status, status_values(status))
 
         self.diagnostics.clear()
         self.spin_until(lambda: any(map(meets, self.diagnostics)), f"diagnostics: {what}")
         return next(filter(meets, self.diagnostics))
+
+    def publish_until_status(
+        self, message: Any, condition: Callable[[Any], bool], what: str
+    ) -> Any:
+        """Publish a message until a diagnostic status meets the condition; return that."""
+        self.diagnostics.clear()
+        self.publish_until(message, lambda: any(map(condition, self.diagnostics)), what)
+        return next(filter(condition, self.diagnostics))
 
     def wait_for_log(self, text: str) -> Any:
         """Wait for a log message with ``text`` in it, and return it."""
@@ -333,7 +330,7 @@ class RosClient:
         return [d for d in self.detections if d.header.stamp == stamp]
 
     def is_answered(self, message: Any, *, within_s: float) -> bool:
-        """Wait for a detection of a message that was sent; tell whether one came."""
+        """Wait for a detection of a message that was sent; return whether one came."""
         until = time.monotonic() + within_s
         self.spin_until(
             lambda: bool(self.answers_to(message)) or time.monotonic() > until, "a detection"
@@ -362,6 +359,10 @@ class RosClient:
         self.publish_until(message, lambda: bool(self.answers_to(message)), what, period_s)
         return self.answers_to(message)[0]
 
+    def ask_picture(self, picture: NDArray[np.uint8]) -> DetectionRecord:
+        """Send RGB pixels with a stamp of their own; return what the node says of them."""
+        return read_detection(self.ask(self.stamp(image_message(picture, "rgb8"))))
+
 
 @contextmanager
 def ros_client(
@@ -375,6 +376,18 @@ def ros_client(
         yield client
     finally:
         client.close()
+
+
+@contextmanager
+def node_in(namespace: str, *ros_arguments: str, **parameters: object) -> Iterator[RosClient]:
+    """Run a detector node in a namespace; yield a client of it."""
+    compressed = parameters.get("image_transport") == "compressed"
+    topic, kind = ("image/compressed", CompressedImage) if compressed else ("image", Image)
+    with (
+        running_node("-r", f"__ns:=/{namespace}", *ros_arguments, **parameters),
+        ros_client(f"/{namespace}/anomaly_detector", f"/{namespace}/{topic}", kind) as client,
+    ):
+        yield client
 
 
 def noise(seed: int, height: int = 48, width: int = 64) -> NDArray[np.uint8]:
@@ -405,38 +418,25 @@ def jpeg_message(array: NDArray[np.uint8]) -> Any:
     return CompressedImage(format="rgb8; jpeg compressed bgr8", data=data.tobytes())
 
 
+@contextmanager
+def playing(bag: Path, **options: Any) -> Iterator[list[PlayResult]]:
+    """Play a bag in a thread until the block ends; then the list holds the result."""
+    stop = threading.Event()
+    results: list[PlayResult] = []
+    thread = threading.Thread(target=lambda: results.append(play(bag, stop=stop, **options)))
+    thread.start()
+    try:
+        yield results
+    finally:
+        stop.set()
+        thread.join()
+    assert results, "it did not end well"
+
+
 def write_image_bag(
-    path: Path,
-    pictures: Sequence[NDArray[np.uint8]],
-    *,
-    hz: float = 50.0,
-    topics: Sequence[str] = ("/camera/image_raw",),
-    storage: StoragePlugin = StoragePlugin.MCAP,
+    path: Path, pictures: Sequence[NDArray[np.uint8]], *, hz: float = 50.0, storage: str = "mcap"
 ) -> list[int]:
-    """Write rgb8 pictures to a rosbag2, on each topic; return their stamps in nanoseconds."""
-    typestore = get_typestore(Stores.LATEST)
-    types = typestore.types
-    image_type = "sensor_msgs/msg/Image"
-    stamps = []
-    with Writer(path, version=9, storage_plugin=storage) as writer:
-        connections = [
-            writer.add_connection(topic, image_type, typestore=typestore) for topic in topics
-        ]
-        for index, picture in enumerate(pictures):
-            stamp = 1_600_000_000_000_000_000 + round(index * 1e9 / hz)
-            stamps.append(stamp)
-            time_message = types["builtin_interfaces/msg/Time"](
-                sec=stamp // 10**9, nanosec=stamp % 10**9
-            )
-            message = types[image_type](
-                header=types["std_msgs/msg/Header"](stamp=time_message, frame_id="camera"),
-                height=picture.shape[0],
-                width=picture.shape[1],
-                encoding="rgb8",
-                is_bigendian=0,
-                step=picture.shape[1] * 3,
-                data=picture.reshape(-1),
-            )
-            for connection in connections:
-                writer.write(connection, stamp, typestore.serialize_cdr(message, image_type))
+    """Write rgb8 pictures to a rosbag2; return their stamps in nanoseconds."""
+    stamps = [1_600_000_000 * 10**9 + round(i * 1e9 / hz) for i in range(len(pictures))]
+    bags.write_image_bag(path, map(bags.StampedImage, stamps, pictures), storage=storage)
     return stamps

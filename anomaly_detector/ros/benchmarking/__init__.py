@@ -1,1 +1,1 @@
-"""What a frame costs in the node."""
+"""What a frame costs in the node, between camera, node and listener processes."""

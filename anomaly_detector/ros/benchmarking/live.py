@@ -7,44 +7,27 @@ with the same clock, so latencies are those that another process on the robot wo
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from anomaly_detector.benchmarking.camera import (
-    CameraFrame,
-    CompressedFrame,
-    camera_frame,
-    parse_size,
-)
 from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.ros.benchmarking.listener import LiveListener
 from anomaly_detector.ros.graph.dds import PROFILE_VARIABLES, large_image_environment
-from anomaly_detector.ros.tools.tool_node import domain_id, spinning, tool_node, wait_for_match
+from anomaly_detector.ros.tools.tool_node import domain_id
 
 NODE_COMMAND = (sys.executable, "-m", "anomaly_detector.ros.detector_node", "--ros-args")
 """Runs a detector node; parameters follow."""
-
-LISTENER_NAME = "live_listener"
-
-START_S = 60.0
-"""For processes to start and find each other, on a busy machine."""
-
-LINGER_S = 1.0
-"""Time for the last frame to arrive, before the camera goes away."""
-
-_PICTURES = 8
 
 _NO_PROFILE = """<profiles xmlns="http://www.eprosima.com/XMLSchemas/fastRTPS_Profiles">
   <participant profile_name="none"><rtps><name>none</name></rtps></participant>
@@ -54,13 +37,7 @@ _NO_PROFILE = """<profiles xmlns="http://www.eprosima.com/XMLSchemas/fastRTPS_Pr
 
 @dataclass(frozen=True)
 class Sample:
-    """The node's process at one moment.
-
-    Attributes:
-        time_s: since the first frame was sent.
-        cpu_s: processor time used since the node's start.
-        resident_mb: resident memory, 10^6 bytes.
-    """
+    """The node's process ``time_s`` after the first frame: processor time and 10^6 bytes used."""
 
     time_s: float
     cpu_s: float
@@ -72,14 +49,8 @@ class LiveResult:
     """What one run measured.
 
     Attributes:
-        width: of the frames, pixels.
-        height: of the frames, pixels.
-        hz: rate that was asked for.
-        transport: ``raw`` or ``compressed``.
-        sent: frames published.
-        sent_hz: rate at which they were.
-        answered: frames whose score came back.
-        lost: the rest.
+        hz: rate that was asked for; ``sent_hz`` is what the camera reached.
+        answered: frames whose score came back; ``lost`` are the others.
         dropped: frames that the node says it did not receive.
         duplicates: frames that were answered twice.
         latency_ms: from the camera's stamp to the arrival of ``~/score`` in another process, one
@@ -131,10 +102,8 @@ class LiveResult:
 def plain_environment(base: Mapping[str, str], folder: Path) -> dict[str, str]:
     """Return an environment in which Fast DDS is as it comes.
 
-    Args:
-        base: the environment to start from; not changed.
-        folder: to write a profile that sets nothing into, which keeps our own programs from
-            loading the one for large images.
+    A profile that sets nothing, written into the folder, keeps our own programs from loading the
+    one for large images.
     """
     environment = {name: value for name, value in base.items() if name not in PROFILE_VARIABLES}
     (variable,) = set(large_image_environment(environment)) - set(environment)
@@ -162,12 +131,7 @@ def process_usage(pid: int) -> tuple[float, float]:
 def running_node(
     arguments: Sequence[str], environment: dict[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a detector node for the time of the block.
-
-    Args:
-        arguments: after ``--ros-args``.
-        environment: None for this process' own.
-    """
+    """Run a detector node with ROS arguments for the time of the block."""
     process = subprocess.Popen([*NODE_COMMAND, *arguments], env=environment)
     try:
         yield process
@@ -228,25 +192,28 @@ def measure_live(
             if profile
             else plain_environment(environment, Path(folder))
         )
-        camera = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "anomaly_detector.ros.benchmarking.live"),
-                *("--size", f"{width}x{height}", "--hz", str(hz)),
-                *("--frames", str(max(2, round(hz * seconds)))),
-                *("--transport", transport, "--encoding", encoding),
-                *("--reliability", reliability, "--out", str(sent_file)),
-            ],
-            env=camera_environment,
-        )
-        samples = _watch(camera, node, seconds, progress)
+        options = {
+            "size": f"{width}x{height}",
+            "hz": hz,
+            "frames": max(2, round(hz * seconds)),
+            "transport": transport,
+            "encoding": encoding,
+            "reliability": reliability,
+            "out": sent_file,
+        }
+        command = [sys.executable, "-m", "anomaly_detector.ros.benchmarking.camera"]
+        command += [f"--{name}={value}" for name, value in options.items()]
+        camera = subprocess.Popen(command, env=camera_environment)
+        samples = _sample(camera, node, seconds, progress)
         if camera.returncode:
             raise AnomalyDetectorError(f"the camera ended with exit code {camera.returncode}")
         sent: list[int] = json.loads(sent_file.read_text(encoding="utf-8"))
         listener.settle(sent[-1])
-        return _compare(sent, listener, samples, (width, height), hz, transport)
+        compared = _compare(sent, listener)
+    return LiveResult(width, height, hz, transport, samples=samples, **compared)
 
 
-def _watch(
+def _sample(
     camera: subprocess.Popen[bytes],
     node: subprocess.Popen[bytes],
     seconds: float,
@@ -271,14 +238,8 @@ def _watch(
     return samples[2:-1]
 
 
-def _compare(
-    sent: list[int],
-    listener: LiveListener,
-    samples: list[Sample],
-    size: tuple[int, int],
-    hz: float,
-    transport: str,
-) -> LiveResult:
+def _compare(sent: list[int], listener: LiveListener) -> dict[str, Any]:
+    """Return the fields of the result that come from what was sent and what came back."""
     arrivals: dict[int, int] = {}
     duplicates = 0
     for stamp, arrival in listener.answers():
@@ -286,199 +247,14 @@ def _compare(
         arrivals.setdefault(stamp, arrival)
     answered = [stamp for stamp in sent if stamp in arrivals]
     dropped = listener.diagnostics.get("Frames dropped", "unknown")
-    return LiveResult(
-        width=size[0],
-        height=size[1],
-        hz=hz,
-        transport=transport,
-        sent=len(sent),
-        sent_hz=(len(sent) - 1) / ((sent[-1] - sent[0]) / 1e9),
-        answered=len(answered),
-        lost=len(sent) - len(answered),
-        dropped=int(dropped) if dropped.isdecimal() else None,
-        duplicates=duplicates,
-        latency_ms=[(arrivals[stamp] - stamp) / 1e6 for stamp in answered],
-        sent_at_s=[(stamp - sent[0]) / 1e9 for stamp in answered],
-        samples=samples,
-        diagnostics=dict(listener.diagnostics),
-    )
-
-
-class LiveListener:
-    """Receives ``~/score`` and ``~/detection`` in this process, with the time of each arrival.
-
-    Attributes:
-        node: an ``rclpy`` node, spun in a thread.
-        arrivals: of ``~/detection``: stamp of the frame and time of arrival, nanoseconds.
-        score_arrivals: of ``~/score``: time of arrival by the wall clock, nanoseconds.
-        diagnostics: the newest values on /diagnostics, key to text.
-    """
-
-    def __init__(self) -> None:
-        self.arrivals: list[tuple[int, int]] = []
-        self.score_arrivals: list[int] = []
-        self.diagnostics: dict[str, str] = {}
-
-    def __enter__(self) -> LiveListener:
-        with ExitStack() as made:
-            self.node = made.enter_context(tool_node(LISTENER_NAME, "a live benchmark"))
-            self._subscribe()
-            made.enter_context(spinning(self.node))
-            self._made = made.pop_all()
-        return self
-
-    def _subscribe(self) -> None:
-        from diagnostic_msgs.msg import DiagnosticArray
-        from rclpy.qos import QoSProfile
-        from std_msgs.msg import Float32
-
-        subscribe = self.node.create_subscription
-        subscribe(
-            DiagnosticArray,
-            "/anomaly_detector/detection",
-            self._on_detection,
-            QoSProfile(depth=1000),
-        )
-        subscribe(Float32, "/anomaly_detector/score", self._on_score, QoSProfile(depth=1000))
-        subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-
-    def __exit__(self, *_: object) -> None:
-        self._made.close()
-
-    def answers(self) -> list[tuple[int, int]]:
-        """Return the stamp of each answered frame and the time at which its score arrived.
-
-        A score carries no stamp, but both topics are reliable and keep their order, so that the
-        n-th score is that of the n-th detection. Should one of them be missing all the same, the
-        detection's own arrival, a little later, stands for the score's.
-        """
-        if len(self.score_arrivals) != len(self.arrivals):
-            return list(self.arrivals)
-        stamps = (stamp for stamp, _ in self.arrivals)
-        return list(zip(stamps, self.score_arrivals, strict=True))
-
-    def _on_detection(self, message: Any) -> None:
-        stamp = message.header.stamp
-        self.arrivals.append((stamp.sec * 10**9 + stamp.nanosec, time.time_ns()))
-
-    def _on_score(self, _: Any) -> None:
-        self.score_arrivals.append(time.time_ns())
-
-    def _on_diagnostics(self, message: Any) -> None:
-        for status in message.status:
-            self.diagnostics = {item.key: item.value for item in status.values}
-
-    def wait_for_node(self, node: subprocess.Popen[bytes]) -> None:
-        """Wait until the node is active."""
-        deadline = time.monotonic() + START_S
-        while self.diagnostics.get("State") != "active":
-            if node.poll() is not None or time.monotonic() > deadline:
-                raise AnomalyDetectorError("the detector node did not become active: see above")
-            time.sleep(0.05)
-
-    def settle(self, last_stamp: int) -> None:
-        """Wait for the last answers and for diagnostics that count them all."""
-        deadline = time.monotonic() + 3.0
-        while time.monotonic() < deadline:
-            if self.arrivals and self.arrivals[-1][0] == last_stamp:
-                break
-            time.sleep(0.05)
-        self.diagnostics = {}
-        deadline = time.monotonic() + START_S
-        while not self.diagnostics and time.monotonic() < deadline:
-            time.sleep(0.05)
-
-
-def run_camera(
-    *,
-    width: int,
-    height: int,
-    hz: float,
-    frames: int,
-    transport: str,
-    encoding: str = "rgb8",
-    reliability: str = "reliable",
-    topic: str = "/image",
-) -> list[int]:
-    """Publish noise as a camera does; return the stamps of the frames, nanoseconds.
-
-    A frame that is late delays those after it: a burst to catch up is no camera.
-
-    Raises:
-        AnomalyDetectorError: nobody subscribes.
-    """
-    frames_to_show = [
-        camera_frame(index, width, height, transport, encoding) for index in range(_PICTURES)
-    ]
-    with tool_node("live_camera", "a live benchmark") as node:
-        from rclpy.qos import QoSProfile, QoSReliabilityPolicy
-
-        messages = [ros_message(frame) for frame in frames_to_show]
-        qos = QoSProfile(depth=10, reliability=QoSReliabilityPolicy[reliability.upper()])
-        suffix = "/compressed" if transport == "compressed" else ""
-        publisher = node.create_publisher(type(messages[0]), f"{topic}{suffix}", qos)
-        deadline = time.monotonic() + START_S
-        while not publisher.get_subscription_count():
-            if time.monotonic() > deadline:
-                raise AnomalyDetectorError(f"nobody subscribes to {publisher.topic_name}")
-            time.sleep(0.02)
-        wait_for_match(node, publisher, START_S)
-        stamps = []
-        due = time.monotonic()
-        for index in range(frames):
-            due = max(due, time.monotonic() - 0.5 / hz)
-            time.sleep(max(0.0, due - time.monotonic()))
-            due += 1 / hz
-            message = messages[index % len(messages)]
-            stamp = time.time_ns()
-            message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 10**9)
-            publisher.publish(message)
-            stamps.append(stamp)
-        time.sleep(LINGER_S)
-    return stamps
-
-
-def ros_message(frame: CameraFrame | CompressedFrame) -> Any:
-    """Make the ``sensor_msgs`` message of a frame."""
-    from sensor_msgs.msg import CompressedImage, Image
-
-    if isinstance(frame, CompressedFrame):
-        message = CompressedImage(format=frame.format, data=frame.data)
-    else:
-        message = Image(
-            width=frame.width, height=frame.height, encoding=frame.encoding, step=frame.step
-        )
-        message.data = frame.data
-    message.header.frame_id = "camera"
-    return message
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the camera's process."""
-    # Fast DDS' shared memory is removed on the way out, which a signal would cut short.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    parser = argparse.ArgumentParser(description=run_camera.__doc__)
-    parser.add_argument("--size", default="640x480")
-    parser.add_argument("--hz", type=float, default=30.0)
-    parser.add_argument("--frames", type=int, default=300)
-    parser.add_argument("--transport", choices=("raw", "compressed"), default="raw")
-    parser.add_argument("--encoding", default="rgb8")
-    parser.add_argument("--reliability", default="reliable")
-    parser.add_argument("--out", type=Path, required=True, help="JSON file for the stamps")
-    arguments = parser.parse_args(argv)
-    width, height = parse_size(arguments.size)
-    stamps = run_camera(
-        width=width,
-        height=height,
-        hz=arguments.hz,
-        frames=arguments.frames,
-        transport=arguments.transport,
-        encoding=arguments.encoding,
-        reliability=arguments.reliability,
-    )
-    arguments.out.write_text(json.dumps(stamps), encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return {
+        "sent": len(sent),
+        "sent_hz": (len(sent) - 1) / ((sent[-1] - sent[0]) / 1e9),
+        "answered": len(answered),
+        "lost": len(sent) - len(answered),
+        "dropped": int(dropped) if dropped.isdecimal() else None,
+        "duplicates": duplicates,
+        "latency_ms": [(arrivals[stamp] - stamp) / 1e6 for stamp in answered],
+        "sent_at_s": [(stamp - sent[0]) / 1e9 for stamp in answered],
+        "diagnostics": dict(listener.diagnostics),
+    }

@@ -1,43 +1,35 @@
 """What the node adds to a frame: publishing, starting, and the highest rate it can follow.
 
 For ``python -m anomaly_detector benchmark --ros``. The publish step is timed in a process of its
-own (:func:`main`) with a real lifecycle node, whose topics another process subscribes to; what a
-whole node process does with a camera is measured by :mod:`anomaly_detector.ros.benchmarking.live`.
+own with a real lifecycle node, whose topics another process subscribes to; what a whole node
+process does with a camera is measured by :mod:`anomaly_detector.ros.benchmarking.live`.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anomaly_detector.benchmarking.camera import camera_frame, parse_size
+from anomaly_detector.benchmarking.camera import camera_frame
 from anomaly_detector.benchmarking.steps import PICTURES, FrameSteps, Percentiles
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.ros.benchmarking.live import (
-    LISTENER_NAME,
-    NODE_COMMAND,
-    LiveListener,
-    LiveResult,
-    measure_live,
-    ros_message,
-)
+from anomaly_detector.ros.benchmarking.camera import START_S, publish_now, ros_message, stamp_now
+from anomaly_detector.ros.benchmarking.listener import LISTENER_NAME, LiveListener
+from anomaly_detector.ros.benchmarking.live import NODE_COMMAND, LiveResult, measure_live
 from anomaly_detector.ros.tools.tool_node import check_domain_id, domain_id, wait_until_found
 
-DEADLINE_S = 60.0
-"""For processes to start and topics to be found, on a busy machine."""
-
-RATES = (30, 60, 90, 120, 150, 180, 210, 240, 270, 300, 350, 400)
+_RATES = (30, 60, 90, 120, 150, 180, 210, 240, 270, 300, 350, 400)
 """Frame rates that are tried, one after another."""
+
+_TRY_S = 5.0
 
 _REACHED = 0.97
 """A camera that sends less than this share of what it was asked for is at its own limit."""
@@ -49,9 +41,8 @@ _WARM_UP = 100
 class NodeCost:
     """What a frame costs inside a node, message in hand.
 
-    Attributes:
-        publish: writing and sending ``~/score`` and ``~/detection`` to a subscriber of each.
-        whole: all that the node does with an image, counting and checks included.
+    ``publish`` is writing and sending ``~/score`` and ``~/detection`` to a subscriber of each,
+    ``whole`` all that the node does with an image, counting and checks included.
     """
 
     publish: Percentiles
@@ -60,46 +51,31 @@ class NodeCost:
 
 @dataclass(frozen=True)
 class StartUp:
-    """How long a node takes to be of use, from the start of its process.
-
-    Attributes:
-        active_s: until it says that it is active; imports, model and warm-up run included.
-        first_answer_s: until the first result has arrived in another process.
-    """
+    """How long a node takes until it says that it is active, and until its first result came."""
 
     active_s: float
     first_answer_s: float
 
 
-def measure_node_cost(
-    model: Path, *, width: int, height: int, transport: str, encoding: str, frames: int
-) -> NodeCost:
+def measure_node_cost(model: Path, **frame: Any) -> NodeCost:
     """Time the publish step and the whole of a frame, in a process that holds a real node.
 
     Args:
         model: of the node.
-        width: of the frames, pixels.
-        height: of the frames, pixels.
-        transport: ``raw`` or ``compressed``.
-        encoding: of raw frames.
-        frames: number to measure.
+        **frame: ``width``, ``height``, ``transport``, ``encoding``, and number of ``frames``.
 
     Raises:
         AnomalyDetectorError: no ROS, or the process fails.
     """
     os.environ["ROS_DOMAIN_ID"] = str(domain_id())
-    with tempfile.TemporaryDirectory() as folder, LiveListener():
-        out = Path(folder, "cost.json")
-        command = [
-            *(sys.executable, "-m", "anomaly_detector.ros.benchmarking.node", str(model)),
-            *("--size", f"{width}x{height}", "--transport", transport),
-            *("--encoding", encoding, "--frames", str(frames), "--out", str(out)),
-        ]
-        code = subprocess.run(command).returncode
-        if code:
-            raise AnomalyDetectorError(f"the node's process ended with exit code {code}")
-        cost = json.loads(out.read_text(encoding="utf-8"))
-    return NodeCost(Percentiles(**cost["publish"]), Percentiles(**cost["whole"]))
+    options = json.dumps({"model": str(model), **frame})
+    command = [sys.executable, "-m", "anomaly_detector.ros.benchmarking.node", options]
+    with LiveListener():
+        process = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if process.returncode:
+        raise AnomalyDetectorError(f"the node's process ended with exit code {process.returncode}")
+    publish, whole = json.loads(process.stdout.splitlines()[-1])
+    return NodeCost(Percentiles(**publish), Percentiles(**whole))
 
 
 def measure_start_up(model: Path) -> StartUp:
@@ -136,13 +112,11 @@ def measure_start_up(model: Path) -> StartUp:
         reader.start()
         try:
             while not listener.arrivals:
-                if process.poll() is not None or time.monotonic() - start > DEADLINE_S:
+                if process.poll() is not None or time.monotonic() - start > START_S:
                     raise AnomalyDetectorError(
                         f"the node gave no answer: {lines[-1] if lines else 'it said nothing'}"
                     )
-                stamp = time.time_ns()
-                message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 10**9)
-                publisher.publish(message)
+                publish_now(publisher, message)
                 time.sleep(0.02)
             answered = time.monotonic() - start
         finally:
@@ -157,33 +131,18 @@ def measure_start_up(model: Path) -> StartUp:
 
 
 def follow(
-    model: Path,
-    *,
-    seconds: float = 5.0,
-    rates: Sequence[float] = RATES,
-    tell: Callable[[LiveResult], None] = lambda _: None,
-    **options: Any,
+    model: Path, on_result: Callable[[LiveResult], None], **options: Any
 ) -> LiveResult | None:
-    """Find the highest rate at which no frame is dropped.
+    """Return the run with the highest rate without a lost frame; None when each one lost some.
 
-    Each rate has two tries, since a machine that others use takes the core away now and then.
-
-    Args:
-        model: of the node.
-        seconds: length of each try.
-        rates: to try, rising.
-        tell: called with every try's result.
-        **options: for :func:`measure_live`.
-
-    Returns:
-        The run with the highest rate without a lost frame; None when each one lost some. A camera
-        that cannot send faster ends the search.
+    Each rate has two tries, since a machine that others use takes the core away now and then. A
+    camera that cannot send faster ends the search. Options are those of :func:`measure_live`.
     """
     best = None
-    for hz in rates:
+    for hz in _RATES:
         for _ in range(2):
-            result = measure_live(model, hz=hz, seconds=seconds, **options)
-            tell(result)
+            result = measure_live(model, hz=hz, seconds=_TRY_S, **options)
+            on_result(result)
             if not result.lost:
                 break
         if result.lost:
@@ -194,32 +153,9 @@ def follow(
     return best
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the process that holds the node."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--size", default="640x480")
-    parser.add_argument("--transport", default="raw")
-    parser.add_argument("--encoding", default="rgb8")
-    parser.add_argument("--frames", type=int, default=1000)
-    parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args(argv)
-    width, height = parse_size(arguments.size)
-    cost = _node_cost(
-        arguments.model,
-        [
-            ros_message(camera_frame(index, width, height, arguments.transport, arguments.encoding))
-            for index in range(PICTURES)
-        ],
-        arguments.transport,
-        arguments.frames,
-    )
-    text = json.dumps({"publish": vars(cost.publish), "whole": vars(cost.whole)})
-    arguments.out.write_text(text, encoding="utf-8")
-    return 0
-
-
-def _node_cost(model: Path, messages: Sequence[Any], transport: str, frames: int) -> NodeCost:
+def _measure(
+    model: str, width: int, height: int, transport: str, encoding: str, frames: int
+) -> tuple[Percentiles, Percentiles]:
     import rclpy
     from rclpy.lifecycle import LifecycleNode
     from rclpy.parameter import Parameter
@@ -230,6 +166,8 @@ def _node_cost(model: Path, messages: Sequence[Any], transport: str, frames: int
     from anomaly_detector.ros.node.live_parameters import declare_parameters
     from anomaly_detector.ros.node.result_publishers import ResultPublishers
 
+    pictures = [camera_frame(i, width, height, transport, encoding) for i in range(PICTURES)]
+    messages = [ros_message(picture) for picture in pictures]
     check_domain_id()
     rclpy.init(args=[])
     overrides = [Parameter("image_transport", value=transport)]
@@ -239,20 +177,20 @@ def _node_cost(model: Path, messages: Sequence[Any], transport: str, frames: int
     processor = FrameProcessor(node, detector, declare_parameters(node), FrameStatistics())
     node.trigger_configure()
     node.trigger_activate()
-    deadline = time.monotonic() + DEADLINE_S
-    while not all(node.count_subscribers(f"/anomaly_detector/{topic}") for topic in _HEARD):
+    deadline = time.monotonic() + START_S
+    topics = ("/anomaly_detector/score", "/anomaly_detector/detection")
+    while not all(map(node.count_subscribers, topics)):
         if time.monotonic() > deadline:
             raise AnomalyDetectorError("nobody subscribes to the node's topics")
         time.sleep(0.05)
-    if wait_until_found(node, [f"/{LISTENER_NAME}"], DEADLINE_S):
+    if wait_until_found(node, [f"/{LISTENER_NAME}"], START_S):
         raise AnomalyDetectorError("the listener does not answer")
     steps = FrameSteps(detector)
     publish: list[float] = []
     whole: list[float] = []
     for index in range(_WARM_UP + frames):
         message = messages[index % len(messages)]
-        stamp = time.time_ns()
-        message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 10**9)
+        stamp_now(message)
         detection, is_alarm = steps(message)
         start = time.perf_counter()
         results.publish_detection(message.header, detection, is_alarm, "anomaly_detector", "model")
@@ -266,11 +204,8 @@ def _node_cost(model: Path, messages: Sequence[Any], transport: str, frames: int
     results.destroy()
     node.destroy_node()
     rclpy.shutdown()
-    return NodeCost(Percentiles.of(publish[_WARM_UP:]), Percentiles.of(whole[_WARM_UP:]))
-
-
-_HEARD = ("score", "detection")
+    return Percentiles.of(publish[_WARM_UP:]), Percentiles.of(whole[_WARM_UP:])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    print(json.dumps([vars(cost) for cost in _measure(**json.loads(sys.argv[1]))]))

@@ -1,1 +1,1 @@
-"""What the ROS graph and its middleware say."""
+"""What the ROS graph and its middleware say: silence, lost images, differences of distros."""

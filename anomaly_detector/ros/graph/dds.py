@@ -31,16 +31,11 @@ _FAST_DDS_2_DISTROS = frozenset({"foxy", "galactic", "humble", "iron", "jazzy"})
 
 
 def large_image_environment(base: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment in which a process loads the profile for large images.
+    """Return a copy of an environment in which a process loads the profile for large images.
 
-    Args:
-        base: the environment to start from, for example ``os.environ``; not changed. Its
-            ``RMW_IMPLEMENTATION`` tells the middleware, Fast DDS when it is not set. The
-            middleware reads its variable when the process makes its first participant.
-
-    Returns:
-        A copy of ``base``, with the variable that the middleware reads; unchanged when the user
-        has set a profile of their own, and for a middleware that this package has none for.
+    Its ``RMW_IMPLEMENTATION`` names the middleware, Fast DDS when it is not set, which reads its
+    variable when the process makes its first participant. Nothing is added when the user has set a
+    profile of their own, and for a middleware that this package has none for.
 
     Raises:
         AnomalyDetectorError: the package's share folder is missing.

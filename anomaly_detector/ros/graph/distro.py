@@ -30,15 +30,10 @@ def image_callback(callback: Callable[[Any, Mapping[str, Any]], None]) -> Callab
 def publisher_identity(
     info: Mapping[str, Any], count_publishers: Callable[[], int]
 ) -> tuple[bytes, int | None]:
-    """Return what tells a message's publisher from others, and the message's number.
+    """Return a message's publisher and number, as far as the middleware gives them.
 
-    Args:
-        info: rclpy's message info: empty on Humble, without the publisher on Jazzy.
-        count_publishers: of the topic; asked only where the info does not name the publisher.
-
-    Returns:
-        The publisher, empty where there is only one; and the number, None where the middleware
-        gives none or the publishers cannot be told apart.
+    rclpy's info is empty on Humble, and without the publisher on Jazzy: then the publisher is
+    empty, and the number None where several publish.
     """
     number = info.get("publication_sequence_number")
     publisher: bytes = (info.get("publisher_gid") or {}).get("data", b"")

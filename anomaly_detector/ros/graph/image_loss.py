@@ -26,18 +26,11 @@ _CURRENT, _OLDER = PROFILE_VARIABLES
 def explain_loss(
     report: StatisticsReport, expected_rate: float, topic: str, image_bytes: int, rmw: str
 ) -> str | None:
-    """Report images that get lost on their way, with the remedy.
+    """Describe a loss of large images on their way in one sentence, with the remedy.
 
-    Args:
-        report: of the images so far. Their numbers tell what was sent; where the middleware gives
-            none, the rate against the expected one does.
-        expected_rate: images a second that the camera is to send; 0 when that is not known.
-        topic: of the images, as resolved.
-        image_bytes: size of the newest of them.
-        rmw: identifier of the middleware.
-
-    Returns:
-        One sentence; None when few are lost, or when small images are, or for a lack of time.
+    The numbers of a report say what was sent; where the middleware gives none, the rate against the
+    expected one does (0: not known). The text is None when few images are lost, or small ones, or
+    for a lack of time.
     """
     large = _LARGE_FAST_DDS if rmw.startswith("rmw_fastrtps") else _LARGE_UDP
     if report.busy > _BUSY or image_bytes < large:
@@ -56,11 +49,7 @@ def explain_loss(
 
 
 def large_image_remedy(rmw: str) -> str:
-    """Say what to do so that a middleware delivers large images.
-
-    Args:
-        rmw: its identifier, such as ``rmw_fastrtps_cpp``.
-    """
+    """Say what to do so that a middleware, such as ``rmw_fastrtps_cpp``, delivers large images."""
     if rmw.startswith("rmw_fastrtps"):
         return (
             "Fast DDS loses images over 0.5 MB unless the camera's process loads the package's "

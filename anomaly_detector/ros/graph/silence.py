@@ -1,4 +1,4 @@
-"""Why no image arrives: what the ROS graph tells about the two ends of the image topic."""
+"""Why no image arrives: what the ROS graph says of the two ends of the image topic."""
 
 from __future__ import annotations
 
@@ -17,12 +17,7 @@ def type_name(message_type: Any) -> str:
 
 
 def explain_silence(node: Any, subscription: Any) -> str:
-    """Return the likeliest reason why a subscription receives nothing, and the remedy.
-
-    Args:
-        node: an ``rclpy.node.Node``.
-        subscription: its subscription to an image topic.
-    """
+    """Return the likeliest reason why a node's subscription receives nothing, and the remedy."""
     topic = subscription.topic_name
     image_type = type_name(subscription.msg_type)
     publishers = node.get_publishers_info_by_topic(topic)
@@ -53,12 +48,7 @@ def explain_silence(node: Any, subscription: Any) -> str:
 
 
 def explain_incompatible_qos(node: Any, subscription: Any) -> str:
-    """Name the publishers that offer a subscription less than it asks for, and what they differ in.
-
-    Args:
-        node: an ``rclpy.node.Node``.
-        subscription: of it.
-    """
+    """Name the publishers that offer a node's subscription less than it asks for, and why."""
     topic = subscription.topic_name
     sides = []
     for info in node.get_publishers_info_by_topic(topic):
@@ -75,14 +65,9 @@ def explain_incompatible_qos(node: Any, subscription: Any) -> str:
 
 
 def explain_unheard(node: Any, publisher: Any) -> str:
-    """Name the subscribers that ask for something else than a publisher offers.
+    """Name the subscribers that ask for something else than a node's publisher offers.
 
-    Args:
-        node: an ``rclpy.node.Node``.
-        publisher: of it.
-
-    Returns:
-        One sentence; empty when every subscriber receives what is published.
+    The text is empty when every subscriber receives what is published.
     """
     topic, kind = publisher.topic_name, type_name(publisher.msg_type)
     me = (node.get_name(), node.get_namespace())

@@ -1,1 +1,1 @@
-"""What the launch files are made of."""
+"""What the launch files share: arguments, the node's action, the list of cameras."""

@@ -100,12 +100,7 @@ def dds_profile() -> OpaqueFunction:
 
 
 def positive_number(context: Any, name: str, *, zero: bool = False) -> float:
-    """Return the number that an argument has.
-
-    Args:
-        context: of the launch.
-        name: of the argument.
-        zero: 0 is good, too.
+    """Return the number that an argument has; with ``zero``, 0 is good, too.
 
     Raises:
         AnomalyDetectorError: it is none, or out of range.
@@ -134,21 +129,12 @@ def given_parameters(context: Any, *names: str) -> dict[str, Any]:
 
 
 def detector_node(
-    *,
-    name: Any,
-    namespace: Any,
-    image_topic: Any,
-    parameters: Sequence[Any],
-    **options: Any,
+    *, name: Any, namespace: Any, image_topic: Any, parameters: Sequence[Any], **options: Any
 ) -> Node:
     """Return the action that starts one detector node.
 
-    Args:
-        name: of the node; a text or a substitution, as the next two.
-        namespace: of the node; empty for none.
-        image_topic: what ``image`` is remapped to, without ``/compressed``.
-        parameters: params files, and mappings of values; later ones win.
-        options: of :class:`launch_ros.actions.Node`.
+    ``image`` is remapped to the topic, without ``/compressed``. Parameters are params files and
+    mappings of values; later ones win. Options are those of :class:`launch_ros.actions.Node`.
     """
     return Node(
         package=PACKAGE_NAME,

@@ -1,1 +1,1 @@
-"""The detector node."""
+"""The detector node, a lifecycle node: its states, parameters, watchers, topics and process."""

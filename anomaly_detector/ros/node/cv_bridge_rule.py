@@ -22,12 +22,9 @@ _APT_PACKAGES = "/usr/lib/python3/dist-packages"
 
 
 def fits_numpy(numpy_version: str, apt_numpy_version: str | None) -> bool:
-    """Return whether apt's ``cv_bridge`` may be imported beside a numpy.
+    """Return whether apt's ``cv_bridge`` may be imported beside this process' numpy.
 
-    Args:
-        numpy_version: the numpy of this process.
-        apt_numpy_version: the numpy that apt's packages are built for; None where apt has none,
-            and nobody knows what ``cv_bridge`` was built for.
+    Where apt has no numpy, nobody knows what it was built for.
     """
     built_for = 1 if apt_numpy_version is None else _major(apt_numpy_version)
     return _major(numpy_version) < 2 or built_for >= 2

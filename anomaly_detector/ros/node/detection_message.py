@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.model.detector import Detection
+from anomaly_detector.ros.node.status_message import float32_text, status_message, status_values
 from anomaly_detector.stamps import stamp_text, stamp_to_ns
 
 
@@ -23,13 +23,10 @@ class DetectionRecord:
 
     Attributes:
         stamp_ns: stamp of the image, nanoseconds; None when it is missing.
-        frame_id: of the image.
         score: anomaly score, in the model's units; exactly the float32 of ``~/score``.
         normalized_score: the score in [0, 1], 0.5 at the threshold.
-        threshold: the threshold it was compared with.
         is_anomaly: ``score >= threshold``.
-        alarm: the decision over time (:mod:`anomaly_detector.alarms.alarm_filter`).
-        model: name of the model.
+        alarm: whether the alarm is on (:mod:`anomaly_detector.alarms.alarm_filter`).
         inference_ms: time in the network, milliseconds.
     """
 
@@ -47,38 +44,24 @@ class DetectionRecord:
 def write_detection(
     header: Any, detection: Detection, alarm: bool, node_name: str, model: str
 ) -> Any:
-    """Make the message for one frame.
-
-    Args:
-        header: the image's ``std_msgs/Header``; becomes the header of the message.
-        detection: the result.
-        alarm: whether the alarm is on after this frame.
-        node_name: of the node, for the status' name.
-        model: name of the model.
-
-    Returns:
-        A ``diagnostic_msgs/DiagnosticArray`` with one status.
-    """
-    # Nine significant digits give every float32 back exactly, repr every float64.
-    score = f"{np.float32(detection.score):.9g}"
+    """Make the ``diagnostic_msgs/DiagnosticArray`` for one frame, with the image's header."""
     relation = "at or above" if detection.is_anomaly else "below"
-    status = DiagnosticStatus(
-        level=DiagnosticStatus.WARN if detection.is_anomaly else DiagnosticStatus.OK,
-        name=f"{node_name}: anomaly",
-        message=f"score {detection.score:.6g} is {relation} the threshold "
-        f"{detection.threshold:.6g}",
-        hardware_id=header.frame_id,
-        values=[
-            KeyValue(key="score", value=score),
-            KeyValue(key="normalized_score", value=f"{np.float32(detection.normalized_score):.9g}"),
-            KeyValue(key="threshold", value=repr(detection.threshold)),
-            KeyValue(key="is_anomaly", value=str(detection.is_anomaly)),
-            KeyValue(key="alarm", value=str(alarm)),
-            KeyValue(key="model", value=model),
-            KeyValue(key="inference_ms", value=f"{detection.inference_ms:.3f}"),
-        ],
+    values = {
+        "score": float32_text(detection.score),
+        "normalized_score": float32_text(detection.normalized_score),
+        "threshold": repr(detection.threshold),  # which gives every float64 back exactly
+        "is_anomaly": str(detection.is_anomaly),
+        "alarm": str(alarm),
+        "model": model,
+        "inference_ms": f"{detection.inference_ms:.3f}",
+    }
+    return status_message(
+        "WARN" if detection.is_anomaly else "OK",
+        f"{node_name}: anomaly",
+        f"score {detection.score:.6g} is {relation} the threshold {detection.threshold:.6g}",
+        values,
+        header,
     )
-    return DiagnosticArray(header=header, status=[status])
 
 
 def read_detection(message: Any) -> DetectionRecord:
@@ -90,7 +73,7 @@ def read_detection(message: Any) -> DetectionRecord:
     stamp_ns = stamp_to_ns(message.header.stamp)
     try:
         (status,) = message.status
-        values = {item.key: item.value for item in status.values}
+        values = status_values(status)
         return DetectionRecord(
             stamp_ns=stamp_ns,
             frame_id=message.header.frame_id,

@@ -6,12 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray
+from std_msgs.msg import Header
 
 from anomaly_detector.black_box import BlackBox
 from anomaly_detector.monitoring.health import Health, HealthLimits, assess
 from anomaly_detector.monitoring.statistics import StatisticsReport
 from anomaly_detector.ros.node.frame_processor import FrameProcessor
+from anomaly_detector.ros.node.status_message import status_message
 
 MEANINGS = {
     "State": "of the lifecycle",
@@ -54,28 +56,20 @@ MEANINGS = {
 
 @dataclass(frozen=True)
 class NodeStatus:
-    """The node at one moment.
-
-    Attributes:
-        state: of the lifecycle.
-        report: on the images.
-        limits: what counts as well.
-        waiting_s: time since it began to listen to the camera; None unless active.
-        frames: the images' way through the node; None unless configured.
-        model: path or name, as the parameter has it.
-        is_loading: whether it is being loaded.
-        notice: what takes long at the moment; empty as a rule.
-        last_error: in one line; empty without one.
-    """
+    """The node at one moment."""
 
     state: str
     report: StatisticsReport
     limits: HealthLimits
     waiting_s: float | None
+    """Time since it began to listen to the camera; None unless active."""
     frames: FrameProcessor | None
+    """None unless configured."""
     model: str
+    """Path or name, as the parameter has it."""
     is_loading: bool
     notice: str
+    """What takes long at the moment; empty as a rule, as the next one."""
     last_error: str
 
     def values(self) -> dict[str, str]:
@@ -106,19 +100,10 @@ class DiagnosticsPublisher:
         health = self._health(status)
         header = None if status.frames is None else status.frames.last_header
         # As diagnostic_updater names it; with the namespace, where there is one.
-        name = self._node.get_fully_qualified_name().lstrip("/")
-        message = DiagnosticArray(
-            status=[
-                DiagnosticStatus(
-                    level=getattr(DiagnosticStatus, health.level),
-                    name=f"{name}: detector",
-                    message=health.message,
-                    hardware_id="" if header is None else header.frame_id,
-                    values=[KeyValue(key=key, value=value) for key, value in status.values().items()],
-                )
-            ]
-        )
+        name = f"{self._node.get_fully_qualified_name().lstrip('/')}: detector"
+        message = status_message(health.level, name, health.message, status.values(), Header())
         message.header.stamp = self._node.get_clock().now().to_msg()
+        message.status[0].hardware_id = "" if header is None else header.frame_id
         self._publisher.publish(message)
 
     def _health(self, status: NodeStatus) -> Health:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from anomaly_detector.alarms.alarm_filter import AlarmEvent
 from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.ros.node.status_message import float32_text, status_message, status_values
 from anomaly_detector.stamps import format_stamp, stamp_text
 
 
@@ -24,12 +24,10 @@ class EventRecord:
     Attributes:
         kind: ``start`` or ``end``.
         number: of the alarm, counted from 1 since the node's start.
-        start_stamp: stamp of the frame that raised the alarm, seconds as text with nine decimals.
-        end_stamp: stamp of the last frame with the alarm on; empty in a start.
+        start_stamp: of the frame that raised the alarm, seconds as text with nine decimals.
+        end_stamp: of the last frame with the alarm on; empty in a start.
         frames: number of frames with the alarm on; 1 in a start.
-        peak_stamp: stamp of the frame with the highest score so far.
-        peak_score: its score.
-        peak_normalized_score: its normalised score.
+        peak_stamp: of the frame with the highest score so far.
     """
 
     kind: str
@@ -45,16 +43,7 @@ class EventRecord:
 def write_event_start(
     header: Any, number: int, stamp_ns: int, score: float, normalized_score: float, node_name: str
 ) -> Any:
-    """Make the message for the frame that raises an alarm.
-
-    Args:
-        header: of the frame.
-        number: of the alarm.
-        stamp_ns: of the frame.
-        score: of the frame.
-        normalized_score: of the frame.
-        node_name: for the status' name.
-    """
+    """Make the message for the frame that raises an alarm, from its header, stamp and scores."""
     stamp = format_stamp(stamp_ns)
     record = EventRecord("start", number, stamp, "", 1, stamp, score, normalized_score)
     return _write(header, record, node_name, f"anomaly {number} started")
@@ -63,11 +52,7 @@ def write_event_start(
 def write_event_end(header: Any, number: int, event: AlarmEvent, node_name: str) -> Any:
     """Make the message for an alarm that has ended.
 
-    Args:
-        header: of the frame that cleared it, or of the last one with the alarm on.
-        number: of the alarm.
-        event: what it was.
-        node_name: for the status' name.
+    The header is that of the frame that cleared it, or of the last one with the alarm on.
     """
     record = EventRecord(
         "end",
@@ -83,25 +68,11 @@ def write_event_end(header: Any, number: int, event: AlarmEvent, node_name: str)
 
 
 def _write(header: Any, record: EventRecord, node_name: str, message: str) -> Any:
-    level = DiagnosticStatus.WARN if record.kind == "start" else DiagnosticStatus.OK
-    values = {
-        "event": record.kind,
-        "number": str(record.number),
-        "start_stamp": record.start_stamp,
-        "end_stamp": record.end_stamp,
-        "frames": str(record.frames),
-        "peak_stamp": record.peak_stamp,
-        "peak_score": f"{np.float32(record.peak_score):.9g}",
-        "peak_normalized_score": f"{np.float32(record.peak_normalized_score):.9g}",
-    }
-    status = DiagnosticStatus(
-        level=level,
-        name=f"{node_name}: event",
-        message=message,
-        hardware_id=header.frame_id,
-        values=[KeyValue(key=key, value=value) for key, value in values.items()],
-    )
-    return DiagnosticArray(header=header, status=[status])
+    values = {"event" if name == "kind" else name: str(v) for name, v in vars(record).items()}
+    for name in ("peak_score", "peak_normalized_score"):
+        values[name] = float32_text(getattr(record, name))
+    level = "WARN" if record.kind == "start" else "OK"
+    return status_message(level, f"{node_name}: event", message, values, header)
 
 
 def read_event(message: Any) -> EventRecord:
@@ -112,7 +83,7 @@ def read_event(message: Any) -> EventRecord:
     """
     try:
         (status,) = message.status
-        values = {item.key: item.value for item in status.values}
+        values = status_values(status)
         return EventRecord(
             kind=values["event"],
             number=int(values["number"]),

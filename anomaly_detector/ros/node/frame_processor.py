@@ -27,27 +27,17 @@ FUTURE_TOLERANCE_S = 0.1
 MAX_QUEUEING_S = 60.0
 """Older frames are replayed ones: their age says nothing about a queue."""
 
-
 _REMEDY = "set the parameter image_scaling (minimum, maximum), or subscribe to the colour camera"
 
 
 class FrameProcessor:
-    """Takes the images of a configured node. To be used from one thread.
-
-    Args:
-        node: the lifecycle node; the results are published as it, and only while it is active.
-        detector: the model.
-        settings: the values of the node's parameters.
-        statistics: where the frames are counted.
+    """Processes the images of a configured node, in one thread.
 
     Attributes:
         detector: the model in use; :meth:`use` replaces it.
         black_box: records the frames around alarms; None where that is not asked for.
-        statistics: as given.
         alarms: alarms raised since the node was configured.
-        is_alarm: whether the alarm is on.
-        last_detection: result of the newest scored frame; None before it.
-        last_header: header of that frame.
+        last_detection: result of the newest scored frame, whose header is ``last_header``.
         last_bytes: size of the newest image's data.
         last_error: what was wrong with the newest frame that failed.
     """
@@ -144,12 +134,9 @@ class FrameProcessor:
     def process(
         self, message: Any, publisher: bytes = b"", number: int | None = None
     ) -> float | None:
-        """Take one image; whatever is wrong with it costs that image and no more.
+        """Score one image; whatever is wrong with it costs that image and no more.
 
-        Args:
-            message: ``sensor_msgs/Image``, or ``CompressedImage`` as the parameters say.
-            publisher: what tells its publisher from others.
-            number: that the publisher gave it; None where the middleware gives none.
+        Its number is None where the middleware gives none.
 
         Returns:
             Seconds since the image before; None for the first.
@@ -180,12 +167,7 @@ class FrameProcessor:
         return gap_s
 
     def _decode(self, message: Any, *, reduced: bool) -> Image:
-        """Return the pixels of an image.
-
-        Args:
-            message: the image.
-            reduced: for the network alone, a JPEG may be decoded at a part of its size.
-        """
+        """Return the pixels; ``reduced``, a JPEG may be decoded at a part of its size."""
         return as_image(
             message,
             scaling=self.detector.view.scaling,
@@ -195,7 +177,7 @@ class FrameProcessor:
         )
 
     def _read_stamp(self, header: Any) -> tuple[int, float | None]:
-        """Return the time that the alarm filter goes by, nanoseconds, and how long the frame has waited, seconds."""
+        """Return the time for the alarm filter, ns, and how long the frame has waited, s."""
         now_ns = self._node.get_clock().now().nanoseconds
         stamp_ns = stamp_to_ns(header.stamp)
         time_ns = self._clock.time_ns(stamp_ns, now_ns)

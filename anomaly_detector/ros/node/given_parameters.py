@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -44,16 +45,11 @@ class _Given:
 
 
 def explain_unused(arguments: Sequence[str], node: str, declared: Collection[str]) -> list[str]:
-    """Return a line for everything given that the only node of a process does not take.
+    """Return a line for everything on a command line that the only node of a process does not take.
 
     Under a wildcard of a file lie parameters of other nodes as well: only those that look like one
-    of this node are told.
-
-    Args:
-        arguments: the command line. ROS has accepted it, and ROS' words for what is wrong with it
-            are not repeated.
-        node: full name of the node.
-        declared: names of its parameters.
+    of this node are named. ROS has accepted the arguments; its words for what is wrong with them
+    are not repeated.
     """
     lines = []
     for source, all_given in _read(arguments):
@@ -94,16 +90,20 @@ def _read(arguments: Sequence[str]) -> Iterator[tuple[str, list[_Given]]]:
                 yield f"-p {left}", [_Given(f"/{node or '**'}", {name: None})]
         elif is_ros and argument == "--params-file":
             path = next(following, "")
-            yield f"params file {path}", list(_read_file(Path(path)))
+            with suppress(AnomalyDetectorError):
+                yield f"params file {path}", _read_file(Path(path))
 
 
-def _read_file(path: Path) -> Iterator[_Given]:
+def _read_file(path: Path) -> list[_Given]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return
-    if isinstance(tree, Mapping):
-        yield from _nodes(tree, "")
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise AnomalyDetectorError(
+            f"params file {path} cannot be read: {as_one_line(error)}"
+        ) from error
+    if not isinstance(tree, Mapping):
+        raise AnomalyDetectorError(f"params file {path} names no node: begin it with '/**:'")
+    return list(_nodes(tree, ""))
 
 
 def _nodes(tree: Mapping[Any, Any], namespace: str) -> Iterator[_Given]:
@@ -126,25 +126,13 @@ def _values(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def read_params_file(path: Path, node: str) -> dict[str, Any]:
-    """Return the parameters that a params file has for a node, by their names.
-
-    Args:
-        path: the file.
-        node: full name of the node.
+    """Return the parameters that a params file has for a node of this full name.
 
     Raises:
         AnomalyDetectorError: the file cannot be read.
     """
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise AnomalyDetectorError(
-            f"params file {path} cannot be read: {as_one_line(error)}"
-        ) from error
-    if not isinstance(tree, Mapping):
-        raise AnomalyDetectorError(f"params file {path} names no node: begin it with '/**:'")
     values: dict[str, Any] = {}
-    for given in _nodes(tree, ""):
+    for given in _read_file(path):
         if given.is_for(node):
             values |= given.values
     return values

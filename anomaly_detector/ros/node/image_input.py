@@ -21,18 +21,9 @@ from anomaly_detector.ros.node.watchers import ImageWatcher
 
 
 class ImageInput:
-    """Subscribes to ``image`` or ``image/compressed`` and passes on what comes.
+    """Subscribes to ``image`` or ``image/compressed``; gives ``process`` each message.
 
-    Args:
-        node: an ``rclpy.node.Node``.
-        transport: one of :data:`IMAGE_TRANSPORTS
-            <anomaly_detector.ros.node.parameters.IMAGE_TRANSPORTS>`.
-        process: takes a message, its publisher and its number, and returns the seconds since the
-            one before, as :meth:`FrameProcessor.process
-            <anomaly_detector.ros.node.frame_processor.FrameProcessor.process>`.
-
-    Attributes:
-        watcher: looks at what comes, when it is asked to.
+    ``process`` gets its publisher and number, too, and returns the seconds since the one before.
 
     Raises:
         AnomalyDetectorError: a bad ``qos_overrides`` parameter.

@@ -1,4 +1,4 @@
-"""The node's parameters in ROS: declared at start, checked and put into effect when they are set."""
+"""The node's parameters in ROS: declared at start, checked and in effect when they are set."""
 
 from __future__ import annotations
 
@@ -30,15 +30,7 @@ from anomaly_detector.ros.node.parameters import (
 
 
 class LiveParametersNode(LifecycleNode):
-    """A lifecycle node with :data:`PARAMETERS`, which apply as soon as they are set.
-
-    Args:
-        name: of the node.
-        **node_options: keyword arguments of ``rclpy.node.Node``.
-
-    Raises:
-        AnomalyDetectorError: a parameter has a bad value.
-    """
+    """A lifecycle node with :data:`PARAMETERS`, which apply as soon as they are set."""
 
     def __init__(self, name: str, **node_options: Any) -> None:
         try:
@@ -50,23 +42,11 @@ class LiveParametersNode(LifecycleNode):
         self.add_on_set_parameters_callback(self._check_parameters)
 
     def _check(self, settings: Parameters, names: set[str]) -> None:
-        """Refuse values that cannot be put into effect, as far as that is known at once.
-
-        Args:
-            settings: the values as they would be.
-            names: of the parameters among them that are set.
-
-        Raises:
-            AnomalyDetectorError: they cannot be used.
-        """
+        """Raise when values, with those of these names new, cannot be put into effect."""
         raise NotImplementedError
 
     def _put_into_effect(self, names: set[str]) -> None:
-        """Do what the values of parameters that were set ask for.
-
-        Raises:
-            AnomalyDetectorError: it cannot be done; what was in effect is so again.
-        """
+        """Do what the new values ask for; raise, with the old ones in effect, when it cannot be."""
         raise NotImplementedError
 
     def set_parameters(self, parameter_list: list[Parameter]) -> list[SetParametersResult]:
@@ -118,14 +98,7 @@ def declare_parameters(node: Any) -> Parameters:
 
 
 def changed_parameters(node: Any, changes: Iterable[Any]) -> tuple[Parameters, set[str]]:
-    """Check new values together with the present ones, before they are set.
-
-    Args:
-        node: with :data:`PARAMETERS` declared.
-        changes: ``rclpy.parameter.Parameter``; those of others are passed over.
-
-    Returns:
-        The values as they would be, and the names of ours among the changes.
+    """Return the values as changes would make them, and the names of ours among the changes.
 
     Raises:
         AnomalyDetectorError: a value that cannot be; nothing has been changed.

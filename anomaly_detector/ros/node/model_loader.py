@@ -17,11 +17,9 @@ _THREAD_NAME = "model-loader"
 
 @dataclass
 class BuildNotice:
-    """Tells of a TensorRT engine that is being built; called from the thread that loads.
+    """Logs that a TensorRT engine is being built; ``text`` says so while it is.
 
-    Attributes:
-        logger: of the node.
-        text: what is being done, while it is.
+    It is called from the thread that loads.
     """
 
     logger: Any

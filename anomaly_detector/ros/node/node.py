@@ -1,4 +1,4 @@
-"""The detector node as a lifecycle node: what each state holds, and what leads from one to the next.
+"""The detector node as a lifecycle node: what each state holds, and the ways between them.
 
 Configured, it holds a model that has been loaded, checked and warmed up; active, it subscribes to
 ``image`` (or ``image/compressed``) and publishes what :data:`TOPICS
@@ -36,12 +36,8 @@ NODE_NAME = "anomaly_detector"
 class DetectorNode(LiveParametersNode):
     """Scores each image it receives while it is active.
 
-    Args:
-        **node_options: keyword arguments of ``rclpy.node.Node``: ``context``, ``namespace``,
-            ``parameter_overrides``, ...
-
-    Attributes:
-        is_ending: whether :meth:`end` was called.
+    Takes the keyword arguments of ``rclpy.node.Node``. ``is_ending`` says whether :meth:`end` was
+    called.
 
     Raises:
         AnomalyDetectorError: a parameter has a bad value.
@@ -141,15 +137,10 @@ class DetectorNode(LiveParametersNode):
         undo: Callable[[], None] | None = None,
         log: str = "",
     ) -> TransitionCallbackReturn:
-        """Run a transition; rclpy would swallow what it raises without a word.
+        """Run a transition to a state; rclpy would swallow what it raises without a word.
 
-        Args:
-            verb: what it does, for errors.
-            body: the work.
-            goal: the state when it is done.
-            undo: goes back to where it came from when the work fails; None where nobody knows
-                how, which leads through :meth:`on_error`.
-            log: what to log when it is done.
+        ``undo`` goes back to where it came from when the work fails; None, where nobody knows how,
+        leads through :meth:`on_error`.
         """
         try:
             body()

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, fields
+from typing import Any
 
 from anomaly_detector.alarms.alarm_filter import ALARM_OPTIONS, AlarmSettings
 from anomaly_detector.black_box import BLACK_BOX_SETTINGS, BlackBoxSettings
@@ -22,9 +22,6 @@ from anomaly_detector.images.preprocessing import View
 from anomaly_detector.monitoring.health import HEALTH_SETTINGS, HealthLimits
 from anomaly_detector.settings import Setting
 
-ParameterType = Literal[
-    "bool", "string", "double", "integer", "string_array", "integer_array", "double_array"
-]
 ParameterValue = bool | str | float | int | list[str] | list[int] | list[float]
 
 IMAGE_TRANSPORTS = ("raw", "compressed")
@@ -32,27 +29,26 @@ IMAGE_TRANSPORTS = ("raw", "compressed")
 
 @dataclass(frozen=True)
 class ParameterDefinition:
-    """One parameter.
+    """One parameter: its name, default and description, and the values that it may have.
 
-    Attributes:
-        name: snake_case name.
-        type: ROS parameter type.
-        default: value without a params file; of the type ``type`` says.
-        description: what it is, in one sentence or two.
-        choices: the values a string may have; empty for any.
-        minimum: smallest value of a number; None for no range.
-        maximum: largest value of a number; None for no range.
-        read_only: it can be set at start only; the others apply between two frames.
+    The default gives its type. A read-only one can be set at start only; the others apply between
+    two frames.
     """
 
     name: str
-    type: ParameterType
     default: ParameterValue
     description: str
     choices: tuple[str, ...] = ()
     minimum: float | None = None
     maximum: float | None = None
     read_only: bool = False
+
+    @property
+    def type(self) -> str:
+        """ROS parameter type: ``bool``, ``double``, ``string_array``, ..."""
+        if isinstance(self.default, list):
+            return f"{_ROS_TYPES[type(self.default[0])]}_array"
+        return _ROS_TYPES[type(self.default)]
 
     @property
     def constraint(self) -> str:
@@ -73,31 +69,21 @@ class ParameterDefinition:
         }[self.type]
 
 
-_ROS_TYPES: dict[type, ParameterType] = {str: "string", int: "integer", float: "double"}
+_ROS_TYPES = {bool: "bool", str: "string", int: "integer", float: "double"}
 
 
 def _parameters_of(
-    settings: Sequence[Setting], prefix: str, siblings: str = ""
+    settings: Sequence[Setting], prefix: str, siblings: str = "(?!)"
 ) -> list[ParameterDefinition]:
-    """Make parameters of settings of the core.
-
-    Args:
-        settings: their definitions.
-        prefix: of the parameters' names.
-        siblings: regular expression for other settings' names in a description, which get the
-            prefix too.
-    """
+    """Make parameters of settings of the core; ``siblings`` in the texts get the prefix, too."""
     return [
         ParameterDefinition(
             f"{prefix}{setting.name}",
-            _ROS_TYPES[type(setting.default)],
             setting.default,
-            re.sub(siblings, rf"{prefix}\g<0>", setting.description)
-            if siblings
-            else setting.description,
-            choices=setting.choices,
-            minimum=setting.minimum,
-            maximum=setting.maximum,
+            re.sub(siblings, rf"{prefix}\g<0>", setting.description),
+            setting.choices,
+            setting.minimum,
+            setting.maximum,
         )
         for setting in settings
     ]
@@ -110,28 +96,24 @@ def _settings_of(values: Mapping[str, Any], settings: Sequence[Setting], prefix:
 PARAMETERS: tuple[ParameterDefinition, ...] = (
     ParameterDefinition(
         "model",
-        "string",
         "corridor",
         "Path of an .onnx file, or the name of a model in the package's models folder. Set while "
         "active, the new model is loaded beside the old one and takes over between two frames.",
     ),
     ParameterDefinition(
         "autostart",
-        "bool",
         True,
         "Configure and activate at start; false leaves that to a lifecycle manager.",
         read_only=True,
     ),
     ParameterDefinition(
         "image_transport",
-        "string",
         "raw",
         "raw subscribes to image, compressed to image/compressed.",
         choices=IMAGE_TRANSPORTS,
     ),
     ParameterDefinition(
         "region_of_interest",
-        "integer_array",
         [0, 0, 0, 0],
         "Part of the frame that is looked at: x, y, width, height in pixels; a width or height of "
         "0 goes to the edge. All 0 takes the region that the model was trained on "
@@ -139,7 +121,6 @@ PARAMETERS: tuple[ParameterDefinition, ...] = (
     ),
     ParameterDefinition(
         "image_scaling",
-        "double_array",
         [0.0, 0.0],
         "The values that become black and white, for depth and infrared images (16UC1, 32FC1), "
         "which are refused without, and for 16-bit ones of fewer bits. Two equal values take the "
@@ -147,7 +128,6 @@ PARAMETERS: tuple[ParameterDefinition, ...] = (
     ),
     ParameterDefinition(
         "threshold",
-        "double",
         math.nan,
         "A frame is an anomaly when its score is at or above this value, in the model's score "
         "units; NaN takes the model's own calibrated threshold.",
@@ -155,20 +135,17 @@ PARAMETERS: tuple[ParameterDefinition, ...] = (
     # Not an empty array: rclpy takes that for an array of bytes, whatever type is declared.
     ParameterDefinition(
         "providers",
-        "string_array",
         [""],
         "ONNX Runtime execution providers in order of preference; one empty string takes TensorRT "
         "or CUDA where they are installed, and the CPU otherwise.",
     ),
     ParameterDefinition(
         "require_gpu",
-        "bool",
         False,
         "Refuse to run on the CPU: an error instead of a warning when no GPU provider works.",
     ),
     ParameterDefinition(
         "intra_op_threads",
-        "integer",
         1,
         "Threads inside one operator; these small networks are fastest with one.",
         minimum=1,
@@ -176,20 +153,17 @@ PARAMETERS: tuple[ParameterDefinition, ...] = (
     ),
     ParameterDefinition(
         "fp16",
-        "bool",
         False,
         "Use FP16 in TensorRT; other providers ignore it.",
     ),
     ParameterDefinition(
         "cuda_graph",
-        "bool",
         False,
         "Record the GPU's work for one frame and replay it (CUDA, TensorRT).",
     ),
     *_parameters_of(ALARM_OPTIONS, "alarm_", r"\b(raise|clear|immediate)_"),
     ParameterDefinition(
         "overlay_max_side",
-        "integer",
         MAX_SIDE,
         "Longest side of the picture of ~/overlay, pixels; larger camera pictures are resized.",
         minimum=64,
@@ -198,7 +172,6 @@ PARAMETERS: tuple[ParameterDefinition, ...] = (
     *_parameters_of(HEALTH_SETTINGS, ""),
     ParameterDefinition(
         "diagnostics_period",
-        "double",
         1.0,
         "Time between two messages on /diagnostics, seconds.",
         minimum=0.1,
@@ -216,24 +189,9 @@ SESSION_PARAMETERS = frozenset(
 
 @dataclass(frozen=True)
 class Parameters:
-    """The values of one node's parameters, as the core takes them.
+    """The values of :data:`PARAMETERS`, those of one purpose together, as the core takes them.
 
-    Attributes:
-        model: path or name, for :func:`anomaly_detector.model.shipped.resolve_model`.
-        autostart: configure and activate at start.
-        image_transport: one of :data:`IMAGE_TRANSPORTS`.
-        view: overrides what the model sees of a frame.
-        threshold: None for the model's own.
-        providers: None for the default.
-        require_gpu: refuse the CPU.
-        intra_op_threads: at least 1.
-        fp16: half precision in TensorRT.
-        cuda_graph: replay the GPU's work.
-        alarm: when an alarm is raised and cleared.
-        overlay_max_side: pixels.
-        limits: what counts as well.
-        diagnostics_period: seconds.
-        black_box: None for none.
+    None stands for the model's own threshold, the default providers, and no black box.
     """
 
     model: str
@@ -256,9 +214,6 @@ class Parameters:
 def parameters_of(values: Mapping[str, Any]) -> Parameters:
     """Return the parameters with some values in the place of their defaults, without a node.
 
-    Args:
-        values: by the names of the parameters; those of others are passed over.
-
     Raises:
         AnomalyDetectorError: a value of another type, or not one of the choices.
     """
@@ -278,10 +233,7 @@ def _types(value: Any) -> set[type]:
 
 
 def to_parameters(values: Mapping[str, Any]) -> Parameters:
-    """Return the values as the core takes them.
-
-    Args:
-        values: of all parameters, each checked alone.
+    """Return values that were checked one by one as the core takes them.
 
     Raises:
         AnomalyDetectorError: a value that the core refuses.
@@ -293,25 +245,18 @@ def to_parameters(values: Mapping[str, Any]) -> Parameters:
         )
     providers = tuple(str(name) for name in values["providers"])
     black_box = BlackBoxSettings(**_settings_of(values, BLACK_BOX_SETTINGS, "black_box_"))
-    return Parameters(
-        model=values["model"],
-        autostart=values["autostart"],
-        image_transport=values["image_transport"],
-        view=View(
+    same = {field.name: values[field.name] for field in fields(Parameters) if field.name in values}
+    others = {
+        "view": View(
             _region(list(values["region_of_interest"])), _scaling(list(values["image_scaling"]))
         ),
-        threshold=None if math.isnan(threshold) else threshold,
-        providers=None if providers == ("",) else providers,
-        require_gpu=values["require_gpu"],
-        intra_op_threads=values["intra_op_threads"],
-        fp16=values["fp16"],
-        cuda_graph=values["cuda_graph"],
-        alarm=AlarmSettings(**_settings_of(values, ALARM_OPTIONS, "alarm_")),
-        overlay_max_side=values["overlay_max_side"],
-        limits=HealthLimits(**_settings_of(values, HEALTH_SETTINGS, "")),
-        diagnostics_period=values["diagnostics_period"],
-        black_box=black_box if black_box.folder else None,
-    )
+        "threshold": None if math.isnan(threshold) else threshold,
+        "providers": None if providers == ("",) else providers,
+        "alarm": AlarmSettings(**_settings_of(values, ALARM_OPTIONS, "alarm_")),
+        "limits": HealthLimits(**_settings_of(values, HEALTH_SETTINGS, "")),
+        "black_box": black_box if black_box.folder else None,
+    }
+    return Parameters(**{**same, **others})
 
 
 def _region(values: list[int]) -> RegionOfInterest:

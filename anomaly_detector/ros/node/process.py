@@ -20,15 +20,7 @@ from anomaly_detector.signals import EndRequest
 
 
 def run(args: Sequence[str] | None, end: EndRequest) -> int:
-    """Run the node until a signal asks for the end.
-
-    Args:
-        args: command line with ROS arguments; None for ``sys.argv``.
-        end: the signals of the process.
-
-    Returns:
-        Exit code of :func:`anomaly_detector.ros.detector_node.main`.
-    """
+    """Run the node until a signal asks for the end; return the exit code of the process."""
     node: DetectorNode | None = None
     # From here on there is something to clean up. A signal interrupts none of it: rclpy's own
     # handlers take the context away from what is being made or published.
@@ -89,11 +81,7 @@ def _spare_garbage_collection() -> None:
 
 
 def spin(executor: Any, node: DetectorNode) -> None:
-    """Spin until the node ends; an error in a callback is logged and costs no more.
-
-    Args:
-        executor: with the node in it.
-        node: logs the errors.
+    """Spin until the node ends; it logs an error in a callback, which costs no more.
 
     Raises:
         ExternalShutdownException: the context was shut down.

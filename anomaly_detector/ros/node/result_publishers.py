@@ -22,13 +22,7 @@ from anomaly_detector.ros.node.detection_message import write_detection
 
 @dataclass(frozen=True)
 class Topic:
-    """One topic of the node.
-
-    Attributes:
-        name: as the node resolves it.
-        message_type: class of its messages.
-        description: what it carries, in one sentence.
-    """
+    """One topic of the node: its name as the node resolves it, and what it carries."""
 
     name: str
     message_type: Any
@@ -117,15 +111,7 @@ class ResultPublishers:
     def publish_detection(
         self, header: Any, detection: Detection, alarm: bool, node_name: str, model: str
     ) -> None:
-        """Publish the numbers of one frame.
-
-        Args:
-            header: of the image.
-            detection: its result.
-            alarm: the decision over time.
-            node_name: for the status' name.
-            model: name of the model.
-        """
+        """Publish the numbers of one frame, with the header of its image."""
         self._publish("~/score", lambda: Float32(data=detection.score))
         self._publish("~/normalized_score", lambda: Float32(data=detection.normalized_score))
         self._publish("~/anomaly", lambda: Bool(data=detection.is_anomaly))
@@ -141,13 +127,7 @@ class ResultPublishers:
     def publish_pictures(
         self, header: Any, anomaly_map: NDArray[np.float32], overlay: Callable[[], Any]
     ) -> None:
-        """Publish the map and the overlay, each only where somebody subscribes.
-
-        Args:
-            header: of the image.
-            anomaly_map: float32 [H, W].
-            overlay: draws the overlay, BGR uint8 [H, W, 3]; called once at the most.
-        """
+        """Publish map and overlay, which is drawn for that, each only where somebody subscribes."""
         self._publish("~/anomaly_map", lambda: image_message(header, anomaly_map, "32FC1"))
         raw = self._has_subscribers("~/overlay")
         compressed = self._has_subscribers("~/overlay/compressed")
@@ -176,13 +156,7 @@ class ResultPublishers:
 
 
 def image_message(header: Any, array: NDArray[Any], encoding: str) -> Any:
-    """Make a ``sensor_msgs/Image`` of a contiguous array.
-
-    Args:
-        header: its header.
-        array: [H, W] or [H, W, C].
-        encoding: what the array holds.
-    """
+    """Make a ``sensor_msgs/Image`` of an array [H, W] or [H, W, C]."""
     array = np.ascontiguousarray(array)
     message = Image(header=header, height=array.shape[0], width=array.shape[1], encoding=encoding)
     message.step = array.strides[0]

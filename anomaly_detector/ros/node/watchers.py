@@ -1,4 +1,4 @@
-"""Warnings in the node's log: silence, lost images, a frozen picture, QoS that does not fit, time."""
+"""Warnings in the node's log: silence, lost images, a frozen picture, other QoS, jumps of time."""
 
 from __future__ import annotations
 
@@ -29,9 +29,6 @@ LOSS_CHECK_S = 10.0
 class ImageWatcher:
     """Watches what comes on one subscription to the camera.
 
-    Args:
-        node: an ``rclpy.node.Node``, which has the subscription.
-
     Attributes:
         images: the subscription; set before the first check.
         since: start of the watch, seconds of the steady clock.
@@ -54,14 +51,7 @@ class ImageWatcher:
     def check(
         self, report: StatisticsReport, limits: HealthLimits, image_bytes: int, now: float
     ) -> None:
-        """Log what is wrong, or well again.
-
-        Args:
-            report: on the images so far.
-            limits: what counts as well.
-            image_bytes: size of the newest image.
-            now: time of the report, seconds of the steady clock.
-        """
+        """Log what is wrong, or well again, by a report of the time ``now`` of the steady clock."""
         self._check_silence(report, limits, now)
         self._check_loss(report, limits, image_bytes, now)
         self._check_frozen(report, limits)
@@ -116,20 +106,14 @@ class ImageWatcher:
                 "a simulated camera may stand still)"
             )
         elif was_frozen and not self._is_frozen:
-            self._node.get_logger().info(
-                f"the picture on {self.images.topic_name} changes again"
-            )
+            self._node.get_logger().info(f"the picture on {self.images.topic_name} changes again")
 
     def _warn(self, text: str) -> None:
         self._node.get_logger().warning(text)
 
 
 class ResultWatcher:
-    """Warns once of each reason why a result does not reach a subscriber.
-
-    Args:
-        node: an ``rclpy.node.Node``, which has the publishers.
-    """
+    """Warns once of each reason why a result does not reach a subscriber."""
 
     def __init__(self, node: Any) -> None:
         self._node = node
@@ -146,12 +130,7 @@ class ResultWatcher:
 
 
 class ClockWatcher:
-    """Watches the node's clock: with ``use_sim_time`` it may jump.
-
-    Args:
-        node: an ``rclpy.node.Node``.
-        start_afresh: called when the time jumps back, and when another clock counts.
-    """
+    """Logs when the node's time jumps back or another clock counts; then calls ``start_afresh``."""
 
     def __init__(self, node: Any, start_afresh: Callable[[], None]) -> None:
         def on_jump_back(_: Any) -> None:
@@ -165,9 +144,11 @@ class ClockWatcher:
             start_afresh()
 
         a_nanosecond = Duration(nanoseconds=-1)
+        back = JumpThreshold(min_forward=None, min_backward=a_nanosecond, on_clock_change=False)
+        other = JumpThreshold(min_forward=None, min_backward=None, on_clock_change=True)
         watch = node.get_clock().create_jump_callback
         # Kept: a callback lives as long as its handle.
         self._handles = [
-            watch(JumpThreshold(None, a_nanosecond, False), post_callback=on_jump_back),
-            watch(JumpThreshold(None, None, True), post_callback=on_other_clock),
+            watch(back, post_callback=on_jump_back),
+            watch(other, post_callback=on_other_clock),
         ]

@@ -1,1 +1,1 @@
-"""A bag through the real node, and everything that comes of it in one folder."""
+"""A bag through the real node, compared with offline scoring: session, recorder, report."""

@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--params-file", type=Path, metavar="FILE",
         help="YAML file with the node's parameters; offline scoring takes its threshold, region, "
-        "scaling, providers and decision, too; options win",
+        "scaling, providers and alarm filter, too; options win",
     )  # fmt: skip
     parser.add_argument(
         "--storage", choices=("mcap", "sqlite3"), default="mcap",
@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
         threshold=own.threshold if arguments.threshold is None else arguments.threshold,
         view=given_view(arguments, model, own.view),
         providers=arguments.providers or own.providers,
-        decision=alarm_settings(arguments, own.alarm),
+        alarm=alarm_settings(arguments, own.alarm),
         newest_only=arguments.newest_only,
         pictures=not arguments.no_pictures,
         domain=arguments.domain_id,
@@ -108,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not result.is_equal:
         print(
             f"error: the node and offline scoring differ: {result.comparison.scores_text}, "
-            f"{len(result.comparison.other_flags)} flags and "
+            f"{len(result.comparison.other_anomalies)} flags and "
             f"{len(result.comparison.other_alarms)} alarms are others",
             file=sys.stderr,
         )
@@ -124,12 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def replay_into(options: ReplayOptions, out: Path, *, report: bool = True) -> ReplayResult:
-    """Replay a bag into a new folder, which appears when it is whole.
-
-    Args:
-        options: what and how.
-        out: the folder.
-        report: draw the timeline, and write the HTML report.
+    """Replay a bag into a new folder, which appears when it is whole; ``report`` adds the pages.
 
     Raises:
         AnomalyDetectorError: as for :func:`~anomaly_detector.ros.replay.session.replay`, the
@@ -149,12 +144,12 @@ def replay_into(options: ReplayOptions, out: Path, *, report: bool = True) -> Re
 def summary_lines(result: ReplayResult, out: Path) -> list[str]:
     """Return the summary for the terminal."""
     comparison = result.comparison
-    answered, missing = comparison.answered, comparison.missing
+    answered = comparison.answered
     count = len(answered)
     same_scores = count - len(comparison.other_scores)
-    same_flags = count - len(comparison.other_flags)
+    same_flags = count - len(comparison.other_anomalies)
     same_alarms = count - len(comparison.other_alarms)
-    flagged = sum(answer.is_anomaly for answer in answered)
+    anomalies = sum(answer.is_anomaly for answer in answered)
     alarms = sum(event.kind == "start" for event in result.events)
     lines = [
         f"{result.options.bag} {result.source.topic}: {result.sent} frames sent in "
@@ -162,18 +157,11 @@ def summary_lines(result: ReplayResult, out: Path) -> list[str]:
         f"node and offline scoring: same score {same_scores}, same flag {same_flags}, same alarm "
         f"{same_alarms} of {count} frames; {'same' if result.same_events else 'other'} events",
         comparison.scores_text,
-        f"{flagged} anomalous at threshold {result.detector.threshold:.6g}, {alarms} "
+        f"{anomalies} anomalous at threshold {result.detector.threshold:.6g}, {alarms} "
         f"alarm{'s' if alarms != 1 else ''}",
     ]
-    for title, names in (
-        ("without an answer", missing),
-        ("with another flag", comparison.other_flags),
-        ("with another alarm", comparison.other_alarms),
-        ("with another score", comparison.other_scores),
-        ("with a score beyond the tolerance", comparison.far_scores),
-    ):
-        if names:
-            lines.append(f"{len(names)} frames {title}: {_some(frame_ranges(names), ', ')}")
+    for title, names in comparison.differences.items():
+        lines.append(f"{len(names)} frames {title}: {_some(frame_ranges(names), ', ')}")
     if result.unreadable:
         lines.append(f"unreadable: {_some(result.unreadable, '; ')}")
     if without := sum(frame.stamp_ns is None for frame in comparison.frames):

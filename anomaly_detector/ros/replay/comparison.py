@@ -31,10 +31,7 @@ class OfflineFrame:
         stamp_ns: header stamp, nanoseconds; None when it is missing.
         time_s: seconds since the first frame, without steps of the clock; that of the frame before
             where the stamp is missing.
-        score: as written in the file.
-        is_anomaly: whether the frame is flagged.
-        normalized_score: as written in the file.
-        alarm: the decision over time.
+        score: as written in the file, and so is the normalised one.
     """
 
     name: str
@@ -50,11 +47,8 @@ class OfflineFrame:
 class Comparison:
     """Frame by frame, what the node said and what offline scoring said.
 
-    Attributes:
-        frames: the frames that offline scoring could read, in order.
-        answers: the node's answer to each; None where there is none.
-        extra: answers to no frame, or to one that was answered already.
-        scale: of the model's normalised score, in the units of the score.
+    An answer is None where there is none. ``extra`` counts answers to no frame, or to one that was
+    answered already; ``scale`` is that of the model's normalised score, in the units of the score.
     """
 
     frames: Sequence[OfflineFrame]
@@ -117,14 +111,26 @@ class Comparison:
         )
 
     @property
-    def other_flags(self) -> list[str]:
-        """Names of the frames that only one of the two flags."""
+    def other_anomalies(self) -> list[str]:
+        """Names of the frames that are an anomaly in only one of the two."""
         return [f.name for f, answer in self.pairs() if answer.is_anomaly != f.is_anomaly]
 
     @property
     def other_alarms(self) -> list[str]:
         """Names of the frames in which the alarm is on in only one of the two."""
         return [f.name for f, answer in self.pairs() if answer.alarm != f.alarm]
+
+    @property
+    def differences(self) -> dict[str, list[str]]:
+        """What differs, in words, and the names of the frames; only what does."""
+        found = {
+            "without an answer": self.missing,
+            "with another flag": self.other_anomalies,
+            "with another alarm": self.other_alarms,
+            "with another score": self.other_scores,
+            "with a score beyond the tolerance": self.far_scores,
+        }
+        return {title: names for title, names in found.items() if names}
 
     def pairs(self) -> Iterable[tuple[OfflineFrame, DetectionRecord]]:
         """Yield the frames that were answered, each with its answer."""
@@ -164,13 +170,7 @@ def read_scores(path: Path) -> list[OfflineFrame]:
 def compare(
     frames: Sequence[OfflineFrame], answers: Iterable[DetectionRecord], scale: float = 0.0
 ) -> Comparison:
-    """Match frames with answers by stamp; equal and missing stamps in their order.
-
-    Args:
-        frames: in the order of the recording.
-        answers: in the order of their arrival.
-        scale: as for :class:`Comparison`.
-    """
+    """Match each frame with the answer of its stamp; equal and missing ones in their order."""
     by_stamp: dict[int | None, deque[DetectionRecord]] = defaultdict(deque)
     for answer in answers:
         by_stamp[answer.stamp_ns].append(answer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -21,19 +22,32 @@ from anomaly_detector.files import printable
 from anomaly_detector.images.image import Image, to_rgb
 from anomaly_detector.ros.replay.session import ReplayResult
 
+if TYPE_CHECKING:
+    from anomaly_detector.ros.node.detection_message import DetectionRecord
+    from anomaly_detector.ros.replay.comparison import OfflineFrame
+
+Answered: TypeAlias = "Sequence[tuple[OfflineFrame, DetectionRecord]]"
+
 
 def bag_name(result: ReplayResult) -> str:
     """Return the bag's name with that of the folder it lies in: many bags are named ``bag``."""
     return printable("/".join(result.source.path.absolute().parts[-2:]))
 
 
-def draw_replay(path: Path, result: ReplayResult, truth: Sequence[TruthEvent] = ()) -> bool:
-    """Draw the node's scores over time, and the frames with the highest ones.
+def top_answers(answered: Answered) -> Answered:
+    """Return the frames with the highest scores, with their answers."""
+    return [answered[index] for index in top_frames(*_times_and_scores(answered))]
 
-    Args:
-        path: the PNG file.
-        result: of the replay.
-        truth: start and end of true hazards, seconds since the first frame, and their names.
+
+def _times_and_scores(answered: Answered) -> tuple[NDArray[Any], NDArray[Any]]:
+    times = np.array([frame.time_s for frame, _ in answered])
+    return times, np.array([answer.score for _, answer in answered])
+
+
+def draw_replay(path: Path, result: ReplayResult, truth: Sequence[TruthEvent] = ()) -> bool:
+    """Draw the node's scores over time into a PNG, and the frames with the highest ones.
+
+    ``truth`` are start and end of true hazards, seconds since the first frame, and their names.
 
     Returns:
         Whether there was anything to draw.
@@ -42,9 +56,8 @@ def draw_replay(path: Path, result: ReplayResult, truth: Sequence[TruthEvent] = 
     answered = sorted(result.comparison.pairs(), key=lambda pair: pair[0].time_s)
     if not answered:
         return False
-    seconds = np.array([frame.time_s for frame, _ in answered])
-    scores = np.array([answer.score for _, answer in answered])
-    top = {answered[index][0].name: answered[index] for index in top_frames(seconds, scores)}
+    top = {pair[0].name: pair for pair in top_answers(answered)}
+    seconds, scores = _times_and_scores(answered)
     thumbnails: list[Thumbnail] = []
     result.source.view = result.detector.view
     for frame in result.source:

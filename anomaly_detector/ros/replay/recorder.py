@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from anomaly_detector.ros.graph.silence import type_name
 from anomaly_detector.ros.node.detection_message import DetectionRecord, read_detection
 from anomaly_detector.ros.node.event_message import EventRecord, read_event
 from anomaly_detector.ros.node.result_publishers import TOPICS, Topic
-from anomaly_detector.ros.tools.player import PlayedFrame
+from anomaly_detector.ros.node.status_message import status_values
+from anomaly_detector.ros.tools.played_frames import PlayedFrame
 from anomaly_detector.ros.tools.tool_node import spinning
 from anomaly_detector.stamps import stamp_to_ns
 
@@ -42,15 +44,8 @@ _QUIET_REPORTS = 4
 class ResultRecorder:
     """Subscribes to a detector node's topics and writes what comes, from the first frame on.
 
-    Log times are those of the bag that is played, at the time of arrival.
-
-    Args:
-        node: an ``rclpy`` node, spun by the caller.
-        bag: an open ``rosbags.rosbag2.Writer``.
-        node_name: the detector node with its namespace.
-        image: topic and message type of the camera in the bag that is played; None leaves
-            pictures out.
-        rate: speed of playing.
+    Log times are those of the bag that is played, at the time of arrival. ``image``, topic and
+    message type of the camera, asks for pictures, too.
 
     Attributes:
         detections: the node's answers, in the order of their arrival.
@@ -98,14 +93,10 @@ class ResultRecorder:
         name = topic.name.replace("~", self._name, 1)
         connection = self._connect(name, type_name(topic.message_type))
 
-        def take(data: bytes) -> None:
-            self._take(topic.name, connection, data)
+        record = partial(self._record, topic.name, connection)
+        node.create_subscription(topic.message_type, name, record, qos or _DEPTH, raw=True)
 
-        node.create_subscription(
-            topic.message_type, name, take, qos or QoSProfile(depth=_DEPTH), raw=True
-        )
-
-    def _take(self, topic: str, connection: Any, data: bytes) -> None:
+    def _record(self, topic: str, connection: Any, data: bytes) -> None:
         arrived = time.monotonic()
         with self._changed:
             if topic.startswith("~"):
@@ -120,7 +111,7 @@ class ResultRecorder:
                     self.events.append(read_event(deserialize_message(data, DiagnosticArray)))
                 if self._anchor is not None:
                     self._bag.write(connection, self._time(arrived), data)
-            except Exception as error:  # told by whoever waits; the thread goes on receiving
+            except Exception as error:  # raised by whoever waits; the thread goes on receiving
                 self._error = self._error or error
             self._changed.notify_all()
 
@@ -136,7 +127,7 @@ class ResultRecorder:
     def _see(self, message: Any) -> None:
         for status in message.status:
             if status.name == f"{self._name.lstrip('/')}: detector":
-                self._status = {item.key: item.value for item in status.values}
+                self._status = status_values(status)
                 self._quiet += 1
 
     def _answered(self, message: Any, arrived: float) -> None:
@@ -161,10 +152,6 @@ class ResultRecorder:
     def wait_until_active(self, goes_on: Callable[[], bool], timeout_s: float) -> None:
         """Wait until the node is active and has found all of these subscriptions.
 
-        Args:
-            goes_on: tells whether there is anything to wait for.
-            timeout_s: seconds.
-
         Raises:
             AnomalyDetectorError: it cannot become active, or does not in time.
         """
@@ -185,13 +172,8 @@ class ResultRecorder:
     ) -> None:
         """Wait for the node's results of all frames, for as long as some come.
 
-        A node that reports its health again and again, and nothing else, has no more to tell: it
+        A node that reports its health again and again, and nothing else, has no more to say: it
         does both in one thread.
-
-        Args:
-            expected: number of frames that are to be answered.
-            goes_on: tells whether there is anything to wait for.
-            patience_s: longest time without a word of the node, seconds.
 
         Raises:
             AnomalyDetectorError: what came could not be read.
@@ -212,7 +194,7 @@ class ResultRecorder:
                 if self._quiet == 0:
                     deadline = time.monotonic() + patience_s
             if isinstance(self._error, OSError):
-                raise self._error  # of the disk: told with the folder
+                raise self._error  # of the disk: reported with the folder
             if self._error is not None:
                 raise AnomalyDetectorError(
                     f"results cannot be recorded: {self._error}"
@@ -237,7 +219,7 @@ class ResultRecorder:
 
 def _header_stamp(cdr: bytes) -> int | None:
     """Return the stamp of a serialized message that begins with a header, nanoseconds."""
-    # Four bytes of encapsulation, of which the second tells the byte order; then the stamp.
+    # Four bytes of encapsulation, of which the second gives the byte order; then the stamp.
     seconds, nanoseconds = struct.unpack_from("<iI" if cdr[1] & 1 else ">iI", cdr, 4)
     return stamp_to_ns(Time(sec=seconds, nanosec=nanoseconds))
 
@@ -251,15 +233,9 @@ def recording(
     rate: float,
     storage: str = "mcap",
 ) -> Iterator[ResultRecorder]:
-    """Record into a new rosbag2 for the time of the block, in a thread.
+    """Record into a new rosbag2 for the time of the block, in a thread that spins the node.
 
-    Args:
-        node: an ``rclpy`` node that nobody spins.
-        path: folder of the bag.
-        node_name: as for :class:`ResultRecorder`, and so are the others.
-        image: see there.
-        rate: see there.
-        storage: of the bag, ``mcap`` or ``sqlite3``.
+    The arguments are those of :class:`ResultRecorder`.
     """
     from rosbags.convert import convert
     from rosbags.rosbag2 import StoragePlugin, Writer

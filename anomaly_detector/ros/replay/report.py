@@ -20,38 +20,29 @@ from anomaly_detector.drawing.page import (
     data_uri,
     write_page,
 )
-from anomaly_detector.drawing.timeline import top_frames
 from anomaly_detector.recordings import UnreadableFrame, deserialize, open_bag
-from anomaly_detector.ros.replay.comparison import SCORE_TOLERANCE, OfflineFrame, frame_ranges
-from anomaly_detector.ros.replay.picture import bag_name
+from anomaly_detector.ros.replay.comparison import SCORE_TOLERANCE, frame_ranges
+from anomaly_detector.ros.replay.picture import Answered, bag_name, top_answers
 from anomaly_detector.ros.replay.session import ReplayResult
 from anomaly_detector.scoring.tables import format_score
 from anomaly_detector.stamps import parse_stamp, stamp_to_ns
 
 if TYPE_CHECKING:
-    from anomaly_detector.ros.node.detection_message import DetectionRecord
     from anomaly_detector.ros.node.event_message import EventRecord
 
 _MAX_ALARMS_SHOWN = 24
 
-_Answered: TypeAlias = "Sequence[tuple[OfflineFrame, DetectionRecord]]"
 _Overlays: TypeAlias = "dict[int | None, bytes]"
 """Stamps, and the JPEG of each."""
 
 
 def write_replay_report(path: Path, result: ReplayResult, folder: Path) -> None:
-    """Write the report of a replay.
+    """Write the report of a replay into an HTML file.
 
-    Args:
-        path: the HTML file.
-        result: of the replay.
-        folder: has its ``timeline.png`` (without one the page has none) and the bag ``results``.
-
-    Raises:
-        AnomalyDetectorError: the file cannot be written.
+    The folder has its ``timeline.png`` (without one the page has none) and the bag ``results``.
     """
     alarms = [event for event in result.events if event.kind == "end"]
-    top = _top(list(result.comparison.pairs()))
+    top = top_answers(list(result.comparison.pairs()))
     wanted = {frame.stamp_ns for frame, _ in top}
     wanted |= {parse_stamp(event.peak_stamp) for event in alarms[:_MAX_ALARMS_SHOWN]}
     overlays = _overlays(folder / "results", result.options.node_name, wanted)
@@ -115,10 +106,10 @@ def _keys(result: ReplayResult) -> list[KeyFigure]:
     comparison = result.comparison
     answered = comparison.answered
     largest, _ = comparison.largest_difference
-    flagged = sum(answer.is_anomaly for answer in answered)
+    anomalies = sum(answer.is_anomaly for answer in answered)
     alarms = sum(event.kind == "start" for event in result.events)
-    same = len(answered) - len(comparison.other_flags)
-    share = f"{flagged / len(answered):.1%} of the frames" if answered else ""
+    same = len(answered) - len(comparison.other_anomalies)
+    share = f"{anomalies / len(answered):.1%} of the frames" if answered else ""
     keys = [
         KeyFigure(
             "Frames answered",
@@ -136,9 +127,9 @@ def _keys(result: ReplayResult) -> list[KeyFigure]:
             "Same flag as offline",
             f"{same} of {len(answered)}",
             "frame by frame",
-            bool(comparison.other_flags),
+            bool(comparison.other_anomalies),
         ),
-        KeyFigure("Anomalous frames", str(flagged), share),
+        KeyFigure("Anomalous frames", str(anomalies), share),
         KeyFigure("Alarms", str(alarms), "several anomalous frames, or a very high score"),
     ]
     if result.latencies_ms:
@@ -156,7 +147,7 @@ def _alarms(result: ReplayResult, alarms: Sequence[EventRecord], overlays: _Over
         for frame in reversed(result.comparison.frames)
         if frame.stamp_ns is not None
     }
-    # Of a frame without a stamp, the node tells a time of its own.
+    # Of a frame without a stamp, the node gives a time of its own.
     start = min(times, default=0)
 
     def seconds(stamp: str) -> float:
@@ -201,7 +192,7 @@ def _alarms(result: ReplayResult, alarms: Sequence[EventRecord], overlays: _Over
     return Section("Alarms", [text], gallery=cards, tables=[Table(columns, rows, text_columns=0)])
 
 
-def _highest(top: _Answered, overlays: _Overlays) -> Iterable[Section]:
+def _highest(top: Answered, overlays: _Overlays) -> Iterable[Section]:
     cards = [
         _card(
             overlays[frame.stamp_ns],
@@ -220,17 +211,9 @@ def _card(jpeg: bytes, title: str, line: str) -> Card:
 
 
 def _frames_apart(result: ReplayResult) -> Iterable[Section]:
-    comparison = result.comparison
-    for title, names in (
-        ("Frames without an answer", comparison.missing),
-        ("Frames with another flag", comparison.other_flags),
-        ("Frames with another alarm", comparison.other_alarms),
-        ("Frames with another score", comparison.other_scores),
-        ("Frames with a score beyond the tolerance", comparison.far_scores),
-    ):
-        if names:
-            text = f"{len(names)} frames: {', '.join(frame_ranges(names))}"
-            yield Section(title, [text])
+    for title, names in result.comparison.differences.items():
+        text = f"{len(names)} frames: {', '.join(frame_ranges(names))}"
+        yield Section(f"Frames {title}", [text])
     if result.unreadable:
         yield Section("Unreadable", result.unreadable)
 
@@ -239,7 +222,7 @@ def _how(result: ReplayResult) -> Section:
     options = result.options
     metadata = result.detector.metadata
     qos = "best effort, newest frame only" if options.newest_only else "reliable, frames in line"
-    decision = ", ".join(f"{name} {value}" for name, value in vars(options.decision).items())
+    alarm = ", ".join(f"{name} {value}" for name, value in vars(options.alarm).items())
     rows = [
         ("Bag", f"{result.source.path}, topic {result.source.topic}"),
         ("Speed", f"{options.rate:g} times real time, subscription {qos}"),
@@ -247,7 +230,7 @@ def _how(result: ReplayResult) -> Section:
         ("Score unit", metadata.score_units),
         ("Threshold", f"{result.detector.threshold!r}, normalized 0.5"),
         ("Execution provider", result.detector.providers[0]),
-        ("Decision over time", decision),
+        ("Alarm filter", alarm),
         ("Written by", f"anomaly_detector {anomaly_detector.__version__}"),
     ]
     files = [
@@ -263,14 +246,6 @@ def _how(result: ReplayResult) -> Section:
             Table(("file beside this page", "content"), files, text_columns=2),
         ],
     )
-
-
-def _top(answered: _Answered) -> _Answered:
-    if not answered:
-        return []
-    seconds = np.array([frame.time_s for frame, _ in answered])
-    scores = np.array([answer.score for _, answer in answered])
-    return [answered[index] for index in top_frames(seconds, scores)]
 
 
 def _overlays(bag: Path, node: str, stamps: set[int | None]) -> _Overlays:

@@ -18,7 +18,7 @@ from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anomaly_detector.alarms.alarm_filter import ALARM_OPTIONS, AlarmSettings
+from anomaly_detector.alarms.alarm_filter import AlarmSettings
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.preprocessing import WHOLE_FRAME, View
 from anomaly_detector.model.detector import Detector
@@ -43,27 +43,7 @@ _STALE_S = 60.0
 
 @dataclass(frozen=True)
 class ReplayOptions:
-    """What to replay, and how.
-
-    Attributes:
-        bag: a rosbag2.
-        model: the model file.
-        topic: the image topic; None when the bag has just one.
-        rate: speed, as a factor.
-        threshold: instead of the model's own.
-        view: overrides what the model sees of a frame, in the node and offline.
-        providers: ONNX Runtime execution providers, in order.
-        decision: when an alarm is raised and cleared.
-        newest_only: subscribe as on a robot, best effort with the newest frame only, so that a
-            machine that is too slow leaves frames out; else frames wait in line.
-        pictures: record the camera's pictures and the overlays.
-        domain: ROS_DOMAIN_ID; None takes one that nobody else is likely to use.
-        progress: show progress bars.
-        node_name: of the node, with its namespace.
-        params_file: with more parameters for the node; what the attributes above say wins.
-        storage: of the recorded bag, ``mcap`` or ``sqlite3``.
-        start_timeout_s: longest time for the node to become active.
-        large_images: load the package's profile for large images.
+    """What to replay, and how; the model's own values where None is given.
 
     Raises:
         AnomalyDetectorError: a bad rate, time, node name or domain.
@@ -71,21 +51,21 @@ class ReplayOptions:
 
     bag: Path
     model: Path
-    topic: str | None = None
+    topic: str | None = None  # None: the only one
     rate: float = 1.0
     threshold: float | None = None
     view: View = WHOLE_FRAME
     providers: Sequence[str] | None = None
-    decision: AlarmSettings = field(default_factory=AlarmSettings)
+    alarm: AlarmSettings = field(default_factory=AlarmSettings)
+    # As on a robot: a machine that is too slow leaves frames out; else they wait in line.
     newest_only: bool = False
-    pictures: bool = True
-    domain: int | None = None
-    progress: bool = True
+    pictures: bool = True  # of camera and overlay, in the recorded bag
+    domain: int | None = None  # None: one that nobody else is likely to use
     node_name: str = "/anomaly_detector"
-    params_file: Path | None = None
+    params_file: Path | None = None  # what is given here wins
     storage: str = "mcap"
     start_timeout_s: float = 60.0
-    large_images: bool = True
+    large_images: bool = True  # load the package's profile for them
 
     def __post_init__(self) -> None:
         for name, value in (("rate", self.rate), ("start timeout", self.start_timeout_s)):
@@ -104,14 +84,9 @@ class ReplayResult:
     """What came of it.
 
     Attributes:
-        options: as given.
-        source: the bag's image topic.
         detector: the model, as it scored offline.
-        sent: frames played.
-        duration_s: from the first of them to the last, seconds.
-        unreadable: what cannot be read, with the reasons.
         comparison: the node's answers beside those of offline scoring.
-        events: starts and ends of alarms that the node told.
+        events: starts and ends of alarms that the node published.
         same_events: whether the node's alarms are those of ``events.csv``.
         latencies_ms: from publishing a frame to its answer, in another process.
         trained_on: the bag, if the model was trained on it.
@@ -141,13 +116,13 @@ class ReplayResult:
 
     @property
     def is_equal(self) -> bool:
-        """Whether the node scored and decided as offline scoring does, as far as it answered.
+        """Whether scores and alarms of the node are those of offline scoring, where it answered.
 
         Scores may differ by ``SCORE_TOLERANCE``. Alarms depend on all frames before: where some are
         missing, only scores and flags are compared.
         """
         comparison = self.comparison
-        if comparison.other_flags or comparison.far_scores or comparison.extra:
+        if comparison.other_anomalies or comparison.far_scores or comparison.extra:
             return False
         return not self.is_complete or (self.same_events and not comparison.other_alarms)
 
@@ -167,10 +142,8 @@ def replay(options: ReplayOptions, folder: Path) -> ReplayResult:
         folder: an existing folder; gets ``scores.csv``, ``events.csv`` and the bag ``results``.
 
     Raises:
-        SourceError: no bag, no such image topic, or no readable frame in it.
-        ModelError: the model cannot be used.
-        AnomalyDetectorError: ROS 2 is missing, the node does not come up or ends badly, or
-            a signal came.
+        AnomalyDetectorError: no bag, image topic or readable frame, a model that cannot be used, no
+            ROS 2, a node that does not come up or ends badly, or a signal.
     """
     source = open_source(options.bag, options.topic)
     if not isinstance(source, BagSource):
@@ -193,10 +166,10 @@ def replay(options: ReplayOptions, folder: Path) -> ReplayResult:
         detector,
         source,
         scores,
-        decision=options.decision,
+        decision=options.alarm,
         events=events,
         batch_size=1,  # the node's scores to the last bit
-        progress=options.progress,
+        progress=True,
     )
     warn_unreadable(source.path, source.unreadable)
     unreadable = list(map(str, source.unreadable))
@@ -210,14 +183,10 @@ def replay(options: ReplayOptions, folder: Path) -> ReplayResult:
         from anomaly_detector.ros.replay.recorder import recording
 
         image = (source.topic, message_type) if options.pictures else None
+        results = folder / "results"
         with (
             recording(
-                ros_node,
-                folder / "results",
-                options.node_name,
-                image,
-                options.rate,
-                options.storage,
+                ros_node, results, options.node_name, image, options.rate, options.storage
             ) as recorder,
             _node_command(options, source.topic, message_type) as command,
             _process(command, {**os.environ, "ROS_DOMAIN_ID": str(domain)}) as node,
@@ -234,7 +203,7 @@ def replay(options: ReplayOptions, folder: Path) -> ReplayResult:
                     topic=source.topic,
                     rate=options.rate,
                     clock_hz=_CLOCK_HZ,
-                    progress=options.progress,
+                    progress=True,
                     stop=stop,
                     on_frame=recorder.on_frame,
                     node=ros_node,  # which the detector node knows already
@@ -277,10 +246,7 @@ def _node_command(options: ReplayOptions, topic: str, message_type: str) -> Iter
         "use_sim_time": True,
         # The camera is not to be missed before the player has it and after the last frame.
         "stale_timeout": _STALE_S,
-        **{
-            f"alarm_{option.name}": getattr(options.decision, option.name)
-            for option in ALARM_OPTIONS
-        },
+        **{f"alarm_{name}": value for name, value in vars(options.alarm).items()},
     }
     if options.threshold is not None:
         parameters["threshold"] = float(options.threshold)
@@ -335,7 +301,7 @@ def _process(
 
 
 def _same_events(
-    frames: Sequence[OfflineFrame], told: Sequence[EventRecord], written: Path
+    frames: Sequence[OfflineFrame], published: Sequence[EventRecord], written: Path
 ) -> bool:
     """Return whether the ends of alarms are those of an ``events.csv``."""
     columns = ["start_stamp", "end_stamp", "frames", "peak_stamp"]
@@ -343,5 +309,5 @@ def _same_events(
         columns = ["frames"]  # for frames without a stamp, the node takes the time of arrival
     with written.open(newline="", encoding="utf-8") as file:
         expected = [[row[name] for name in columns] for row in csv.DictReader(file)]
-    ends = [event for event in told if event.kind == "end"]
+    ends = [event for event in published if event.kind == "end"]
     return [[str(getattr(event, name)) for name in columns] for event in ends] == expected

@@ -1,1 +1,1 @@
-"""Nodes of the command line: player, watch."""
+"""ROS nodes of the command line, player and watch, and what they share."""

@@ -9,13 +9,12 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -23,41 +22,35 @@ from typing import Any
 
 from tqdm import tqdm
 
-from anomaly_detector.errors import AnomalyDetectorError, SourceError, as_one_line
-from anomaly_detector.recordings import (
-    UnreadableFrame,
-    count_frames,
-    open_bag,
-    to_cdr,
-    warn_unreadable,
-)
+from anomaly_detector.errors import AnomalyDetectorError, as_one_line
+from anomaly_detector.recordings import UnreadableFrame, open_bag, warn_unreadable
 from anomaly_detector.ros.graph.dds import large_image_environment
+from anomaly_detector.ros.tools.bag_clock import BagClock
+from anomaly_detector.ros.tools.played_frames import (
+    MAX_GAP_S,
+    PlayedFrame,
+    read_ahead,
+    read_frames,
+)
 from anomaly_detector.ros.tools.tool_node import signals_set, tool_node, wait_for_match
 
-LOOKAHEAD_FRAMES = 16
-"""Frames read ahead, so that a slow disk does not disturb the pace."""
-
-SETTLE_S = 0.5
+_SETTLE_S = 0.5
 """Time between the last subscription that was waited for and the first frame.
 
 For best-effort subscriptions of nodes that cannot be asked whether they have found the publisher,
 and in which the bag's time runs up to the first frame.
 """
 
-POLL_S = 0.02
+_POLL_S = 0.02
 """Time between two looks for subscriptions."""
 
-ACKNOWLEDGE_S = 5.0
+_ACKNOWLEDGE_S = 5.0
 """Longest wait for subscribers to find the publisher, and to have received the last frames."""
 
-LINGER_S = 0.5
+_LINGER_S = 0.5
 """Time for the last frame to reach best-effort subscriptions, before the publisher goes away."""
 
-MAX_GAP_S = 5.0
-"""Longest time between two frames that is played: longer ones are mostly steps of a clock that was
-set, such as from 1970 to now."""
-
-TOLERATED_LATE_S = 0.005
+_TOLERATED_LATE_S = 0.005
 """A frame that is later than this delays those after it.
 
 Making up for lost time would send frames in a burst, which no camera does, and of which a
@@ -67,43 +60,16 @@ subscriber that keeps the newest frame only loses all but one.
 
 @dataclass(frozen=True)
 class PlayResult:
-    """What was played.
-
-    Attributes:
-        topic: the topic it was published on.
-        sent: number of frames published.
-        duration_s: time from the first frame to the last, seconds.
-        max_late_s: how late the latest frame was sent, seconds.
-        unreadable: what of the bag was left out, and why.
-    """
+    """What was played, on which topic, and what of the bag was left out."""
 
     topic: str
     sent: int
     duration_s: float
-    max_late_s: float
-    unreadable: Sequence[UnreadableFrame] = field(default_factory=tuple)
-
-
-@dataclass(frozen=True)
-class PlayedFrame:
-    """One recorded message.
-
-    Attributes:
-        time_s: seconds since the first one, in which no gap is longer than :data:`MAX_GAP_S`; goes
-            on when the bag starts again.
-        recorded_ns: time at which it was recorded, nanoseconds.
-        cdr: its bytes.
-        skipped: the gap before it, where that is longer or goes back; empty otherwise.
-    """
-
-    time_s: float
-    recorded_ns: int
-    cdr: bytes
-    skipped: str = ""
+    unreadable: Sequence[UnreadableFrame]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the player's arguments to a parser; :func:`run` takes what it parses."""
+    """Declare the command line."""
     parser.add_argument("bag", type=Path, help="rosbag2 folder, .mcap, .db3 or .bag file")
     parser.add_argument("--topic", help="image topic in the bag; needed when it has more than one")
     parser.add_argument("--output-topic", help="topic to publish on (default: as recorded)")
@@ -149,17 +115,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Play as the command line says; Ctrl-C and SIGTERM end it quietly.
-
-    Args:
-        args: from a parser that :func:`add_arguments` filled.
-
-    Returns:
-        Exit code 0.
-
-    Raises:
-        AnomalyDetectorError: as :func:`play`.
-    """
+    """Play as the command line says; Ctrl-C and SIGTERM end it quietly, with exit code 0."""
     stop = threading.Event()
     with signals_set(stop):
         result = play(
@@ -212,26 +168,24 @@ def play(
         topic: the image topic in the bag; None when it has just one.
         output_topic: where to publish; None for the same name.
         rate: 2.0 plays twice as fast; ignored with ``hz``.
-        hz: constant frame rate in place of the recorded times; None for these.
+        hz: constant frame rate in place of the recorded times.
         loop: start again at the end, until ``stop`` is set.
-        clock_hz: publish the time of the bag on ``/clock`` at this rate, and with each frame; None
-            publishes none. It starts before the first frame, and jumps back when the bag starts
-            again.
+        clock_hz: publish the time of the bag on ``/clock`` at this rate, from before the first
+            frame on, and with each frame; it jumps back when the bag starts again.
         reliable: offer reliable QoS, which serves best-effort subscriptions too.
         wait_for_subscribers_s: time for the first subscription to appear, seconds; 0 plays at once.
         wait_for_listeners: nodes, and the topics to which they are to have subscribed in that time,
-            full names, beside the first subscription. A listener of another node's topic is ready
-            when it has subscribed because it found that topic, as ``ros2 bag record`` does: then
-            these two know each other, which one that only waits for the topic may not yet.
+            full names. A listener of another node's topic is ready when it has subscribed because
+            it found that topic, as ``ros2 bag record`` does: then these two know each other, which
+            one that only waits for the topic may not yet.
         progress: show a bar on stderr when it is a terminal.
         stop: ends it early when set.
         on_frame: called with each frame just before it is published.
         node: an ``rclpy`` node to publish as; None makes one.
 
     Raises:
-        SourceError: no bag, no such image topic in it, or no whole message on that.
-        AnomalyDetectorError: a bad rate or topic name, a subscription that did not come in time, or
-            no rclpy.
+        AnomalyDetectorError: nothing to play, a bad rate or topic name, a subscription that did not
+            come in time, or no rclpy.
     """
     for name, value in (("rate", rate), ("hz", hz), ("clock", clock_hz)):
         if value is not None and not (math.isfinite(value) and value > 0):
@@ -251,13 +205,13 @@ def play(
             publisher,
             clock,
         ),
-        closing(_read_ahead(_read(bag, topic, message_type, loop, unreadable))) as frames,
+        closing(read_ahead(read_frames(bag, topic, message_type, loop, unreadable))) as frames,
         tqdm(
             total=None if loop else count, unit=" frames", disable=None if progress else True
         ) as bar,
     ):
-        settle_s = SETTLE_S if wait_for_subscribers_s > 0 else 0.0
-        sent, max_late, first_sent, start = 0, 0.0, 0.0, 0.0
+        settle_s = _SETTLE_S if wait_for_subscribers_s > 0 else 0.0
+        sent, first_sent, start = 0, 0.0, 0.0
         for frame in frames:
             time_s = frame.time_s / rate if hz is None else sent / hz
             if not sent:
@@ -270,7 +224,7 @@ def play(
                         wait_for_listeners,
                         wait_for_subscribers_s,
                         stop,
-                        partial(clock.tell, before_ns),
+                        partial(clock.publish, before_ns),
                     )
                 first_sent = start = time.monotonic() + settle_s
             if frame.skipped and hz is None:
@@ -278,8 +232,7 @@ def play(
             if clock.wait(start + time_s, frame.recorded_ns, stop):
                 break
             late = time.monotonic() - (start + time_s)
-            max_late = max(max_late, late)
-            if late > TOLERATED_LATE_S:
+            if late > _TOLERATED_LATE_S:
                 start += late
             if on_frame is not None:
                 on_frame(frame)
@@ -288,66 +241,11 @@ def play(
             bar.update()
         duration = time.monotonic() - first_sent if sent else 0.0
         if sent:
-            time.sleep(LINGER_S)
+            time.sleep(_LINGER_S)
     for other_type, left_out in filter(itemgetter(1), other_types):
         reason = f"of type {other_type}, played are those of type {message_type}"
         unreadable.append(UnreadableFrame(topic, reason, left_out))
-    return PlayResult(output_topic, sent, duration, max_late, unreadable)
-
-
-class _Clock:
-    """Waits for the time of each frame, and tells the time of the bag meanwhile.
-
-    Between two frames the time runs evenly, however fast the bag is played, and never passes that
-    of the next frame. It jumps when the bag starts again, and where the recorder's clock was set.
-
-    Args:
-        tell: takes a time, nanoseconds; None where nobody wants to know.
-        period_s: time between two tellings.
-    """
-
-    def __init__(self, tell: Callable[[int], None] | None, period_s: float) -> None:
-        self._tell = tell
-        self._period_s = period_s
-        self._last_ns: int | None = None
-
-    def tell(self, time_ns: int) -> None:
-        """Publish a time, nanoseconds, while it stands still."""
-        if self._tell is not None:
-            self._tell(time_ns)
-
-    def wait(self, due: float, frame_ns: int, stop: threading.Event) -> bool:
-        """Wait until a frame is due.
-
-        Args:
-            due: ``time.monotonic()`` of the frame, seconds.
-            frame_ns: the bag's time of it, nanoseconds.
-            stop: ends the wait.
-
-        Returns:
-            Whether ``stop`` is set.
-        """
-        begin = time.monotonic()
-        while self._tell is not None and (left := due - time.monotonic()) > 0:
-            self._tell(self._time_at(frame_ns, due - begin, left))
-            if stop.wait(min(left, self._period_s)):
-                return True
-        if stop.wait(max(0.0, due - time.monotonic())):
-            return True
-        if self._tell is not None:
-            self._tell(frame_ns)
-        self._last_ns = frame_ns
-        return False
-
-    def _time_at(self, frame_ns: int, whole_s: float, left_s: float) -> int:
-        """Return the bag's time when ``left_s`` of the ``whole_s`` before a frame are left."""
-        last_ns = self._last_ns
-        if last_ns is not None and 0 <= frame_ns - last_ns <= MAX_GAP_S * 1e9:
-            return frame_ns - round((frame_ns - last_ns) * min(1.0, left_s / whole_s))
-        if last_ns is not None and left_s > whole_s / 2:
-            # Time jumps in the middle between the two frames, far from both.
-            return last_ns + round((whole_s - left_s) * 1e9)
-        return max(0, frame_ns - round(left_s * 1e9))
+    return PlayResult(output_topic, sent, duration, unreadable)
 
 
 def _wait_for_subscriptions(
@@ -383,12 +281,12 @@ def _wait_for_subscriptions(
                 "first, with the same topic and ROS_DOMAIN_ID",
             )
         if not missing:
-            wait_for_match(node, publisher, ACKNOWLEDGE_S, lambda: not stop.is_set())
+            wait_for_match(node, publisher, _ACKNOWLEDGE_S, lambda: not stop.is_set())
             return
         if time.monotonic() >= deadline:
             raise AnomalyDetectorError("; ".join(missing))
         meanwhile()
-        if stop.wait(POLL_S):
+        if stop.wait(_POLL_S):
             return
 
 
@@ -399,7 +297,7 @@ def _bad_topic(topic: str, error: Exception) -> AnomalyDetectorError:
 @contextmanager
 def _publishers(
     message_type: str, topic: str, reliable: bool, clock_hz: float | None, node: Any
-) -> Iterator[tuple[Any, Any, _Clock]]:
+) -> Iterator[tuple[Any, Any, BagClock]]:
     """Yield the node, with a publisher of images, and of time where that is asked for."""
     # Fast DDS reads it when the first participant is made.
     os.environ.update(large_image_environment(os.environ))
@@ -418,7 +316,7 @@ def _publishers(
             def make(kind: Any, topic: str, qos: Any) -> Any:
                 publisher = node.create_publisher(kind, topic, qos)
                 # Destroyed with its node: a thread that spins a given node would fail now.
-                made.callback(publisher.wait_for_all_acked, Duration(seconds=ACKNOWLEDGE_S))
+                made.callback(publisher.wait_for_all_acked, Duration(seconds=_ACKNOWLEDGE_S))
                 return publisher
 
             try:
@@ -426,91 +324,15 @@ def _publishers(
             except NameValidationException as error:
                 raise _bad_topic(topic, error) from error
             if clock_hz is None:
-                yield node, publisher, _Clock(None, 0.0)
+                yield node, publisher, BagClock()
                 return
             from rosgraph_msgs.msg import Clock
 
             clock = make(Clock, "/clock", 10)
 
-            def tell(time_ns: int) -> None:
+            def publish_time(time_ns: int) -> None:
                 message = Clock()
                 message.clock.sec, message.clock.nanosec = divmod(time_ns, 1_000_000_000)
                 clock.publish(message)
 
-            yield node, publisher, _Clock(tell, 1.0 / clock_hz)
-
-
-def _read_ahead(read_frames: Iterator[PlayedFrame]) -> Generator[PlayedFrame, None, None]:
-    """Yield what :func:`_read` does, read in a thread."""
-    frames: queue.Queue[PlayedFrame | Exception | None] = queue.Queue(LOOKAHEAD_FRAMES)
-    unwanted = threading.Event()
-
-    def put(item: PlayedFrame | Exception | None) -> None:
-        while not unwanted.is_set():
-            try:
-                frames.put(item, timeout=0.1)
-                return
-            except queue.Full:
-                continue
-
-    def read() -> None:
-        try:
-            for frame in read_frames:
-                put(frame)
-                if unwanted.is_set():
-                    return
-            put(None)
-        except Exception as error:
-            put(error)
-
-    thread = threading.Thread(target=read, name="bag-reader", daemon=True)
-    thread.start()
-    try:
-        while (item := frames.get()) is not None:
-            if isinstance(item, Exception):
-                raise item
-            yield item
-    finally:
-        unwanted.set()
-        thread.join()
-
-
-def _read(
-    bag: Path, topic: str, message_type: str, loop: bool, unreadable: list[UnreadableFrame]
-) -> Iterator[PlayedFrame]:
-    """Yield the messages of a topic; what cannot be read goes into the list."""
-    with open_bag(bag) as reader:
-        start_s = 0.0
-        while True:
-            last_ns, time_s, period_s, count = 0, 0.0, 0.0, 0
-            unreadable.clear()
-            for item in reader.messages(topic, (message_type,)):
-                if isinstance(item, UnreadableFrame):
-                    unreadable.append(item)
-                    continue
-                try:
-                    cdr = to_cdr(item)
-                except Exception as error:  # whatever a damaged payload runs into
-                    name = f"{count + count_frames(unreadable):06d}"
-                    unreadable.append(UnreadableFrame(name, as_one_line(error)))
-                    continue
-                recorded_ns = item.time_ns
-                gap_s, skipped = (recorded_ns - last_ns) / 1e9 if count else 0.0, ""
-                if 0 <= gap_s <= MAX_GAP_S:
-                    period_s = gap_s
-                else:
-                    skipped = f"the recorder's clock steps by {gap_s:+.4g} s"
-                    gap_s = MAX_GAP_S if gap_s > 0 else period_s
-                    skipped += f", played as {gap_s:.4g} s"
-                time_s += gap_s
-                # No message holds a time after 2038, and rollovers make such ones.
-                last_ns = recorded_ns if recorded_ns < 2**31 * 10**9 else last_ns + 1
-                count += 1
-                yield PlayedFrame(start_s + time_s, last_ns, cdr, skipped)
-            if not count:
-                reason = f": {unreadable[0]}" if unreadable else ""
-                raise SourceError(f"bag {bag} has no whole message on {topic}{reason}")
-            if not loop:
-                return
-            # The gap between the end and the start is a mean one.
-            start_s += time_s + (time_s / (count - 1) if count > 1 else 1.0)
+            yield node, publisher, BagClock(publish_time, 1.0 / clock_hz)

@@ -38,10 +38,7 @@ def domain_id() -> int:
 
 
 def claim_domain(preferred: int) -> tuple[int, socket.socket | None]:
-    """Find a ROS_DOMAIN_ID that no process has claimed in this way.
-
-    Args:
-        preferred: where to begin, from 1 to 100.
+    """Find a ROS_DOMAIN_ID, from the preferred one on, that no process has claimed in this way.
 
     Returns:
         The domain, and what holds it until it is closed or the process ends; None where that
@@ -63,8 +60,7 @@ def claim_domain(preferred: int) -> tuple[int, socket.socket | None]:
 def check_domain_id(domain: int | None = None) -> None:
     """Refuse a ROS_DOMAIN_ID that has no ports: Fast DDS ends the process over it.
 
-    Args:
-        domain: None for that of the environment. One that is no number is left to ``rclpy``.
+    None stands for that of the environment, where one that is no number is left to ``rclpy``.
 
     Raises:
         AnomalyDetectorError: it is not from 0 to 232.
@@ -97,7 +93,7 @@ def signals_set(event: threading.Event) -> Iterator[None]:
 
 @contextmanager
 def tool_node(name: str, doing: str, domain_id: int | None = None) -> Iterator[Any]:
-    """Make an ``rclpy`` node with a context of its own.
+    """Make an ``rclpy`` node with a context of its own, for the time of the block.
 
     Args:
         name: of the node.
@@ -136,11 +132,7 @@ def tool_node(name: str, doing: str, domain_id: int | None = None) -> Iterator[A
 
 @contextmanager
 def spinning(node: Any) -> Iterator[None]:
-    """Have a node's callbacks called in a thread, for the time of the block.
-
-    Args:
-        node: an ``rclpy`` node that nobody spins.
-    """
+    """Have a node's callbacks called in a thread, for the time of the block."""
     from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
     stop = threading.Event()
@@ -167,16 +159,13 @@ def spinning(node: Any) -> Iterator[None]:
 
 
 def wait_until_found(
-    node: Any,
-    names: Iterable[str],
-    timeout_s: float,
-    goes_on: Callable[[], bool] = lambda: True,
+    node: Any, names: Iterable[str], timeout_s: float, goes_on: Callable[[], bool] = lambda: True
 ) -> list[str]:
     """Wait until other nodes have found all that this node has made so far.
 
     What has found its counterpart may not have been found by it yet. Until then a best-effort
     subscription misses what is published, and a service drops its answer to a new client for good
-    (github.com/ros2/rmw_fastrtps/issues/842). Nothing tells when that is over, but DDS announces
+    (github.com/ros2/rmw_fastrtps/issues/842). No event says when that is over, but DDS announces
     writers, and readers, reliably and in the order in which they were made. So a client is made
     last of all: once it has an answer, its writer of requests and its reader of answers have been
     found, and so has all that was made before them. Asking for no parameter changes nothing, so it
@@ -186,7 +175,7 @@ def wait_until_found(
         node: an ``rclpy`` node, whoever spins it.
         names: full names of the other nodes, which somebody spins.
         timeout_s: longest wait, seconds.
-        goes_on: tells whether there is still anything to wait for.
+        goes_on: whether there is still anything to wait for.
 
     Returns:
         Those that gave no answer.
@@ -225,21 +214,12 @@ def wait_until_found(
 
 
 def wait_for_match(
-    node: Any,
-    publisher: Any,
-    timeout_s: float,
-    goes_on: Callable[[], bool] = lambda: True,
+    node: Any, publisher: Any, timeout_s: float, goes_on: Callable[[], bool] = lambda: True
 ) -> None:
     """Wait until the subscriptions that a publisher has found have found it, too.
 
     A node without parameter services, such as that of ``ros2 topic echo``, cannot be asked and is
-    not waited for.
-
-    Args:
-        node: the publisher's node.
-        publisher: what is about to publish.
-        timeout_s: longest wait for nodes that do not answer, seconds.
-        goes_on: tells whether there is still anything to wait for.
+    not waited for. The arguments are those of :func:`wait_until_found`.
     """
     deadline = time.monotonic() + timeout_s
     while True:

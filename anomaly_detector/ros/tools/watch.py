@@ -42,10 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show the node until q, Ctrl-C or SIGTERM.
-
-    Returns:
-        Exit code 0.
+    """Show the node until q, Ctrl-C or SIGTERM; then the exit code is 0.
 
     Raises:
         AnomalyDetectorError: no ROS 2, or no possible name of a node.
@@ -71,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def _receiving(node: Any, state: WatchState, watched: str) -> Iterator[Callable[[float], None]]:
-    """Fill the state from topics and graph; return the function that receives for some seconds."""
+    """Fill the state from topics and graph; yields a function that receives for some seconds."""
     from diagnostic_msgs.msg import DiagnosticArray
     from rclpy.exceptions import NameValidationException
     from rclpy.executors import SingleThreadedExecutor
@@ -127,7 +124,7 @@ def _receiving(node: Any, state: WatchState, watched: str) -> Iterator[Callable[
 
 
 def _look(node: Any, full_name: str) -> tuple[bool, list[str]]:
-    """Check whether a node runs, and which other nodes are detectors."""
+    """Return whether a node runs, and which other nodes are detectors."""
     pairs = node.get_node_names_and_namespaces()
     running = {f"{namespace.rstrip('/')}/{name}" for name, namespace in pairs}
     topics = {topic for topic, _ in node.get_topic_names_and_types()}
@@ -184,7 +181,7 @@ def _draw(
 
 @contextmanager
 def _keys() -> Iterator[Callable[[], str]]:
-    """Read keys as they are pressed; return the function that gives those since its last call."""
+    """Read keys as they are pressed; yields a function that returns those since its last call."""
     if not sys.stdin.isatty():
         yield lambda: ""
         return

@@ -42,15 +42,10 @@ class _Alarm:
 
 @dataclass
 class WatchState:
-    """What is known of a node, from its messages.
+    """What is known of a node from its messages, and when the newest ones came.
 
     Attributes:
         window_s: time that the graph covers, seconds.
-        detection: the newest one.
-        detection_s: when it came.
-        diagnostics: key to value of the node's newest status.
-        diagnostics_message: of that status.
-        diagnostics_s: when it came.
         is_there: whether a node of this name runs; None when that is not known.
         others: full names of the detectors that run, but for this one.
     """
@@ -150,13 +145,7 @@ class WatchState:
 def score_columns(state: WatchState, now_s: float, columns: int) -> list[tuple[float, str] | None]:
     """Return the highest normalised score of each stretch of the window, with its state.
 
-    Args:
-        state: with the history.
-        now_s: the right end of the last column.
-        columns: number of stretches.
-
-    Returns:
-        ``columns`` entries, oldest first; None where no detection came.
+    The oldest comes first; None stands where no detection came.
     """
     result: list[tuple[float, str] | None] = [None] * columns
     for age, score, word in state.history(now_s):
@@ -189,14 +178,10 @@ def watch_line(state: WatchState, now_s: float) -> str:
 def render_watch(
     state: WatchState, now_s: float, width: int, node: str = "", *, unicode: bool = True
 ) -> Any:
-    """Return the full view, as a ``rich`` renderable.
+    """Return the full view, as a ``rich`` renderable for a terminal of this width.
 
-    Args:
-        state: what is known.
-        now_s: seconds of the clock that the state was filled with.
-        width: of the terminal, characters.
-        node: name of the node.
-        unicode: whether the terminal can show block characters.
+    ``now_s`` is of the clock that the state was filled with. Without ``unicode`` the terminal
+    cannot show block characters.
     """
     from rich.console import Group
     from rich.table import Table
