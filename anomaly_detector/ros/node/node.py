@@ -20,7 +20,7 @@ from anomaly_detector.black_box import check_black_box
 from anomaly_detector.errors import AnomalyDetectorError, describe_error
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.file import read_metadata
-from anomaly_detector.model.providers import check_providers
+from anomaly_detector.model.providers import choose_providers
 from anomaly_detector.monitoring.statistics import FrameStatistics
 from anomaly_detector.ros.node.diagnostics import DiagnosticsPublisher, NodeStatus
 from anomaly_detector.ros.node.frame_processor import FrameProcessor
