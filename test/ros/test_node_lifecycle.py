@@ -17,7 +17,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from ros_harness import RosClient, image_message, noise, ros_client, running_node
+from ros_harness import RosClient, image_message, noise, ros_client, ros_context, running_node
 
 from anomaly_detector.black_box import find_events, read_event
 from anomaly_detector.ros.node.frame_processor import FrameProcessor
@@ -157,13 +157,15 @@ def test_signal_leaves_no_shared_memory_behind(model: Path) -> None:
 
 
 @pytest.fixture
-def configured(context: Any, model: Path) -> Iterator[DetectorNode]:
+def configured(model: Path) -> Iterator[DetectorNode]:
     """A configured and active node in this process, to break from inside."""
-    node = DetectorNode(context=context, parameter_overrides=[Parameter("model", value=str(model))])
-    assert node.start()
-    yield node
-    node.release()
-    node.destroy_node()
+    overrides = [Parameter("model", value=str(model))]
+    with ros_context() as context:
+        node = DetectorNode(context=context, parameter_overrides=overrides)
+        assert node.start()
+        yield node
+        node.release()
+        node.destroy_node()
 
 
 def frames_of(node: DetectorNode) -> FrameProcessor:

@@ -12,6 +12,7 @@ import pytest
 import rclpy
 import yaml
 from rclpy.parameter import Parameter
+from ros_harness import ros_context
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.model.shipped import share_path
@@ -33,6 +34,12 @@ ROS_TYPES = {
     "integer_array": Parameter.Type.INTEGER_ARRAY,
     "double_array": Parameter.Type.DOUBLE_ARRAY,
 }
+
+
+@pytest.fixture
+def context() -> Iterator[Any]:
+    with ros_context() as context:
+        yield context
 
 
 @pytest.fixture

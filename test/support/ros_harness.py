@@ -379,6 +379,17 @@ def ros_client(
 
 
 @contextmanager
+def ros_context() -> Iterator[Any]:
+    """Make a context of rclpy in this process, in the domain of the tests."""
+    context = Context()
+    rclpy.init(args=[], context=context)
+    try:
+        yield context
+    finally:
+        context.try_shutdown()
+
+
+@contextmanager
 def node_in(namespace: str, *ros_arguments: str, **parameters: object) -> Iterator[RosClient]:
     """Run a detector node in a namespace; yield a client of it."""
     compressed = parameters.get("image_transport") == "compressed"
