@@ -72,7 +72,7 @@ def efficientnet_lite0(size: int, *, last_stage: int = 5) -> Any:
 
 
 def load_imagenet(model: Any) -> None:
-    """Give a model of :func:`efficientnet_lite0` the ImageNet weights.
+    """Load the ImageNet weights into a model of :func:`efficientnet_lite0`.
 
     The checkpoint lists, in the order of the network, each convolution's kernel and then scale,
     offset, mean and variance of its batch normalisation, which are folded into kernel and bias.
