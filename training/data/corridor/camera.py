@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,10 +29,6 @@ class Pose:
     yaw: float = 0.0
     pitch: float = 0.0
     roll: float = 0.0
-
-    def tilted(self, pitch: float, roll: float) -> Pose:
-        """The same pose with `pitch` and `roll` (radians) added."""
-        return replace(self, pitch=self.pitch + pitch, roll=self.roll + roll)
 
 
 @dataclass(frozen=True)
@@ -99,9 +94,7 @@ class View:
         centre = np.array([(self.camera.width - 1) / 2.0, (self.camera.height - 1) / 2.0])
         return np.asarray(in_camera[:, :2] * scale + centre)
 
-    def plane_to_pixels(
-        self, origin: Sequence[float], u: Sequence[float], v: Sequence[float]
-    ) -> NDArray[np.float64]:
+    def plane_to_pixels(self, origin: ArrayLike, u: ArrayLike, v: ArrayLike) -> NDArray[np.float64]:
         """The homography of the plane ``origin + a*u + b*v``: maps (a, b, 1) to pixels, 3x3."""
         turn = self._turn.T
         columns = [np.asarray(u), np.asarray(v), np.asarray(origin) - self.centre]

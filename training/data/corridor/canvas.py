@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -142,9 +143,9 @@ class Canvas:
 
     def quad(
         self,
-        origin: Sequence[float],
-        u: Sequence[float],
-        v: Sequence[float],
+        origin: ArrayLike,
+        u: ArrayLike,
+        v: ArrayLike,
         texture: ByteImage,
         shade: float = 1.0,
         mask_gain: float = 1.5,
@@ -234,7 +235,7 @@ class Canvas:
         u = np.array([c * size[0], 0.0, s * size[0]])
         v = np.array([s * size[1], 0.0, -c * size[1]])
         origin = np.array([place[0], height, place[1]]) - 0.5 * u - 0.5 * v
-        self.quad(origin.tolist(), u.tolist(), v.tolist(), texture, 1.0, mask_gain, lit)
+        self.quad(origin, u, v, texture, 1.0, mask_gain, lit)
 
     def shadow(
         self, place: tuple[float, float], size: tuple[float, float], strength: float = 0.5
@@ -298,7 +299,7 @@ class Canvas:
     ) -> None:
         self.polygon(np.stack([origin, origin + u, origin + u + v, origin + v]), colour, shade)
         if texture is not None:
-            self.quad(origin.tolist(), u.tolist(), v.tolist(), texture, shade)
+            self.quad(origin, u, v, texture, shade)
 
     def solids(
         self,
@@ -402,15 +403,8 @@ class Canvas:
             mirror: strength of the reflection, 0 to 1.
         """
         height, width = self.image.shape[:2]
-        shape = Canvas(
-            np.zeros_like(self.image),
-            self.view,
-            1.0,
-            (1.0, 1.0, 1.0),
-            (0.0, (0.0, 0.0, 0.0)),
-            self.on_floor,
-            self._mirror,
-        )
+        shape = copy.copy(self)
+        shape.image, shape.mask = np.zeros_like(self.image), np.zeros_like(self.mask)
         shape.decal(alpha, place, size, turn, mask_gain=1.0)
         box = cv2.boundingRect((shape.mask > 0.004).astype(np.uint8))
         x0, y0, w, h = (int(v) for v in box)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import overload
 
 import numpy as np
@@ -17,8 +17,9 @@ from .camera import SPEED_MPS, Camera, Pose, Sway, View
 from .canvas import Canvas
 from .hazards import HAZARD_LABELS, KINDS, Defect, door_near, make_defect, soil
 from .hazards_floor import Drawer
-from .render import Exposure, Renderer
-from .world import World, make_world
+from .layout import make_layout
+from .render import Renderer
+from .world import make_world
 
 SMALLEST_SHARE = 0.0015
 _MASK_LEVEL = 0.4
@@ -111,18 +112,6 @@ class CorridorDrive(Sequence[CorridorFrame]):
             frames, self.hazards, fps, np.random.default_rng([seed, drive, 12])
         )
 
-    def __reduce__(self) -> tuple[object, ...]:
-        """Pickle the arguments only, so that workers get no textures."""
-        return _rebuild, (
-            self.frames,
-            self.seed,
-            self.drive,
-            self.hazards,
-            self.width,
-            self.height,
-            self.fps,
-        )
-
     def __len__(self) -> int:
         return self.frames
 
@@ -143,9 +132,6 @@ class CorridorDrive(Sequence[CorridorFrame]):
             raise IndexError(f"frame {index} of a drive of {self.frames} frames")
         return self.frame(position)
 
-    def __iter__(self) -> Iterator[CorridorFrame]:
-        return (self.frame(i) for i in range(self.frames))
-
     def frame(self, index: int) -> CorridorFrame:
         """Render frame `index` (0 to len - 1)."""
         seconds = index / self.fps
@@ -162,14 +148,11 @@ class CorridorDrive(Sequence[CorridorFrame]):
         else:
             scene, mask, distance = self._with_hazard(renderer, pose, event, seconds)
         shown = event is not None and bool(mask.any())
-        exposure = Exposure(
-            self._sway.exposure(seconds),
-            self._sway.warmth(seconds),
-            (self.seed, self.drive, 13, index),
-        )
+        noise = np.random.default_rng([self.seed, self.drive, 13, index])
+        gain, warmth = self._sway.exposure(seconds), self._sway.warmth(seconds)
         name = event.hazard if event is not None and shown else "normal"
         return CorridorFrame(
-            image=renderer.develop(scene, exposure),
+            image=renderer.develop(scene, gain, warmth, noise),
             mask=mask,
             label=HAZARD_LABELS.get(name, 0),
             hazard=name,
@@ -181,7 +164,8 @@ class CorridorDrive(Sequence[CorridorFrame]):
         self, renderer: Renderer, pose: Pose, event: Event
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         defect = _defect(self.seed, self.drive, event.number)
-        view = View(renderer.camera, pose.tilted(defect.pitch, defect.roll))
+        tilted = replace(pose, pitch=pose.pitch + defect.pitch, roll=pose.roll + defect.roll)
+        view = View(renderer.camera, tilted)
         scene = renderer.corridor(view).image
         if defect.dirt is None:
             return scene, np.ones((self.height, self.width), bool)
@@ -200,7 +184,7 @@ class CorridorDrive(Sequence[CorridorFrame]):
         if not kind.near_m <= distance <= kind.sight_m + 2.0:
             return scene, nothing, math.nan
         world = renderer.world
-        red, green, blue = (float(c) for c in world.haze)
+        red, green, blue = world.haze.tolist()
         canvas = Canvas(
             scene.copy(),
             view,
@@ -208,9 +192,7 @@ class CorridorDrive(Sequence[CorridorFrame]):
             world.layout.light_tint,
             (renderer.haze_at(distance), (red, green, blue)),
             background.on_floor,
-            lambda: (
-                background.mirror if background.mirror is not None else renderer.reflection(pose)
-            ),
+            lambda: renderer.reflection(pose) if background.mirror is None else background.mirror,
         )
         draw(canvas, z, seconds)
         mask = canvas.mask > _MASK_LEVEL
@@ -222,40 +204,15 @@ class CorridorDrive(Sequence[CorridorFrame]):
         """How to draw the hazard of `event`, and where it is along the corridor."""
         start = self._sway.pose(event.start / self.fps).z
         travel = (event.stop - event.start) / self.fps * SPEED_MPS
-        return _hazard(
-            self.seed,
-            self.drive,
-            self.width,
-            event.number,
-            event.hazard,
-            start,
-            event.distance_m,
-            travel,
-        )
-
-
-def _rebuild(
-    frames: int,
-    seed: int,
-    drive: int,
-    hazards: tuple[str, ...],
-    width: int,
-    height: int,
-    fps: float,
-) -> CorridorDrive:
-    return CorridorDrive(
-        frames, seed, drive=drive, hazards=hazards, width=width, height=height, fps=fps
-    )
+        return _hazard(self.seed, self.drive, event, start, travel)
 
 
 def _check(
     frames: int, seed: int, drive: int, hazards: Sequence[str], width: int, height: int, fps: float
 ) -> None:
-    if frames < 1:
-        raise AnomalyDetectorError(f"frames is {frames}: give at least 1")
-    for name, value in (("seed", seed), ("drive", drive)):
-        if value < 0:
-            raise AnomalyDetectorError(f"{name} is {value}: give 0 or more")
+    for name, value, least in (("frames", frames, 1), ("seed", seed, 0), ("drive", drive, 0)):
+        if value < least:
+            raise AnomalyDetectorError(f"{name} is {value}: give {least} or more")
     if isinstance(hazards, str):
         raise AnomalyDetectorError(f"hazards is the text {hazards!r}: give a list of names")
     for hazard in hazards:
@@ -283,8 +240,7 @@ def plan_events(
     rounds = max(1, frames // cycle)
     order: list[str] = []
     for _ in range(rounds):
-        turn = [hazards[int(i)] for i in rng.permutation(len(hazards))]
-        order += turn
+        order += [hazards[int(i)] for i in rng.permutation(len(hazards))]
     order = order[: max(1, frames // 2)]
     scale = min(1.0, frames / sum(2 * natural[h] for h in order))
     lengths = [max(1, math.floor(natural[h] * scale)) for h in order]
@@ -308,8 +264,7 @@ def plan_events(
 
 @functools.lru_cache(maxsize=2)
 def _renderer(seed: int, width: int, height: int) -> Renderer:
-    world: World = make_world(seed, width)
-    return Renderer(world, Camera(width, height))
+    return Renderer(make_world(seed, width), Camera(width, height))
 
 
 @functools.lru_cache(maxsize=4)
@@ -319,20 +274,11 @@ def _defect(seed: int, drive: int, number: int) -> Defect:
 
 @functools.lru_cache(maxsize=4)
 def _hazard(
-    seed: int,
-    drive: int,
-    width: int,
-    number: int,
-    name: str,
-    start: float,
-    distance: float,
-    travel: float,
+    seed: int, drive: int, event: Event, start: float, travel: float
 ) -> tuple[Drawer, float]:
-    rng = np.random.default_rng([seed, drive, 14, number])
-    layout = make_world(seed, width).layout
-    build = KINDS[name].build
-    if build is not None:
-        return build(rng, layout), start + distance
-    kind = KINDS[name]
+    rng = np.random.default_rng([seed, drive, 14, event.number])
+    layout, kind, distance = make_layout(seed), KINDS[event.hazard], event.distance_m
+    if kind.build is not None:
+        return kind.build(rng, layout), start + distance
     low = start + min(kind.near_m + 1.0 + travel, distance)
     return door_near(rng, layout, low, start + max(distance, kind.sight_m - 1.0))

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 from .layout import DOOR_HEIGHT_M, Door, Fixture, Layout
-from .textures import Colour, Patch, Rng, pick, vary
+from .textures import Colour, Patch, Rng, palette, pick, vary
 
-_PAPERS: tuple[Colour, ...] = (
-    (236, 234, 226),
-    (240, 236, 200),
-    (210, 226, 236),
-    (236, 214, 206),
-    (214, 232, 208),
-)
-_INKS: tuple[Colour, ...] = ((60, 84, 130), (150, 60, 52), (66, 110, 80), (70, 70, 74))
+_PAPERS = palette("eceae2 f0ecc8 d2e2ec ecd6ce d6e8d0")
+_INKS = palette("3c5482 963c34 426e50 46464a")
 _METAL: Colour = (176, 178, 180)
 
 

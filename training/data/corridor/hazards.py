@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import cv2
 import numpy as np
@@ -36,31 +35,29 @@ class Kind:
     build: Build | None
 
 
-KINDS: Mapping[str, Kind] = MappingProxyType(
-    {
-        "water": Kind(1, 4.8, 0.5, on_floor.water),
-        "cable": Kind(2, 3.7, 0.5, on_floor.cable),
-        "cellophane": Kind(3, 5.0, 0.9, on_floor.cellophane),
-        "defects": Kind(4, 4.0, 0.0, None),
-        "hanging_cable": Kind(5, 5.0, 0.7, objects.hanging_cable),
-        "floor": Kind(6, 4.8, 0.5, on_floor.floor),
-        "human": Kind(7, 7.0, 0.8, human),
-        "screws": Kind(8, 3.1, 0.5, on_floor.screws),
-        "boxes": Kind(9, 7.0, 0.8, objects.boxes),
-        "door": Kind(10, 7.0, 0.9, None),
-        "cones": Kind(11, 6.5, 0.7, objects.cones),
-        "tape": Kind(12, 6.0, 0.7, objects.tape),
-        "trolley": Kind(13, 7.0, 0.9, objects.trolley),
-        "debris": Kind(14, 6.0, 0.8, objects.debris),
-        "misc": Kind(15, 6.0, 0.7, objects.misc),
-        "shard": Kind(16, 3.0, 0.5, on_floor.shard),
-        "sawdust": Kind(17, 4.2, 0.5, on_floor.sawdust),
-        "foam": Kind(18, 6.0, 0.8, objects.foam),
-        "clutter": Kind(19, 5.5, 0.8, objects.clutter),
-    }
-)
+KINDS: Mapping[str, Kind] = {
+    "water": Kind(1, 4.8, 0.5, on_floor.water),
+    "cable": Kind(2, 3.7, 0.5, on_floor.cable),
+    "cellophane": Kind(3, 5.0, 0.9, on_floor.cellophane),
+    "defects": Kind(4, 4.0, 0.0, None),
+    "hanging_cable": Kind(5, 5.0, 0.7, objects.hanging_cable),
+    "floor": Kind(6, 4.8, 0.5, on_floor.floor),
+    "human": Kind(7, 7.0, 0.8, human),
+    "screws": Kind(8, 3.1, 0.5, on_floor.screws),
+    "boxes": Kind(9, 7.0, 0.8, objects.boxes),
+    "door": Kind(10, 7.0, 0.9, None),
+    "cones": Kind(11, 6.5, 0.7, objects.cones),
+    "tape": Kind(12, 6.0, 0.7, objects.tape),
+    "trolley": Kind(13, 7.0, 0.9, objects.trolley),
+    "debris": Kind(14, 6.0, 0.8, objects.debris),
+    "misc": Kind(15, 6.0, 0.7, objects.misc),
+    "shard": Kind(16, 3.0, 0.5, on_floor.shard),
+    "sawdust": Kind(17, 4.2, 0.5, on_floor.sawdust),
+    "foam": Kind(18, 6.0, 0.8, objects.foam),
+    "clutter": Kind(19, 5.5, 0.8, objects.clutter),
+}
 
-HAZARD_LABELS: Mapping[str, int] = MappingProxyType({n: k.label for n, k in KINDS.items()})
+HAZARD_LABELS: Mapping[str, int] = {name: kind.label for name, kind in KINDS.items()}
 
 
 def door_near(rng: Rng, layout: Layout, low: float, high: float) -> tuple[Drawer, float]:

@@ -12,13 +12,13 @@ from .fixtures import scaled
 from .layout import Layout
 from .textures import (
     ByteImage,
-    Colour,
     FloatImage,
     Patch,
     Rng,
     blob,
     blur,
     noise,
+    palette,
     pick,
     premultiplied,
     resize,
@@ -44,6 +44,22 @@ def with_shadow(texture: ByteImage, sigma: float, strength: float) -> ByteImage:
     return np.asarray(np.clip(np.rint(out), 0, 255), dtype=np.uint8)
 
 
+def _lying(
+    texture: ByteImage, x: float, size: tuple[float, float], turn: float, mask_gain: float
+) -> Drawer:
+    def draw(canvas: Canvas, z: float, seconds: float) -> None:
+        canvas.decal(texture, (x, z), size, turn, mask_gain)
+
+    return draw
+
+
+def _spread(rng: Rng, side: float, power: float, reach: float) -> tuple[float, float]:
+    """Return a place on a square of `side`, denser in its middle."""
+    spread = float(rng.uniform(0.0, 1.0)) ** power * side * reach
+    bearing = float(rng.uniform(0, 6.28))
+    return side / 2 + spread * float(np.cos(bearing)), side / 2 + spread * float(np.sin(bearing))
+
+
 def water(rng: Rng, layout: Layout) -> Drawer:
     """A puddle that darkens the floor and mirrors the corridor."""
     size = float(rng.uniform(1.0, 1.7))
@@ -60,14 +76,7 @@ def water(rng: Rng, layout: Layout) -> Drawer:
     return draw
 
 
-_CABLE_COLOURS: tuple[Colour, ...] = (
-    (30, 30, 32),
-    (206, 96, 36),
-    (196, 178, 60),
-    (226, 226, 222),
-    (46, 74, 140),
-    (40, 40, 44),
-)
+_CABLE_COLOURS = palette("1e1e20 ce6024 c4b23c e2e2de 2e4a8c 28282c")
 
 
 def cable(rng: Rng, layout: Layout) -> Drawer:
@@ -85,13 +94,11 @@ def cable(rng: Rng, layout: Layout) -> Drawer:
             py = side / 2 + radius * np.sin(2 * np.pi * turns * t) * 0.9
         else:
             px = 0.06 + t * (side - 0.12)
-            py = side / 2 + np.add.reduce(
-                [
-                    float(rng.normal(0.0, 0.24 / k))
-                    * np.sin(np.pi * t * k + float(rng.uniform(0, 3)))
-                    for k in range(1, 6)
-                ]
-            )
+            waves = [
+                float(rng.normal(0.0, 0.24 / k)) * np.sin(np.pi * t * k + float(rng.uniform(0, 3)))
+                for k in range(1, 6)
+            ]
+            py = side / 2 + np.add.reduce(waves)
         py = np.clip(py, 0.06, side - 0.06)
         points = list(zip(px.tolist(), py.tolist(), strict=True))
         patch.line(points, thick, scaled(colour, 0.62))
@@ -100,11 +107,7 @@ def cable(rng: Rng, layout: Layout) -> Drawer:
         patch.line([(a, b - 0.3 * thick) for a, b in points], thick * 0.18, scaled(colour, 1.6))
     texture = with_shadow(patch.texture(), 5.0, 0.5)
     x, turn = lateral(rng, layout, 0.85), float(rng.normal(0.0, 0.35))
-
-    def draw(canvas: Canvas, z: float, seconds: float) -> None:
-        canvas.decal(texture, (x, z), (side, side), turn, mask_gain=1.3)
-
-    return draw
+    return _lying(texture, x, (side, side), turn, 1.3)
 
 
 def _crumpled(rng: Rng, size: int) -> ByteImage:
@@ -195,11 +198,7 @@ def floor(rng: Rng, layout: Layout) -> Drawer:
         rgb = np.where(cracks[..., None], rgb * 0.4, rgb)
     texture = premultiplied(rgb.astype(np.float32), alpha.astype(np.float32))
     x, turn = lateral(rng, layout, size * 0.4), 0.0 if variant == 0 else float(rng.uniform(0, 6))
-
-    def draw(canvas: Canvas, z: float, seconds: float) -> None:
-        canvas.decal(texture, (x, z), extent, turn, mask_gain=1.5)
-
-    return draw
+    return _lying(texture, x, extent, turn, 1.5)
 
 
 def screws(rng: Rng, layout: Layout) -> Drawer:
@@ -208,10 +207,8 @@ def screws(rng: Rng, layout: Layout) -> Drawer:
     patch = Patch(side, side, 520.0, None)
     metal = pick(rng, ((196, 198, 202), (208, 180, 108), (84, 84, 90), (190, 192, 198)))
     for _ in range(int(rng.integers(45, 75))):
-        spread = float(rng.uniform(0.0, 1.0)) ** 0.7 * side * 0.43
-        bearing, angle = float(rng.uniform(0, 6.28)), float(rng.uniform(0, 6.28))
-        cx = side / 2 + spread * float(np.cos(bearing))
-        cy = side / 2 + spread * float(np.sin(bearing))
+        cx, cy = _spread(rng, side, 0.7, 0.43)
+        angle = float(rng.uniform(0, 6.28))
         tone = vary(rng, metal, 12.0)
         length = float(rng.uniform(0.035, 0.08))
         dx, dy = float(np.cos(angle)) * length, float(np.sin(angle)) * length
@@ -225,11 +222,7 @@ def screws(rng: Rng, layout: Layout) -> Drawer:
         patch.ellipse(cx - 0.002, cy - 0.003, 0.009, 0.009, scaled(tone, 1.15))
     texture = with_shadow(patch.texture(), 4.0, 0.55)
     x = lateral(rng, layout, side * 0.45, 0.8)
-
-    def draw(canvas: Canvas, z: float, seconds: float) -> None:
-        canvas.decal(texture, (x, z), (side, side), 0.0, mask_gain=2.2)
-
-    return draw
+    return _lying(texture, x, (side, side), 0.0, 2.2)
 
 
 def shard(rng: Rng, layout: Layout) -> Drawer:
@@ -237,16 +230,10 @@ def shard(rng: Rng, layout: Layout) -> Drawer:
     side = float(rng.uniform(0.9, 1.2))
     patch = Patch(side, side, 400.0, None)
     glass = bool(rng.random() < 0.5)
-    tone = (
-        pick(rng, ((198, 220, 210), (186, 206, 214)))
-        if glass
-        else pick(rng, ((232, 230, 224), (86, 112, 150), (176, 92, 66)))
-    )
+    crockery = ((232, 230, 224), (86, 112, 150), (176, 92, 66))
+    tone = pick(rng, ((198, 220, 210), (186, 206, 214)) if glass else crockery)
     for _ in range(int(rng.integers(18, 32))):
-        spread = float(rng.uniform(0.0, 1.0)) ** 0.6 * side * 0.38
-        bearing = float(rng.uniform(0, 6.28))
-        cx = side / 2 + spread * float(np.cos(bearing))
-        cy = side / 2 + spread * float(np.sin(bearing))
+        cx, cy = _spread(rng, side, 0.6, 0.38)
         size = float(rng.uniform(0.02, 0.10))
         angles = np.sort(rng.uniform(0.0, 2 * np.pi, int(rng.integers(3, 6))))
         points = [
@@ -262,11 +249,7 @@ def shard(rng: Rng, layout: Layout) -> Drawer:
         texture = np.asarray(texture * np.float32(0.72), dtype=np.uint8)
     texture = with_shadow(texture, 5.0, 0.45)
     x = lateral(rng, layout, side * 0.45, 0.8)
-
-    def draw(canvas: Canvas, z: float, seconds: float) -> None:
-        canvas.decal(texture, (x, z), (side, side), 0.0, mask_gain=1.6)
-
-    return draw
+    return _lying(texture, x, (side, side), 0.0, 1.6)
 
 
 def sawdust(rng: Rng, layout: Layout) -> Drawer:
@@ -285,8 +268,4 @@ def sawdust(rng: Rng, layout: Layout) -> Drawer:
     rgb: FloatImage = (tint * shade[..., None]).astype(np.float32)
     texture = premultiplied(rgb, alpha.astype(np.float32))
     x, turn = lateral(rng, layout, side * 0.4), float(rng.normal(0.0, 0.3))
-
-    def draw(canvas: Canvas, z: float, seconds: float) -> None:
-        canvas.decal(texture, (x, z), (side, side * 0.9), turn, mask_gain=1.6)
-
-    return draw
+    return _lying(texture, x, (side, side * 0.9), turn, 1.6)

@@ -63,18 +63,11 @@ def hanging_cable(rng: Rng, layout: Layout) -> Drawer:
         for strand in strands:
             points = strand + np.array([0.0, 0.0, z])
             points[:, 0] += swing * (top - points[:, 1])
-            rods += [
-                Capsule(_point(a), _point(b), radius, radius, colour, shine=0.3)
-                for a, b in itertools.pairwise(points)
-            ]
+            pairs = itertools.pairwise(points.tolist())
+            rods += [Capsule(a, b, radius, radius, colour, shine=0.3) for a, b in pairs]
         canvas.capsules(rods)
 
     return draw
-
-
-def _point(values: NDArray[np.float64]) -> Point:
-    x, y, z = (float(v) for v in values)
-    return x, y, z
 
 
 def _cardboard(rng: Rng, width: float, height: float, top: bool) -> tuple[ByteImage, Colour]:
@@ -101,14 +94,11 @@ def _cardboard(rng: Rng, width: float, height: float, top: bool) -> tuple[ByteIm
 
 def boxes(rng: Rng, layout: Layout) -> Drawer:
     """One to five cardboard boxes, side by side or stacked."""
-    parts: list[
-        tuple[float, float, float, tuple[float, float, float], float, list[ByteImage], Colour]
-    ] = []
+    parts: list[tuple[float, float, float, Point, float, list[ByteImage], Colour]] = []
     x0 = lateral(rng, layout, 0.42)
     count = int(rng.integers(1, 4))
     for i in range(count):
-        size = tuple(float(v) for v in rng.uniform((0.3, 0.22, 0.28), (0.6, 0.5, 0.5)))
-        w, h, d = size
+        w, h, d = rng.uniform((0.3, 0.22, 0.28), (0.6, 0.5, 0.5)).tolist()
         turn = float(rng.normal(0.0, 0.35))
         bx = x0 + (i - (count - 1) / 2) * 0.52 + float(rng.normal(0.0, 0.04))
         bx = float(np.clip(bx, -layout.width / 2 + 0.35, layout.width / 2 - 0.35))
@@ -159,15 +149,10 @@ def cones(rng: Rng, layout: Layout) -> Drawer:
     base = pick(rng, (scaled(orange, 0.9), (44, 44, 46)))
     count = int(rng.integers(1, 5))
     x0 = lateral(rng, layout, 0.3)
+    edge = layout.width / 2 - 0.25
     places = [
         (
-            float(
-                np.clip(
-                    x0 + (i - (count - 1) / 2) * 0.5,
-                    -layout.width / 2 + 0.25,
-                    layout.width / 2 - 0.25,
-                )
-            ),
+            float(np.clip(x0 + (i - (count - 1) / 2) * 0.5, -edge, edge)),
             float(rng.normal(0.0, 0.25)),
             float(rng.uniform(0.0, 1.5)),
         )
@@ -252,23 +237,21 @@ def trolley(rng: Rng, layout: Layout) -> Drawer:
             return Capsule(p, q, radius, radius, colour, shine=shine)
 
         canvas.shadow((x, z), (1.3, 1.3), 0.6)
-        wheels = []
-        for a in (-w / 2 + 0.06, w / 2 - 0.06):
-            for b in (-d / 2 + 0.09, d / 2 - 0.09):
-                wheels.append(
-                    rod(at(a - 0.012, 0.062, b), at(a + 0.012, 0.062, b), 0.06, (46, 46, 48), 0.1)
-                )
-        canvas.capsules(wheels)
-        posts = []
+        wheels = itertools.product((-w / 2 + 0.06, w / 2 - 0.06), (-d / 2 + 0.09, d / 2 - 0.09))
+        canvas.capsules(
+            [
+                rod(at(a - 0.012, 0.062, b), at(a + 0.012, 0.062, b), 0.06, (46, 46, 48), 0.1)
+                for a, b in wheels
+            ]
+        )
         corners = [(a, b) for a in (-w / 2 + 0.02, w / 2 - 0.02) for b in (-d / 2, d / 2)]
         if platform:
             corners = [(a, b) for a, b in corners if b > 0]
-        for a, b in corners:
-            posts.append(rod(at(a, 0.15, b), at(a, height, b), 0.016, metal))
-        for b in sorted({b for _, b in corners}):
-            posts.append(
-                rod(at(-w / 2 + 0.02, height, b), at(w / 2 - 0.02, height, b), 0.017, metal)
-            )
+        posts = [rod(at(a, 0.15, b), at(a, height, b), 0.016, metal) for a, b in corners]
+        posts += [
+            rod(at(-w / 2 + 0.02, height, b), at(w / 2 - 0.02, height, b), 0.017, metal)
+            for b in sorted({b for _, b in corners})
+        ]
         eye = canvas.view.centre
 
         def distance(p: Capsule) -> float:
@@ -281,15 +264,9 @@ def trolley(rng: Rng, layout: Layout) -> Drawer:
         for i, level in enumerate(shelves):
             canvas.box((x, z), level, (w, 0.05, d), turn, None, deck if platform else metal)
             if i == len(shelves) - 1 or (i == 0 and not platform):
-                for size, faces, colour in loads:
-                    canvas.box(
-                        (x, z),
-                        level + 0.05,
-                        (size[0], size[1] * (1 if platform else 0.6), size[2]),
-                        turn + 0.1,
-                        faces,
-                        colour,
-                    )
+                for (wide, high, deep), faces, colour in loads:
+                    size = (wide, high * (1 if platform else 0.6), deep)
+                    canvas.box((x, z), level + 0.05, size, turn + 0.1, faces, colour)
         canvas.capsules([p for p in posts if distance(p) <= own])
 
     return draw
@@ -444,20 +421,15 @@ def clutter(rng: Rng, layout: Layout) -> Drawer:
             else:
                 canvas.shadow((a, z + b), (0.95, 0.7), 0.55)
                 p, q = (a - 0.14, 0.17, z + b), (a + 0.16, 0.15, z + b)
-                strap = (a - 0.02, 0.38, z + b)
+                left, right = (a - 0.1, 0.3, z + b), (a + 0.1, 0.28, z + b)
+                strap, dark = (a - 0.02, 0.38, z + b), scaled(colour, 0.6)
+                pocket = (a - 0.1, 0.12, z + b - 0.13), (a + 0.12, 0.12, z + b - 0.12)
                 canvas.capsules(
                     [
                         Capsule(p, q, 0.17, 0.15, colour, grain=0.12),
-                        Capsule((a - 0.1, 0.3, z + b), strap, 0.012, 0.012, scaled(colour, 0.6)),
-                        Capsule(strap, (a + 0.1, 0.28, z + b), 0.012, 0.012, scaled(colour, 0.6)),
-                        Capsule(
-                            (a - 0.1, 0.12, z + b - 0.13),
-                            (a + 0.12, 0.12, z + b - 0.12),
-                            0.07,
-                            0.07,
-                            scaled(colour, 0.85),
-                            grain=0.1,
-                        ),
+                        Capsule(left, strap, 0.012, 0.012, dark),
+                        Capsule(strap, right, 0.012, 0.012, dark),
+                        Capsule(*pocket, 0.07, 0.07, scaled(colour, 0.85), grain=0.1),
                     ]
                 )
 
@@ -480,26 +452,17 @@ def misc(rng: Rng, layout: Layout) -> Drawer:
             place = (x, 0.17, z)
             canvas.capsules([Capsule(place, place, 0.17, 0.17, colour, shine=0.7)])
         elif kind == 1:
-            canvas.capsules(
-                [
-                    Capsule((x, 0.12, z), (x, 0.3, z), 0.13, 0.16, colour, shine=0.4),
-                    Capsule(
-                        (x - 0.13, 0.36, z), (x + 0.13, 0.36, z), 0.05, 0.05, scaled(colour, 0.4)
-                    ),
-                ],
-                ordered=True,
-            )
-            canvas.capsules(
-                [Capsule((x, 0.3, z), (x + 0.32, 1.25, z + 0.1), 0.014, 0.014, (190, 160, 110))]
-            )
+            pail = Capsule((x, 0.12, z), (x, 0.3, z), 0.13, 0.16, colour, shine=0.4)
+            dark = scaled(colour, 0.4)
+            rim = Capsule((x - 0.13, 0.36, z), (x + 0.13, 0.36, z), 0.05, 0.05, dark)
+            canvas.capsules([pail, rim], ordered=True)
+            top = (x + 0.32, 1.25, z + 0.1)
+            canvas.capsules([Capsule((x, 0.3, z), top, 0.014, 0.014, (190, 160, 110))])
         else:
             rods = [Capsule((x, 0.12, z), (x, 0.26, z), 0.12, 0.15, (150, 86, 60))]
             for bearing, reach, height in leaves:
-                tip = (
-                    x + reach * float(np.cos(bearing)),
-                    0.35 + height,
-                    z + reach * float(np.sin(bearing)),
-                )
+                dx, dz = reach * float(np.cos(bearing)), reach * float(np.sin(bearing))
+                tip = (x + dx, 0.35 + height, z + dz)
                 middle = ((x + tip[0]) / 2, 0.32 + height * 0.8, (z + tip[2]) / 2)
                 green = (56.0 + 40.0 * reach, 104.0 + 50.0 * height, 52.0)
                 rods.append(Capsule((x, 0.3, z), middle, 0.008, 0.035, scaled(green, 0.8)))
@@ -516,11 +479,8 @@ def open_door(rng: Rng, layout: Layout, door: Door) -> Drawer:
     far_hinge = bool(rng.random() < 0.5)
     inward = bool(rng.random() < 0.3)
     bright = bool(rng.random() < 0.4)
-    room = (
-        pick(rng, ((204, 200, 186), (214, 210, 204)))
-        if bright
-        else pick(rng, ((34, 36, 40), (46, 44, 42)))
-    )
+    light, dark = ((204, 200, 186), (214, 210, 204)), ((34, 36, 40), (46, 44, 42))
+    room = pick(rng, light if bright else dark)
     inside = Patch(door.width, DOOR_HEIGHT_M, 110.0, room)
     inside.rect(0.0, DOOR_HEIGHT_M * 0.74, door.width, DOOR_HEIGHT_M, scaled(room, 0.62))
     inside.rect(0.0, 0.0, door.width * 0.3, DOOR_HEIGHT_M, scaled(room, 0.82))
@@ -534,14 +494,9 @@ def open_door(rng: Rng, layout: Layout, door: Door) -> Drawer:
     def draw(canvas: Canvas, z: float, seconds: float) -> None:
         wall = sign * layout.width / 2
         near, far = z - door.width / 2, z + door.width / 2
-        canvas.quad(
-            (wall, DOOR_HEIGHT_M, far),
-            (0, 0, near - far),
-            (0, -DOOR_HEIGHT_M, 0),
-            hole,
-            shade=1.0 if bright else 0.9,
-            mask_gain=2.0,
-        )
+        shade = 1.0 if bright else 0.9
+        size = (0, 0, near - far), (0, -DOOR_HEIGHT_M, 0)
+        canvas.quad((wall, DOOR_HEIGHT_M, far), *size, hole, shade, mask_gain=2.0)
         hinge = far if far_hinge else near
         towards = -1.0 if far_hinge else 1.0
         into = sign if inward else -sign
@@ -557,13 +512,7 @@ def open_door(rng: Rng, layout: Layout, door: Door) -> Drawer:
             np.stack([end, end + thick, end + thick + down, end + down]), scaled(door.colour, 0.7)
         )
         # The handle is at the end away from the hinge.
-        canvas.quad(
-            end.tolist(),
-            (-along).tolist(),
-            down.tolist(),
-            leaf,
-            shade=0.75 + 0.2 * abs(float(np.sin(angle))),
-            mask_gain=2.0,
-        )
+        shade = 0.75 + 0.2 * abs(float(np.sin(angle)))
+        canvas.quad(end, -along, down, leaf, shade, mask_gain=2.0)
 
     return draw

@@ -10,20 +10,12 @@ from .canvas import Canvas, Capsule
 from .fixtures import scaled
 from .hazards_floor import Drawer, lateral
 from .layout import Layout
-from .textures import Colour, Rng, pick
+from .textures import Colour, Rng, palette, pick
 
-_SKIN: tuple[Colour, ...] = ((222, 178, 150), (196, 148, 116), (142, 98, 72), (96, 66, 50))
-_HAIR: tuple[Colour, ...] = ((44, 34, 28), (24, 22, 22), (120, 88, 54), (150, 146, 140))
-_TOPS: tuple[Colour, ...] = (
-    (58, 76, 112),
-    (132, 48, 46),
-    (80, 84, 88),
-    (214, 212, 206),
-    (70, 98, 74),
-    (178, 140, 70),
-    (40, 42, 48),
-)
-_TROUSERS: tuple[Colour, ...] = ((44, 52, 74), (50, 50, 54), (116, 100, 80), (70, 76, 88))
+_SKIN = palette("deb296 c49474 8e6248 604232")
+_HAIR = palette("2c221c 181616 785836 96928c")
+_TOPS = palette("3a4c70 84302e 505458 d6d4ce 46624a b28c46 282a30")
+_TROUSERS = palette("2c344a 323236 746450 464c58")
 
 
 def human(rng: Rng, layout: Layout) -> Drawer:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from .textures import Colour, Rng, pick, vary
+from .textures import Colour, Rng, palette, pick, vary
 
 PERIOD_M = 30.0
 DOOR_HEIGHT_M = 2.04
@@ -76,30 +76,9 @@ class Layout:
     lamps: tuple[Lamp, ...]
 
 
-_WALLS: tuple[Colour, ...] = (
-    (222, 216, 200),
-    (205, 212, 208),
-    (214, 206, 186),
-    (196, 208, 218),
-    (224, 222, 216),
-    (204, 214, 192),
-)
-_DADOS: tuple[Colour, ...] = (
-    (128, 152, 140),
-    (120, 140, 164),
-    (170, 148, 118),
-    (150, 156, 160),
-    (164, 122, 104),
-    (140, 150, 116),
-)
-_DOORS: tuple[Colour, ...] = (
-    (150, 104, 64),
-    (176, 136, 92),
-    (104, 124, 148),
-    (92, 120, 108),
-    (188, 186, 178),
-    (122, 72, 56),
-)
+_WALLS = palette("ded8c8 cdd4d0 d6ceba c4d0da e0ded8 ccd6c0")
+_DADOS = palette("80988c 788ca4 aa9476 969ca0 a47a68 8c9674")
+_DOORS = palette("966840 b0885c 687c94 5c786c bcbab2 7a4838")
 _FLOORS: dict[FloorKind, tuple[Colour, ...]] = {
     "tiles": ((168, 160, 148), (150, 152, 152), (176, 164, 140), (140, 128, 116)),
     "lino": ((120, 136, 140), (150, 140, 120), (104, 124, 112), (146, 120, 100)),

@@ -34,15 +34,6 @@ def _level(texels: float, lowest: int, highest: int) -> int:
     return int(np.clip(np.floor(np.log2(max(texels, 1e-6)) + 0.4), lowest, highest))
 
 
-@dataclass(frozen=True)
-class Exposure:
-    """How the sensor sees one frame: brightness factor, warmth and the noise of that frame."""
-
-    gain: float
-    warmth: float
-    noise_seed: tuple[int, ...]
-
-
 @dataclass
 class Background:
     """The empty corridor as seen from one pose.
@@ -79,14 +70,10 @@ class Renderer:
         radius = (self._u[None, :] ** 2 + self._v[:, None] ** 2) / (1.0 + 0.75**2)
         vignette = (1.0 - 0.17 * radius - 0.05 * radius**2).astype(np.float32)
         self._vignette = np.repeat(vignette[..., None], 3, axis=2)
-        self._noise = self._make_noise(rng)
-
-    def _make_noise(self, rng: np.random.Generator) -> FloatImage:
-        """Zero-mean grain, larger than a frame so that each frame can take another cut of it."""
-        shape = (self.camera.height + 64, self.camera.width + 64)
-        grey = rng.standard_normal((*shape, 1))
-        colour = rng.standard_normal((*shape, 3))
-        return (2.2 * grey + 1.6 * colour).astype(np.float32)
+        # Grain larger than a frame, so that each frame can take another cut of it.
+        shape = (height + 64, width + 64)
+        grey, colour = rng.standard_normal((*shape, 1)), rng.standard_normal((*shape, 3))
+        self._noise = (2.2 * grey + 1.6 * colour).astype(np.float32)
 
     def _make_level_tables(self) -> None:
         """Per (face, depth step): linear maps from corridor metres to atlas texels."""
@@ -255,8 +242,17 @@ class Renderer:
         haze = np.broadcast_to(self.world.haze.astype(np.uint8), (*share.shape, 3)).copy()
         image[box] = mixed(np.ascontiguousarray(image[box]), haze, 1.0 - share, share)
 
-    def develop(self, scene: ByteImage, exposure: Exposure) -> ByteImage:
-        """Glare, exposure, vignetting and noise: the finished frame, uint8 (H, W, 3) RGB."""
+    def develop(
+        self, scene: ByteImage, gain: float, warmth: float, rng: np.random.Generator
+    ) -> ByteImage:
+        """Glare, exposure, vignetting and noise: the finished frame, uint8 (H, W, 3) RGB.
+
+        Args:
+            scene: uint8 (H, W, 3) RGB.
+            gain: brightness factor.
+            warmth: relative gain of red over blue.
+            rng: of this frame's noise.
+        """
         width, height = self.camera.width, self.camera.height
         small_size = (max(8, width // 8), max(6, height // 8))
         small = cv2.resize(scene, small_size, interpolation=cv2.INTER_AREA)
@@ -264,9 +260,8 @@ class Renderer:
         glare = cv2.GaussianBlur(bright, (0, 0), 3.0 * width / 640.0 + 0.3)
         glare = cv2.resize(glare, (width, height), interpolation=cv2.INTER_LINEAR)
         lit = cv2.addWeighted(scene, 1.0, glare, 0.9, 0.0)
-        toned = cv2.LUT(lit, self._tone_curve(exposure))
+        toned = cv2.LUT(lit, self._tone_curve(gain, warmth))
         shaded = cv2.multiply(toned, self._vignette, dtype=cv2.CV_32F)
-        rng = np.random.default_rng(exposure.noise_seed)
         top, left = (int(v) for v in rng.integers(0, 64, 2))
         noise = self._noise[top : top + height, left : left + width]
         if rng.random() < 0.5:
@@ -276,11 +271,11 @@ class Renderer:
         noise = np.ascontiguousarray(noise)
         return np.asarray(cv2.add(shaded, noise, dtype=cv2.CV_8U), dtype=np.uint8)
 
-    def _tone_curve(self, exposure: Exposure) -> ByteImage:
+    def _tone_curve(self, gain: float, warmth: float) -> ByteImage:
         level = np.arange(256, dtype=np.float64)
         curve = np.empty((1, 256, 3), np.uint8)
         for channel, tint in enumerate((1.0, 0.0, -1.0)):
-            value = level * exposure.gain * (1.0 + exposure.warmth * tint)
+            value = level * gain * (1.0 + warmth * tint)
             # A mild S: darker shadows, softly compressed highlights.
             value = value - 9.0 * np.sin(np.clip(value, 0, 255) / 255.0 * 2.0 * np.pi)
             over = np.maximum(value - 225.0, 0.0)

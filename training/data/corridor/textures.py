@@ -16,6 +16,11 @@ ByteImage = NDArray[np.uint8]
 _SUPERSAMPLE = 3
 
 
+def palette(text: str) -> tuple[Colour, ...]:
+    """Return colours from hexadecimal RRGGBB words."""
+    return tuple((red, green, blue) for red, green, blue in map(bytes.fromhex, text.split()))
+
+
 def resize(image: NDArray[np.float32], rows: int, cols: int, how: int) -> FloatImage:
     """`cv2.resize` of a float image with the shape in numpy's order."""
     return np.asarray(cv2.resize(image, (cols, rows), interpolation=how), dtype=np.float32)

@@ -115,11 +115,9 @@ def _bake(
         wide = (factor.shape[1]) * columns / (factor.shape[1] - 2)
         big = resize(factor, face.shape[0], round(wide), cv2.INTER_LINEAR)
         big = big[:, scale : scale + columns]
+        lit = np.ascontiguousarray(face * (big[..., None] * tint * np.float32(_BASE_LEVEL)))
         if index == 2:
-            lit = np.ascontiguousarray(face * (big[..., None] * tint * np.float32(_BASE_LEVEL)))
             _draw_lamps(lit, layout)
-        else:
-            lit = face * (big[..., None] * tint * np.float32(_BASE_LEVEL))
         strip[row : row + face.shape[0]] = np.clip(_shoulder(lit), 0.0, 255.0)
         row += face.shape[0]
     middle = 0.5 * (lights[0].mean(axis=0) + lights[1].mean(axis=0)) / level

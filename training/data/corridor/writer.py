@@ -103,15 +103,6 @@ def write_drive(
     if image_format not in ("jpg", "png"):
         raise AnomalyDetectorError(f"image format is {image_format!r}: choose jpg or png")
     _worker_count(drive, workers)
-    with atomic_directory(out) as folder:
-        _write(drive, folder, workers, image_format, progress)
-
-
-def _write(
-    drive: CorridorDrive, folder: Path, workers: int | None, image_format: str, progress: bool
-) -> None:
-    masks = folder / "masks"
-    masks.mkdir()
     frames = tqdm(
         render_frames(drive, workers),
         total=len(drive),
@@ -119,24 +110,19 @@ def _write(
         file=sys.stderr,
         disable=not progress,
     )
-    with (folder / "labels.csv").open("w", newline="") as file:
+    with atomic_directory(out) as folder, (folder / "labels.csv").open("w", newline="") as file:
+        masks = folder / "masks"
+        masks.mkdir()
         table = csv.writer(file, lineterminator="\n")
         table.writerow(_HEADER)
         for index, frame in enumerate(frames):
-            name = f"{index:06d}.{image_format}"
+            name, distance = f"{index:06d}.{image_format}", ""
             _save(folder / name, cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
             if frame.label:
                 _save(masks / f"{index:06d}.png", frame.mask.astype("uint8") * 255)
-            table.writerow(
-                (
-                    name,
-                    frame.stamp_ns,
-                    frame.label,
-                    frame.hazard,
-                    f"{frame.distance_m:.3f}" if frame.label else "",
-                    f"{frame.mask.mean():.5f}",
-                )
-            )
+                distance = f"{frame.distance_m:.3f}"
+            truth = (frame.stamp_ns, frame.label, frame.hazard, distance)
+            table.writerow((name, *truth, f"{frame.mask.mean():.5f}"))
 
 
 def _save(path: Path, image: cv2.typing.MatLike) -> None:
