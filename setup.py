@@ -89,11 +89,9 @@ setup(
             "matplotlib>=3.7",
             "onnx>=1.16",
             "pyyaml>=6",
-            "requests>=2.31",
             "scikit-learn>=1.3",
             "tensorflow>=2.17",
             "tf2onnx>=1.16.1",
-            "urllib3>=1.26",
         ],
         "ros": [
             "ros-ament-index-python",

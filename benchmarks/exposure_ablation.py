@@ -30,6 +30,7 @@ from anomaly_detector.alarms.calibration import calibrate_threshold
 from anomaly_detector.images.preprocessing import INPUT_SIZE, WHOLE_FRAME, preprocess
 from anomaly_detector.recordings import open_source
 from benchmarks.common import options, run
+from training.cli.stress import parse_exclusion
 from training.config.options import TrainOptions, without_unused
 from training.evaluation.faults import FAULT_SETS, Fault
 from training.evaluation.metrics import area_under_roc
@@ -38,7 +39,6 @@ from training.evaluation.stress import (
     fault_generator,
     inject,
     numbered_frames,
-    parse_exclusion,
 )
 from training.fitting.backend import import_keras
 from training.scorers.outlier_exposure.outliers import (

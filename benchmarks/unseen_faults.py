@@ -13,7 +13,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,17 +21,17 @@ import numpy as np
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.recordings import open_source
 from benchmarks.common import options, run
-from training.cli.stress import format_stress
+from training.cli.stress import format_stress, parse_exclusion
 from training.evaluation.faults import UNITS, Fault
 from training.evaluation.faults.base import Image, Mask
-from training.evaluation.stress import numbered_frames, parse_exclusion, run_stress
+from training.evaluation.stress import numbered_frames, run_stress
 
 Random = np.random.Generator
 Faulted = tuple[Image, Mask | None]
 
 
 @dataclass(frozen=True)
-class UnseenFault(Fault):
+class UnseenFault(Fault, group="unseen"):
     """A fault that a function of this module puts on a frame.
 
     Attributes:
@@ -39,10 +39,8 @@ class UnseenFault(Fault):
     """
 
     put: Callable[[Image, Random], Faulted]
-    group: ClassVar[str] = "unseen"
 
     def apply(self, image: Image, rng: Random) -> Faulted:
-        """See :meth:`Fault.apply`."""
         return self.put(image, rng)
 
     @property

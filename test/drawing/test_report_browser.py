@@ -17,7 +17,8 @@ from anomaly_detector.drawing.page import Curve, KeyFigure, Link, Page, Section,
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.recordings import open_source
 from training.cli.evaluate import write_evaluation
-from training.evaluation.evaluate import LabelledRecording, evaluate
+from training.data.opening import LabelledRecording
+from training.evaluation.evaluate import evaluate
 
 pytest.importorskip("selenium", reason="selenium is not installed")
 

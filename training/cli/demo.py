@@ -11,7 +11,7 @@ import argparse
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,15 +41,6 @@ _EPOCHS = 60
 _EXPOSURE_EPOCHS = 6
 _TRAINING_SECONDS = 150.0
 _THESIS_SECONDS = 20.0
-
-
-@dataclass(frozen=True)
-class _Drives:
-    """What to train on and what to replay; ``labels`` is the truth of the replay, if known."""
-
-    normal: Path
-    replay: Path
-    labels: Path | None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,19 +78,19 @@ def run(arguments: argparse.Namespace) -> int:
             "a demo with your own drives needs both: --data NORMAL_DRIVE --replay OTHER_DRIVE_BAG"
         )
     if arguments.data is None:
-        drives = _render(out, arguments.seed)
+        normal, replay, labels = _render(out, arguments.seed)
     else:
-        drives = _Drives(arguments.data, arguments.replay, arguments.labels)
-    source = open_source(drives.replay, arguments.topic)
+        normal, replay, labels = arguments.data, arguments.replay, arguments.labels
+    source = open_source(replay, arguments.topic)
     if not isinstance(source, BagSource):
-        raise AnomalyDetectorError(f"{drives.replay} is not a bag: only a rosbag2 can be replayed")
+        raise AnomalyDetectorError(f"{replay} is not a bag: only a rosbag2 can be replayed")
 
-    print(f"\n[2/4] Training on {drives.normal}")
+    print(f"\n[2/4] Training on {normal}")
     model = out / "model.onnx"
     options = TrainOptions(
-        [str(drives.normal)],
+        [str(normal)],
         model,
-        topic=arguments.topic if is_bag(drives.normal) else None,
+        topic=arguments.topic if is_bag(normal) else None,
         scorer=arguments.scorer,
         epochs=_EPOCHS,
         exposure_epochs=_EXPOSURE_EPOCHS,
@@ -108,27 +99,27 @@ def run(arguments: argparse.Namespace) -> int:
     )
     train(replace(without_unused(options), anomalies=arguments.anomalies))
     thesis = None
-    if drives.labels is not None and arguments.scorer != "reconstruction":
+    if labels is not None and arguments.scorer != "reconstruction":
         thesis = out / "thesis.onnx"
         changed = replace(options, out=thesis, scorer="reconstruction", time_limit=_THESIS_SECONDS)
         train(without_unused(changed))
 
-    print(f"\n[3/4] Replaying {drives.replay} to the node over ROS 2")
+    print(f"\n[3/4] Replaying {replay} to the node over ROS 2")
     # That of an earlier demo; nothing else in a folder of ours has such a report in it.
     if (out / _REPLAY / "report.html").is_file():
         shutil.rmtree(out / _REPLAY)
     result = replay_into(ReplayOptions(source.path, model, source.topic), out / _REPLAY)
 
     print("\n[4/4] Results")
-    _report(result, drives.labels, out)
-    if thesis is not None and drives.labels is not None:
-        auc = _offline_auc(source, Detector(thesis), drives.labels)
+    _report(result, labels, out)
+    if thesis is not None and labels is not None:
+        auc = _offline_auc(source, Detector(thesis), labels)
         print(f"  for comparison, the thesis' way (v5 + reconstruction): ROC-AUC {auc:.3f}")
     print(f"  done in {time.monotonic() - start:.0f} s")
     return 0 if result.is_complete else 1
 
 
-def _render(out: Path, seed: int) -> _Drives:
+def _render(out: Path, seed: int) -> tuple[Path, Path, Path]:
     from training.cli.corridor import write_drive_bag
     from training.data.corridor import CorridorDrive, write_drive
 
@@ -142,7 +133,7 @@ def _render(out: Path, seed: int) -> _Drives:
     drive = CorridorDrive(_HAZARD_FRAMES, seed, drive=1, hazards=_HAZARDS)
     write_drive(drive, hazardous)
     bag = write_drive_bag(hazardous)
-    return _Drives(normal, bag, hazardous / "labels.csv")
+    return normal, bag, hazardous / "labels.csv"
 
 
 def _report(result: ReplayResult, labels: Path | None, out: Path) -> None:

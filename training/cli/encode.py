@@ -5,19 +5,17 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from anomaly_detector.cli.arguments import add_view_arguments, given_view
-from anomaly_detector.errors import AnomalyDetectorError, SourceError
+from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import check_output_file
 from anomaly_detector.model.shipped import resolve_model
 from anomaly_detector.recordings import (
     BagSource,
-    FrameSource,
     count_frames,
     is_bag,
     open_source,
@@ -25,13 +23,10 @@ from anomaly_detector.recordings import (
 )
 from anomaly_detector.recordings.cache import CachedFrames, cache_frames
 from training.data.labels import FrameLabels, read_labels
-from training.data.latents import UNKNOWN_LABEL, CodeModel, FrameTable, write_codes
-from training.evaluation.evaluate import frame_names
+from training.data.latents import CodeModel, FrameTable, write_codes
+from training.data.opening import LabelledRecording, Truths, frame_names
 
 _BATCH = 256
-
-_Truth: TypeAlias = dict[str, tuple[int, str, int | None]]
-"""Frame name to label, class name and stamp."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,15 +67,15 @@ def run(arguments: argparse.Namespace) -> int:
         raise AnomalyDetectorError(
             f"--topic {arguments.topic}: none of the recordings is a bag: leave the topic out"
         )
+    labels: list[FrameLabels | None] = [read_labels(path) for path in arguments.labels]
+    pairs = zip(sources, labels or [None] * len(sources), strict=True)
+    recordings = [LabelledRecording(source, truth, class_name="") for source, truth in pairs]
     # Labels of another recording are told before hours of reading.
-    truths: list[_Truth | None] = [
-        _truth(source, read_labels(path))
-        for source, path in zip(sources, arguments.labels, strict=False)
-    ] or [None] * len(sources)
+    truths = Truths(recordings)
     for source in sources:
         source.view = model.view
     parts = [cache_frames(source, arguments.cache) for source in sources]
-    frames = _table(parts, truths)
+    frames = _table(parts, recordings, truths)
     write_codes(out, frames, model, _vectors(model, parts, len(frames)))
     for part in parts:
         warn_unreadable(part.source, part.unreadable)
@@ -92,35 +87,22 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _truth(source: FrameSource, labels: FrameLabels) -> _Truth:
-    """Return label, class name and stamp of every frame by its name."""
-    # By all names, also of frames that cannot be read: labels without names go by order.
-    names = frame_names(source)
-    given, classes = labels.for_frames(names)
-    stamps = labels.stamps_for_frames(names)
-    return dict(zip(names, zip(given.tolist(), classes, stamps, strict=True), strict=True))
-
-
-def _table(parts: Sequence[CachedFrames], truths: Sequence[_Truth | None]) -> FrameTable:
-    names: list[str] = []
-    stamps_ns: list[int | None] = []
-    labels: list[int] = []
-    classes: list[str] = []
-    class_of: dict[int, str] = {}
-    for part, truth in zip(parts, truths, strict=True):
+def _table(
+    parts: Sequence[CachedFrames], recordings: Sequence[LabelledRecording], truths: Truths
+) -> FrameTable:
+    rows = []
+    for number, (part, recording) in enumerate(zip(parts, recordings, strict=True)):
+        # Among all frames, also those that cannot be read: labels without names go by order.
+        places = {name: place for place, name in enumerate(frame_names(recording.source))}
         for name, own_stamp in zip(part.names, part.stamps_ns, strict=True):
-            label, class_name, stamp = (UNKNOWN_LABEL, "", None) if truth is None else truth[name]
-            if class_of.setdefault(label, class_name) != class_name:
-                raise SourceError(
-                    f"label {label} is {class_of[label]!r} in one labels file and {class_name!r} "
-                    f"in that of {part.source}: number the classes alike in all files"
-                )
-            names.append(name)
-            stamps_ns.append(stamp if own_stamp is None else own_stamp)
-            labels.append(label)
-            classes.append(class_name)
-    numbers = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-    return FrameTable(numbers, names, stamps_ns, np.array(labels, np.int64), classes)
+            label, class_name, stamp = truths.of(number, places.get(name, len(places)), name)
+            rows.append(
+                (number, name, stamp if own_stamp is None else own_stamp, label, class_name)
+            )
+    numbers, names, stamps, labels, classes = map(list, zip(*rows, strict=True))
+    return FrameTable(
+        np.array(numbers, np.int64), names, stamps, np.array(labels, np.int64), classes
+    )
 
 
 def _vectors(

@@ -18,57 +18,37 @@ from anomaly_detector.model.fingerprint import find_trained, trained_warning
 from anomaly_detector.recordings import BagSource, count_frames
 from anomaly_detector.scoring.tables import format_score
 from anomaly_detector.stamps import stamp_text
-from training.data.hazards_robots.loader import HazardsRobotsSource, open_recording
+from training.data.hazards_robots.loader import HazardsRobotsSource
 from training.data.labels import NORMAL, read_labels
-from training.evaluation.evaluate import TRAINED_REMEDY, Evaluation, LabelledRecording, evaluate
-from training.evaluation.metrics import DEFAULT_BLOCK
+from training.data.opening import LabelledRecording, open_recording
+from training.evaluation.bootstrap import DEFAULT_BLOCK
+from training.evaluation.evaluate import TRAINED_REMEDY, Evaluation, evaluate
 from training.reports.evaluation import evaluation_report
+from training.reports.page import number_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``python -m training evaluate``."""
     parser.add_argument("--model", required=True, help="the .onnx file")
-    parser.add_argument(
-        "--data",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="SOURCE",
-        help="recordings whose truth is in --labels (image folders, bags or videos)",
-    )
-    parser.add_argument(
-        "--labels",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="CSV",
-        help="labels of --data, one file per recording in the same order",
-    )
-    parser.add_argument(
-        "--normal",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="SOURCE",
-        help="recordings with normal frames only",
-    )
-    parser.add_argument(
-        "--anomalous",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="[NAME=]SOURCE",
-        help="recordings with anomalous frames only, of class NAME (default: the folder's)",
-    )
+    for name, metavar, text in (
+        ("--data", "SOURCE", "recordings whose truth is in --labels (image folders, bags, videos)"),
+        ("--labels", "CSV", "labels of --data, one file per recording in the same order"),
+        ("--normal", "SOURCE", "recordings with normal frames only"),
+        (
+            "--anomalous",
+            "[NAME=]SOURCE",
+            "recordings with anomalous frames only, of class NAME (default: the folder's)",
+        ),
+    ):
+        parser.add_argument(
+            name, nargs="+", action="extend", default=[], metavar=metavar, help=text
+        )
     parser.add_argument("--topic", help="image topic, for bags with several")
     add_view_arguments(parser)
     parser.add_argument(
-        "--out",
-        required=True,
-        type=Path,
-        metavar="DIR",
+        "--out", required=True, type=Path, metavar="DIR",
         help="new folder for evaluation.json, scores.csv and report.html",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--bootstrap",
         type=int,
@@ -88,10 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the verb and print the results.
-
-    Returns:
-        0.
+    """Run the command line and return the exit code.
 
     Raises:
         AnomalyDetectorError: wrong options, or what :func:`evaluate` and
@@ -138,21 +115,16 @@ def write_evaluation(evaluation: Evaluation, output: Path) -> None:
         ) as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(
-                ["frame", "stamp", "score", "is_anomaly", "label", "class", "recording"]
+                ("frame", "stamp", "score", "is_anomaly", "label", "class", "recording")
             )
-            for index, name in enumerate(frames.names):
-                stamp, score = frames.stamps_ns[index], float(frames.scores[index])
-                writer.writerow(
-                    [
-                        name,
-                        stamp_text(stamp),
-                        format_score(score),
-                        int(score >= evaluation.threshold),
-                        frames.labels[index],
-                        frames.classes[index],
-                        frames.recordings[index],
-                    ]
-                )
+            for name, stamp, score, label, class_name, recording in zip(
+                *(frames.names, frames.stamps_ns, frames.scores.tolist()),
+                *(frames.labels, frames.classes, frames.recordings),
+                strict=True,
+            ):
+                flag = int(score >= evaluation.threshold)
+                shown = stamp_text(stamp), format_score(score)
+                writer.writerow((name, *shown, flag, label, class_name, recording))
         write_page(evaluation_report(evaluation), folder / "report.html")
 
 
@@ -180,7 +152,7 @@ def format_evaluation(evaluation: Evaluation) -> str:
     lines += ["", "threshold           accuracy precision  recall      F1  false alarms"]
     for point in evaluation.operating_points:
         ratios = (point.accuracy, point.precision, point.recall, point.f1, point.false_alarm_rate)
-        cells = " ".join(f"{_text(ratio):>8}" for ratio in ratios)
+        cells = " ".join(f"{number_text(ratio):>8}" for ratio in ratios)
         lines.append(f"{point.name:7} {point.threshold:>10.4g}  {cells}")
     if evaluation.delays:
         found = [d for d in evaluation.delays if d.delay_frames is not None]
@@ -193,10 +165,6 @@ def format_evaluation(evaluation: Evaluation) -> str:
     if unreadable:
         lines.append(f"{unreadable} frames were unreadable, see evaluation.json")
     return "\n".join(lines)
-
-
-def _text(value: float) -> str:
-    return "n/a" if np.isnan(value) else f"{value:.3f}"
 
 
 def _recordings(args: argparse.Namespace) -> list[LabelledRecording]:
@@ -213,15 +181,10 @@ def _recordings(args: argparse.Namespace) -> list[LabelledRecording]:
             "nothing to evaluate on: give --normal and --anomalous, or --data and --labels"
         )
     files = iter(args.labels)
-    recordings = [
-        LabelledRecording(
-            source,
-            source.frame_labels
-            if isinstance(source, HazardsRobotsSource)
-            else read_labels(next(files)),
-        )
-        for source in opened
-    ]
+    recordings = []
+    for item in opened:
+        own = item.frame_labels if isinstance(item, HazardsRobotsSource) else None
+        recordings.append(LabelledRecording(item, own or read_labels(next(files))))
     recordings += [LabelledRecording(open_recording(source, args.topic)) for source in args.normal]
     for text in args.anomalous:
         name, source = _named_source(text)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,16 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check_precision(arguments)
     check_output_file(arguments.out)
     view = view_of(arguments).over(_view(arguments.weights))
-    frames = (
-        open_frame_set(
-            arguments.data,
-            arguments.topic,
-            view=view,
-            cache=arguments.cache,
-        )
-        if arguments.data
-        else None
-    )
+    images = _images(arguments, arguments.data, view) if arguments.data else None
     import_keras()
     from training.export.convert import convert, score_images, write_detector
     from training.fitting.run_folder import RunFolder
@@ -118,11 +110,10 @@ def run(arguments: argparse.Namespace) -> int:
         metadata, scorer = _from_file(
             arguments.weights,
             arguments.architecture,
-            has_threshold=frames is not None or arguments.threshold is not None,
+            has_threshold=images is not None or arguments.threshold is not None,
         )
     model = convert(scorer)
-    if frames is not None:
-        images = frames.take(np.arange(len(frames)))
+    if images is not None:
         threshold, calibration = choose_threshold(
             score_images(model, images), arguments.threshold, arguments.false_alarm_rate
         )
@@ -130,13 +121,8 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         images = _smooth_images()
         if arguments.threshold is not None:
-            metadata = replace(
-                metadata,
-                threshold=arguments.threshold,
-                calibration=replace(
-                    metadata.calibration, method="fixed", false_alarm_rate=None, frames=0
-                ),
-            )
+            fixed = replace(metadata.calibration, method="fixed", false_alarm_rate=None, frames=0)
+            metadata = replace(metadata, threshold=arguments.threshold, calibration=fixed)
     metadata = with_scorer_facts(replace(metadata, name=arguments.out.stem).with_view(view))
     if arguments.precision != "float32":
         return _write_variant(arguments, model, metadata, scorer, images)
@@ -172,6 +158,11 @@ def _view(weights: Path) -> View:
     return RunFolder(weights).metadata().view if weights.is_dir() else View()
 
 
+def _images(arguments: argparse.Namespace, sources: Sequence[str], view: View) -> NDArray[np.uint8]:
+    frames = open_frame_set(sources, arguments.topic, view=view, cache=arguments.cache)
+    return frames.take(np.arange(len(frames)))
+
+
 def _write_variant(
     arguments: argparse.Namespace,
     model: Any,
@@ -180,16 +171,13 @@ def _write_variant(
     images: NDArray[np.uint8],
 ) -> int:
     """Write an int8 detector beside which the float32 one was measured."""
-    from training.data.hazards_robots.loader import open_recording
+    from training.data.opening import open_recording
     from training.export.convert import score_images, write_detector
     from training.train import choose_threshold, parity_images
 
     ranges = images
     if arguments.range_data:
-        frames = open_frame_set(
-            arguments.range_data, arguments.topic, view=metadata.view, cache=arguments.cache
-        )
-        ranges = frames.take(np.arange(len(frames)))
+        ranges = _images(arguments, arguments.range_data, metadata.view)
     variant = to_int8(model, ranges)
     threshold, calibration = choose_threshold(
         score_images(variant, images), arguments.threshold, arguments.false_alarm_rate
@@ -252,7 +240,6 @@ def _from_file(
         )
     autoencoder: Autoencoder = build_autoencoder(architecture)
     load_weights(file, autoencoder.model)
-    provenance: dict[str, Any] = {"weights": file.name}
     metadata = ModelMetadata(
         name=file.stem,
         architecture=architecture,
@@ -260,7 +247,7 @@ def _from_file(
         score_units=find_scorer(_SCORER).unit_on(architecture),
         threshold=0.0,
         calibration=Calibration("fixed"),
-        provenance=provenance,
+        provenance={"weights": file.name},
     )
     return metadata, reconstruction_scorer(autoencoder)
 

@@ -13,7 +13,7 @@ _VERBS = {
     "encode": ("training.cli.encode", "write the embeddings that a model's encoder gives"),
     "corridor": ("training.cli.corridor", "render a synthetic corridor drive"),
     "compare": (
-        "training.evaluation.compare",
+        "training.cli.compare",
         "train and measure every architecture with every scorer",
     ),
     "evaluate": (
@@ -21,7 +21,7 @@ _VERBS = {
         "measure a model on labelled drives and write a report",
     ),
     "stress": ("training.cli.stress", "measure what a model makes of injected faults"),
-    "download": ("training.data.hazards_robots.download", "download the Hazards&Robots data set"),
+    "download": ("training.cli.download", "download the Hazards&Robots data set"),
     "inspect-hazards-robots": (
         "training.cli.inspect_hazards_robots",
         "list what a Hazards&Robots folder holds",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from pathlib import Path
 
 from anomaly_detector.cli.arguments import add_view_arguments, given_view
@@ -14,15 +13,16 @@ from anomaly_detector.files import atomic_directory, check_output_folder
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.fingerprint import find_trained, trained_warning
 from anomaly_detector.recordings import FrameSource, count_frames, open_source, warn_unreadable
+from training.evaluation.bootstrap import DEFAULT_BLOCK
 from training.evaluation.faults import FAULT_SETS, choose_faults
-from training.evaluation.metrics import DEFAULT_BLOCK
 from training.evaluation.stress import (
     TRAINED_REMEDY,
+    Exclusion,
     StressResult,
     numbered_frames,
-    parse_exclusion,
     run_stress,
 )
+from training.reports.page import number_text
 from training.reports.stress import stress_report
 
 
@@ -30,31 +30,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``python -m training stress``."""
     parser.add_argument("--model", required=True, help="the .onnx file")
     parser.add_argument(
-        "--normal",
-        required=True,
-        metavar="SOURCE",
+        "--normal", required=True, metavar="SOURCE",
         help="a recording of normal frames that the model was not trained on",
-    )
+    )  # fmt: skip
     parser.add_argument("--topic", help="image topic, for a bag with several")
     add_view_arguments(parser)
     parser.add_argument(
-        "--exclude",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="A-B",
+        "--exclude", nargs="+", action="extend", default=[], metavar="A-B",
         help="frames of the recording to leave out since they are not normal, counted from 0, "
         "both ends included",
-    )
+    )  # fmt: skip
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
-        "--set",
-        default="full",
-        choices=list(FAULT_SETS),
-        dest="fault_set",
+        "--set", default="full", choices=list(FAULT_SETS), dest="fault_set",
         help="reference: few and plain, fixed for quoted figures; full: like real faults "
         "(default: %(default)s)",
-    )
+    )  # fmt: skip
     group.add_argument(
         "--faults", nargs="+", metavar="NAME", help="these faults only, of either set"
     )
@@ -76,19 +67,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="consecutive frames that are resampled together (default: %(default)s)",
     )
     parser.add_argument(
-        "--out",
-        required=True,
-        type=Path,
-        metavar="DIR",
+        "--out", required=True, type=Path, metavar="DIR",
         help="new folder for stress.json and report.html",
-    )
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the verb and print the results.
-
-    Returns:
-        0.
+    """Run the command line and return the exit code.
 
     Raises:
         AnomalyDetectorError: wrong options, or what :func:`run_stress` and
@@ -132,6 +117,23 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def parse_exclusion(text: str) -> Exclusion:
+    """Read ``A-B``, or ``A`` for one frame.
+
+    Raises:
+        AnomalyDetectorError: it is not that, or ends before it starts.
+    """
+    first, separator, last = text.partition("-")
+    if not (first.isdecimal() and (last.isdecimal() if separator else True)):
+        raise AnomalyDetectorError(
+            f"--exclude {text}: give frame numbers from 0, both ends included, as in 324-369"
+        )
+    start, stop = int(first), int(last or first)
+    if stop < start:
+        raise AnomalyDetectorError(f"--exclude {text}: the range ends before it starts")
+    return start, stop
+
+
 def write_stress(result: StressResult, source: FrameSource, output: Path) -> None:
     """Write stress.json and report.html into a new folder, both or none.
 
@@ -157,15 +159,15 @@ def format_stress(result: StressResult) -> str:
     ]
     for item in result.faults:
         cells = [f"{item.fault.name:{width}}  {item.roc_auc!s:20} "]
-        cells += [f"{_text(value):>7}" for value in (item.recall, item.raised, item.pointing)]
+        cells += [_cell(value) for value in (item.recall, item.raised, item.pointing)]
         cells += [] if item.counted else ["  not counted"]
         lines.append(" ".join(cells).rstrip())
     worst = result.worst
     if worst is not None:
         least = min(item.recall for item in result.counted)
         lines += [
-            f"{'mean':{width}}  {result.mean_roc_auc!s:20}  {_text(result.mean_recall):>7} "
-            f"{'':7} {_text(result.mean_pointing):>7}",
+            f"{'mean':{width}}  {result.mean_roc_auc!s:20}  {_cell(result.mean_recall)} "
+            f"{'':7} {_cell(result.mean_pointing)}",
             f"{'minimum':{width}}  {worst.roc_auc.value:<20.3f}  {least:7.3f}",
         ]
     lines += ["", f"false alarms on the clean frames: {result.false_alarms:.3f}"]
@@ -176,5 +178,5 @@ def format_stress(result: StressResult) -> str:
     return "\n".join(lines)
 
 
-def _text(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.3f}"
+def _cell(value: float) -> str:
+    return f"{number_text(value, ''):>7}"

@@ -21,8 +21,8 @@ from anomaly_detector.recordings import (
 )
 from anomaly_detector.recordings.cache import CachedFrames, cache_frames
 from training.data.events import open_recorded_events
-from training.data.hazards_robots.loader import open_recording
 from training.data.labels import read_labels
+from training.data.opening import open_recording
 
 _GAP_SECONDS = 1.0
 _MOST_GAP = 300
@@ -123,7 +123,7 @@ def open_frame_set(
     """Open recordings and shrink their frames through the cache.
 
     Args:
-        sources: as :func:`training.data.hazards_robots.loader.open_recording` takes them.
+        sources: as :func:`training.data.opening.open_recording` takes them.
         topic: image topic, for bags with more than one.
         view: what to see of each frame.
         cache: folder of the cache; None for the user's.
@@ -164,10 +164,7 @@ def open_anomaly_set(
 
 
 def _cached(
-    sources: Sequence[FrameSource],
-    view: View,
-    cache: Path | None,
-    progress: bool,
+    sources: Sequence[FrameSource], view: View, cache: Path | None, progress: bool
 ) -> FrameSet:
     for source in sources:
         source.view = view
@@ -220,11 +217,8 @@ def split_blocks(
         SourceError: too few frames to hold any out.
     """
     generator = np.random.default_rng(seed)
-    train: list[NDArray[np.int64]] = []
-    validation: list[NDArray[np.int64]] = []
-    calibration: list[NDArray[np.int64]] = []
+    uses: list[NDArray[np.int8]] = []
     margins: list[int] = []
-    offset = 0
     for length, gap in zip(lengths, gaps, strict=True):
         wanted = int(length * held_out)
         count = max(2 if choose_epoch else 1, min(blocks, wanted // 10)) if wanted else 0
@@ -240,14 +234,9 @@ def split_blocks(
             near[near == 0] = _GAP
             is_validation = choose_epoch and number % 3 == 1
             use[first : first + block] = _VALIDATION if is_validation else _CALIBRATION
-        train.append(np.flatnonzero(use == _TRAIN) + offset)
-        validation.append(np.flatnonzero(use == _VALIDATION) + offset)
-        calibration.append(np.flatnonzero(use == _CALIBRATION) + offset)
+        uses.append(use)
         margins.append(margin)
-        offset += length
-    split = BlockSplit(
-        np.concatenate(train), np.concatenate(validation), np.concatenate(calibration), margins
-    )
+    split = _split(uses, margins)
     if not len(split.calibration) or not len(split.train):
         raise SourceError(
             f"a recording has {max(lengths)} frames, too few to hold out {held_out:.0%}: "
@@ -298,19 +287,24 @@ def fold_blocks(lengths: Sequence[int], gaps: Sequence[int], folds: int) -> list
         )
     splits = []
     for fold in range(folds):
-        train: list[NDArray[np.int64]] = []
-        held: list[NDArray[np.int64]] = []
+        uses: list[NDArray[np.int8]] = []
         margins: list[int] = []
-        offset = 0
         for length, gap in zip(lengths, gaps, strict=True):
             first, end = length * fold // folds, length * (fold + 1) // folds
             margin = min(gap, (end - first) // 2)
-            numbers = np.arange(length)
-            held.append(numbers[first:end] + offset)
-            near = (numbers >= first - margin) & (numbers < end + margin)
-            train.append(numbers[~near] + offset)
+            use = np.zeros(length, np.int8)
+            use[max(0, first - margin) : end + margin] = _GAP
+            use[first:end] = _CALIBRATION
+            uses.append(use)
             margins.append(margin)
-            offset += length
-        tested = np.concatenate(held)
-        splits.append(BlockSplit(np.concatenate(train), tested, tested, margins))
+        split = _split(uses, margins)
+        splits.append(replace(split, validation=split.calibration))
     return splits
+
+
+def _split(uses: Sequence[NDArray[np.int8]], margins: Sequence[int]) -> BlockSplit:
+    every = np.concatenate(uses)
+    train, validation, calibration = (
+        np.flatnonzero(every == kind) for kind in (_TRAIN, _VALIDATION, _CALIBRATION)
+    )
+    return BlockSplit(train, validation, calibration, margins)

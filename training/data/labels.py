@@ -7,15 +7,19 @@ Two layouts are read. The synthetic corridor writes one row per frame with its n
 
 and Hazards&Robots (Zenodo record 7074958) gives ``label`` (and ``difficulty``) per frame, in
 file-name order, without a name. ``label`` is 0 for a normal frame and the number of the hazard
-class otherwise.
+class otherwise. Other releases of Hazards&Robots name and order their rows in other ways: a
+:class:`LabelTable` finds their frames itself.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +28,9 @@ from anomaly_detector.errors import SourceError
 
 NORMAL = "normal"
 """Class name of label 0."""
+
+UNKNOWN = -1
+"""Label of a frame that nobody labelled; its class name is empty."""
 
 HAZARDS_AND_ROBOTS_CLASSES = (
     NORMAL,
@@ -49,10 +56,12 @@ HAZARDS_AND_ROBOTS_CLASSES = (
 )
 """Label numbers of Hazards&Robots, in order; used for a file without class names."""
 
-_NAME_COLUMNS = ("frame", "frame_name", "filename", "file", "image", "name")
+_NAME_COLUMNS = (
+    *("frame", "frame_name", "filename", "file", "file_name", "image", "image_name", "name"),
+)
+_NUMBER_COLUMNS = ("frame_id", "frame_number")
 _CLASS_COLUMNS = ("hazard", "class", "class_name")
-_LABEL_COLUMN = "label"
-_STAMP_COLUMN = "stamp_ns"
+_BY_ORDER = ", rows taken in the order of the file names"
 
 
 @dataclass(frozen=True)
@@ -125,15 +134,6 @@ class FrameLabels:
         rows = self.rows_for(names)
         return self.labels[rows], [self.classes[row] for row in rows]
 
-    def stamps_for_frames(self, names: Sequence[str]) -> list[int | None]:
-        """Return the file's stamp of every frame in nanoseconds, None where the file has none.
-
-        Raises:
-            SourceError: as :meth:`rows_for`.
-        """
-        rows = self.rows_for(names)
-        return [None if self.stamps_ns is None else self.stamps_ns[row] for row in rows]
-
 
 def class_name(label: int) -> str:
     """Name a label of a file without class names, as Hazards&Robots numbers them."""
@@ -156,104 +156,108 @@ def read_labels(path: str | Path) -> FrameLabels:
             not a whole number, a frame named twice, or a label with two class names.
     """
     path = Path(path)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            # Cells past the header's end would otherwise land under the key None.
-            reader = csv.DictReader(file, restkey="", restval="")
-            header = [column.strip() for column in reader.fieldnames or []]
-            reader.fieldnames = header
-            rows = list(reader)
-    except OSError as error:
+    header, columns = _read_columns(path, [*_NAME_COLUMNS, *_CLASS_COLUMNS, "label", "stamp_ns"])
+    if "label" not in columns:
+        found = ", ".join(map(repr, header)) or "no header"
         raise SourceError(
-            f"labels {path} cannot be read ({error.strerror}): give a CSV file with a column "
-            f"{_LABEL_COLUMN!r}"
-        ) from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise SourceError(
-            f"labels {path} is not a CSV text file ({error}): save it again"
-        ) from error
-    if _LABEL_COLUMN not in header:
-        raise SourceError(
-            f"labels {path} has no column {_LABEL_COLUMN!r}, it has "
-            f"{', '.join(repr(column) for column in header) or 'no header'}: "
-            "give the per-frame labels (frames_labels.csv, labels.csv)"
+            f"labels {path} have no column 'label' but {found}: give the per-frame labels "
+            "(frames_labels.csv, labels.csv)"
         )
-    if not rows:
-        raise SourceError(f"labels {path} has a header and no row: give the labels of a recording")
-    labels = [
-        _integer(row[_LABEL_COLUMN], path, number, _LABEL_COLUMN) for number, row in _numbered(rows)
-    ]
-    negative = [number for number, label in enumerate(labels, 2) if label < 0]
-    if negative:
+    # Numbered as in an editor: the header is line 1.
+    labels = [_integer(path, line, "label", cell) for line, cell in enumerate(columns["label"], 2)]
+    if not labels:
+        raise SourceError(f"labels {path} have a header and no row: give the labels of a recording")
+    if min(labels) < 0:
         raise SourceError(
-            f"labels {path}, line {negative[0]}: label {labels[negative[0] - 2]} is negative: "
-            "0 is normal, hazard classes count from 1"
+            f"labels {path}, line {labels.index(min(labels)) + 2}: label {min(labels)} is "
+            "negative: 0 is normal, hazard classes count from 1"
         )
     stamps = None
-    if _STAMP_COLUMN in header:
-        stamps = tuple(
-            _integer(row[_STAMP_COLUMN], path, number, _STAMP_COLUMN)
-            for number, row in _numbered(rows)
-        )
-    name_column = _first_of(_NAME_COLUMNS, header)
-    class_column = _first_of(_CLASS_COLUMNS, header)
+    if "stamp_ns" in columns:
+        cells = enumerate(columns["stamp_ns"], 2)
+        stamps = tuple(_integer(path, line, "stamp_ns", cell) for line, cell in cells)
+    names, given = _first_of(_NAME_COLUMNS, columns), _first_of(_CLASS_COLUMNS, columns)
     return FrameLabels(
         path,
         np.array(labels, dtype=np.int64),
-        _classes(rows, labels, class_column, path),
-        None if name_column is None else _stems(rows, name_column, path),
+        _classes(path, labels, given or [""] * len(labels)),
+        None if names is None else _stems(path, names),
         stamps,
     )
 
 
-def _numbered(rows: list[dict[str, str]]) -> list[tuple[int, dict[str, str]]]:
-    """Number the rows as an editor does: the header is line 1."""
-    return list(enumerate(rows, 2))
+def _read_columns(path: Path, wanted: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """Read the header line and the wanted columns of a CSV file (commas, semicolons or tabs).
 
-
-def _first_of(wanted: Sequence[str], header: Sequence[str]) -> str | None:
-    return next((column for column in wanted if column in header), None)
-
-
-def _integer(text: str, path: Path, line: int, column: str) -> int:
+    Only those wanted: others may be hundreds, of features.
+    """
     try:
-        return int(text)
-    except ValueError as error:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            first = stream.readline()
+            stream.seek(0)
+            lines = csv.reader(stream, delimiter=max(",;\t", key=first.count))
+            header = [cell.strip().lower() for cell in next(lines, [])]
+            columns: dict[str, list[str]] = {name: [] for name in wanted if name in header}
+            places = [(header.index(name), cells) for name, cells in columns.items()]
+            for number, line in enumerate(filter(None, lines), 2):
+                if len(line) < len(header):
+                    raise SourceError(
+                        f"labels {path}, line {number}: {len(line)} cells instead of "
+                        f"{len(header)}: give the whole file"
+                    )
+                for place, cells in places:
+                    cells.append(line[place].strip())
+    except OSError as error:
         raise SourceError(
-            f"labels {path}, line {line}: {column} is {text!r}, not a whole number: "
-            "correct the file"
+            f"labels {path} cannot be read ({error.strerror}): give a CSV file with a column "
+            "'label'"
         ) from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SourceError(f"labels {path} are no CSV text file ({error}): save it again") from error
+    return header, columns
+
+
+def _first_of(wanted: Sequence[str], columns: Mapping[str, list[str]]) -> list[str] | None:
+    return next((columns[name] for name in wanted if name in columns), None)
+
+
+def _integer(path: Path, line: int, column: str, cell: str) -> int:
+    # A column that pandas wrote may hold 3 as 3.0.
+    whole = re.fullmatch(r"([+-]?\d+)(\.0*)?", cell)
+    if whole is None:
+        raise SourceError(
+            f"labels {path}, line {line}: {column} is {cell!r}, not a whole number: "
+            "correct the file"
+        )
+    return int(whole[1])
 
 
 def _stem(name: str) -> str:
-    return PurePosixPath(name).stem
+    return PurePosixPath(name.replace("\\", "/")).stem
 
 
-def _stems(rows: list[dict[str, str]], column: str, path: Path) -> tuple[str, ...]:
+def _stems(path: Path, names: Sequence[str]) -> tuple[str, ...]:
     seen: dict[str, int] = {}
-    for number, row in _numbered(rows):
-        stem = _stem(row[column].strip())
+    for line, name in enumerate(names, 2):
+        stem = _stem(name)
         if not stem:
-            raise SourceError(f"labels {path}, line {number}: no frame name: correct the file")
+            raise SourceError(f"labels {path}, line {line}: no frame name: correct the file")
         if stem in seen:
             raise SourceError(
-                f"labels {path}, line {number}: frame {row[column]} stands on line {seen[stem]} "
-                "already: leave one of them"
+                f"labels {path}, line {line}: frame {name} stands on line {seen[stem]} already: "
+                "leave one of them"
             )
-        seen[stem] = number
+        seen[stem] = line
     return tuple(seen)
 
 
-def _classes(
-    rows: list[dict[str, str]], labels: list[int], column: str | None, path: Path
-) -> tuple[str, ...]:
+def _classes(path: Path, labels: list[int], given: Sequence[str]) -> tuple[str, ...]:
     known: dict[int, str] = {0: NORMAL}
-    for (number, row), label in zip(_numbered(rows), labels, strict=True):
-        given = row[column].strip() if column is not None and label else ""
-        name = given or class_name(label)
+    for line, (cell, label) in enumerate(zip(given, labels, strict=True), 2):
+        name = (cell if label else "") or class_name(label)
         if known.setdefault(label, name) != name:
             raise SourceError(
-                f"labels {path}, line {number}: label {label} is called {name!r} here and "
+                f"labels {path}, line {line}: label {label} is called {name!r} here and "
                 f"{known[label]!r} above: give every class one name"
             )
     return tuple(known[label] for label in labels)
@@ -269,9 +273,147 @@ def read_visible_shares(path: str | Path, names: Sequence[str]) -> NDArray[np.fl
     Raises:
         SourceError: as :func:`read_labels`, or no such column.
     """
+    path = Path(path)
     rows = read_labels(path).rows_for(names)
-    with Path(path).open(newline="", encoding="utf-8-sig") as file:
-        table = list(csv.DictReader(file))
-    if not table or "visible_fraction" not in table[0]:
+    shares = _read_columns(path, ["visible_fraction"])[1].get("visible_fraction")
+    if shares is None:
         raise SourceError(f"{path} has no column visible_fraction: give a rendered drive's labels")
-    return np.array([float(table[row]["visible_fraction"] or 0) for row in rows])
+    return np.array([float(shares[row] or 0) for row in rows])
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """The rows of one metadata file.
+
+    Attributes:
+        path: the file.
+        labels: N label cells as they stand, numbers or class names.
+        difficulty: N cells; None without the column.
+        files: N file names; None without such a column.
+        numbers: N frame numbers; None without such a column.
+    """
+
+    path: Path
+    labels: list[str]
+    difficulty: list[str] | None
+    files: list[str] | None
+    numbers: list[str] | None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def align(
+        self, files: Sequence[Path], names: Mapping[int, str], notes: list[str]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+        """Return the label and difficulty of each frame.
+
+        Rows find their frames by file name or frame number where the table has them, and else
+        stand in the order of the file names, as the authors' code takes them.
+
+        Args:
+            files: N image files in natural order.
+            names: class of every label, for tables that give names instead of numbers.
+            notes: lines are added when rows could not be told to frames by name or number.
+
+        Returns:
+            Labels, int64 [N], and difficulty, int64 [N] or None.
+
+        Raises:
+            SourceError: not as many rows as frames, frames without a row, or a cell that is
+                neither a number nor a class.
+        """
+        if len(self) != len(files):
+            raise SourceError(
+                f"{self.path} has {len(self)} labels but {files[0].parent} has {len(files)} "
+                "frames: is everything extracted, from one release?"
+            )
+        order = self._order(files, notes)
+        by_name = {name.lower(): label for label, name in names.items()}
+        labels = []
+        for row in order:
+            cell = self.labels[row]
+            label = by_name.get(cell.lower())
+            labels.append(_integer(self.path, row + 2, "label", cell) if label is None else label)
+        if min(labels) < 0:
+            raise SourceError(f"{self.path} has the label {min(labels)}: labels start at 0")
+        difficulty = None
+        if self.difficulty is not None:
+            cells = ((row, self.difficulty[row] or "0") for row in order)
+            levels = [_integer(self.path, row + 2, "difficulty", cell) for row, cell in cells]
+            difficulty = np.array(levels, np.int64)
+        return np.array(labels, np.int64), difficulty
+
+    def _order(self, files: Sequence[Path], notes: list[str]) -> list[int]:
+        """Return for every frame the row that it has."""
+        if self.files is not None:
+            rows = {_stem(name): row for row, name in enumerate(self.files)}
+            missing = [file.name for file in files if file.stem not in rows]
+            if not missing:
+                return [rows[file.stem] for file in files]
+            if len(missing) < len(files):
+                raise SourceError(
+                    f"{self.path} has no row for {len(missing)} frames, {missing[0]} the first: "
+                    "is it the metadata of this release?"
+                )
+            notes.append(f"{self.path.name}: its file names are not those of the frames{_BY_ORDER}")
+        elif self.numbers is not None:
+            by_number = {number: row for row, number in enumerate(map(_leading, self.numbers))}
+            wanted = [_leading(file.name) for file in files]
+            if None not in wanted and set(wanted) == set(by_number) and len(by_number) == len(self):
+                return [by_number[number] for number in wanted]
+            notes.append(f"{self.path.name}: its numbers are not those of the frames{_BY_ORDER}")
+        if sorted(file.name for file in files) != [file.name for file in files]:
+            notes.append(f"{self.path.name}: frames taken as 2 before 10, not as 10 before 2")
+        return list(range(len(files)))
+
+
+def read_label_table(path: Path) -> LabelTable | None:
+    """Read a metadata file of Hazards&Robots; None when it has no column ``label``.
+
+    Raises:
+        SourceError: it cannot be read, or has a row that is too short.
+    """
+    _, columns = _read_columns(path, [*_NAME_COLUMNS, *_NUMBER_COLUMNS, "label", "difficulty"])
+    if "label" not in columns:
+        return None
+    files, numbers = _first_of(_NAME_COLUMNS, columns), _first_of(_NUMBER_COLUMNS, columns)
+    if files is not None and all(cell.isdigit() for cell in files):
+        files, numbers = None, files
+    return LabelTable(path, columns["label"], columns.get("difficulty"), files, numbers)
+
+
+def read_label_names(path: Path) -> dict[int, str]:
+    """Read the names of the labels.
+
+    Args:
+        path: a JSON object of names and numbers, either way round.
+
+    Returns:
+        Label to class name; 0 is always ``normal``.
+
+    Raises:
+        SourceError: it cannot be read, or gives normal frames another number than 0.
+    """
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8-sig"))
+        pairs = [
+            (int(value), str(key)) if not str(key).isdigit() else (int(key), str(value))
+            for key, value in content.items()
+        ]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise SourceError(
+            f"{path} is no JSON object of label names and numbers: download it again"
+        ) from error
+    names = dict(pairs)
+    if names.setdefault(0, "normal").lower() not in ("normal", "ok", "no anomaly", "no_anomaly"):
+        raise SourceError(
+            f"{path} calls label 0 {names[0]!r}, but 0 stands for normal frames: "
+            "correct it or remove the file"
+        )
+    names[0] = "normal"
+    return dict(sorted(names.items()))
+
+
+def _leading(name: str) -> int | None:
+    digits = re.match(r"\d+", name)
+    return int(digits[0]) if digits else None

@@ -1,7 +1,7 @@
 """How well a model tells hazards from normal frames.
 
-Frames are streamed and scored one by one, exactly as on the robot; only scores, codes (512 bytes a
-frame), labels and a few small pictures are kept.
+Frames are streamed and scored one by one, exactly as on the robot; only scores, latents (512 bytes
+a frame), labels and a few small pictures are kept.
 """
 
 from __future__ import annotations
@@ -14,21 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from anomaly_detector.errors import SourceError
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.fingerprint import TrainedRecording, trained_warning
 from anomaly_detector.model.metadata import ModelMetadata
-from anomaly_detector.recordings import (
-    FrameSource,
-    ImageFilesSource,
-    UnreadableFrame,
-    count_frames,
-    warn_unreadable,
-)
-from training.data.labels import NORMAL, FrameLabels
-from training.data.latents import CodeModel, has_code
+from anomaly_detector.recordings import UnreadableFrame, count_frames, warn_unreadable
+from training.data.latents import CodeModel, FrameTable, has_code
+from training.data.opening import LabelledRecording, Truths
+from training.evaluation.bootstrap import DEFAULT_BLOCK
 from training.evaluation.metrics import (
-    DEFAULT_BLOCK,
     EventDelay,
     OperatingPoint,
     RankingTable,
@@ -49,21 +42,6 @@ TRAINED_REMEDY = "these figures say little about new frames: evaluate on other r
 
 DEFAULT_GALLERY = 12
 _GALLERY_GAP = 20
-
-
-@dataclass(frozen=True)
-class LabelledRecording:
-    """A recording and its truth.
-
-    Attributes:
-        source: the frames.
-        labels: truth per frame; None when all frames are of one class.
-        class_name: class of all frames when ``labels`` is None.
-    """
-
-    source: FrameSource
-    labels: FrameLabels | None = None
-    class_name: str = NORMAL
 
 
 @dataclass(frozen=True)
@@ -96,28 +74,15 @@ class GalleryFrame:
     anomaly_map: NDArray[np.float32]
 
 
-@dataclass
-class ScoredFrames:
-    """Columns of N scored frames, over all recordings in order.
+@dataclass(frozen=True)
+class ScoredFrames(FrameTable):
+    """Columns of N frames, over all recordings in order.
 
     Attributes:
-        names: frame names.
-        recordings: int64 [N], number of each frame's recording.
-        stamps_ns: header stamp, or that of the labels file, or None.
         scores: float64 [N].
-        labels: int64 [N], 0 for normal.
-        classes: class names.
     """
 
-    names: list[str]
-    recordings: NDArray[np.int64]
-    stamps_ns: list[int | None]
     scores: NDArray[np.float64]
-    labels: NDArray[np.int64]
-    classes: list[str]
-
-    def __len__(self) -> int:
-        return len(self.names)
 
 
 @dataclass(frozen=True)
@@ -136,7 +101,7 @@ class Evaluation:
         delays: one per event, at the model's threshold.
         misses: anomalous frames with the lowest scores, worst first.
         false_alarms: normal frames with the highest scores, worst first.
-        codes: float32 [N, size], the encoder's vector of every frame; None for a model without.
+        latents: float32 [N, size], the encoder's vector of every frame; None for a model without.
         trained_on: the recordings that the model was trained on.
     """
 
@@ -150,7 +115,7 @@ class Evaluation:
     delays: tuple[EventDelay, ...]
     misses: tuple[GalleryFrame, ...]
     false_alarms: tuple[GalleryFrame, ...]
-    codes: NDArray[np.float32] | None = None
+    latents: NDArray[np.float32] | None = None
     trained_on: tuple[TrainedRecording, ...] = ()
 
     @property
@@ -169,20 +134,13 @@ class Evaluation:
         return class_name_table(self.frames.labels, self.frames.classes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all but the per-frame table and the codes, JSON-safe, NaN as None."""
+        """Return all but the per-frame table and the latents, JSON-safe, NaN as None."""
         names = self.class_names
         return {
             "model": self.model,
             "trained_on": [asdict(item) for item in self.trained_on],
             "metadata": json_safe(asdict(self.metadata)),
-            "recordings": [
-                {
-                    "path": recording.path,
-                    "frames": recording.frames,
-                    "unreadable": [asdict(frame) for frame in recording.unreadable],
-                }
-                for recording in self.recordings
-            ],
+            "recordings": [asdict(recording) for recording in self.recordings],
             "frames": len(self.frames),
             "ranking": self.ranking.to_dict(),
             "operating_points": [point.to_dict() for point in self.operating_points],
@@ -200,7 +158,6 @@ def evaluate(
     seed: int = 0,
     gallery: int = DEFAULT_GALLERY,
     trained_on: tuple[TrainedRecording, ...] = (),
-    progress: bool = True,
 ) -> Evaluation:
     """Score recordings and compare with their truth.
 
@@ -208,69 +165,51 @@ def evaluate(
         detector: the model.
         recordings: in the order in which their frames are to be listed.
         bootstrap: resamples for the intervals, 0 for none.
-        block: frames of a bootstrap block (:func:`training.evaluation.metrics.frame_blocks`).
+        block: frames of a bootstrap block (:func:`training.evaluation.bootstrap.frame_blocks`).
         seed: of the bootstrap.
         gallery: number of worst misses and of worst false alarms to keep pictures of.
         trained_on: the recordings that the model was trained on, for the result.
-        progress: show a progress bar on a terminal.
 
     Raises:
         SourceError: no frame is readable, or the labels do not fit the recording.
         ModelError: the model fails.
     """
-    truths = _Truths(recordings)
-    code_model = CodeModel(detector.path) if has_code(detector.path) else None
-    codes: list[NDArray[np.float32]] = []
+    truths = Truths(recordings)
+    encoder = CodeModel(detector.path) if has_code(detector.path) else None
+    latents: list[NDArray[np.float32]] = []
     misses, false_alarms = _WorstFrames(gallery), _WorstFrames(gallery)
-    names: list[str] = []
-    owners: list[int] = []
-    stamps: list[int | None] = []
-    scores: list[float] = []
-    labels: list[int] = []
-    classes: list[str] = []
+    rows: list[tuple[int, str, int | None, int, str, float]] = []
     summaries = []
     total = sum(len(recording.source) for recording in recordings)
-    with tqdm(
-        total=total, desc="evaluating", unit="frame", disable=None if progress else True
-    ) as bar:
+    with tqdm(total=total, desc="evaluating", unit="frame", disable=None) as bar:
         for number, recording in enumerate(recordings):
-            source, before = recording.source, len(names)
+            source, before = recording.source, len(rows)
             for frame, detection in detector.stream(source):
                 # Labels without names count the unreadable frames too.
-                position = len(names) - before + count_frames(source.unreadable)
+                position = len(rows) - before + count_frames(source.unreadable)
                 label, class_name, stamp = truths.of(number, position, frame.name)
-                worst, badness = (
-                    (misses, -detection.score) if label else (false_alarms, detection.score)
-                )
-                if worst.wants(badness):
-                    kept = GalleryFrame(
-                        frame.name,
-                        number,
-                        class_name,
-                        detection.score,
-                        detector.prepare(frame).array,
-                        detection.anomaly_map.copy(),
-                    )
-                    worst.add((number, position // _GALLERY_GAP, label), badness, kept)
-                if code_model is not None:
-                    codes.append(code_model.encode(detector.prepare(frame).array[np.newaxis]))
-                names.append(frame.name)
-                owners.append(number)
-                stamps.append(stamp if frame.stamp_ns is None else frame.stamp_ns)
-                scores.append(detection.score)
-                labels.append(label)
-                classes.append(class_name)
+                score = detection.score
+                worst, sign = (misses, -1) if label else (false_alarms, 1)
+                if worst.wants(sign * score):
+                    image, anomaly_map = detector.prepare(frame).array, detection.anomaly_map.copy()
+                    kept = GalleryFrame(frame.name, number, class_name, score, image, anomaly_map)
+                    worst.add((number, position // _GALLERY_GAP, label), sign * score, kept)
+                if encoder is not None:
+                    latents.append(encoder.encode(detector.prepare(frame).array[np.newaxis]))
+                stamp = stamp if frame.stamp_ns is None else frame.stamp_ns
+                rows.append((number, frame.name, stamp, label, class_name, score))
                 bar.update()
             unreadable = tuple(source.unreadable)
             warn_unreadable(source.path, unreadable)
-            summaries.append(RecordingSummary(str(source.path), len(names) - before, unreadable))
+            summaries.append(RecordingSummary(str(source.path), len(rows) - before, unreadable))
+    owners, names, stamps, labels, classes, scores = map(list, zip(*rows, strict=True))
     table = ScoredFrames(
-        names,
         np.array(owners, np.int64),
+        names,
         stamps,
-        np.array(scores, np.float64),
         np.array(labels, np.int64),
         classes,
+        np.array(scores, np.float64),
     )
     class_names = class_name_table(table.labels, classes)
     anomalous = table.labels != 0
@@ -297,59 +236,9 @@ def evaluate(
         delays=tuple(detection_delays(events, table.scores >= detector.threshold, table.stamps_ns)),
         misses=misses.worst_first(),
         false_alarms=false_alarms.worst_first(),
-        codes=np.concatenate(codes) if codes else None,
+        latents=np.concatenate(latents) if latents else None,
         trained_on=trained_on,
     )
-
-
-def frame_names(source: FrameSource) -> list[str]:
-    """Return the names that the frames of a recording will have."""
-    if isinstance(source, ImageFilesSource):
-        return [file.name for file in source.files]
-    return [f"{index:06d}" for index in range(len(source))]
-
-
-class _Truths:
-    """Label, class name and stamp of the frames of several recordings.
-
-    Raises:
-        SourceError: labels do not fit their recording, or two files number the classes otherwise.
-    """
-
-    def __init__(self, recordings: Sequence[LabelledRecording]) -> None:
-        self._recordings = recordings
-        self._numbers: dict[str, int] = {NORMAL: 0}
-        for recording in recordings:
-            if recording.labels is not None:
-                # Checks all names before the first frame is scored.
-                recording.labels.rows_for(frame_names(recording.source))
-                self._register(recording.labels)
-        for recording in recordings:
-            if recording.labels is None and recording.class_name not in self._numbers:
-                self._numbers[recording.class_name] = max(self._numbers.values()) + 1
-
-    def _register(self, labels: FrameLabels) -> None:
-        for label, name in class_name_table(labels.labels, labels.classes).items():
-            others = [other for other, number in self._numbers.items() if number == label]
-            if self._numbers.setdefault(name, label) != label or (others and others != [name]):
-                raise SourceError(
-                    f"{labels.path}: class {name!r} has label {label}, another labels file has "
-                    f"{dict(self._numbers)}: number the classes alike in all files"
-                )
-
-    def of(self, number: int, position: int, name: str) -> tuple[int, str, int | None]:
-        recording = self._recordings[number]
-        labels = recording.labels
-        if labels is None:
-            return self._numbers[recording.class_name], recording.class_name, None
-        row = position if labels.stems is None else int(labels.rows_for([name])[0])
-        if row >= len(labels):
-            raise SourceError(
-                f"{labels.path} has {len(labels)} rows, {recording.source.path} has more frames: "
-                "give the labels of this recording"
-            )
-        stamp = None if labels.stamps_ns is None else labels.stamps_ns[row]
-        return int(labels.labels[row]), labels.classes[row], stamp
 
 
 @dataclass
@@ -369,11 +258,8 @@ class _WorstFrames:
         return len(self._kept) < self.size or badness > min(b for b, _ in self._kept.values())
 
     def add(self, bucket: tuple[int, ...], badness: float, frame: GalleryFrame) -> None:
-        if bucket in self._kept:
-            if badness > self._kept[bucket][0]:
-                self._kept[bucket] = (badness, frame)
-            return
-        self._kept[bucket] = (badness, frame)
+        if bucket not in self._kept or badness > self._kept[bucket][0]:
+            self._kept[bucket] = (badness, frame)
         if len(self._kept) > self.size:
             del self._kept[min(self._kept, key=lambda key: self._kept[key][0])]
 

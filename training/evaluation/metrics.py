@@ -5,15 +5,11 @@ from scores, never from 0/1 flags; *pooled* takes every anomalous frame against 
 *per class* takes the frames of one hazard class against every normal one, and *macro* is the mean
 over the classes. PR-AUC is the average precision (no interpolation).
 
-Uncertainty is a percentile bootstrap. Consecutive video frames show nearly the same scene, so
-frames drawn one by one would give intervals that are far too narrow. Here blocks of consecutive
-frames are drawn instead (:func:`frame_blocks`), of one recording and one label each, separately
-among the normal frames and within each class, so that no class vanishes from a resample.
+Their uncertainty comes from :mod:`training.evaluation.bootstrap`.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import (
     average_precision_score,
+    confusion_matrix,
     precision_recall_curve,
     roc_auc_score,
     roc_curve,
@@ -30,17 +27,14 @@ from sklearn.metrics import (
 
 from anomaly_detector.stamps import SteadyTime
 from training.data.labels import NORMAL
-
-DEFAULT_BLOCK = 20
-"""Frames of a bootstrap block: about a second of video at 15 to 30 frames per second."""
-
-_LEAST_BLOCKS = 5
-
-_CHUNK_CELLS = 4_000_000
-"""Resamples are made in chunks of so many weights, to bound memory (about 100 MB)."""
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+from training.evaluation.bootstrap import (
+    DEFAULT_BLOCK,
+    FloatArray,
+    IntArray,
+    frame_blocks,
+    label_runs,
+    resampled_areas,
+)
 
 
 @dataclass(frozen=True)
@@ -240,48 +234,28 @@ def json_safe(value: Any) -> Any:
     return value
 
 
-def area_under_roc(scores: NDArray[np.floating[Any]], is_anomaly_truth: NDArray[np.bool_]) -> float:
-    """Return the ROC-AUC alone; NaN when only one kind of frame is there.
-
-    Args:
-        scores: float [N].
-        is_anomaly_truth: bool [N].
-
-    Raises:
-        ValueError: shapes differ or a score is not finite.
-    """
-    truth = np.asarray(is_anomaly_truth, dtype=bool)
+def area_under_roc(scores: NDArray[np.floating[Any]], is_anomaly: NDArray[np.bool_]) -> float:
+    """Return the ROC-AUC alone, float [N] against bool [N]; NaN for one kind of frame only."""
+    truth = np.asarray(is_anomaly, dtype=bool)
     return _areas(_checked(scores, truth), ~truth, truth)[0]
 
 
 def operating_point(
     scores: NDArray[np.floating[Any]],
-    is_anomaly_truth: NDArray[np.bool_],
+    is_anomaly: NDArray[np.bool_],
     threshold: float,
     name: str = "threshold",
 ) -> OperatingPoint:
-    """Compare flags at a threshold with the truth.
-
-    Args:
-        scores: float [N].
-        is_anomaly_truth: bool [N].
-        threshold: flagged is a score at or above it.
-        name: where the threshold comes from.
-
-    Raises:
-        ValueError: shapes differ or a score is not finite.
-    """
-    values = _checked(scores, is_anomaly_truth)
-    flagged = values >= threshold
-    truth = np.asarray(is_anomaly_truth, dtype=bool)
-    true_positives = int(np.sum(flagged & truth))
-    false_positives = int(np.sum(flagged & ~truth))
-    true_negatives = int(np.sum(~flagged & ~truth))
-    false_negatives = int(np.sum(~flagged & truth))
+    """Compare the flags at a threshold with the truth, float [N] with bool [N]."""
+    values = _checked(scores, is_anomaly)
+    counts = (
+        confusion_matrix(is_anomaly, values >= threshold, labels=[False, True]).ravel().tolist()
+    )
+    true_negatives, false_positives, false_negatives, true_positives = counts
     return OperatingPoint(
         name=name,
         threshold=float(threshold),
-        accuracy=_ratio(true_positives + true_negatives, truth.size),
+        accuracy=_ratio(true_positives + true_negatives, values.size),
         precision=_ratio(true_positives, true_positives + false_positives),
         recall=_ratio(true_positives, true_positives + false_negatives),
         f1=_ratio(2 * true_positives, 2 * true_positives + false_positives + false_negatives),
@@ -306,15 +280,11 @@ def recall_by_class(
 
 
 def curves(
-    scores: NDArray[np.floating[Any]], is_anomaly_truth: NDArray[np.bool_]
+    scores: NDArray[np.floating[Any]], is_anomaly: NDArray[np.bool_]
 ) -> tuple[Curve, Curve] | None:
-    """Return the ROC and the PR curve; None when only one kind of frame is there.
-
-    Raises:
-        ValueError: shapes differ or a score is not finite.
-    """
-    values = _checked(scores, is_anomaly_truth)
-    truth = np.asarray(is_anomaly_truth, dtype=bool)
+    """Return the ROC and the PR curve; None when only one kind of frame is there."""
+    values = _checked(scores, is_anomaly)
+    truth = np.asarray(is_anomaly, dtype=bool)
     if truth.all() or not truth.any():
         return None
     false_alarm_rate, recall, _ = roc_curve(truth, values)
@@ -324,43 +294,6 @@ def curves(
         Curve(np.asarray(false_alarm_rate, np.float64), np.asarray(recall, np.float64)),
         Curve(np.asarray(pr_recall, np.float64), np.asarray(precision, np.float64)),
     )
-
-
-def frame_blocks(
-    labels: IntArray, recordings: IntArray, block: int = DEFAULT_BLOCK
-) -> tuple[IntArray, frozenset[int]]:
-    """Number the blocks of consecutive frames that the bootstrap draws.
-
-    A run of frames of one recording with one label is cut into pieces of about equal length, none
-    longer than ``block``. From a handful of blocks nothing about the spread can be learnt, so a
-    label with fewer than five is cut finer; its intervals come out too narrow, and it is named.
-
-    Args:
-        labels: int [N].
-        recordings: int [N], number of each frame's recording.
-        block: largest number of frames; 1 treats every frame as independent.
-
-    Returns:
-        int64 [N], the block of every frame, ascending from 0; and the labels that were cut finer.
-
-    Raises:
-        ValueError: ``block`` below 1.
-    """
-    if block < 1:
-        raise ValueError(f"block is {block}: give at least 1 frame")
-    runs = _runs(labels, recordings)
-    lengths: dict[int, int] = {}
-    for label in np.unique(labels).tolist():
-        own = [stop - start for start, stop in runs if labels[start] == label]
-        pieces = sum(-(-length // block) for length in own)
-        lengths[label] = block if pieces >= _LEAST_BLOCKS else max(1, sum(own) // _LEAST_BLOCKS)
-    numbers = np.empty(labels.size, dtype=np.int64)
-    count = 0
-    for start, stop in runs:
-        pieces = -(-(stop - start) // min(block, lengths[int(labels[start])]))
-        numbers[start:stop] = count + np.arange(stop - start) * pieces // (stop - start)
-        count += pieces
-    return numbers, frozenset(label for label, length in lengths.items() if length < block)
 
 
 def ranking_table(
@@ -386,13 +319,8 @@ def ranking_table(
         bootstrap: number of resamples; 0 for no intervals.
         block: frames of a block, see :func:`frame_blocks`.
         seed: of the resampling.
-
-    Raises:
-        ValueError: shapes differ, a score is not finite, or ``block`` is below 1.
     """
     values = _checked(scores, labels)
-    if recordings is None:
-        recordings = np.zeros(labels.size, dtype=np.int64)
     present = [int(label) for label in np.unique(labels) if label]
     normal = labels == 0
     groups: list[tuple[str, NDArray[np.bool_]]] = [("pooled", ~normal)]
@@ -406,22 +334,23 @@ def ranking_table(
         min(np.unique(blocks[normal]).size, np.unique(blocks[group]).size) >= 2
         for _, group in groups
     ]
+    samples = np.full((max(bootstrap, 1), len(groups), 2), np.nan)
     if bootstrap > 0 and usable[0]:
-        samples = _bootstrap(values, labels, blocks, bootstrap, seed)
-    else:
-        samples = np.full((max(bootstrap, 1), len(groups), 2), np.nan)
-    rankings = []
-    for index, (name, group) in enumerate(groups):
-        estimates = samples[:, index] if usable[index] else np.full_like(samples[:, index], np.nan)
-        count = int(group.sum())
-        rankings.append(_ranking(name, count, points[index], estimates, narrow[index]))
-    macro = Ranking("macro", int((~normal).sum()), Interval(math.nan), Interval(math.nan))
-    if present:
-        means = np.mean(points[1:], axis=0)
-        # A mean over some classes with a spread and some without one would look too certain.
-        spread = samples[:, 1:].mean(axis=1) if all(usable) else np.full_like(samples[:, 0], np.nan)
-        mean = (float(means[0]), float(means[1]))
-        macro = _ranking("macro", macro.frames, mean, spread, any(narrow[1:]))
+        samples = resampled_areas(values, labels, blocks, bootstrap, seed)
+        samples[:, np.logical_not(usable)] = np.nan
+    rankings = [
+        _ranking(name, int(group.sum()), points[index], samples[:, index], narrow[index])
+        for index, (name, group) in enumerate(groups)
+    ]
+    # A mean over some classes with a spread and some without one (NaN) would look too certain.
+    classes = slice(1 if present else 0, None)
+    macro = _ranking(
+        "macro",
+        rankings[0].frames,
+        np.mean(points[classes], axis=0),
+        samples[:, classes].mean(axis=1),
+        any(narrow[1:]),
+    )
     return RankingTable(
         int(normal.sum()), rankings[0], macro, tuple(rankings[1:]), bootstrap, block, seed
     )
@@ -432,17 +361,17 @@ def find_events(
 ) -> list[Event]:
     """Return the maximal runs of consecutive frames with the same non-zero label.
 
-    Args:
-        labels: int [N], in recording order.
-        class_names: label to name.
-        recordings: int [N], number of each frame's recording; no run crosses from one into the
-            next. None for one recording.
+    No run crosses from one recording into the next; ``recordings`` is None for one recording.
     """
-    if recordings is None:
-        recordings = np.zeros(labels.size, dtype=np.int64)
     return [
-        Event(int(labels[a]), class_names[int(labels[a])], int(recordings[a]), a, b)
-        for a, b in _runs(labels, recordings)
+        Event(
+            int(labels[a]),
+            class_names[int(labels[a])],
+            0 if recordings is None else int(recordings[a]),
+            a,
+            b,
+        )
+        for a, b in label_runs(labels, recordings)
         if labels[a]
     ]
 
@@ -478,6 +407,11 @@ def detection_delays(
 def _checked(
     scores: NDArray[np.floating[Any]], labels: NDArray[np.int64] | NDArray[np.bool_]
 ) -> FloatArray:
+    """Return scores of every frame, float64 [N].
+
+    Raises:
+        ValueError: shapes differ or a score is not finite.
+    """
     values = np.asarray(scores, dtype=np.float64)
     if values.ndim != 1 or values.shape != labels.shape:
         raise ValueError(f"scores {values.shape} and labels {labels.shape}: give one per frame")
@@ -488,14 +422,6 @@ def _checked(
 
 def _ratio(part: int, whole: int) -> float:
     return part / whole if whole else math.nan
-
-
-def _runs(labels: IntArray, recordings: IntArray) -> list[tuple[int, int]]:
-    if labels.size == 0:
-        return []
-    changes = (np.diff(labels) != 0) | (np.diff(recordings) != 0)
-    edges = [0, *(np.flatnonzero(changes) + 1).tolist(), int(labels.size)]
-    return list(itertools.pairwise(edges))
 
 
 def _areas(
@@ -512,104 +438,13 @@ def _areas(
 
 
 def _ranking(
-    name: str, frames: int, point: tuple[float, float], samples: FloatArray, narrow: bool
+    name: str, frames: int, point: Sequence[float], samples: FloatArray, narrow: bool
 ) -> Ranking:
-    intervals = []
-    for column, value in enumerate(point):
-        low, high = np.percentile(samples[:, column], [2.5, 97.5])
-        intervals.append(Interval(value, float(low), float(high)))
-    return Ranking(name, frames, intervals[0], intervals[1], narrow)
-
-
-def _bootstrap(
-    values: FloatArray, labels: IntArray, blocks: IntArray, resamples: int, seed: int
-) -> FloatArray:
-    """Resample blocks and return both areas of every group, [resamples, 1 + classes, 2].
-
-    A resample is a weight per frame: how many times its block was drawn. With the scores sorted
-    once, every area of every resample is then a few cumulative sums.
-    """
-    order = np.argsort(-values, kind="stable")
-    values, labels, blocks = values[order], labels[order], blocks[order]
-    negative, positive = np.flatnonzero(labels == 0), np.flatnonzero(labels != 0)
-    present = [int(label) for label in np.unique(labels) if label]
-    groups = [np.arange(positive.size)]
-    groups += [np.flatnonzero(labels[positive] == label) for label in present]
-    # For every positive: negatives with a higher score, and with a higher or equal one.
-    above = np.searchsorted(-values[negative], -values[positive], side="left")
-    at_least = np.searchsorted(-values[negative], -values[positive], side="right")
-    strata = [np.unique(blocks[labels == label]) for label in [0, *present]]
-    generator = np.random.default_rng(seed)
-    result = np.empty((resamples, len(groups), 2))
-    step = max(1, _CHUNK_CELLS // values.size)
-    for start in range(0, resamples, step):
-        rows = min(step, resamples - start)
-        drawn = _draw_blocks(generator, strata, rows)
-        negatives = _cumulative(drawn[:, blocks[negative]])
-        weights = drawn[:, blocks[positive]]
-        total = negatives[:, -1:]
-        higher, not_lower = negatives[:, above], negatives[:, at_least]
-        for index, group in enumerate(groups):
-            result[start : start + rows, index] = _weighted_areas(
-                weights[:, group],
-                values[positive][group],
-                higher[:, group],
-                not_lower[:, group],
-                total,
-            )
-    return result
-
-
-def _draw_blocks(
-    generator: np.random.Generator, strata: Sequence[IntArray], rows: int
-) -> FloatArray:
-    """Draw as many blocks of each stratum as it has; return times drawn, [rows, blocks]."""
-    counts = np.empty((rows, sum(stratum.size for stratum in strata)))
-    for stratum in strata:
-        picks = generator.integers(stratum.size, size=(rows, stratum.size))
-        picks += np.arange(rows)[:, np.newaxis] * stratum.size
-        times = np.bincount(picks.ravel(), minlength=rows * stratum.size)
-        counts[:, stratum] = times.reshape(rows, stratum.size)
-    return counts
-
-
-def _cumulative(weights: FloatArray) -> FloatArray:
-    """Return the sums of the first 0, 1, ... weights of every row."""
-    sums = np.zeros((weights.shape[0], weights.shape[1] + 1))
-    np.cumsum(weights, axis=1, out=sums[:, 1:])
-    return sums
-
-
-def _weighted_areas(
-    weights: FloatArray,
-    values: FloatArray,
-    higher: FloatArray,
-    not_lower: FloatArray,
-    negatives: FloatArray,
-) -> FloatArray:
-    """Compute ROC-AUC and average precision of weighted frames, [rows, 2].
-
-    Args:
-        weights: [rows, P], of the positive frames in descending order of score.
-        values: [P], their scores.
-        higher: [rows, P], weight of the negatives that score higher than each.
-        not_lower: [rows, P], weight of the negatives that score higher or equal.
-        negatives: [rows, 1], weight of all negatives.
-    """
-    positives = weights.sum(axis=1, keepdims=True)
-    # A pair in order counts 1, a tie one half (Mann-Whitney).
-    roc = 1 - (weights * (higher + not_lower)).sum(axis=1) / (2 * positives * negatives)[:, 0]
-    # Precision where the threshold is a positive's own score: all that tie with it are flagged.
-    ends = np.searchsorted(-values, -values, side="right")
-    hits = _cumulative(weights)[:, ends]
-    precision = np.divide(hits, hits + not_lower, out=np.zeros_like(hits), where=hits > 0)
-    average = (weights * precision).sum(axis=1) / positives[:, 0]
-    return np.stack([roc, average], axis=1)
+    low, high = np.percentile(samples, [2.5, 97.5], axis=0).tolist()
+    roc_auc, pr_auc = map(Interval, map(float, point), low, high)
+    return Ranking(name, frames, roc_auc, pr_auc, narrow)
 
 
 def class_name_table(labels: IntArray, classes: Sequence[str]) -> dict[int, str]:
     """Return label to class name from per-frame columns; label 0 is always there."""
-    table = {0: NORMAL}
-    for label, name in zip(labels.tolist(), classes, strict=True):
-        table.setdefault(label, name)
-    return table
+    return {0: NORMAL} | dict(zip(labels.tolist(), classes, strict=True))

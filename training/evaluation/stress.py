@@ -8,12 +8,11 @@ frames nor on which other faults are run.
 
 from __future__ import annotations
 
-import itertools
 import math
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import cv2
@@ -21,22 +20,25 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from anomaly_detector.errors import AnomalyDetectorError, SourceError
+from anomaly_detector.errors import SourceError
 from anomaly_detector.images.image import Image, to_rgb
 from anomaly_detector.images.preprocessing import INPUT_SIZE, View, preprocess
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.fingerprint import TrainedRecording, trained_warning
 from anomaly_detector.model.metadata import ModelMetadata
 from anomaly_detector.model.normalization import normalize_for
+from anomaly_detector.ordered_pool import map_in_order
 from anomaly_detector.recordings import Frame, FrameSource, count_frames
+from training.evaluation.bootstrap import DEFAULT_BLOCK
 from training.evaluation.faults import Fault, FrozenFrame, seen_at
-from training.evaluation.metrics import DEFAULT_BLOCK, Interval, json_safe, ranking_table
+from training.evaluation.metrics import Interval, Ranking, json_safe, ranking_table
 
 TRAINED_REMEDY = "these figures say little about new frames: stress it with another normal drive"
 """What to do about a model that was trained on what it is measured with."""
 
+# Threads, not processes: OpenCV works without the interpreter's lock.
 _WORKERS = 2
-_CHUNK_FRAMES = 8
+_MOST_FRAMES = 8
 _POINTING_MARGIN = 1
 """Pixels at 64x64 by which an object is widened before the map's maximum is looked for in it."""
 
@@ -71,7 +73,7 @@ class FaultResult:
         fault: the fault.
         roc_auc: faulted against clean frames; 0.5 is chance, below it the model finds faulted
             frames *more* normal than clean ones.
-        narrow: the interval is too narrow (:func:`training.evaluation.metrics.frame_blocks`).
+        narrow: the interval is too narrow (:func:`training.evaluation.bootstrap.frame_blocks`).
         recall: share of the faulted frames at or above the model's threshold.
         raised: share of the faulted frames that score above the same frame without the fault.
         pointing: share of the faulted frames in which the anomaly map's maximum lies in the
@@ -298,35 +300,45 @@ def run_stress(
     names = [fault.name for fault in faults]
     if not faults or len(set(names)) != len(names):
         raise ValueError(f"faults {names}: give at least one, and every name once")
-    collector = _Collector(detector, faults, seed)
-    with (
-        ThreadPoolExecutor(_WORKERS) as pool,
-        tqdm(
-            total=total, desc="stressing", unit="frame", disable=None if progress else True
-        ) as bar,
-    ):
-        for chunk in _chunks(frames, _CHUNK_FRAMES):
-            # Threads, not processes: OpenCV works without the interpreter's lock.
-            collector.add(chunk, list(pool.map(_injector(faults, seed), chunk)))
-            bar.update(len(chunk))
-    return replace(collector.result(bootstrap, block), trained_on=trained_on)
-
-
-def parse_exclusion(text: str) -> Exclusion:
-    """Read ``A-B``, or ``A`` for one frame.
-
-    Raises:
-        AnomalyDetectorError: it is not that, or ends before it starts.
-    """
-    first, separator, last = text.partition("-")
-    if not (first.isdecimal() and (last.isdecimal() if separator else True)):
-        raise AnomalyDetectorError(
-            f"--exclude {text}: give frame numbers from 0, both ends included, as in 324-369"
+    injected = map_in_order(partial(_inject_all, faults, seed), frames, _WORKERS, _MOST_FRAMES)
+    shown = None if progress else True
+    scored = _score(
+        detector, faults, seed, tqdm(injected, "stressing", total, unit="frame", disable=shown)
+    )
+    areas, mean = _areas(scored, faults, bootstrap, block, seed)
+    clean, threshold = scored.scores[:, 0], detector.threshold
+    medians = np.median(scored.scores[:, 1:], axis=0)
+    normalized = normalize_for(detector.metadata, medians.astype(np.float32), threshold)
+    results = []
+    for i, fault in enumerate(faults):
+        own, hits = scored.scores[:, i + 1], scored.hits[:, i]
+        results.append(
+            FaultResult(
+                fault=fault,
+                roc_auc=areas[i].roc_auc,
+                narrow=areas[i].narrow,
+                recall=float(np.mean(own >= threshold)),
+                raised=float(np.mean(own > clean)),
+                pointing=_mean(hits[~np.isnan(hits)].tolist()),
+                median_score=float(medians[i]),
+                median_normalized_score=float(normalized[i]),
+                example=scored.examples[i + 1],
+            )
         )
-    start, stop = int(first), int(last or first)
-    if stop < start:
-        raise AnomalyDetectorError(f"--exclude {text}: the range ends before it starts")
-    return start, stop
+    return StressResult(
+        model=detector.path.name,
+        metadata=detector.metadata,
+        threshold=threshold,
+        frames=len(clean),
+        seed=seed,
+        bootstrap=bootstrap,
+        block=block,
+        clean_scores=clean,
+        faults=tuple(results),
+        mean_roc_auc=mean,
+        clean_example=scored.examples[0],
+        trained_on=trained_on,
+    )
 
 
 @dataclass(frozen=True)
@@ -334,135 +346,95 @@ class _Injected:
     """A frame without and with all faults, as the model gets them.
 
     Attributes:
-        clean: uint8 [64, 64, 3].
-        faulted: per fault uint8 [64, 64, 3]; None for one that needs the frames before.
+        number: of the frame.
+        name: of the frame.
+        images: uint8 [64, 64, 3], the clean one first; also for a fault that needs the frames
+            before, which are not known here.
         masks: per fault bool [64, 64], or None.
     """
 
-    clean: NDArray[np.uint8]
-    faulted: list[NDArray[np.uint8] | None]
+    number: int
+    name: str
+    images: list[NDArray[np.uint8]]
     masks: list[NDArray[np.bool_] | None]
 
 
-def _injector(faults: Sequence[Fault], seed: int) -> Callable[[tuple[int, Frame]], _Injected]:
-    def injected(item: tuple[int, Frame]) -> _Injected:
-        number, frame = item
-        result = _Injected(preprocess(frame.pixels), [], [])
-        for fault in faults:
-            image, mask = None, None
-            if not isinstance(fault, FrozenFrame):
-                image, mask = inject(fault, frame, fault_generator(seed, fault, number))
-            result.faulted.append(image)
-            result.masks.append(mask)
-        return result
-
-    return injected
-
-
-@dataclass
-class _Collector:
-    """Scores injected frames and keeps what the result needs."""
-
-    detector: Detector
-    faults: Sequence[Fault]
-    seed: int
-    numbers: list[int] = field(default_factory=list)
-    scores: list[NDArray[np.float32]] = field(default_factory=list)
-    hits: list[list[float]] = field(default_factory=list)
-    examples: list[StressExample] = field(default_factory=list)
-    held: dict[str, tuple[int, NDArray[np.uint8]]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._chooser = np.random.default_rng(self.seed)
-
-    def add(self, chunk: Sequence[tuple[int, Frame]], injected: Sequence[_Injected]) -> None:
-        for (number, frame), item in zip(chunk, injected, strict=True):
-            pictures = [item.clean]
-            for fault, image in zip(self.faults, item.faulted, strict=True):
-                pictures.append(self._frozen(fault, number, item.clean) if image is None else image)
-            images = np.stack(pictures)
-            scores, _, maps = self.detector.score_batch(images)
-            self.numbers.append(number)
-            self.scores.append(scores)
-            pairs = zip(maps[1:], item.masks, strict=True)
-            self.hits.append([_points_into(one, mask) for one, mask in pairs])
-            # One frame of all with equal chance, though their number is not known before.
-            if self._chooser.random() * len(self.numbers) < 1:
-                rows = zip(images, maps, scores, strict=True)
-                self.examples = [
-                    StressExample(frame.name, image, one.copy(), float(score))
-                    for image, one, score in rows
-                ]
-
-    def _frozen(self, fault: Fault, number: int, clean: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the frame that stands still; after a gap the first one at hand."""
+def _inject_all(faults: Sequence[Fault], seed: int, item: tuple[int, Frame]) -> _Injected:
+    number, frame = item
+    result = _Injected(number, frame.name, [preprocess(frame.pixels)], [])
+    for fault in faults:
+        image, mask = result.images[0], None
         if not isinstance(fault, FrozenFrame):
-            raise TypeError(f"fault {fault.name} gave no frame")
-        shown = fault.shown(number)
-        if self.held.get(fault.name, (-1, clean))[0] != shown:
-            self.held[fault.name] = (shown, clean)
-        return self.held[fault.name][1]
+            image, mask = inject(fault, frame, fault_generator(seed, fault, number))
+        result.images.append(image)
+        result.masks.append(mask)
+    return result
 
-    def result(self, bootstrap: int, block: int) -> StressResult:
-        if not self.numbers:
-            raise SourceError("no frame to stress: give a recording, or exclude less of it")
-        scores = np.array(self.scores, np.float64)
-        hits = np.array(self.hits, np.float64)
-        counted = [i for i, fault in enumerate(self.faults) if fault.per_frame]
-        others = [i for i, fault in enumerate(self.faults) if not fault.per_frame]
-        areas: dict[int, tuple[Interval, bool]] = {}
-        mean = Interval(math.nan)
-        for chosen in (counted, others):
-            if not chosen:
-                continue
-            labels = np.repeat(np.arange(len(chosen) + 1), len(scores))
-            table = ranking_table(
-                scores[:, [0, *(i + 1 for i in chosen)]].T.ravel(),
-                labels,
-                {0: "normal"} | {k + 1: self.faults[i].name for k, i in enumerate(chosen)},
-                recordings=np.tile(_stretches(self.numbers), len(chosen) + 1),
-                bootstrap=bootstrap,
-                block=block,
-                seed=self.seed,
-            )
-            for i, ranking in zip(chosen, table.classes, strict=True):
-                areas[i] = ranking.roc_auc, ranking.narrow
-            if chosen is counted:
-                mean = table.macro.roc_auc
-        clean, threshold = scores[:, 0], self.detector.threshold
-        results = []
-        for i, fault in enumerate(self.faults):
-            own = scores[:, i + 1]
-            median = float(np.median(own))
-            normalized = normalize_for(
-                self.detector.metadata, np.array([median], np.float32), threshold
-            )
-            results.append(
-                FaultResult(
-                    fault=fault,
-                    roc_auc=areas[i][0],
-                    narrow=areas[i][1],
-                    recall=float(np.mean(own >= threshold)),
-                    raised=float(np.mean(own > clean)),
-                    pointing=_mean(hits[~np.isnan(hits[:, i]), i].tolist()),
-                    median_score=median,
-                    median_normalized_score=float(normalized[0]),
-                    example=self.examples[i + 1],
-                )
-            )
-        return StressResult(
-            model=self.detector.path.name,
-            metadata=self.detector.metadata,
-            threshold=threshold,
-            frames=len(scores),
-            seed=self.seed,
+
+@dataclass(frozen=True)
+class _Scored:
+    """N frames, clean and with F faults: numbers, scores [N, 1 + F], hits [N, F], examples."""
+
+    numbers: list[int]
+    scores: FloatArray
+    hits: FloatArray
+    examples: list[StressExample]
+
+
+def _score(
+    detector: Detector, faults: Sequence[Fault], seed: int, frames: Iterable[_Injected]
+) -> _Scored:
+    chooser = np.random.default_rng(seed)
+    numbers, all_scores, hits = [], [], []
+    examples: list[StressExample] = []
+    held: dict[int, tuple[int, NDArray[np.uint8]]] = {}
+    for frame in frames:
+        for index, fault in enumerate(faults, 1):
+            if isinstance(fault, FrozenFrame):
+                # After a gap the first frame at hand stands still.
+                shown = fault.shown(frame.number)
+                if index not in held or held[index][0] != shown:
+                    held[index] = (shown, frame.images[0])
+                frame.images[index] = held[index][1]
+        images = np.stack(frame.images)
+        scores, _, maps = detector.score_batch(images)
+        numbers.append(frame.number)
+        all_scores.append(scores)
+        hits.append([_points_into(*pair) for pair in zip(maps[1:], frame.masks, strict=True)])
+        # One frame of all with equal chance, though their number is not known before.
+        if chooser.random() * len(numbers) < 1:
+            examples = [
+                StressExample(frame.name, image, one.copy(), float(score))
+                for image, one, score in zip(images, maps, scores, strict=True)
+            ]
+    if not numbers:
+        raise SourceError("no frame to stress: give a recording, or exclude less of it")
+    return _Scored(numbers, np.array(all_scores, np.float64), np.array(hits), examples)
+
+
+def _areas(
+    scored: _Scored, faults: Sequence[Fault], bootstrap: int, block: int, seed: int
+) -> tuple[dict[int, Ranking], Interval]:
+    """Rank each fault's frames against the clean ones; the mean is over the counted faults."""
+    areas: dict[int, Ranking] = {}
+    mean = Interval(math.nan)
+    for counted in (True, False):
+        chosen = [i for i, fault in enumerate(faults) if fault.per_frame is counted]
+        if not chosen:
+            continue
+        table = ranking_table(
+            scored.scores[:, [0, *(i + 1 for i in chosen)]].T.ravel(),
+            np.repeat(np.arange(len(chosen) + 1), len(scored.numbers)),
+            {k + 1: faults[i].name for k, i in enumerate(chosen)},
+            recordings=np.tile(_stretches(scored.numbers), len(chosen) + 1),
             bootstrap=bootstrap,
             block=block,
-            clean_scores=clean,
-            faults=tuple(results),
-            mean_roc_auc=mean,
-            clean_example=self.examples[0],
+            seed=seed,
         )
+        areas |= dict(zip(chosen, table.classes, strict=True))
+        if counted:
+            mean = table.macro.roc_auc
+    return areas, mean
 
 
 def _points_into(anomaly_map: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> float:
@@ -480,12 +452,6 @@ def _points_into(anomaly_map: NDArray[np.float32], mask: NDArray[np.bool_] | Non
 def _stretches(numbers: Sequence[int]) -> NDArray[np.int64]:
     """Number the stretches of consecutive frames, int64 [N]."""
     return np.cumsum(np.diff(np.array(numbers, np.int64), prepend=numbers[0]) > 1)
-
-
-def _chunks(frames: Iterable[tuple[int, Frame]], size: int) -> Iterator[list[tuple[int, Frame]]]:
-    iterator = iter(frames)
-    while chunk := list(itertools.islice(iterator, size)):
-        yield chunk
 
 
 def _mean(values: Sequence[float]) -> float:

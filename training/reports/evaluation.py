@@ -8,18 +8,27 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.drawing.page import Card, KeyFigure, Page, Section, Table
+from anomaly_detector.drawing.page import KeyFigure, Page, Section
 from anomaly_detector.drawing.timeline import timeline_figure
 from anomaly_detector.recordings import count_frames
 from anomaly_detector.stamps import SteadyTime
 from training.evaluation.evaluate import Evaluation, GalleryFrame, iterate_recordings
-from training.evaluation.metrics import Curve, EventDelay, Interval, curves
-from training.reports.code_space import code_space_section
+from training.evaluation.metrics import Curve, EventDelay, curves
 from training.reports.figures import histogram_figure, pr_figure, roc_figure
-from training.reports.page import figure_picture, frame_card, model_card_section
+from training.reports.latent_space import latent_space_section
+from training.reports.page import (
+    figure_picture,
+    flag_text,
+    frame_card,
+    interval_text,
+    model_card_section,
+    number_text,
+    percent_text,
+    range_text,
+    table_of,
+)
 
 _MAX_TIMELINES = 12
-_NOT_DEFINED = "n/a"
 
 
 def evaluation_report(evaluation: Evaluation) -> Page:
@@ -39,7 +48,9 @@ def evaluation_report(evaluation: Evaluation) -> Page:
         _scores(evaluation),
         _timelines(evaluation),
         _classes(evaluation),
-        _code_space(evaluation),
+        latent_space_section(
+            evaluation.latents, evaluation.frames.labels, evaluation.frames.classes
+        ),
         _events(evaluation),
         _gallery(
             evaluation,
@@ -67,28 +78,28 @@ def _summary(evaluation: Evaluation) -> Section:
     keys = [
         KeyFigure(
             "ROC-AUC, pooled",
-            _text(ranking.pooled.roc_auc.value),
-            f"{_range(ranking.pooled.roc_auc)}0.5 is chance",
+            number_text(ranking.pooled.roc_auc.value),
+            f"{range_text(ranking.pooled.roc_auc)}0.5 is chance",
         ),
         KeyFigure(
             "PR-AUC, pooled",
-            _text(ranking.pooled.pr_auc.value),
-            f"{_range(ranking.pooled.pr_auc)}{_text(_chance(evaluation))} is chance",
+            number_text(ranking.pooled.pr_auc.value),
+            f"{range_text(ranking.pooled.pr_auc)}{number_text(_chance(evaluation))} is chance",
         ),
         KeyFigure(
             "ROC-AUC, macro",
-            _text(ranking.macro.roc_auc.value),
-            f"{_range(ranking.macro.roc_auc)}mean over classes",
+            number_text(ranking.macro.roc_auc.value),
+            f"{range_text(ranking.macro.roc_auc)}mean over classes",
         ),
         KeyFigure(
             "Hazards flagged",
-            _percent(point.recall),
+            percent_text(point.recall),
             f"{point.true_positives} of {ranking.pooled.frames} frames, "
             f"at threshold {point.threshold:.4g}",
         ),
         KeyFigure(
             "False alarms",
-            _percent(point.false_alarm_rate),
+            percent_text(point.false_alarm_rate),
             f"{point.false_positives} of {ranking.normal_frames} normal frames",
         ),
         KeyFigure(
@@ -98,34 +109,22 @@ def _summary(evaluation: Evaluation) -> Section:
         ),
     ]
     rows = [
-        [
-            {"model": "the model's own", "thesis": "the thesis' fixed 200"}.get(p.name, p.name),
-            f"{p.threshold:.4g}",
-            *(_text(r) for r in (p.accuracy, p.precision, p.recall, p.f1, p.false_alarm_rate)),
-            str(p.true_positives),
-            str(p.false_positives),
-            str(p.true_negatives),
-            str(p.false_negatives),
-        ]
+        {
+            "Threshold": {"model": "the model's own", "thesis": "the thesis' fixed 200"}[p.name],
+            "Value": f"{p.threshold:.4g}",
+            "Accuracy": number_text(p.accuracy),
+            "Precision": number_text(p.precision),
+            "Recall": number_text(p.recall),
+            "F1": number_text(p.f1),
+            "False-alarm rate": number_text(p.false_alarm_rate),
+            "Hits": str(p.true_positives),
+            "False alarms": str(p.false_positives),
+            "Passed": str(p.true_negatives),
+            "Misses": str(p.false_negatives),
+        }
         for p in evaluation.operating_points
     ]
-    table = Table(
-        (
-            "Threshold",
-            "Value",
-            "Accuracy",
-            "Precision",
-            "Recall",
-            "F1",
-            "False-alarm rate",
-            "Hits",
-            "False alarms",
-            "Passed",
-            "Misses",
-        ),
-        rows,
-        "At the threshold (frames)",
-    )
+    table = table_of(rows, "At the threshold (frames)")
     notes = []
     if ranking.bootstrap:
         notes.append(
@@ -177,10 +176,11 @@ def _scores(evaluation: Evaluation) -> Section:
     groups = [("normal", frames.scores[frames.labels == 0])]
     groups.append(("anomalous", frames.scores[frames.labels != 0]))
     thresholds = [
-        ({"model": "threshold", "thesis": "thesis threshold"}.get(p.name, p.name), p.threshold)
+        ({"model": "threshold", "thesis": "thesis threshold"}[p.name], p.threshold)
         for p in evaluation.operating_points
     ]
-    figure = histogram_figure(groups, thresholds, _score_label(evaluation))
+    label = f"Anomaly score: {evaluation.metadata.score_units}"
+    figure = histogram_figure(groups, thresholds, label)
     alt = "Histogram of the scores of normal and anomalous frames with the thresholds"
     return Section("Score histogram", pictures=[figure_picture(figure, alt, wide=True)])
 
@@ -247,16 +247,15 @@ def _classes(evaluation: Evaluation) -> Section | None:
         elif item is ranking.macro:
             recall = float(np.mean(list(recalls.values())))
         rows.append(
-            [
-                item.name,
-                str(item.frames),
-                _with_interval(item.roc_auc, item.narrow),
-                _with_interval(item.pr_auc, item.narrow),
-                _percent(recall),
-                f"{found} / {len(own)}" if own else "",
-            ]
+            {
+                "Class": item.name,
+                "Frames": str(item.frames),
+                "ROC-AUC": interval_text(item.roc_auc, item.narrow),
+                "PR-AUC": interval_text(item.pr_auc, item.narrow),
+                "Frames flagged": percent_text(recall),
+                "Events detected": f"{found} / {len(own)}" if own else "",
+            }
         )
-    columns = ("Class", "Frames", "ROC-AUC", "PR-AUC", "Frames flagged", "Events detected")
     return Section(
         "Classes",
         [
@@ -264,20 +263,14 @@ def _classes(evaluation: Evaluation) -> Section | None:
             "the classes. The chance level of PR-AUC is the share of anomalous frames, so PR-AUC "
             "of classes of different size cannot be compared with each other."
         ],
-        tables=[Table(columns, rows)],
+        tables=[table_of(rows)],
         notes=[
             "* Few independent frames, for example one event only: blocks were cut finer to give "
             "an interval at all, and it is too narrow."
         ]
-        if any("*" in cell for row in rows for cell in row)
+        if any("*" in cell for row in rows for cell in row.values())
         else (),
     )
-
-
-def _code_space(evaluation: Evaluation) -> Section | None:
-    if evaluation.codes is None:
-        return None
-    return code_space_section(evaluation.codes, evaluation.frames.labels, evaluation.frames.classes)
 
 
 def _events(evaluation: Evaluation) -> Section | None:
@@ -286,29 +279,19 @@ def _events(evaluation: Evaluation) -> Section | None:
     rows = []
     starts = [rows_.start for _, rows_ in iterate_recordings(evaluation)]
     for delay in evaluation.delays:
-        event = delay.event
+        event, missed = delay.event, delay.delay_frames is None
         rows.append(
-            [
-                event.name,
-                str(event.recording),
-                evaluation.frames.names[event.start],
-                str(event.start - starts[event.recording]),
-                str(event.stop - event.start),
-                str(delay.flagged_frames),
-                "missed" if delay.delay_frames is None else str(delay.delay_frames),
-                "" if delay.delay_s is None else f"{delay.delay_s:.2f}",
-            ]
+            {
+                "Class": event.name,
+                "Recording": str(event.recording),
+                "First frame": evaluation.frames.names[event.start],
+                "Position": str(event.start - starts[event.recording]),
+                "Frames": str(event.stop - event.start),
+                "Flagged": str(delay.flagged_frames),
+                "Delay (frames)": "missed" if missed else str(delay.delay_frames),
+                "Delay (s)": "" if delay.delay_s is None else f"{delay.delay_s:.2f}",
+            }
         )
-    columns = (
-        "Class",
-        "Recording",
-        "First frame",
-        "Position",
-        "Frames",
-        "Flagged",
-        "Delay (frames)",
-        "Delay (s)",
-    )
     return Section(
         "Detection delay",
         [
@@ -316,7 +299,7 @@ def _events(evaluation: Evaluation) -> Section | None:
             "frame to its first flagged frame; 0 is at once. The robot can only be faster than a "
             "label that starts late, not than the camera."
         ],
-        tables=[Table(columns, rows, text_columns=3)],
+        tables=[table_of(rows, text_columns=3)],
     )
 
 
@@ -325,14 +308,12 @@ def _gallery(
 ) -> Section | None:
     if not frames:
         return None
-    cards: list[Card] = []
+    cards = []
     for frame in frames:
-        flagged = "flagged" if frame.score >= evaluation.threshold else "not flagged"
-        place = f"recording {frame.recording}" if len(evaluation.recordings) > 1 else ""
-        lines = [f"{frame.class_name}, score {frame.score:.4g}, {flagged}", place]
-        cards.append(
-            frame_card(frame.name, [line for line in lines if line], frame.image, frame.anomaly_map)
-        )
+        lines = [f"{frame.class_name}, {flag_text(frame.score, evaluation.threshold)}"]
+        if len(evaluation.recordings) > 1:
+            lines.append(f"recording {frame.recording}")
+        cards.append(frame_card(frame.name, lines, frame.image, frame.anomaly_map))
     text = (
         f"{what}, at most one of every 20 frames in a row. Left the 64x64 frame that the "
         "model saw, right its anomaly map, each on its own scale: dark where the evidence is at "
@@ -348,26 +329,21 @@ def _data(evaluation: Evaluation) -> Section:
         anomalous = int(np.count_nonzero(evaluation.frames.labels[span]))
         first = recording.unreadable[0] if recording.unreadable else None
         rows.append(
-            [
-                recording.path,
-                str(number),
-                str(recording.frames),
-                str(anomalous),
-                str(count_frames(recording.unreadable)),
-                "" if first is None else f"{first.name}: {first.reason}",
-            ]
+            {
+                "Path": recording.path,
+                "Recording": str(number),
+                "Frames": str(recording.frames),
+                "Anomalous": str(anomalous),
+                "Unreadable": str(count_frames(recording.unreadable)),
+                "First unreadable": "" if first is None else f"{first.name}: {first.reason}",
+            }
         )
-    columns = ("Path", "Recording", "Frames", "Anomalous", "Unreadable", "First unreadable")
-    return Section("Recordings", tables=[Table(columns, rows)])
+    return Section("Recordings", tables=[table_of(rows)])
 
 
 def _chance(evaluation: Evaluation) -> float:
     total = len(evaluation.frames)
     return evaluation.ranking.pooled.frames / total if total else math.nan
-
-
-def _score_label(evaluation: Evaluation) -> str:
-    return f"Anomaly score: {evaluation.metadata.score_units}"
 
 
 def _seconds(stamps: Sequence[int | None]) -> NDArray[np.float64] | None:
@@ -378,21 +354,3 @@ def _seconds(stamps: Sequence[int | None]) -> NDArray[np.float64] | None:
         return None
     seconds = np.array(known)
     return seconds if np.all(np.diff(seconds) >= 0) and seconds[-1] > 0 else None
-
-
-def _text(value: float) -> str:
-    return _NOT_DEFINED if math.isnan(value) else f"{value:.3f}"
-
-
-def _percent(value: float) -> str:
-    return _NOT_DEFINED if math.isnan(value) else f"{100 * value:.1f} %"
-
-
-def _range(interval: Interval) -> str:
-    if math.isnan(interval.low):
-        return ""
-    return f"95 %: {interval.low:.3f} to {interval.high:.3f}; "
-
-
-def _with_interval(interval: Interval, narrow: bool) -> str:
-    return f"{interval}{' *' if narrow and not math.isnan(interval.low) else ''}"

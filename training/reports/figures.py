@@ -1,6 +1,6 @@
 """Figures for reports, as :class:`matplotlib.figure.Figure` objects without global state.
 
-Every function makes its own figure; none touches ``pyplot``. :func:`svg_uri`, :func:`png_uri` and
+Every function makes its own figure; none touches ``pyplot``. :func:`figure_uri` and
 :func:`image_uri` turn figures and pictures into ``data:`` URIs for a self-contained HTML file.
 Colours are those of Okabe and Ito, which colour-blind readers can tell apart.
 """
@@ -75,7 +75,7 @@ def histogram_figure(
     """Draw score histograms of groups of frames, each as a share of its group.
 
     Args:
-        groups: name and scores, float [n]; the first is drawn in the colour of normal frames.
+        groups: name and scores, float [n]; the first is of normal frames.
         thresholds: name and value, drawn as vertical lines.
         score_label: x label, with the unit.
     """
@@ -90,8 +90,8 @@ def histogram_figure(
     with matplotlib.rc_context(STYLE):
         figure: Figure = new_figure(9.6, 3.5)
         axes = figure.add_subplot()
-        for index, (name, scores) in enumerate(filled):
-            color = NORMAL_COLOR if name == groups[0][0] else _series_color(index)
+        for name, scores in filled:
+            color = NORMAL_COLOR if name == groups[0][0] else ANOMALY_COLOR
             weights = np.full(scores.size, 100 / scores.size)
             label = f"{name} ({scores.size} frames)"
             axes.hist(scores, edges.tolist(), weights=weights, color=color, alpha=0.55, label=label)
@@ -145,20 +145,15 @@ def scatter_figure(
     return figure
 
 
-def svg_uri(figure: Figure) -> str:
-    """Return a figure as an SVG ``data:`` URI; letters are drawn as outlines."""
+def figure_uri(figure: Figure, *, vector: bool = True) -> str:
+    """Return a figure as a ``data:`` URI: SVG with letters as outlines, or PNG."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return data_uri("image/svg+xml", buffer.getvalue())
-
-
-def png_uri(figure: Figure, dpi: int = 110) -> str:
-    """Return a figure as a PNG ``data:`` URI."""
-    buffer = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format="png", dpi=dpi)
-    return data_uri("image/png", buffer.getvalue())
+        if vector:
+            figure.savefig(buffer, format="svg", metadata={"Date": None})
+        else:
+            figure.savefig(buffer, format="png", dpi=110)
+    return data_uri("image/svg+xml" if vector else "image/png", buffer.getvalue())
 
 
 def image_uri(image: NDArray[np.uint8], size: int | None = None) -> str:
@@ -179,10 +174,6 @@ def _square_axes(title: str, x_label: str, y_label: str) -> tuple[Figure, Any]:
     axes.set(title=title, xlabel=x_label, ylabel=y_label, xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
     axes.set_aspect("equal")
     return figure, axes
-
-
-def _series_color(index: int) -> str:
-    return ANOMALY_COLOR if index <= 1 else CLASS_COLORS[(index - 2) % len(CLASS_COLORS)]
 
 
 def _draw_curves(

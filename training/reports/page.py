@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from anomaly_detector.drawing.page import Card, Picture, Section, Table
 from anomaly_detector.drawing.timeline import heat_overlay
 from anomaly_detector.model.metadata import ModelMetadata
-from training.reports.figures import image_uri, png_uri, svg_uri
+from training.evaluation.metrics import Interval
+from training.reports.figures import figure_uri, image_uri
 
 _THUMBNAIL_SIZE = 160
 
@@ -22,7 +24,7 @@ def figure_picture(
     figure: Figure, alt: str, caption: str = "", *, wide: bool = False, vector: bool = True
 ) -> Picture:
     """Return a matplotlib figure as a picture: SVG or (with photographs in it) PNG."""
-    return Picture(svg_uri(figure) if vector else png_uri(figure), alt, caption, wide)
+    return Picture(figure_uri(figure, vector=vector), alt, caption, wide)
 
 
 def frame_card(
@@ -41,6 +43,40 @@ def frame_card(
             Picture(image_uri(overlay), f"Anomaly map of frame {title}"),
         ),
     )
+
+
+def number_text(value: float, missing: str = "n/a") -> str:
+    """Return a figure of merit as text; NaN is missing."""
+    return missing if math.isnan(value) else f"{value:.3f}"
+
+
+def percent_text(value: float, missing: str = "n/a") -> str:
+    """Return a share in percent; NaN is missing."""
+    return missing if math.isnan(value) else f"{100 * value:.1f} %"
+
+
+def interval_text(interval: Interval, narrow: bool) -> str:
+    """Return a figure of merit with its interval, and a mark if that is too narrow."""
+    return f"{interval}{' *' if narrow and not math.isnan(interval.low) else ''}"
+
+
+def range_text(interval: Interval) -> str:
+    """Return the interval alone, to be followed by more text; empty without one."""
+    if math.isnan(interval.low):
+        return ""
+    return f"95 %: {interval.low:.3f} to {interval.high:.3f}; "
+
+
+def flag_text(score: float, threshold: float) -> str:
+    """Return a frame's score and whether the threshold flags it."""
+    return f"score {score:.4g}, {'flagged' if score >= threshold else 'not flagged'}"
+
+
+def table_of(
+    rows: Sequence[Mapping[str, str]], caption: str = "", *, text_columns: int = 1
+) -> Table:
+    """Make a table of rows, at least one, that name the column of each cell."""
+    return Table(tuple(rows[0]), [tuple(row.values()) for row in rows], caption, text_columns)
 
 
 def model_card_section(metadata: ModelMetadata, file_name: str) -> Section:

@@ -6,9 +6,19 @@ import math
 
 from matplotlib.figure import Figure
 
-from anomaly_detector.drawing.page import Card, KeyFigure, Page, Section, Table
-from training.evaluation.stress import FaultResult, StressExample, StressResult
-from training.reports.page import figure_picture, frame_card, model_card_section
+from anomaly_detector.drawing.page import Card, KeyFigure, Page, Section
+from training.evaluation.stress import StressExample, StressResult
+from training.reports.page import (
+    figure_picture,
+    flag_text,
+    frame_card,
+    interval_text,
+    model_card_section,
+    number_text,
+    percent_text,
+    range_text,
+    table_of,
+)
 
 _GOOD, _BAD, _LINE = "#0072B2", "#D55E00", "#667085"
 
@@ -33,19 +43,20 @@ def _summary(result: StressResult) -> Section:
     keys = []
     if worst is not None:
         area = result.mean_roc_auc
-        span = "" if math.isnan(area.low) else f"95 %: {area.low:.3f} to {area.high:.3f}; "
         keys = [
             KeyFigure(
-                "ROC-AUC, mean", _text(area.value), f"{span}over {len(result.counted)} faults"
+                "ROC-AUC, mean",
+                number_text(area.value),
+                f"{range_text(area)}over {len(result.counted)} faults",
             ),
-            KeyFigure("ROC-AUC, minimum", _text(worst.roc_auc.value), worst.fault.name),
-            KeyFigure("Faults flagged", _percent(result.mean_recall), "mean over faults"),
+            KeyFigure("ROC-AUC, minimum", number_text(worst.roc_auc.value), worst.fault.name),
+            KeyFigure("Faults flagged", percent_text(result.mean_recall), "mean over faults"),
         ]
     if not math.isnan(result.mean_pointing):
         note = "map's maximum in the changed region, mean"
-        keys.append(KeyFigure("Pointing accuracy", _percent(result.mean_pointing), note))
+        keys.append(KeyFigure("Pointing accuracy", percent_text(result.mean_pointing), note))
     note = f"of {result.frames} clean frames, at threshold {result.threshold:.4g}"
-    keys.append(KeyFigure("False alarms", _percent(result.false_alarms), note))
+    keys.append(KeyFigure("False alarms", percent_text(result.false_alarms), note))
     return Section(
         "Summary",
         [
@@ -97,28 +108,18 @@ def stress_figure(result: StressResult) -> Figure:
 
 def _table(result: StressResult) -> Section:
     rows = [
-        [
-            item.fault.name + ("" if item.counted else " (not counted)"),
-            item.fault.group,
-            f"{item.roc_auc}{' *' if item.narrow and not math.isnan(item.roc_auc.low) else ''}",
-            _percent(item.recall),
-            _percent(item.raised),
-            _percent(item.pointing),
-            f"{item.median_score:.4g}",
-            f"{item.median_normalized_score:.3f}",
-        ]
+        {
+            "Fault": item.fault.name + ("" if item.counted else " (not counted)"),
+            "Group": item.fault.group,
+            "ROC-AUC": interval_text(item.roc_auc, item.narrow),
+            "Flagged": percent_text(item.recall, ""),
+            "Raised": percent_text(item.raised, ""),
+            "Pointing": percent_text(item.pointing, ""),
+            "Median score": f"{item.median_score:.4g}",
+            "Normalised": f"{item.median_normalized_score:.3f}",
+        }
         for item in result.faults
     ]
-    columns = (
-        "Fault",
-        "Group",
-        "ROC-AUC",
-        "Flagged",
-        "Raised",
-        "Pointing",
-        "Median score",
-        "Normalised",
-    )
     notes = [
         "Flagged: at or above the model's threshold. Raised: share of the faulted frames that "
         "score above the same frame without the fault. Pointing: share in which the maximum of "
@@ -136,18 +137,17 @@ def _table(result: StressResult) -> Section:
             "Not counted: a fault of the sequence, which a detector of single frames cannot see. "
             "It is in neither mean nor minimum; its ROC-AUC is about 0.5 by construction."
         )
-    if any("*" in row[2] for row in rows):
+    if any("*" in row["ROC-AUC"] for row in rows):
         notes.append("* Few independent frames: the interval is too narrow.")
-    return Section("Faults", tables=[Table(columns, rows, text_columns=2)], notes=notes)
+    return Section("Faults", tables=[table_of(rows, text_columns=2)], notes=notes)
 
 
 def _gallery(result: StressResult) -> Section:
     clean = result.clean_example
     cards = [_card("clean", clean, result.threshold, [])]
-    cards += [
-        _card(item.fault.name, item.example, result.threshold, _example_lines(item))
-        for item in result.faults
-    ]
+    for item in result.faults:
+        line = f"ROC-AUC {number_text(item.roc_auc.value)}, {percent_text(item.recall)} flagged"
+        cards.append(_card(item.fault.name, item.example, result.threshold, [line]))
     return Section(
         "Examples",
         [
@@ -159,21 +159,21 @@ def _gallery(result: StressResult) -> Section:
     )
 
 
-def _example_lines(item: FaultResult) -> list[str]:
-    return [f"ROC-AUC {_text(item.roc_auc.value)}, {_percent(item.recall)} flagged"]
-
-
 def _card(name: str, example: StressExample, threshold: float, lines: list[str]) -> Card:
-    flagged = "flagged" if example.score >= threshold else "not flagged"
-    first = f"score {example.score:.4g}, {flagged}"
+    first = flag_text(example.score, threshold)
     return frame_card(name, [first, *lines], example.image, example.anomaly_map)
 
 
 def _parameters(result: StressResult) -> Section:
-    rows = []
-    for item in result.faults:
-        fault = item.fault
-        rows.append([fault.name, fault.description, fault.stage, fault.parameter_text])
+    rows = [
+        {
+            "Fault": item.fault.name,
+            "What": item.fault.description,
+            "Stage": item.fault.stage,
+            "Parameters": item.fault.parameter_text,
+        }
+        for item in result.faults
+    ]
     return Section(
         "Parameters",
         [
@@ -181,13 +181,5 @@ def _parameters(result: StressResult) -> Section:
             "put on the full-size frame, which is then shrunk; one of the stage input on the "
             "resized frame. A range is drawn from evenly, anew in every frame."
         ],
-        tables=[Table(("Fault", "What", "Stage", "Parameters"), rows, text_columns=4)],
+        tables=[table_of(rows, text_columns=4)],
     )
-
-
-def _text(value: float) -> str:
-    return "n/a" if math.isnan(value) else f"{value:.3f}"
-
-
-def _percent(value: float) -> str:
-    return "" if math.isnan(value) else f"{100 * value:.1f} %"

@@ -25,8 +25,9 @@ from anomaly_detector.recordings import open_source
 from training.cli.evaluate import write_evaluation
 from training.cli.main import main
 from training.data.latents import CodeModel, FrameTable, has_code, write_codes
-from training.evaluation.evaluate import LabelledRecording, evaluate
-from training.reports.code_space import code_space_figure
+from training.data.opening import LabelledRecording
+from training.evaluation.evaluate import evaluate
+from training.reports.latent_space import latent_space_figure
 
 
 def encode(model: Path, out: Path, *options: str | Path) -> int:
@@ -208,7 +209,7 @@ def test_encode_sees_what_the_model_sees(trained_model: Path, tmp_path: Path) ->
     assert np.abs(codes["viewing_deep"] - codes["tiny_deep"]).max() > 0.05 * scale
 
 
-def test_report_shows_the_code_space(
+def test_report_shows_the_latent_space(
     trained_model: Path, box_drive: tuple[Path, Path], normal_drive: Path, tmp_path: Path
 ) -> None:
     recordings = [
@@ -216,18 +217,18 @@ def test_report_shows_the_code_space(
         LabelledRecording(open_source(box_drive[0]), class_name="boxes"),
     ]
     evaluation = evaluate(Detector(trained_model), recordings, bootstrap=0, gallery=0)
-    assert evaluation.codes is not None
-    assert evaluation.codes.shape == (131, 128)
+    assert evaluation.latents is not None
+    assert evaluation.latents.shape == (131, 128)
     write_evaluation(evaluation, tmp_path / "with")
-    assert 'id="code-space"' in (tmp_path / "with" / "report.html").read_text()
+    assert 'id="latent-space"' in (tmp_path / "with" / "report.html").read_text()
     grey = Detector(write_grey_difference_model(tmp_path / "grey.onnx"))
     without = evaluate(grey, recordings[:1], bootstrap=0, gallery=0)
-    assert without.codes is None
+    assert without.latents is None
     write_evaluation(without, tmp_path / "without")
-    assert 'id="code-space"' not in (tmp_path / "without" / "report.html").read_text()
-    flat = dataclasses.replace(evaluation, codes=np.ones_like(evaluation.codes))
+    assert 'id="latent-space"' not in (tmp_path / "without" / "report.html").read_text()
+    flat = dataclasses.replace(evaluation, latents=np.ones_like(evaluation.latents))
     write_evaluation(flat, tmp_path / "flat")
-    assert 'id="code-space"' not in (tmp_path / "flat" / "report.html").read_text()
+    assert 'id="latent-space"' not in (tmp_path / "flat" / "report.html").read_text()
 
 
 def test_figure_draws_every_class_where_it_lies() -> None:
@@ -238,7 +239,7 @@ def test_figure_draws_every_class_where_it_lies() -> None:
     codes[labels == 5, 3] += 100
     codes[labels == -1, 70] += 100
     classes = [{0: "normal", 5: "hanging cable", -1: ""}[label] for label in labels.tolist()]
-    figure = code_space_figure(codes, labels, classes)
+    figure = latent_space_figure(codes, labels, classes)
     assert figure is not None
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == ["normal (3000)", "not labelled (400)", "hanging cable (600)"]

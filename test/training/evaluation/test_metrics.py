@@ -11,12 +11,13 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from training.evaluation import bootstrap
+from training.evaluation.bootstrap import frame_blocks
 from training.evaluation.metrics import (
     area_under_roc,
     curves,
     detection_delays,
     find_events,
-    frame_blocks,
     json_safe,
     operating_point,
     ranking_table,
@@ -72,19 +73,17 @@ def test_bootstrap_resamples_have_the_areas_of_scikit_learn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Every resample, drawn as weights, is checked against the library's weighted areas."""
-    import training.evaluation.metrics as metrics
-
     scores, labels = _random_case(100)
     drawn: list[NDArray[np.float64]] = []
-    draw = metrics._draw_blocks
+    draw = bootstrap._draw_blocks
 
     def spy(*arguments: object) -> NDArray[np.float64]:
         drawn.append(draw(*arguments))  # type: ignore[arg-type]
         return drawn[-1]
 
-    monkeypatch.setattr(metrics, "_draw_blocks", spy)
+    monkeypatch.setattr(bootstrap, "_draw_blocks", spy)
     blocks, _ = frame_blocks(labels, np.zeros(100, np.int64), 7)
-    samples = metrics._bootstrap(scores, labels, blocks, 25, seed=3)
+    samples = bootstrap.resampled_areas(scores, labels, blocks, 25, seed=3)
     weights = np.concatenate(drawn)[:, blocks]
     present = [label for label in (1, 2, 3) if (labels == label).any()]
     groups = [labels > 0] + [labels == label for label in present]

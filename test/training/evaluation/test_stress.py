@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,13 +17,14 @@ from conftest import make_drive, write_images
 from matplotlib.patches import Rectangle
 from model_files import grey_difference_score, write_grey_difference_model
 from numpy.typing import NDArray
+from test_layout import ARROWS
 
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.images.image import Image
 from anomaly_detector.images.preprocessing import WHOLE_FRAME, preprocess
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.recordings import Frame, ImageFolderSource
-from training.cli.stress import add_arguments, run
+from training.cli.stress import add_arguments, parse_exclusion, run
 from training.evaluation.faults import FAULT_SETS, FAULTS, Fault, FrozenFrame, choose_faults
 from training.evaluation.stress import (
     Exclusion,
@@ -32,12 +32,10 @@ from training.evaluation.stress import (
     fault_generator,
     inject,
     numbered_frames,
-    parse_exclusion,
     run_stress,
 )
 from training.reports.stress import stress_figure
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 SMALL, LARGE = (90, 120), (360, 480)
 CHANGING = [fault for fault in FAULTS.values() if not isinstance(fault, FrozenFrame)]
 PLACED = [
@@ -296,40 +294,17 @@ def test_sets_names_and_descriptions() -> None:
         choose_faults(["black", "black"])
 
 
-def _imports(file: Path) -> Iterator[str]:
-    """Yield the absolute names of the modules that a file of the repository imports."""
-    package = file.relative_to(REPOSITORY).with_suffix("").parts[:-1]
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else ()
-            module = ".".join([*base, *([node.module] if node.module else [])])
-            yield module
-            yield from (f"{module}.{alias.name}" for alias in node.names)
-
-
 def test_faults_are_independent_of_all_other_drawing_code() -> None:
-    package = REPOSITORY / "training" / "evaluation" / "faults"
-    files = sorted(package.glob("*.py"))
-    assert len(files) >= 8
-    for file in files:
-        for module in _imports(file):
-            inside = module.startswith(("training.evaluation.faults", "anomaly_detector.errors"))
-            assert inside or not module.startswith(("training", "anomaly_detector")), (file, module)
-    users = {
-        str(file.relative_to(REPOSITORY / "training"))
-        for file in (REPOSITORY / "training").rglob("*.py")
-        if package not in file.parents
-        and any(module.startswith("training.evaluation.faults") for module in _imports(file))
-    }
-    # Above all nothing that makes outliers for training.
-    # They measure, none trains on them.
-    assert users == {
-        "cli/stress.py",
-        "evaluation/compare.py",
-        "evaluation/stress.py",
-        "export/precision.py",
+    faults = {name for name in ARROWS if name.startswith("training.evaluation.faults")}
+    assert len(faults) >= 8
+    assert set().union(*(ARROWS[name] for name in faults)) <= faults | {"anomaly_detector.errors"}
+    # They measure, none trains on them; above all nothing that makes outliers for training.
+    assert {name for name, imported in ARROWS.items() if imported & faults} - faults == {
+        "training.cli.compare",
+        "training.cli.stress",
+        "training.evaluation.compare",
+        "training.evaluation.stress",
+        "training.export.precision",
     }
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from anomaly_detector.errors import SourceError
 from anomaly_detector.recordings import IMAGE_SUFFIXES, natural_key
-from training.data.frame_labels import LabelTable, read_label_table
+from training.data.labels import LabelTable, read_label_table
 
 SPLITS: dict[str, tuple[str, ...]] = {
     "training_set": ("training_set", "train_set", "training", "train"),
@@ -107,7 +107,7 @@ def find_split(tree: FolderTree, split: str, notes: list[str]) -> Path | None:
         filled: list[Path] = []
         for folder in named:
             # An archive's folder may hold another one, of the same or of some other name.
-            inner = [f for f, images in tree.folders.items() if images and _is_within(f, folder)]
+            inner = [f for f, images in tree.folders.items() if images and f.is_relative_to(folder)]
             if len(inner) > 1 and folder == tree.root:
                 continue  # The user's own folder of all splits may be called "training".
             if len(inner) > 1:
@@ -128,10 +128,6 @@ def find_split(tree: FolderTree, split: str, notes: list[str]) -> Path | None:
         if named:
             notes.append(f"{split}: folder {tree.shown(named[0])} holds no image")
     return None
-
-
-def _is_within(folder: Path, parent: Path) -> bool:
-    return folder == parent or parent in folder.parents
 
 
 def assign_tables(

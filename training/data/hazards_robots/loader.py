@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import SourceError
-from anomaly_detector.recordings import FrameSource, ImageFilesSource, is_bag, open_source
-from training.data.frame_labels import read_label_names
+from anomaly_detector.recordings import ImageFilesSource
 from training.data.hazards_robots.layout import (
     DEPTH,
     SPLITS,
@@ -29,10 +28,9 @@ from training.data.hazards_robots.layout import (
     assign_tables,
     find_split,
 )
-from training.data.labels import HAZARDS_AND_ROBOTS_CLASSES, FrameLabels
+from training.data.labels import HAZARDS_AND_ROBOTS_CLASSES, FrameLabels, read_label_names
 
-LABEL_NAMES: tuple[str, ...] = HAZARDS_AND_ROBOTS_CLASSES
-"""Classes of the 2022 release by label; used where a release brings no names of its own."""
+_NORMAL_SPLITS = ("training_set", "validation_set")
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,10 @@ def load_hazards_robots(root: Path) -> HazardsRobots:
         table = tables.get(split)
         if table is None:
             splits[split] = LabelledFrames(folder, files, None, None)
-            notes.append(f"{split}: no labels{_meaning_without_labels(split)}")
+            meaning = "needed, its frames are all normal"
+            if split not in _NORMAL_SPLITS:
+                meaning = "found, so its normal and anomalous frames cannot be told apart"
+            notes.append(f"{split}: no labels {meaning}")
         else:
             labels, difficulty = table.align(files, label_names, notes)
             splits[split] = LabelledFrames(folder, files, labels, difficulty, table.path)
@@ -161,7 +162,6 @@ class HazardsRobotsSource(ImageFilesSource):
         path: the split's folder.
         files: N image files.
         labels: int64 [N]; None when they are not known.
-        difficulty: int64 [N]; None when it is not known.
         label_names: class of every label.
     """
 
@@ -170,12 +170,10 @@ class HazardsRobotsSource(ImageFilesSource):
         path: Path,
         files: Sequence[Path],
         labels: NDArray[np.int64] | None,
-        difficulty: NDArray[np.int64] | None,
         label_names: Mapping[int, str],
     ) -> None:
         super().__init__(path, files)
         self.labels = labels
-        self.difficulty = difficulty
         self.label_names = label_names
 
     @property
@@ -190,23 +188,6 @@ class HazardsRobotsSource(ImageFilesSource):
         classes = tuple(self.label_names[int(label)] for label in self.labels)
         return FrameLabels(self.path, self.labels, classes, tuple(f.stem for f in self.files))
 
-    def labels_of(self, names: Sequence[str]) -> NDArray[np.int64]:
-        """Return the labels of frames by their names; a cache leaves unreadable frames out.
-
-        Args:
-            names: M frame names, as in :class:`anomaly_detector.recordings.cache.CachedFrames`.
-
-        Returns:
-            int64 [M].
-
-        Raises:
-            SourceError: the labels are not known.
-        """
-        if self.labels is None:
-            raise SourceError(f"{self.path} has no labels: its metadata CSV is missing")
-        by_name = {f.name: label for f, label in zip(self.files, self.labels.tolist(), strict=True)}
-        return np.array([by_name[name] for name in names], dtype=np.int64)
-
 
 def open_labelled(spec: str) -> HazardsRobotsSource:
     """Open frames of the data set.
@@ -217,56 +198,24 @@ def open_labelled(spec: str) -> HazardsRobotsSource:
             frames only, so ``normal`` takes all of theirs when they have no labels.
 
     Raises:
-        SourceError: see :func:`load_hazards_robots`; there is no such split, class or frame.
+        SourceError: see :func:`load_hazards_robots`; there is no such split, class or frame, or
+            there are no labels to choose by.
     """
     # The folder's own name may hold a "#": no split's name does.
     folder, separator, rest = spec.rpartition("#")
     split, _, which = rest.partition(":")
-    if not separator:
-        folder = spec
-    dataset = load_hazards_robots(Path(folder))
+    dataset = load_hazards_robots(Path(folder if separator else spec))
     if not separator or split not in dataset.splits:
         wanted = f"no split {split!r}" if separator else "several splits"
         raise SourceError(
-            f"{folder} has {wanted}: choose one of "
-            + ", ".join(f"{folder}#{name}" for name in dataset.splits)
+            f"{dataset.root} has {wanted}: choose one of "
+            + ", ".join(f"{dataset.root}#{name}" for name in dataset.splits)
         )
-    return select(dataset, split, which or "all")
-
-
-def open_recording(text: str, topic: str | None = None) -> FrameSource:
-    """Open a recording of any kind, or a part of the data set.
-
-    Args:
-        text: what :func:`anomaly_detector.recordings.open_source` takes, or
-            ``DIR#SPLIT[:WHICH]`` as in :func:`open_labelled`.
-        topic: image topic, for bags with more than one; other recordings leave it aside.
-
-    Raises:
-        SourceError: nothing there, or nothing in it that can be read.
-    """
-    if "#" in text and not Path(text).exists():
-        return open_labelled(text)
-    return open_source(text, topic if is_bag(Path(text)) else None)
-
-
-def select(dataset: HazardsRobots, split: str, which: str = "all") -> HazardsRobotsSource:
-    """Take frames of one split of a loaded data set as a recording.
-
-    Args:
-        dataset: the data set.
-        split: one of its splits.
-        which: ``all``, ``normal``, ``anomalous`` or the name of a class, see
-            :func:`open_labelled`.
-
-    Raises:
-        SourceError: there is no such class or frame, or there are no labels to choose by.
-    """
     frames = dataset.splits[split]
     labels = frames.labels
-    if labels is None and which == "normal" and split in ("training_set", "validation_set"):
+    if labels is None and which == "normal" and split in _NORMAL_SPLITS:
         labels = np.zeros(len(frames.files), np.int64)
-    if which == "all":
+    if which in ("", "all"):
         rows = np.ones(len(frames.files), bool)
     elif labels is None:
         raise SourceError(
@@ -283,22 +232,17 @@ def select(dataset: HazardsRobots, split: str, which: str = "all") -> HazardsRob
                 + ", ".join(dataset.label_names.values())
             )
         rows = np.isin(labels, numbers)
-    chosen = np.flatnonzero(rows).tolist()
-    if not chosen:
+    files = [frames.files[row] for row in np.flatnonzero(rows)]
+    if not files:
         raise SourceError(f"{frames.folder} has no frame that is {which!r}: choose another class")
-    return HazardsRobotsSource(
-        frames.folder,
-        [frames.files[row] for row in chosen],
-        None if labels is None else labels[rows],
-        None if frames.difficulty is None else frames.difficulty[rows],
-        dataset.label_names,
-    )
+    chosen = None if labels is None else labels[rows]
+    return HazardsRobotsSource(frames.folder, files, chosen, dataset.label_names)
 
 
 def _label_names(tree: FolderTree, notes: list[str]) -> tuple[dict[int, str], list[Path]]:
     if not tree.mappings:
         notes.append("names of the labels: those of the 2022 release, no labels_mapping.txt found")
-        return dict(enumerate(LABEL_NAMES)), []
+        return dict(enumerate(HAZARDS_AND_ROBOTS_CLASSES)), []
     names = [read_label_names(path) for path in tree.mappings]
     if any(other != names[0] for other in names[1:]):
         raise SourceError(
@@ -307,12 +251,6 @@ def _label_names(tree: FolderTree, notes: list[str]) -> tuple[dict[int, str], li
             "give the folder of one release"
         )
     return names[0], tree.mappings[:1]
-
-
-def _meaning_without_labels(split: str) -> str:
-    if split in ("training_set", "validation_set"):
-        return " needed, its frames are all normal"
-    return " found, so its normal and anomalous frames cannot be told apart"
 
 
 def _shown(path: Path | None, dataset: HazardsRobots) -> str:

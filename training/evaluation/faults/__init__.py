@@ -5,9 +5,9 @@ with whatever makes outliers for training, because a model must not be tested wi
 seen. ``docs/stress-faults.md`` describes every fault.
 """
 
-from .base import UNITS, Fault, seen_at
-from .registry import FAULT_SETS, FAULTS, choose_faults
-from .transport import FrozenFrame
+from training.evaluation.faults.base import UNITS, Fault, seen_at
+from training.evaluation.faults.registry import FAULT_SETS, FAULTS, choose_faults
+from training.evaluation.faults.transport import FrozenFrame
 
 __all__ = [
     "FAULTS",

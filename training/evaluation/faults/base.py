@@ -43,8 +43,12 @@ class Fault(abc.ABC):
     name: str
 
     group: ClassVar[str]
-    stage: ClassVar[Stage] = "camera"
-    per_frame: ClassVar[bool] = True
+    stage: ClassVar[Stage]
+    per_frame: ClassVar[bool]
+
+    def __init_subclass__(cls, group: str, stage: Stage = "camera", per_frame: bool = True) -> None:
+        super().__init_subclass__()
+        cls.group, cls.stage, cls.per_frame = group, stage, per_frame
 
     @abc.abstractmethod
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import UNITS, Fault, Floats, Image, Mask, Stencil, as_image, blend
-from .textures import TEXTURES, random_color
+from training.evaluation.faults.base import (
+    UNITS,
+    Fault,
+    Floats,
+    Image,
+    Mask,
+    Stencil,
+    as_image,
+    blend,
+)
+from training.evaluation.faults.textures import TEXTURES, random_color
 
 _SIDE = 128
 """Objects are drawn this large, then shrunk to their place."""
@@ -120,7 +129,7 @@ def _random_place(
 
 
 @dataclass(frozen=True)
-class SolidObject(Fault):
+class SolidObject(Fault, group="objects"):
     """An object left on the floor: a shaded box, can, bottle or ball with a texture of its own.
 
     It is as light as the scene, casts a faint shadow at its foot, and stands anywhere across the
@@ -138,10 +147,7 @@ class SolidObject(Fault):
     textures: tuple[str, ...] = tuple(TEXTURES)
     bottom_rows: tuple[float, float] = (38.0, 63.0)
 
-    group: ClassVar[str] = "objects"
-
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:
-        """See :meth:`Fault.apply`."""
         height, width = image.shape[:2]
         shape = _SHAPES[self.shapes[int(rng.integers(len(self.shapes)))]]
         texture = TEXTURES[self.textures[int(rng.integers(len(self.textures)))]](rng, _SIDE)
@@ -184,7 +190,7 @@ def _contrasting(rng: np.random.Generator, image: Image, least: float) -> Floats
 
 
 @dataclass(frozen=True)
-class ThinLines(Fault):
+class ThinLines(Fault, group="objects"):
     """Wires or ropes across the way: long thin lines that sag a little.
 
     Attributes:
@@ -201,10 +207,7 @@ class ThinLines(Fault):
     sag: float = 5.0
     contrast: float = 50.0
 
-    group: ClassVar[str] = "objects"
-
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:
-        """See :meth:`Fault.apply`."""
         result, mask = image, np.zeros(image.shape[:2], bool)
         for _ in range(int(rng.integers(self.count[0], self.count[1] + 1))):
             angle, length = rng.uniform(0, np.pi), rng.uniform(*self.length)
@@ -219,7 +222,7 @@ class ThinLines(Fault):
 
 
 @dataclass(frozen=True)
-class CableLoop(Fault):
+class CableLoop(Fault, group="objects"):
     """A cable on the floor: a coil of about two uneven turns and a loose end.
 
     Attributes:
@@ -234,10 +237,7 @@ class CableLoop(Fault):
     contrast: float = 40.0
     bottom_rows: tuple[float, float] = (44.0, 62.0)
 
-    group: ClassVar[str] = "objects"
-
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:
-        """See :meth:`Fault.apply`."""
         turns = rng.uniform(1.6, 2.8)
         angles = np.linspace(0, 2 * np.pi * turns, 140)
         # Radius and middle wander, so that the turns do not lie on each other.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import (
+from training.evaluation.faults.base import (
     UNITS,
     Fault,
     Image,
@@ -25,7 +25,7 @@ from .base import (
 
 
 @dataclass(frozen=True)
-class GaussianBlur(Fault):
+class GaussianBlur(Fault, group="lens"):
     """A greasy or fogged lens: Gaussian blur of the whole frame.
 
     Attributes:
@@ -34,15 +34,12 @@ class GaussianBlur(Fault):
 
     sigma: float = 2.0
 
-    group: ClassVar[str] = "lens"
-
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:
-        """See :meth:`Fault.apply`."""
         return np.asarray(wide_blur(image, self.sigma * optical_scale(image)), np.uint8), None
 
 
 @dataclass(frozen=True)
-class Defocus(Fault):
+class Defocus(Fault, group="lens"):
     """A lens out of focus: every point becomes an evenly lit disc.
 
     Attributes:
@@ -51,15 +48,12 @@ class Defocus(Fault):
 
     radius: float = 2.5
 
-    group: ClassVar[str] = "lens"
-
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:
-        """See :meth:`Fault.apply`."""
         return disc_blur(image, self.radius * optical_scale(image)), None
 
 
 @dataclass(frozen=True)
-class MotionBlur(Fault):
+class MotionBlur(Fault, group="lens"):
     """A shaken camera or a long exposure in a turn: blur along a line of random direction.
 
     Attributes:
@@ -68,10 +62,7 @@ class MotionBlur(Fault):
 
     length: float = 8.0
 
-    group: ClassVar[str] = "lens"
-
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:
-        """See :meth:`Fault.apply`."""
         half = 0.5 * self.length * optical_scale(image)
         angle = rng.uniform(0, np.pi)
         reach = int(np.ceil(half)) + 1
@@ -89,7 +80,7 @@ class MotionBlur(Fault):
 
 
 @dataclass(frozen=True)
-class Tilt(Fault):
+class Tilt(Fault, group="lens"):
     """A camera turned about its axis, by a fall or a loose mount, to either side.
 
     The frame is enlarged just so far that no corner has to be made up.
@@ -100,10 +91,7 @@ class Tilt(Fault):
 
     degrees: float = 10.0
 
-    group: ClassVar[str] = "lens"
-
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:
-        """See :meth:`Fault.apply`."""
         height, width = image.shape[:2]
         angle = self.degrees * (1 if rng.random() < 0.5 else -1)
         ratio = max(width / height, height / width)
@@ -128,7 +116,7 @@ def _blob(
 
 
 @dataclass(frozen=True)
-class LensDirt(Fault):
+class LensDirt(Fault, group="lens"):
     """Mud or dust on the lens: spots without focus, partly transparent, dark mud to pale dust.
 
     Attributes:
@@ -145,10 +133,7 @@ class LensDirt(Fault):
     opacity: tuple[float, float] = (0.7, 0.98)
     softness: float = 1.4
 
-    group: ClassVar[str] = "lens"
-
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:
-        """See :meth:`Fault.apply`."""
         result, mask = image, np.zeros(image.shape[:2], bool)
         for _ in range(int(rng.integers(self.count[0], self.count[1] + 1))):
             center = (rng.uniform(4, UNITS - 4), rng.uniform(4, UNITS - 4))
@@ -164,7 +149,7 @@ class LensDirt(Fault):
 
 
 @dataclass(frozen=True)
-class LensDrops(Fault):
+class LensDrops(Fault, group="lens"):
     """Water drops on the lens: each shows the scene small and upside down, with a dark rim.
 
     Attributes:
@@ -177,10 +162,7 @@ class LensDrops(Fault):
     radius: tuple[float, float] = (3.0, 7.0)
     reach: float = 2.2
 
-    group: ClassVar[str] = "lens"
-
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:
-        """See :meth:`Fault.apply`."""
         height, width = image.shape[:2]
         scale = optical_scale(image)
         soft = wide_blur(image, 0.6 * scale)
@@ -223,7 +205,7 @@ def _turned_to_side(points: NDArray[Any], side: int) -> NDArray[Any]:
 
 
 @dataclass(frozen=True)
-class HandCover(Fault):
+class HandCover(Fault, group="covers"):
     """Fingers over part of the lens: wide, out of focus, of the colour of skin.
 
     Attributes:
@@ -238,10 +220,7 @@ class HandCover(Fault):
     reach: tuple[float, float] = (26.0, 50.0)
     softness: float = 1.5
 
-    group: ClassVar[str] = "covers"
-
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:
-        """See :meth:`Fault.apply`."""
         side = int(rng.integers(4))
         skin = np.array([1.0, 0.74, 0.6], np.float32) * np.float32(rng.uniform(70, 210))
         x = rng.uniform(0, 30)
@@ -262,7 +241,7 @@ class HandCover(Fault):
 
 
 @dataclass(frozen=True)
-class ClothCover(Fault):
+class ClothCover(Fault, group="covers"):
     """A cloth or curtain over part of the frame: woven, in folds, with a wavy edge.
 
     Attributes:
@@ -275,10 +254,7 @@ class ClothCover(Fault):
     folds: tuple[float, float] = (2.0, 5.0)
     softness: float = 0.5
 
-    group: ClassVar[str] = "covers"
-
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:
-        """See :meth:`Fault.apply`."""
         height, width = image.shape[:2]
         side = int(rng.integers(4))
         count, phase = rng.uniform(*self.folds), rng.uniform(0, 2 * np.pi)
@@ -303,7 +279,7 @@ class ClothCover(Fault):
 
 
 @dataclass(frozen=True)
-class TapeCover(Fault):
+class TapeCover(Fault, group="covers"):
     """A strip of adhesive tape stuck across the lens, with creases.
 
     Attributes:
@@ -316,10 +292,7 @@ class TapeCover(Fault):
     opacity: float = 0.96
     softness: float = 0.8
 
-    group: ClassVar[str] = "covers"
-
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:
-        """See :meth:`Fault.apply`."""
         angle = rng.uniform(0, np.pi)
         along = np.array([np.cos(angle), np.sin(angle)])
         middle = rng.uniform(18, 46, 2)
@@ -335,7 +308,7 @@ class TapeCover(Fault):
 
 
 @dataclass(frozen=True)
-class AllCover(Fault):
+class AllCover(Fault, group="covers"):
     """The whole lens covered from near: dark, with soft texture and light leaking in at an edge.
 
     Attributes:
@@ -348,10 +321,7 @@ class AllCover(Fault):
     texture: float = 0.6
     leak: float = 30.0
 
-    group: ClassVar[str] = "covers"
-
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:
-        """See :meth:`Fault.apply`."""
         height, width = image.shape[:2]
         texture = 0.7 * smooth_noise(rng, (height, width), 4)
         texture += 0.3 * smooth_noise(rng, (height, width), 20)

@@ -6,16 +6,15 @@ All work on the resized frame, so that they mean the same for every camera.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import cv2
 import numpy as np
 
-from .base import UNITS, Fault, Image, Mask, Stage, as_image
+from training.evaluation.faults.base import UNITS, Fault, Image, Mask, as_image
 
 
 @dataclass(frozen=True)
-class FlatBox(Fault):
+class FlatBox(Fault, group="reference", stage="input"):
     """A square of one random colour at a random place in the lower half of the frame.
 
     Attributes:
@@ -26,11 +25,7 @@ class FlatBox(Fault):
     size: int
     top_row: int = UNITS // 2
 
-    group: ClassVar[str] = "reference"
-    stage: ClassVar[Stage] = "input"
-
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:
-        """See :meth:`Fault.apply`."""
         x = int(rng.integers(0, UNITS - self.size + 1))
         y = int(rng.integers(self.top_row, UNITS - self.size + 1))
         mask = np.zeros(image.shape[:2], bool)
@@ -41,7 +36,7 @@ class FlatBox(Fault):
 
 
 @dataclass(frozen=True)
-class PlainBlur(Fault):
+class PlainBlur(Fault, group="reference", stage="input"):
     """Gaussian blur of the resized frame.
 
     Attributes:
@@ -50,16 +45,12 @@ class PlainBlur(Fault):
 
     sigma: float
 
-    group: ClassVar[str] = "reference"
-    stage: ClassVar[Stage] = "input"
-
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:
-        """See :meth:`Fault.apply`."""
         return np.asarray(cv2.GaussianBlur(image, (0, 0), self.sigma), np.uint8), None
 
 
 @dataclass(frozen=True)
-class PlainGain(Fault):
+class PlainGain(Fault, group="reference", stage="input"):
     """All pixel values multiplied by one number and clipped.
 
     Attributes:
@@ -68,16 +59,12 @@ class PlainGain(Fault):
 
     gain: float
 
-    group: ClassVar[str] = "reference"
-    stage: ClassVar[Stage] = "input"
-
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:
-        """See :meth:`Fault.apply`."""
         return as_image(image * self.gain), None
 
 
 @dataclass(frozen=True)
-class PlainNoise(Fault):
+class PlainNoise(Fault, group="reference", stage="input"):
     """Gaussian noise, independent for every pixel and channel of the resized frame.
 
     Attributes:
@@ -86,16 +73,12 @@ class PlainNoise(Fault):
 
     sigma: float
 
-    group: ClassVar[str] = "reference"
-    stage: ClassVar[Stage] = "input"
-
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:
-        """See :meth:`Fault.apply`."""
         return as_image(image + rng.normal(0, self.sigma, image.shape)), None
 
 
 @dataclass(frozen=True)
-class FlatDisc(Fault):
+class FlatDisc(Fault, group="reference", stage="input"):
     """Dirt on the lens: an opaque grey disc wholly inside the frame, at a random place.
 
     Attributes:
@@ -106,11 +89,7 @@ class FlatDisc(Fault):
     radius: float
     level: int = 150
 
-    group: ClassVar[str] = "reference"
-    stage: ClassVar[Stage] = "input"
-
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:
-        """See :meth:`Fault.apply`."""
         x, y = rng.uniform(self.radius, UNITS - self.radius, 2)
         rows, columns = np.mgrid[0:UNITS, 0:UNITS] + 0.5
         mask = np.hypot(columns - x, rows - y) <= self.radius
@@ -120,7 +99,7 @@ class FlatDisc(Fault):
 
 
 @dataclass(frozen=True)
-class PlainTurn(Fault):
+class PlainTurn(Fault, group="reference", stage="input"):
     """The resized frame turned about its middle to either side, its corners mirrored.
 
     Attributes:
@@ -129,11 +108,7 @@ class PlainTurn(Fault):
 
     degrees: float
 
-    group: ClassVar[str] = "reference"
-    stage: ClassVar[Stage] = "input"
-
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:
-        """See :meth:`Fault.apply`."""
         angle = self.degrees * (1 if rng.random() < 0.5 else -1)
         middle = (UNITS - 1) / 2
         turn = cv2.getRotationMatrix2D((middle, middle), angle, 1.0)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from anomaly_detector.errors import AnomalyDetectorError
-
-from .base import Fault
-from .objects import CableLoop, SolidObject, ThinLines
-from .optics import (
+from training.evaluation.faults.base import Fault
+from training.evaluation.faults.objects import CableLoop, SolidObject, ThinLines
+from training.evaluation.faults.optics import (
     AllCover,
     ClothCover,
     Defocus,
@@ -20,9 +19,30 @@ from .optics import (
     TapeCover,
     Tilt,
 )
-from .reference import FlatBox, FlatDisc, PlainBlur, PlainGain, PlainNoise, PlainTurn
-from .sensor import Black, Bright, ColorCast, Dark, Overexposed, SaltAndPepper, SensorNoise
-from .transport import FrozenFrame, JpegRuin, LostBlocks, ShiftedRows, TornFrame
+from training.evaluation.faults.reference import (
+    FlatBox,
+    FlatDisc,
+    PlainBlur,
+    PlainGain,
+    PlainNoise,
+    PlainTurn,
+)
+from training.evaluation.faults.sensor import (
+    Black,
+    Bright,
+    ColorCast,
+    Dark,
+    Overexposed,
+    SaltAndPepper,
+    SensorNoise,
+)
+from training.evaluation.faults.transport import (
+    FrozenFrame,
+    JpegRuin,
+    LostBlocks,
+    ShiftedRows,
+    TornFrame,
+)
 
 _REFERENCE: tuple[Fault, ...] = (
     FlatBox("flat_box_6", size=6),

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import cv2
 import numpy as np
 
-from .base import UNITS, Fault, Image, Mask, as_image, optical_scale, wide_blur
+from training.evaluation.faults.base import (
+    UNITS,
+    Fault,
+    Image,
+    Mask,
+    as_image,
+    optical_scale,
+    wide_blur,
+)
 
 
 @dataclass(frozen=True)
-class Dark(Fault):
+class Dark(Fault, group="sensor"):
     """The lights are out or the exposure is too short: less light, and the sensor's own noise.
 
     Attributes:
@@ -23,16 +30,13 @@ class Dark(Fault):
     gain: float = 0.3
     read_noise: float = 2.0
 
-    group: ClassVar[str] = "sensor"
-
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:
-        """See :meth:`Fault.apply`."""
         noise = self.read_noise * rng.standard_normal(image.shape, np.float32)
         return as_image(image * np.float32(self.gain) + noise), None
 
 
 @dataclass(frozen=True)
-class Black(Fault):
+class Black(Fault, group="sensor"):
     """A dead sensor or a closed shutter: black except for the sensor's own noise.
 
     Attributes:
@@ -43,16 +47,13 @@ class Black(Fault):
     level: tuple[float, float] = (0.0, 5.0)
     read_noise: float = 1.5
 
-    group: ClassVar[str] = "sensor"
-
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:
-        """See :meth:`Fault.apply`."""
         noise = self.read_noise * rng.standard_normal(image.shape, np.float32)
         return as_image(np.float32(rng.uniform(*self.level)) + noise), None
 
 
 @dataclass(frozen=True)
-class Bright(Fault):
+class Bright(Fault, group="sensor"):
     """Too long an exposure: the light parts run into white.
 
     Attributes:
@@ -61,15 +62,12 @@ class Bright(Fault):
 
     gain: float = 1.8
 
-    group: ClassVar[str] = "sensor"
-
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:
-        """See :meth:`Fault.apply`."""
         return as_image(image * self.gain), None
 
 
 @dataclass(frozen=True)
-class Overexposed(Fault):
+class Overexposed(Fault, group="sensor"):
     """The sensor blinded by light: most is white, and white spills into its surroundings.
 
     Attributes:
@@ -82,10 +80,7 @@ class Overexposed(Fault):
     bloom: float = 4.0
     spill: float = 0.3
 
-    group: ClassVar[str] = "sensor"
-
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:
-        """See :meth:`Fault.apply`."""
         light = image.astype(np.float32) * self.gain
         excess = np.maximum(light - 255, 0)
         halo = wide_blur(excess, self.bloom * optical_scale(image))
@@ -93,7 +88,7 @@ class Overexposed(Fault):
 
 
 @dataclass(frozen=True)
-class ColorCast(Fault):
+class ColorCast(Fault, group="sensor"):
     """A wrong white balance or a lost colour filter: one of four tints over the frame.
 
     Attributes:
@@ -109,16 +104,13 @@ class ColorCast(Fault):
     )
     strength: tuple[float, float] = (0.7, 1.0)
 
-    group: ClassVar[str] = "sensor"
-
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:
-        """See :meth:`Fault.apply`."""
         tint = np.array(self.tints[int(rng.integers(len(self.tints)))])
         return as_image(image * (1 + rng.uniform(*self.strength) * (tint - 1))), None
 
 
 @dataclass(frozen=True)
-class SensorNoise(Fault):
+class SensorNoise(Fault, group="sensor"):
     """Noise of a camera at its highest gain: blotchy grain, as denoising leaves it.
 
     White noise per camera pixel would be averaged away by the shrink; the grain is scaled so that
@@ -132,10 +124,7 @@ class SensorNoise(Fault):
     sigma: float = 20.0
     grain: float = 0.35
 
-    group: ClassVar[str] = "sensor"
-
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:
-        """See :meth:`Fault.apply`."""
         noise = rng.standard_normal(image.shape, np.float32)
         noise = np.asarray(cv2.GaussianBlur(noise, (0, 0), self.grain * optical_scale(image)))
         seen = cv2.resize(noise, (UNITS, UNITS), interpolation=cv2.INTER_AREA)
@@ -143,7 +132,7 @@ class SensorNoise(Fault):
 
 
 @dataclass(frozen=True)
-class SaltAndPepper(Fault):
+class SaltAndPepper(Fault, group="sensor"):
     """Bit errors on the way from the sensor: black and white specks of one unit.
 
     Attributes:
@@ -152,10 +141,7 @@ class SaltAndPepper(Fault):
 
     share: float = 0.05
 
-    group: ClassVar[str] = "sensor"
-
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:
-        """See :meth:`Fault.apply`."""
         height, width = image.shape[:2]
         draws = cv2.resize(
             rng.random((UNITS, UNITS)), (width, height), interpolation=cv2.INTER_NEAREST

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from .base import Floats, smooth_noise
+from training.evaluation.faults.base import Floats, smooth_noise
 
 Maker = Callable[[np.random.Generator, int], Floats]
 

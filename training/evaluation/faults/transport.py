@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import cv2
 import numpy as np
 
-from .base import UNITS, Fault, Image, Mask
+from training.evaluation.faults.base import UNITS, Fault, Image, Mask
 
 
 @dataclass(frozen=True)
-class TornFrame(Fault):
+class TornFrame(Fault, group="transport"):
     """A buffer read while it was written: below a line the frame shows another place.
 
     Attributes:
@@ -25,10 +24,7 @@ class TornFrame(Fault):
     across: tuple[float, float] = (8.0, 28.0)
     down: float = 8.0
 
-    group: ClassVar[str] = "transport"
-
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:
-        """See :meth:`Fault.apply`."""
         height, width = image.shape[:2]
         line = round(rng.uniform(*self.line) * height / UNITS)
         sign = 1 if rng.random() < 0.5 else -1
@@ -40,7 +36,7 @@ class TornFrame(Fault):
 
 
 @dataclass(frozen=True)
-class ShiftedRows(Fault):
+class ShiftedRows(Fault, group="transport"):
     """Lost line synchronisation: bands of rows stand sideways of their place.
 
     Attributes:
@@ -51,10 +47,7 @@ class ShiftedRows(Fault):
     bands: tuple[int, int] = (5, 10)
     shift: float = 18.0
 
-    group: ClassVar[str] = "transport"
-
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:
-        """See :meth:`Fault.apply`."""
         height, width = image.shape[:2]
         count = int(rng.integers(self.bands[0], self.bands[1] + 1))
         cuts = np.sort(rng.uniform(0, height, count - 1)).astype(int).tolist()
@@ -66,7 +59,7 @@ class ShiftedRows(Fault):
 
 
 @dataclass(frozen=True)
-class JpegRuin(Fault):
+class JpegRuin(Fault, group="transport"):
     """A starved video link: the frame squeezed into a thumbnail of the lowest JPEG quality.
 
     Attributes:
@@ -77,10 +70,7 @@ class JpegRuin(Fault):
     width: int = 128
     quality: tuple[int, int] = (2, 8)
 
-    group: ClassVar[str] = "transport"
-
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:
-        """See :meth:`Fault.apply`."""
         height, width = image.shape[:2]
         size = (self.width, max(1, round(self.width * height / width)))
         small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
@@ -94,7 +84,7 @@ class JpegRuin(Fault):
 
 
 @dataclass(frozen=True)
-class LostBlocks(Fault):
+class LostBlocks(Fault, group="transport"):
     """Lost packets of a video stream: runs of blocks grey, or repeating the last good one.
 
     Attributes:
@@ -107,10 +97,7 @@ class LostBlocks(Fault):
     runs: tuple[int, int] = (3, 6)
     length: tuple[int, int] = (4, 16)
 
-    group: ClassVar[str] = "transport"
-
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:
-        """See :meth:`Fault.apply`."""
         height, width = image.shape[:2]
         cells = UNITS // self.block
         rows = np.linspace(0, height, cells + 1).astype(int)
@@ -136,7 +123,7 @@ class LostBlocks(Fault):
 
 
 @dataclass(frozen=True)
-class FrozenFrame(Fault):
+class FrozenFrame(Fault, group="sequence", per_frame=False):
     """A hung camera: the same frame is sent again and again.
 
     Each frame is in itself a normal one, so a detector that sees one frame at a time cannot tell.
@@ -147,9 +134,6 @@ class FrozenFrame(Fault):
     """
 
     hold: int = 40
-
-    group: ClassVar[str] = "sequence"
-    per_frame: ClassVar[bool] = False
 
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:
         """Return the frame as it is: it is the sequence that is at fault."""

@@ -1,6 +1,6 @@
-"""A picture of the code space: where the codes of normal frames lie, and where those of hazards.
+"""A picture of the latent space: where the latents of normal frames lie, and those of hazards.
 
-Two directions of 128 are drawn, those in which the codes vary most (principal components).
+Two directions of 128 are drawn, those in which the latents vary most (principal components).
 Hazards that lie apart here are apart; those that lie among the normal frames here may still be
 apart in a direction that is not drawn.
 """
@@ -20,29 +20,28 @@ from training.reports.figures import scatter_figure
 from training.reports.page import figure_picture
 
 _MAX_POINTS = 1500
-_NOT_LABELLED = "not labelled"
 
 
-def code_space_figure(
-    codes: NDArray[np.float32], labels: NDArray[np.int64], classes: Sequence[str]
+def latent_space_figure(
+    latents: NDArray[np.float32], labels: NDArray[np.int64], classes: Sequence[str]
 ) -> Figure | None:
-    """Draw codes on their two principal components, coloured by class.
+    """Draw latents on their two principal components, coloured by class.
 
-    The components are those of all codes, and each class is drawn with at most 1500 of its frames,
-    evenly chosen.
+    The components are those of all latents, and each class is drawn with at most 1500 of its
+    frames, evenly chosen.
 
     Args:
-        codes: float32 [N, size].
+        latents: float32 [N, size].
         labels: int64 [N], 0 for normal, negative for unknown.
         classes: class name of each frame.
 
     Returns:
-        The figure; None when the codes do not vary in two directions.
+        The figure; None when the latents do not vary in two directions.
     """
-    if min(codes.shape) < 2 or not np.ptp(codes, axis=0).any():
+    if min(latents.shape) < 2 or not np.ptp(latents, axis=0).any():
         return None
     components = PCA(2, svd_solver="full")
-    points = components.fit_transform(codes.astype(np.float64))
+    points = components.fit_transform(latents.astype(np.float64))
     shares = components.explained_variance_ratio_
     if not shares[1] > 1e-9:
         return None
@@ -50,33 +49,33 @@ def code_space_figure(
     # Normal frames first, so that hazards are drawn over them.
     for label in sorted(set(labels.tolist()), key=lambda value: (value != 0, value)):
         rows = np.flatnonzero(labels == label)
-        name = NORMAL if label == 0 else classes[rows[0]] or _NOT_LABELLED
+        name = NORMAL if label == 0 else classes[rows[0]] or "not labelled"
         shown = rows[np.linspace(0, rows.size - 1, min(rows.size, _MAX_POINTS)).astype(int)]
         groups.append((f"{name} ({rows.size})", points[shown]))
     return scatter_figure(
         groups,
-        title="Codes of the frames",
+        title="Latents of the frames",
         x_label=f"First principal component ({shares[0]:.0%} of the variance)",
         y_label=f"Second principal component ({shares[1]:.0%})",
         first_is_normal=bool((labels == 0).any()),
     )
 
 
-def code_space_section(
-    codes: NDArray[np.float32], labels: NDArray[np.int64], classes: Sequence[str]
+def latent_space_section(
+    latents: NDArray[np.float32] | None, labels: NDArray[np.int64], classes: Sequence[str]
 ) -> Section | None:
-    """Make the section of a report that shows :func:`code_space_figure`; None without a figure."""
-    figure = code_space_figure(codes, labels, classes)
-    if figure is None:
+    """Make the section that shows :func:`latent_space_figure`; None without a figure."""
+    figure = None if latents is None else latent_space_figure(latents, labels, classes)
+    if latents is None or figure is None:
         return None
     text = (
-        f"The {codes.shape[1]} numbers that the encoder makes of each frame, seen from the side "
+        f"The {latents.shape[1]} numbers that the encoder makes of each frame, seen from the side "
         "from which they differ most; one dot a frame. On a patrol that is mostly the way through "
-        "the building, seen as lines. Detectors on codes work with what is "
+        "the building, seen as lines. Detectors on latents work with what is "
         "shown here and in the directions behind it: hazards that lie apart can be told, those "
         "among the normal frames may still be apart in another direction."
     )
-    alt = "Scatter plot of the codes of normal frames and of hazards on two principal components"
+    alt = "Scatter plot of the latents of normal frames and of hazards on two principal components"
     # Thousands of dots are smaller as pixels.
     picture = figure_picture(figure, alt, wide=True, vector=False)
-    return Section("Code space", [text], pictures=[picture])
+    return Section("Latent space", [text], pictures=[picture])
