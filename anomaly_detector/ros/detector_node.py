@@ -15,10 +15,7 @@ from anomaly_detector.signals import EndRequest
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM.
-
-    Args:
-        args: command line with ROS arguments; None for ``sys.argv``.
+    """Run the node until SIGINT or SIGTERM; ``args`` are ROS arguments, None for ``sys.argv``.
 
     Returns:
         Exit code: 0 after a signal, 1 when the node cannot be made. A model that cannot be loaded

@@ -18,11 +18,8 @@ LISTENER_NAME = "live_listener"
 class LiveListener:
     """Receives ``~/score`` and ``~/detection`` in this process, with the time of each arrival.
 
-    Attributes:
-        node: an ``rclpy`` node, spun in a thread.
-        arrivals: of ``~/detection``: stamp of the frame and time of arrival, nanoseconds.
-        score_arrivals: of ``~/score``: time of arrival by the wall clock, nanoseconds.
-        diagnostics: the newest values on /diagnostics, key to text.
+    ``arrivals`` has stamp and arrival of each detection, ``score_arrivals`` those of the scores,
+    by the wall clock; ``diagnostics`` the newest values on /diagnostics.
     """
 
     def __init__(self) -> None:

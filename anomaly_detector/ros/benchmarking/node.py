@@ -39,11 +39,7 @@ _WARM_UP = 100
 
 @dataclass(frozen=True)
 class NodeCost:
-    """What a frame costs inside a node, message in hand.
-
-    ``publish`` is writing and sending ``~/score`` and ``~/detection`` to a subscriber of each,
-    ``whole`` all that the node does with an image, counting and checks included.
-    """
+    """What a frame costs inside a node: ``~/score`` and ``~/detection`` sent, and all of it."""
 
     publish: Percentiles
     whole: Percentiles
@@ -60,12 +56,7 @@ class StartUp:
 def measure_node_cost(model: Path, **frame: Any) -> NodeCost:
     """Time the publish step and the whole of a frame, in a process that holds a real node.
 
-    Args:
-        model: of the node.
-        **frame: ``width``, ``height``, ``transport``, ``encoding``, and number of ``frames``.
-
-    Raises:
-        AnomalyDetectorError: no ROS, or the process fails.
+    The frame has ``width``, ``height``, ``transport``, ``encoding``, and a number of ``frames``.
     """
     os.environ["ROS_DOMAIN_ID"] = str(domain_id())
     options = json.dumps({"model": str(model), **frame})

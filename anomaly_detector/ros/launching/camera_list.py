@@ -17,14 +17,7 @@ _OWN_KEYS = ("model", "image_transport")
 
 @dataclass(frozen=True)
 class Camera:
-    """One camera.
-
-    Attributes:
-        name: namespace of its detector node.
-        image_topic: camera topic, without ``/compressed``; a relative one is in the namespace.
-        params_file: the camera's own params file; None for none.
-        parameters: the camera's own parameters, which win over every file.
-    """
+    """One camera: the namespace of its node, its topic (relative to that), its parameters."""
 
     name: str
     image_topic: str = "image"
@@ -33,12 +26,7 @@ class Camera:
 
 
 def read_cameras(path: Path) -> list[Camera]:
-    """Read the list of cameras.
-
-    Args:
-        path: YAML file with one key, ``cameras``: a list of mappings with ``name`` and, where the
-            default does not do, ``image_topic``, ``image_transport``, ``model``, ``params_file``
-            (relative to this file's folder) and ``parameters``.
+    """Read a YAML file with one key, ``cameras``: a list of mappings with ``name`` and more.
 
     Raises:
         AnomalyDetectorError: the file cannot be read, or an entry is wrong.

@@ -19,15 +19,9 @@ from anomaly_detector.stamps import format_stamp, stamp_text
 
 @dataclass(frozen=True)
 class EventRecord:
-    """What one ``~/event`` message says.
+    """What one ``~/event`` message says: the ``start`` or ``end`` of an alarm, counted from 1.
 
-    Attributes:
-        kind: ``start`` or ``end``.
-        number: of the alarm, counted from 1 since the node's start.
-        start_stamp: of the frame that raised the alarm, seconds as text with nine decimals.
-        end_stamp: of the last frame with the alarm on; empty in a start.
-        frames: number of frames with the alarm on; 1 in a start.
-        peak_stamp: of the frame with the highest score so far.
+    Stamps are seconds as text with nine decimals; that of the end is empty in a start.
     """
 
     kind: str

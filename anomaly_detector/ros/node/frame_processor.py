@@ -136,10 +136,8 @@ class FrameProcessor:
     ) -> float | None:
         """Score one image; whatever is wrong with it costs that image and no more.
 
-        Its number is None where the middleware gives none.
-
-        Returns:
-            Seconds since the image before; None for the first.
+        Its number is None where the middleware gives none. Returns the seconds since the image
+        before, None for the first.
         """
         start = time.perf_counter()
         gap_s = self.statistics.receive(time.monotonic(), self._gaps.missing(publisher, number))

@@ -26,12 +26,7 @@ _LATER = "qos_overrides."
 
 @dataclass(frozen=True)
 class _Given:
-    """Parameters for the nodes of one name.
-
-    Attributes:
-        node: full name; a ``*`` stands for one part of it, ``**`` for any number of parts.
-        values: of the parameters, by their names; None where only the names matter.
-    """
+    """Parameters for nodes of a name: ``*`` stands for one part of it, ``**`` for any number."""
 
     node: str
     values: Mapping[str, Any]

@@ -98,11 +98,7 @@ def declare_parameters(node: Any) -> Parameters:
 
 
 def changed_parameters(node: Any, changes: Iterable[Any]) -> tuple[Parameters, set[str]]:
-    """Return the values as changes would make them, and the names of ours among the changes.
-
-    Raises:
-        AnomalyDetectorError: a value that cannot be; nothing has been changed.
-    """
+    """Return the values as changes would make them, and the names of ours; raise on a bad value."""
     given = {change.name: change.value for change in changes}
     values = {
         definition.name: check_value(

@@ -34,10 +34,7 @@ NODE_NAME = "anomaly_detector"
 
 
 class DetectorNode(LiveParametersNode):
-    """Scores each image it receives while it is active.
-
-    Takes the keyword arguments of ``rclpy.node.Node``. ``is_ending`` says whether :meth:`end` was
-    called.
+    """Scores each image it receives while it is active; takes the options of ``rclpy.node.Node``.
 
     Raises:
         AnomalyDetectorError: a parameter has a bad value.

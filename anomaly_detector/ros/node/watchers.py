@@ -27,14 +27,10 @@ LOSS_CHECK_S = 10.0
 
 
 class ImageWatcher:
-    """Watches what comes on one subscription to the camera.
+    """Watches what comes on one subscription to the camera, which is set before the first check.
 
-    Attributes:
-        images: the subscription; set before the first check.
-        since: start of the watch, seconds of the steady clock.
-        is_silent: whether it was logged that no image comes.
-        has_other_qos: set by the middleware when a publisher's QoS does not fit; its name is in the
-            graph later.
+    ``since`` is the start of the watch by the steady clock. The middleware sets ``has_other_qos``
+    when a publisher's QoS does not fit; its name is in the graph later.
     """
 
     def __init__(self, node: Any) -> None:

@@ -24,14 +24,10 @@ that is larger. Normalised scores may differ by this number. A GPU may give othe
 
 @dataclass(frozen=True)
 class OfflineFrame:
-    """A row of ``scores.csv`` of a bag.
+    """A row of ``scores.csv`` of a bag, with scores as written there.
 
-    Attributes:
-        name: the frame's number in its topic, six digits.
-        stamp_ns: header stamp, nanoseconds; None when it is missing.
-        time_s: seconds since the first frame, without steps of the clock; that of the frame before
-            where the stamp is missing.
-        score: as written in the file, and so is the normalised one.
+    Its time counts from the first frame, without steps of the clock; where the stamp is missing, it
+    is that of the frame before.
     """
 
     name: str

@@ -45,12 +45,9 @@ def _times_and_scores(answered: Answered) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def draw_replay(path: Path, result: ReplayResult, truth: Sequence[TruthEvent] = ()) -> bool:
-    """Draw the node's scores over time into a PNG, and the frames with the highest ones.
+    """Draw the node's scores over time into a PNG; return whether there was anything to draw.
 
     ``truth`` are start and end of true hazards, seconds since the first frame, and their names.
-
-    Returns:
-        Whether there was anything to draw.
     """
     # A bag that jumps back in time is drawn in the order of its stamps.
     answered = sorted(result.comparison.pairs(), key=lambda pair: pair[0].time_s)

@@ -81,15 +81,9 @@ class ReplayOptions:
 
 @dataclass(frozen=True)
 class ReplayResult:
-    """What came of it.
+    """What came of it: the node's answers and events, beside those of the detector offline.
 
-    Attributes:
-        detector: the model, as it scored offline.
-        comparison: the node's answers beside those of offline scoring.
-        events: starts and ends of alarms that the node published.
-        same_events: whether the node's alarms are those of ``events.csv``.
-        latencies_ms: from publishing a frame to its answer, in another process.
-        trained_on: the bag, if the model was trained on it.
+    ``latencies_ms`` are from publishing a frame to its answer, in another process.
     """
 
     options: ReplayOptions

@@ -21,14 +21,10 @@ set, such as from 1970 to now."""
 
 @dataclass(frozen=True)
 class PlayedFrame:
-    """One recorded message.
+    """One recorded message, its serialized bytes, and the gap before it where that is skipped.
 
-    Attributes:
-        time_s: seconds since the first one, in which no gap is longer than :data:`MAX_GAP_S`; goes
-            on when the bag starts again.
-        recorded_ns: time at which it was recorded, nanoseconds.
-        cdr: its bytes.
-        skipped: the gap before it, where that is longer or goes back; empty otherwise.
+    ``time_s`` counts from the first one, without gaps longer than :data:`MAX_GAP_S`, and goes on
+    when the bag starts again.
     """
 
     time_s: float

@@ -58,12 +58,9 @@ def claim_domain(preferred: int) -> tuple[int, socket.socket | None]:
 
 
 def check_domain_id(domain: int | None = None) -> None:
-    """Refuse a ROS_DOMAIN_ID that has no ports: Fast DDS ends the process over it.
+    """Raise on a ROS_DOMAIN_ID that has no ports: Fast DDS ends the process over it.
 
     None stands for that of the environment, where one that is no number is left to ``rclpy``.
-
-    Raises:
-        AnomalyDetectorError: it is not from 0 to 232.
     """
     if domain is None:
         try:
@@ -95,10 +92,7 @@ def signals_set(event: threading.Event) -> Iterator[None]:
 def tool_node(name: str, doing: str, domain_id: int | None = None) -> Iterator[Any]:
     """Make an ``rclpy`` node with a context of its own, for the time of the block.
 
-    Args:
-        name: of the node.
-        doing: what it is for, first word of the message when ROS 2 is missing.
-        domain_id: None for that of the environment.
+    ``doing`` is the first word of the message when ROS 2 is missing.
 
     Raises:
         AnomalyDetectorError: ROS 2, or a message package that the block imports, is missing, or
@@ -169,16 +163,10 @@ def wait_until_found(
     writers, and readers, reliably and in the order in which they were made. So a client is made
     last of all: once it has an answer, its writer of requests and its reader of answers have been
     found, and so has all that was made before them. Asking for no parameter changes nothing, so it
-    is asked again until one answer arrives.
-
-    Args:
-        node: an ``rclpy`` node, whoever spins it.
-        names: full names of the other nodes, which somebody spins.
-        timeout_s: longest wait, seconds.
-        goes_on: whether there is still anything to wait for.
+    is asked again until one answer arrives. Somebody has to spin the other nodes.
 
     Returns:
-        Those that gave no answer.
+        The full names of those that gave no answer.
     """
     import rclpy
     from rcl_interfaces.srv import GetParameters

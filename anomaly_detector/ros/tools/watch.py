@@ -42,11 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show the node until q, Ctrl-C or SIGTERM; then the exit code is 0.
-
-    Raises:
-        AnomalyDetectorError: no ROS 2, or no possible name of a node.
-    """
+    """Show the node until q, Ctrl-C or SIGTERM; then the exit code is 0."""
     if not (math.isfinite(arguments.window) and arguments.window > 0):
         raise AnomalyDetectorError(f"--window is {arguments.window:g}: give a number above 0")
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -44,10 +44,7 @@ class _Alarm:
 class WatchState:
     """What is known of a node from its messages, and when the newest ones came.
 
-    Attributes:
-        window_s: time that the graph covers, seconds.
-        is_there: whether a node of this name runs; None when that is not known.
-        others: full names of the detectors that run, but for this one.
+    ``is_there`` is None while nobody knows; ``others`` are the full names of the other detectors.
     """
 
     window_s: float = 60.0
