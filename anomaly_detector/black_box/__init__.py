@@ -7,19 +7,15 @@ into a folder of their own, as a rosbag2 or as image files with ``event.json``.
 the files.
 """
 
-from anomaly_detector.black_box.events import (
-    RecordedEvent,
-    RecordedFrame,
-    find_events,
-    read_event,
-)
+from anomaly_detector.black_box.events import RecordedEvent, RecordedFrame, find_events, read_event
 from anomaly_detector.black_box.frames import BlackBoxFrame, EncodedPicture
-from anomaly_detector.black_box.recorder import BlackBox, BlackBoxStatistics, check_black_box
+from anomaly_detector.black_box.recorder import BlackBox, BlackBoxStatistics
 from anomaly_detector.black_box.settings import (
     BLACK_BOX_FORMATS,
     BLACK_BOX_SETTINGS,
     BlackBoxSettings,
 )
+from anomaly_detector.black_box.store import check_black_box
 
 __all__ = [
     "BLACK_BOX_FORMATS",

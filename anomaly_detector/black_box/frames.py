@@ -23,11 +23,7 @@ JPEG_QUALITY = 95
 # What the header of a ROS message holds: int32 seconds.
 _MAX_STAMP_NS = (2**31 - 1) * 1_000_000_000
 
-_TO_JPEG = {
-    "rgb": cv2.COLOR_RGB2BGR,
-    "rgba": cv2.COLOR_RGBA2BGR,
-    "bgra": cv2.COLOR_BGRA2BGR,
-}
+_TO_JPEG = {"rgb": cv2.COLOR_RGB2BGR, "rgba": cv2.COLOR_RGBA2BGR, "bgra": cv2.COLOR_BGRA2BGR}
 
 _SUFFIXES = ((b"\x89PNG", ".png"), (b"RIFF", ".webp"), (b"BM", ".bmp"))
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import shutil
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
+from dataclasses import dataclass, replace
 
 from anomaly_detector.black_box.frames import BlackBoxFrame, Phase, StoredFrame, encode_frame
 from anomaly_detector.black_box.selection import (
@@ -23,8 +20,8 @@ from anomaly_detector.black_box.selection import (
 )
 from anomaly_detector.black_box.settings import BlackBoxSettings
 from anomaly_detector.black_box.store import EventStore
-from anomaly_detector.black_box.writing import EventWriter, prepare_format, write_event
-from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.black_box.writing import WRITERS, EventWriter, prepare_format
+from anomaly_detector.errors import AnomalyDetectorError, as_one_line
 
 _MAX_WAITING = 32
 """Pictures that wait to be encoded."""
@@ -43,7 +40,7 @@ _BYTES_PER_EVENT = 16_384
 _BYTES_PER_FRAME = 1_024
 
 
-@dataclass(frozen=True)
+@dataclass
 class BlackBoxStatistics:
     """Counts since the black box was made.
 
@@ -61,42 +58,16 @@ class BlackBoxStatistics:
         last_error: what went wrong last, in one line; empty when nothing did.
     """
 
-    events_written: int
-    events_dropped: int
-    events_removed: int
-    frames_recorded: int
-    frames_dropped: int
-    frames_waiting: int
-    bytes_on_disk: int
-    is_recording: bool
-    is_failing: bool
-    last_error: str
-
-
-def check_black_box(settings: BlackBoxSettings) -> None:
-    """Refuse settings that nothing could be recorded with; nothing is made on the disk.
-
-    Raises:
-        AnomalyDetectorError: as :class:`BlackBox` does, or the folder cannot be made or written to.
-    """
-    _check_format(settings)
-    folder = _folder(settings)
-    existing = next(path for path in (folder, *folder.parents) if os.path.exists(path))
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        what = "not writable" if existing.is_dir() else "no folder"
-        raise AnomalyDetectorError(
-            f"black box folder is {folder}, and {existing} is {what}: choose another place"
-        )
-
-
-def _check_format(settings: BlackBoxSettings) -> None:
-    if not settings.folder:
-        raise AnomalyDetectorError("folder is '': name a folder for the black box")
-    prepare_format(settings.format)
-
-
-def _folder(settings: BlackBoxSettings) -> Path:
-    return Path(settings.folder).expanduser().absolute()
+    events_written: int = 0
+    events_dropped: int = 0
+    events_removed: int = 0
+    frames_recorded: int = 0
+    frames_dropped: int = 0
+    frames_waiting: int = 0
+    bytes_on_disk: int = 0
+    is_recording: bool = False
+    is_failing: bool = False
+    last_error: str = ""
 
 
 class BlackBox:
@@ -118,7 +89,8 @@ class BlackBox:
     def __init__(
         self, settings: BlackBoxSettings, *, model: str = "", topic: str = "/image/compressed"
     ) -> None:
-        _check_format(settings)
+        self._store = EventStore(settings.path, round(settings.max_megabytes * 1e6))
+        prepare_format(settings.format)
         self.settings = settings
         self.model = model
         self._topic = topic
@@ -131,28 +103,19 @@ class BlackBox:
         self._add_errors = 0
         self._last_add = time.monotonic()
         self._closed = False
-        # Of the thread.
-        self._store = EventStore(_folder(settings), round(settings.max_megabytes * 1e6))
+        # Of the thread, as is the store.
         self._received = self._received_bytes = 0
         self._ring: deque[StoredFrame] = deque()
         self._ring_bytes = 0
         self._event: EventWriter | None = None
-        self._written = self._recorded = 0
-        self._events_dropped = self._frames_dropped = 0
-        self._is_failing = False
-        self._last_error = ""
+        self._counts = BlackBoxStatistics()
         self._thread = threading.Thread(target=self._run, name="black box", daemon=True)
         self._thread.start()
 
     def __enter__(self) -> BlackBox:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def add(self, frame: BlackBoxFrame) -> None:
@@ -171,7 +134,7 @@ class BlackBox:
                 self._send(self._selection.add(frame, self._has_room(frame)))
         except Exception as error:
             self._add_errors += 1
-            self._last_error = _one_line(f"frame not recorded: {error}")
+            self._counts.last_error = as_one_line(f"frame not recorded: {error}")
 
     def _has_room(self, frame: BlackBoxFrame) -> bool:
         waiting = self._sent - self._received
@@ -191,17 +154,13 @@ class BlackBox:
     @property
     def statistics(self) -> BlackBoxStatistics:
         """What was done so far."""
-        return BlackBoxStatistics(
-            events_written=self._written,
-            events_dropped=self._events_dropped,
+        return replace(
+            self._counts,
             events_removed=self._store.removed,
-            frames_recorded=self._recorded,
-            frames_dropped=self._frames_dropped + self._selection.refused + self._add_errors,
+            frames_dropped=self._counts.frames_dropped + self._selection.refused + self._add_errors,
             frames_waiting=self._sent - self._received,
             bytes_on_disk=self._store.bytes_on_disk,
             is_recording=self._selection.is_recording,
-            is_failing=self._is_failing,
-            last_error=self._last_error,
         )
 
     def close(self, timeout: float = 5.0) -> bool:
@@ -221,7 +180,7 @@ class BlackBox:
                 self._commands.put(None)
         self._thread.join(timeout)
         if self._thread.is_alive():
-            self._last_error = (
+            self._counts.last_error = (
                 f"black box {self._store.folder} did not finish within {timeout:g} s: "
                 "the disk is too slow or hangs"
             )
@@ -274,13 +233,13 @@ class BlackBox:
 
     def _take(self, command: Take) -> None:
         if command.phase != "before" and self._event is None:
-            self._frames_dropped += 1  # its event could not be begun or written on
+            self._counts.frames_dropped += 1  # its event could not be begun or written on
             return
         try:
             frame = encode_frame(command.frame)
         except Exception as error:  # no picture: a wrong shape, a buffer that is none
-            self._frames_dropped += 1
-            self._last_error = _one_line(f"frame not recorded: {error}")
+            self._counts.frames_dropped += 1
+            self._counts.last_error = as_one_line(f"frame not recorded: {error}")
             return
         if command.phase == "before":
             self._keep(frame)
@@ -301,26 +260,27 @@ class BlackBox:
         path = None
         try:
             path = self._store.begin()
-            self._event = write_event(self.settings.format, path, command, self.model, self._topic)
+            writer = WRITERS[self.settings.format]
+            self._event = writer(path, command, self.model, self._topic)
         except Exception:
-            self._events_dropped += 1
-            self._frames_dropped += len(before)
+            self._counts.events_dropped += 1
+            self._counts.frames_dropped += len(before)
             if path is not None:
                 shutil.rmtree(path, ignore_errors=True)
             raise
-        for place, frame in enumerate(before):
+        while before:
             try:
-                self._write(self._event, frame, "before")
+                self._write(self._event, before.pop(0), "before")
             except Exception:
-                self._frames_dropped += len(before) - place - 1
+                self._counts.frames_dropped += len(before)
                 raise
 
     def _write(self, event: EventWriter, frame: StoredFrame, phase: Phase) -> None:
         size = event.bytes_written + len(frame.data)
         size += _BYTES_PER_EVENT + (event.frames + 1) * _BYTES_PER_FRAME
         if size > self._store.max_bytes or not self._store.make_room(size):
-            self._frames_dropped += 1
-            self._last_error = (
+            self._counts.frames_dropped += 1
+            self._counts.last_error = (
                 f"frames not recorded: one event is larger than max_megabytes, which is "
                 f"{self.settings.max_megabytes:g}: raise it or lower max_rate_hz"
             )
@@ -328,37 +288,33 @@ class BlackBox:
         try:
             event.add(frame, phase)
         except Exception:
-            self._frames_dropped += 1
+            self._counts.frames_dropped += 1
             raise
 
     def _close(self, command: CloseEvent) -> None:
         event = self._event
         if event is None:
             return
-        event.finish(command.span)
+        event.finish(command)
         self._store.publish(event.path, event.began)
         self._event = None
-        self._written += 1
-        self._recorded += event.frames
-        self._is_failing = False
+        self._counts.events_written += 1
+        self._counts.frames_recorded += event.frames
+        self._counts.is_failing = False
 
     def _fail(self, error: Exception) -> None:
         """Drop the open event, if any, and say why."""
         event, self._event = self._event, None
-        self._is_failing = True
+        self._counts.is_failing = True
         reason = str(error) or type(error).__name__
         if isinstance(error, OSError) and error.strerror:
             reason = error.strerror
-        self._last_error = _one_line(
+        self._counts.last_error = as_one_line(
             f"black box folder {self._store.folder} cannot be written ({reason}): "
             "make room or choose another folder"
         )
         if event is not None:
             event.abandon()
             shutil.rmtree(event.path, ignore_errors=True)
-            self._events_dropped += 1
-            self._frames_dropped += event.frames
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+            self._counts.events_dropped += 1
+            self._counts.frames_dropped += event.frames

@@ -14,33 +14,6 @@ from anomaly_detector.black_box.settings import BlackBoxSettings
 
 
 @dataclass(frozen=True)
-class AlarmSpan:
-    """The alarm that an event, or one part of it, is about.
-
-    Attributes:
-        start_ns: time of its first frame with the alarm on.
-        end_ns: time of its last frame with the alarm on.
-        peak_ns: time of the frame with the highest score among them, the first of equals.
-        peak_score: its raw score.
-        peak_normalized_score: its normalised score.
-        alarm_frames: number of frames with the alarm on, recorded or not.
-        alarms: how often the alarm was raised.
-        part: 1 for the first part of an event.
-        continues: the alarm was still on when this part was cut.
-    """
-
-    start_ns: int
-    end_ns: int
-    peak_ns: int
-    peak_score: float
-    peak_normalized_score: float
-    alarm_frames: int
-    alarms: int
-    part: int
-    continues: bool
-
-
-@dataclass(frozen=True)
 class Take:
     """Record a frame; it shares no buffer with the caller."""
 
@@ -58,36 +31,35 @@ class OpenEvent:
     has_stamps: bool
 
 
-@dataclass(frozen=True)
+@dataclass
 class CloseEvent:
-    """The event, or this part of it, is complete."""
+    """An event, or one part of it: while it is recorded, and the command when it is complete.
 
-    span: AlarmSpan
+    Attributes:
+        start_ns: time of its first frame with the alarm on.
+        part: 1 for the first part of an event.
+        end_ns: time of its last frame with the alarm on.
+        peak_ns: time of the frame with the highest score among them, the first of equals.
+        peak_score: its raw score.
+        peak_normalized_score: its normalised score.
+        alarm_frames: number of frames with the alarm on, recorded or not.
+        alarms: how often the alarm was raised.
+        continues: the alarm was still on when this part was cut.
+        is_on: the alarm is on.
+        spare: the peak frame, as long as it has not been taken.
+    """
 
-
-@dataclass(frozen=True)
-class Forget:
-    """Leave the frames before this one: time jumped back."""
-
-
-Command = Take | OpenEvent | CloseEvent | Forget
-
-
-class _Event:
-    """The part of an event that is being recorded."""
-
-    def __init__(self, start_ns: int, part: int) -> None:
-        self.start_ns = start_ns
-        self.part = part
-        self.end_ns = start_ns
-        self.is_on = True
-        self.alarm_frames = 0
-        self.alarms = 1
-        self.peak_ns = start_ns
-        self.peak_score = -math.inf
-        self.peak_normalized_score = 0.0
-        # The peak frame, as long as it has not been taken.
-        self.spare: Take | None = None
+    start_ns: int
+    part: int
+    end_ns: int
+    peak_ns: int
+    peak_score: float = -math.inf
+    peak_normalized_score: float = 0.0
+    alarm_frames: int = 0
+    alarms: int = 1
+    continues: bool = False
+    is_on: bool = True
+    spare: Take | None = None
 
     def see(self, frame: BlackBoxFrame, is_taken: bool) -> None:
         """Count a frame with the alarm on, and keep it if it is the peak and not taken."""
@@ -100,22 +72,17 @@ class _Event:
             self.peak_normalized_score = frame.detection.normalized_score
             self.spare = None if is_taken else Take(frame.detached(), "during")
 
-    def span(self, continues: bool) -> AlarmSpan:
-        return AlarmSpan(
-            self.start_ns,
-            self.end_ns,
-            self.peak_ns,
-            self.peak_score,
-            self.peak_normalized_score,
-            self.alarm_frames,
-            self.alarms,
-            self.part,
-            continues,
-        )
+
+@dataclass(frozen=True)
+class Forget:
+    """Leave the frames before this one: time jumped back."""
+
+
+Command = Take | OpenEvent | CloseEvent | Forget
 
 
 class EventSelection:
-    """Tells frame by frame what to record.
+    """Decides frame by frame what to record.
 
     Frames are taken on a grid of times, so that the rate is that of the settings and not the next
     divisor of the camera's. An alarm opens an event; it is closed when the time after the alarm
@@ -132,7 +99,7 @@ class EventSelection:
         self._after_ns = _nanoseconds(settings.seconds_after)
         self._part_ns = _nanoseconds(settings.max_event_seconds)
         self._period_ns = _nanoseconds(1.0 / settings.max_rate_hz)
-        self._event: _Event | None = None
+        self._event: CloseEvent | None = None
         self._last_ns: int | None = None
         self._had_stamp = False
         self._grid_ns: int | None = None
@@ -193,7 +160,7 @@ class EventSelection:
             else:
                 event.is_on = True
         if event is None and is_on:
-            self._event = _Event(now, part)
+            self._event = CloseEvent(now, part, now, now)
             commands.append(
                 OpenEvent(now - self._before_ns, part, frame.detection.threshold, frame.has_stamp)
             )
@@ -221,8 +188,8 @@ class EventSelection:
         event, self._event = self._event, None
         if event is None:
             return []
-        spare: list[Command] = [] if event.spare is None else [event.spare]
-        return [*spare, CloseEvent(event.span(continues))]
+        event.continues = continues
+        return [event] if event.spare is None else [event.spare, event]
 
 
 def _nanoseconds(seconds: float) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.settings import Setting, setting, settings_of
 
 BLACK_BOX_FORMATS = ("mcap", "jpeg")
@@ -67,6 +69,17 @@ class BlackBoxSettings:
     def __post_init__(self) -> None:
         for definition in BLACK_BOX_SETTINGS:
             definition.check(getattr(self, definition.name))
+
+    @property
+    def path(self) -> Path:
+        """The folder as an absolute path.
+
+        Raises:
+            AnomalyDetectorError: none is given.
+        """
+        if not self.folder:
+            raise AnomalyDetectorError("folder is '': name a folder for the black box")
+        return Path(self.folder).expanduser().absolute()
 
 
 BLACK_BOX_SETTINGS: tuple[Setting, ...] = settings_of(BlackBoxSettings)

@@ -16,10 +16,30 @@ from datetime import datetime
 from pathlib import Path
 
 from anomaly_detector.black_box.events import EVENT_NAME, event_number, is_event
+from anomaly_detector.black_box.settings import BlackBoxSettings
+from anomaly_detector.black_box.writing import prepare_format
+from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import sync
 
 _WORKSPACE_PREFIX = ".black_box_"
 _LOCK = "lock"
+
+
+def check_black_box(settings: BlackBoxSettings) -> None:
+    """Refuse settings that nothing could be recorded with; nothing is made on the disk.
+
+    Raises:
+        AnomalyDetectorError: no folder is given, it cannot be made or written to, or mcap is asked
+            for without ``rosbags``.
+    """
+    folder = settings.path
+    prepare_format(settings.format)
+    existing = next(path for path in (folder, *folder.parents) if os.path.exists(path))
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        what = "not writable" if existing.is_dir() else "no folder"
+        raise AnomalyDetectorError(
+            f"black box folder is {folder}, and {existing} is {what}: choose another place"
+        )
 
 
 class EventStore:

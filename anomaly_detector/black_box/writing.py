@@ -6,7 +6,7 @@ import abc
 import json
 import math
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 import anomaly_detector
 from anomaly_detector.black_box.events import EVENT_FILE, EVENT_KIND, EVENT_VERSION
 from anomaly_detector.black_box.frames import Phase, StoredFrame
-from anomaly_detector.black_box.selection import AlarmSpan, OpenEvent
+from anomaly_detector.black_box.selection import CloseEvent, OpenEvent
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import sync
 
@@ -61,21 +61,14 @@ class EventWriter(abc.ABC):
     def add(self, frame: StoredFrame, phase: Phase) -> None:
         """Write one frame."""
         name = self._write(frame)
-        self._rows.append(_Row(name, phase, _without_data(frame)))
+        self._rows.append(_Row(name, phase, replace(frame, data=b"")))
         self.bytes_written += len(frame.data)
 
-    def finish(self, span: AlarmSpan) -> None:
+    def finish(self, alarm: CloseEvent) -> None:
         """Complete the event."""
         rows = sorted(self._rows, key=lambda row: row.frame.stamp_ns)
         self._end(rows)
-        peak = next(
-            (
-                row.name
-                for row in rows
-                if row.phase == "during" and row.frame.stamp_ns == span.peak_ns
-            ),
-            None,
-        )
+        during = {row.frame.stamp_ns: row.name for row in reversed(rows) if row.phase == "during"}
         content = {
             "kind": EVENT_KIND,
             "version": EVENT_VERSION,
@@ -84,18 +77,18 @@ class EventWriter(abc.ABC):
             "stamps": "header" if self._opened.has_stamps else "arrival",
             "model": self._model,
             "threshold": _number(self._opened.threshold),
-            "start_stamp_ns": span.start_ns,
-            "end_stamp_ns": span.end_ns,
+            "start_stamp_ns": alarm.start_ns,
+            "end_stamp_ns": alarm.end_ns,
             "peak": {
-                "stamp_ns": span.peak_ns,
-                "score": _number(span.peak_score),
-                "normalized_score": _number(span.peak_normalized_score),
-                "frame": peak,
+                "stamp_ns": alarm.peak_ns,
+                "score": _number(alarm.peak_score),
+                "normalized_score": _number(alarm.peak_normalized_score),
+                "frame": during.get(alarm.peak_ns),
             },
-            "alarms": span.alarms,
-            "alarm_frames": span.alarm_frames,
-            "part": span.part,
-            "continues": span.continues,
+            "alarms": alarm.alarms,
+            "alarm_frames": alarm.alarm_frames,
+            "part": alarm.part,
+            "continues": alarm.continues,
             "format": self.format,
             "topic": self._topic if self.format == "mcap" else None,
             "frames": [
@@ -212,16 +205,8 @@ class McapEventWriter(EventWriter):
             self._bag.abort()
 
 
-_WRITERS: dict[str, type[EventWriter]] = {
-    writer.format: writer for writer in (McapEventWriter, JpegEventWriter)
-}
-
-
-def write_event(
-    format_name: str, path: Path, opened: OpenEvent, model: str, topic: str
-) -> EventWriter:
-    """Begin to write an event in a format of :data:`BLACK_BOX_FORMATS`; may raise ``OSError``."""
-    return _WRITERS[format_name](path, opened, model, topic)
+WRITERS: dict[str, type[EventWriter]] = {"mcap": McapEventWriter, "jpeg": JpegEventWriter}
+"""What writes each of :data:`~anomaly_detector.black_box.settings.BLACK_BOX_FORMATS`."""
 
 
 def prepare_format(name: str) -> None:
@@ -245,19 +230,6 @@ def _typestore() -> Any:
     from rosbags.typesys import Stores, get_typestore
 
     return get_typestore(Stores.LATEST)
-
-
-def _without_data(frame: StoredFrame) -> StoredFrame:
-    return StoredFrame(
-        b"",
-        frame.format,
-        frame.suffix,
-        frame.stamp_ns,
-        frame.frame_id,
-        frame.score,
-        frame.normalized_score,
-        frame.is_anomaly,
-    )
 
 
 def _number(value: float) -> float | None:

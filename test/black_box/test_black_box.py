@@ -14,11 +14,13 @@ import pytest
 from black_box_frames import (
     FPS,
     Drive,
+    both_formats,
     event_json,
     events_in,
     frame,
     jpeg,
     number_of,
+    open_box,
     picture,
     wait_until,
 )
@@ -26,27 +28,13 @@ from conftest import START_NS
 from numpy.typing import NDArray
 
 from anomaly_detector.alarms.alarm_filter import AlarmState
-from anomaly_detector.black_box import (
-    BLACK_BOX_FORMATS,
-    BlackBox,
-    BlackBoxFrame,
-    BlackBoxSettings,
-    EncodedPicture,
-    read_event,
-)
+from anomaly_detector.black_box import BlackBox, BlackBoxSettings, EncodedPicture, read_event
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.image import ColorOrder, Image
 from anomaly_detector.recordings import open_source
 
 OFF = AlarmState(False, False, None)
 ON = AlarmState(True, False, None)
-
-both_formats = pytest.mark.parametrize("format_name", BLACK_BOX_FORMATS)
-
-
-def open_box(folder: Path, format_name: str = "jpeg", **options: Any) -> BlackBox:
-    settings = {"seconds_before": 2.0, "seconds_after": 1.0} | options
-    return BlackBox(BlackBoxSettings(str(folder), format_name, **settings), model="corridor")
 
 
 def pictures(event: Path) -> dict[str, NDArray[np.uint8]]:
@@ -415,20 +403,6 @@ def test_model_of_an_event_is_the_one_at_its_begin(tmp_path: Path) -> None:
         box.model = "other"
         drive.anomaly(1.0)
     assert [event_json(event)["model"] for event in events_in(tmp_path)] == ["corridor", "other"]
-
-
-def test_time_and_bytes_of_a_frame(tmp_path: Path) -> None:
-    one = BlackBoxFrame(
-        EncodedPicture("jpeg", array.array("H", [1, 2])), frame_detection(), OFF, 0, 9
-    )
-    assert (one.has_stamp, one.time_ns, one.picture_bytes) == (False, 9, 4)
-    own = one.detached().picture
-    assert isinstance(own, EncodedPicture)
-    assert own.data == b"\1\0\2\0"
-
-
-def frame_detection() -> Any:
-    return frame(Image(picture(0), "rgb"), 0.5, OFF, None).detection
 
 
 @pytest.mark.parametrize(

@@ -10,29 +10,25 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
-from black_box_frames import DEADLINE_S, Drive, event_json, events_in, frame, jpeg, wait_until
+from black_box_frames import (
+    DEADLINE_S,
+    Drive,
+    both_formats,
+    event_json,
+    events_in,
+    frame,
+    jpeg,
+    open_box,
+    wait_until,
+)
 from disks import small_disk
 
 from anomaly_detector.alarms.alarm_filter import AlarmState
-from anomaly_detector.black_box import (
-    BLACK_BOX_FORMATS,
-    BlackBox,
-    BlackBoxSettings,
-    BlackBoxStatistics,
-    EncodedPicture,
-)
+from anomaly_detector.black_box import BlackBox, BlackBoxStatistics, EncodedPicture
 
 ROOT = Path(__file__).parents[2]
-
-both_formats = pytest.mark.parametrize("format_name", BLACK_BOX_FORMATS)
-
-
-def open_box(folder: Path, format_name: str = "jpeg", **options: Any) -> BlackBox:
-    settings = {"seconds_before": 1.0, "seconds_after": 0.5} | options
-    return BlackBox(BlackBoxSettings(str(folder), format_name, **settings), model="corridor")
 
 
 def record(box: BlackBox, drive: Drive, kilobytes: int = 10) -> BlackBoxStatistics:
@@ -221,9 +217,7 @@ def test_size_is_kept_while_an_event_is_being_written(format_name: str, tmp_path
     assert len(events_in(tmp_path)) == 1
 
 
-def test_event_larger_than_the_folder_may_be_is_recorded_as_far_as_it_fits(
-    tmp_path: Path,
-) -> None:
+def test_event_larger_than_the_folder_may_be_is_recorded_as_far_as_it_fits(tmp_path: Path) -> None:
     with open_box(tmp_path, max_megabytes=1.0) as box:
         drive = Drive(box)
         record(box, drive)

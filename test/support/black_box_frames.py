@@ -10,13 +10,22 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 from conftest import START_NS
 from numpy.typing import NDArray
 
 from anomaly_detector.alarms.alarm_filter import AlarmFilter, AlarmSettings, AlarmState
-from anomaly_detector.black_box import BlackBox, BlackBoxFrame, EncodedPicture
+from anomaly_detector.black_box import (
+    BLACK_BOX_FORMATS,
+    BlackBox,
+    BlackBoxFrame,
+    BlackBoxSettings,
+    EncodedPicture,
+)
 from anomaly_detector.images.image import Image
 from anomaly_detector.model.detector import Detection
+
+both_formats = pytest.mark.parametrize("format_name", BLACK_BOX_FORMATS)
 
 DEADLINE_S = 30.0
 THRESHOLD = 1.0
@@ -53,6 +62,12 @@ def frame(
     arrival_ns: int = 0,
 ) -> BlackBoxFrame:
     return BlackBoxFrame(image, detection(score), decision, stamp_ns, arrival_ns, "camera")
+
+
+def open_box(folder: Path, format_name: str = "jpeg", **options: Any) -> BlackBox:
+    """Open a black box that records 2 s before and 1 s after an alarm, but for other options."""
+    settings = {"seconds_before": 2.0, "seconds_after": 1.0} | options
+    return BlackBox(BlackBoxSettings(str(folder), format_name, **settings), model="corridor")
 
 
 class Drive:
