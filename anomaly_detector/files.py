@@ -58,7 +58,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     # A folder such as /dev is no place for other files.
     folder = Path(tempfile.gettempdir()) if target is None else target.parent
     temporary = folder / (_temporary_name(path) + path.suffix)
-    with _os_errors_told(path, temporary), _folder_made(folder):
+    with _errors_named(path, temporary), _folder_made(folder):
         try:
             # With these permissions, the system applies the umask.
             os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
@@ -66,9 +66,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             if target is None:
                 _write_into(path, temporary)
             else:
-                with _all_told(path, folder):
-                    sync(temporary)
-                    os.replace(temporary, target)
+                sync(temporary)
+                os.replace(temporary, target)
                 _sync_name(folder)
         finally:
             temporary.unlink(missing_ok=True)
@@ -90,17 +89,16 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     )
     folder = target if fill else target.parent
     temporary = folder / _temporary_name(path)
-    with _os_errors_told(path, temporary), _folder_made(folder):
+    with _errors_named(path, temporary), _folder_made(folder):
         try:
             temporary.mkdir()
             yield temporary
-            with _all_told(path, folder):
-                _sync_all(temporary)
-                if fill:
-                    for item in temporary.iterdir():
-                        os.replace(item, target / item.name)
-                else:
-                    os.replace(temporary, target)
+            _sync_all(temporary)
+            if fill:
+                for item in temporary.iterdir():
+                    os.replace(item, target / item.name)
+            else:
+                os.replace(temporary, target)
             _sync_name(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -184,16 +182,14 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     except OSError as error:
         if error.errno not in _CANNOT_SYNC:
+            error.filename = os.fspath(path)
             raise
     finally:
         os.close(handle)
 
 
 def user_cache_folder(name: str) -> Path:
-    """Return the package's folder of one kind in the user's cache, below ``XDG_CACHE_HOME``.
-
-    It need not exist.
-    """
+    """Return the package's folder of one kind in the user's cache; it need not exist."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "anomaly_detector" / name
 
@@ -208,19 +204,25 @@ def _mode(path: Path) -> int:
         raise _output_error(path, error) from error
 
 
+def _links(path: Path) -> Iterator[Path]:
+    """Yield a path and what it leads to, link by link; no more than the system follows."""
+    yield path
+    for _ in range(_MOST_LINKS):
+        if not path.is_symlink():
+            break
+        path = path.parent / path.readlink()
+        yield path
+
+
 def _place(path: Path) -> Path:
     """Follow links to where a new file or folder is to lie."""
-    target = path
-    for _ in range(_MOST_LINKS):
-        if not target.is_symlink():
-            break
-        target = target.parent / target.readlink()
-        if not target.parent.is_dir():
+    for target in _links(path):
+        if target != path and not target.parent.is_dir():
             raise OutputError(
                 f"{path} is a link into the folder {target.parent}, which is not there: make it or "
                 "choose another place"
             )
-    else:
+    if target.is_symlink():
         raise OutputError(f"{path} is a link that leads to itself: remove it")
     parent = target.absolute().parent
     there = next(place for place in (parent, *parent.parents) if os.path.exists(place))
@@ -255,12 +257,9 @@ def _folder_made(folder: Path) -> Iterator[None]:
 def _own_descriptor(path: Path) -> int | None:
     """Return the number of this process' open file that a path such as ``/dev/stdout`` means."""
     own = os.path.realpath("/proc/self/fd")
-    for _ in range(_MOST_LINKS):
-        if path.name.isdigit() and os.path.realpath(path.parent) == own:
-            return int(path.name)
-        if not path.is_symlink():
-            break
-        path = path.parent / path.readlink()
+    for place in _links(path):
+        if place.name.isdigit() and os.path.realpath(place.parent) == own:
+            return int(place.name)
     return None
 
 
@@ -289,7 +288,7 @@ def _write_into(path: Path, content: Path) -> None:
 
 
 @contextmanager
-def _os_errors_told(path: Path, temporary: Path) -> Iterator[None]:
+def _errors_named(path: Path, temporary: Path) -> Iterator[None]:
     """Turn errors of writing into one that names the output.
 
     An error of reading, which the block may do too, stays what it is.
@@ -302,25 +301,16 @@ def _os_errors_told(path: Path, temporary: Path) -> Iterator[None]:
         else:
             name = Path(os.fsdecode(error.filename))
             ours = temporary in (name, *name.parents) or name in temporary.parents
-        if ours:
-            raise _output_error(path, error, temporary.parent) from error
-        raise
+        if not ours:
+            raise
+        if error.filename2 and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise _not_empty(path) from error  # another process was faster
+        raise _output_error(path, error, temporary.parent) from error
     except OutputError as error:
         if str(temporary) not in str(error):
             raise
         # Of a file in the folder, whose temporary name nobody knows.
         raise OutputError(str(error).replace(str(temporary), str(path))) from error
-
-
-@contextmanager
-def _all_told(path: Path, folder: Path) -> Iterator[None]:
-    """Turn every error into one that names the output."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            raise _not_empty(path) from error  # another process was faster
-        raise _output_error(path, error, folder) from error
 
 
 def _output_error(path: Path, error: OSError, folder: Path | None = None) -> OutputError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import stat
-import subprocess
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -13,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from disks import leave_free, small_disk
+from disks import leave_free, null_device, small_disk
 
-from anomaly_detector.errors import AnomalyDetectorError, OutputError
+from anomaly_detector.errors import OutputError
 from anomaly_detector.files import (
     atomic_directory,
     atomic_path,
@@ -69,21 +68,9 @@ def test_folder_appears_at_the_end(tmp_path: Path) -> None:
 def test_folder_with_contents_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "drive").mkdir()
     (tmp_path / "drive" / "mine.txt").write_text("keep")
-    with (
-        pytest.raises(AnomalyDetectorError, match="not empty"),
-        atomic_directory(tmp_path / "drive"),
-    ):
+    with pytest.raises(OutputError, match="not empty"), atomic_directory(tmp_path / "drive"):
         pass
     assert (tmp_path / "drive" / "mine.txt").read_text() == "keep"
-
-
-def test_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with (
-        pytest.raises(AnomalyDetectorError, match="cannot be made"),
-        atomic_path(tmp_path / "file" / "scores.csv"),
-    ):
-        pass
 
 
 @both
@@ -180,9 +167,7 @@ def test_many_files_are_written_through_in_one_call(
 
 
 def test_device_is_written_into(tmp_path: Path) -> None:
-    device = tmp_path / "null.csv"
-    if os.geteuid() or subprocess.run(["mknod", device, "c", "1", "3"]).returncode:
-        pytest.skip("no permission to make a device")
+    device = null_device(tmp_path / "null.csv")
     before = device.lstat()
     with atomic_path(device) as temporary:
         assert temporary.parent != tmp_path
@@ -244,10 +229,8 @@ def test_link_stays_and_what_it_leads_to_is_replaced(is_there: bool, tmp_path: P
         temporary.write_text("new")
     assert real.read_text() == "new"
     assert not real.is_symlink()
-    assert (os.readlink(link), os.readlink(tmp_path / "first")) == (
-        str(tmp_path / "first"),
-        "real/model.onnx",
-    )
+    assert os.readlink(link) == str(tmp_path / "first")
+    assert os.readlink(tmp_path / "first") == "real/model.onnx"
     assert list(real.parent.iterdir()) == [real]
 
 

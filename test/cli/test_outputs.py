@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import make_drive, skip_without_keras, write_images
-from disks import leave_free, small_disk
+from disks import leave_free, null_device, small_disk
 
 from anomaly_detector.cli import main as cli
 from anomaly_detector.errors import OutputError
@@ -55,10 +56,22 @@ def errors(text: str) -> list[str]:
     """Return the lines of an error; a progress bar ends without a line break."""
     assert "Traceback" not in text
     assert "Exception ignored" not in text
-    return [
-        line[line.index("error: ") :] for line in text.replace("\r", "\n").splitlines()
-        if "error: " in line
-    ]  # fmt: skip
+    return re.findall("error: .*", text.replace("\r", "\n"))
+
+
+Fails = Callable[..., str]
+
+
+@pytest.fixture
+def fails(capfd: pytest.CaptureFixture[str]) -> Fails:
+    """Run a command line that fails; return its one line of error."""
+
+    def run_failing(command: list[str], main: Callable[[list[str]], int] = cli.main) -> str:
+        assert main(command) == 1
+        (error,) = errors(capfd.readouterr().err)
+        return error.removeprefix("error: ")
+
+    return run_failing
 
 
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
@@ -112,31 +125,11 @@ def test_open_file_that_cannot_be_written_is_refused_before_the_work(
 
 @pytest.mark.parametrize("option", ["--output", "--events"])
 def test_devices_stay_devices(option: str, score: list[str], tmp_path: Path) -> None:
-    device = tmp_path / "null"
-    if os.geteuid() or run(["mknod", str(device), "c", "1", "3"]).returncode:
-        pytest.skip("no permission to make a device")
+    device = null_device(tmp_path / "null")
     outputs = {"--output": str(tmp_path / "scores.csv"), option: str(device)}
     assert cli.main([*score[3:], *(text for item in outputs.items() for text in item)]) == 0
     state = device.lstat()
     assert (stat.S_ISCHR(state.st_mode), state.st_rdev) == (True, os.makedev(1, 3))
-
-
-def test_pipe_gets_the_table(score: list[str], table: bytes, tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE) as reader:
-        assert cli.main([*score[3:], "--output", str(pipe)]) == 0
-        assert reader.communicate(timeout=TIMEOUT_S)[0] == table
-    assert stat.S_ISFIFO(pipe.lstat().st_mode)
-
-
-def test_link_is_followed(score: list[str], table: bytes, tmp_path: Path) -> None:
-    link = tmp_path / "link.csv"
-    link.symlink_to("real.csv")
-    for _ in range(2):  # to nothing yet, and to a file
-        assert cli.main([*score[3:], "--output", str(link)]) == 0
-        assert os.readlink(link) == "real.csv"
-        assert (tmp_path / "real.csv").read_bytes() == table
 
 
 def test_reader_that_goes_away_ends_it_quietly(score: list[str]) -> None:
@@ -193,22 +186,19 @@ NAMES = list(commands(Path(), Path()))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_full_disk(
-    name: str, drive: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_full_disk(name: str, drive: Path, model: Path, tmp_path: Path, fails: Fails) -> None:
     main, arguments, output = commands(drive, model)[name]
     with small_disk(tmp_path / "disk", "4m") as disk:
         leave_free(disk, 0)
-        assert main([*arguments, str(disk / output)]) == 1
-        (error,) = errors(capsys.readouterr().err)
-        assert error.startswith(f"error: {disk / output}"), error
+        error = fails([*arguments, str(disk / output)], main)
+        assert error.startswith(str(disk / output)), error
         assert "(No space left on device): make room in " + str(disk) in error
         assert [path.name for path in disk.iterdir()] == ["filler"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_taken_place_is_told_before_the_work(
-    name: str, drive: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_taken_place_is_reported_before_the_work(
+    name: str, drive: Path, model: Path, tmp_path: Path, fails: Fails
 ) -> None:
     main, arguments, output = commands(drive, model)[name]
     is_file = "." in output
@@ -217,26 +207,19 @@ def test_taken_place_is_told_before_the_work(
         taken.mkdir()
     else:
         taken.write_text("mine")
-    assert main([*arguments, str(taken)]) == 1
-    (error,) = errors(capsys.readouterr().err)
-    expected = (
-        FOLDER
-        if is_file
-        else "is a file: name a folder for the results"
-        if name == "fleet"
-        else TAKEN
-    )
-    assert error == f"error: {taken} {expected}"
+    folder = "is a file: name a folder for the results" if name == "fleet" else TAKEN
+    error = fails([*arguments, str(taken)], main)
+    assert error == f"{taken} {FOLDER if is_file else folder}"
     assert [path.name for path in tmp_path.iterdir()] == [output]
 
 
-def test_taken_place_of_the_history_is_told_before_the_training(
-    drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_taken_place_of_the_history_is_reported_before_the_training(
+    drive: Path, tmp_path: Path, fails: Fails
 ) -> None:
     (tmp_path / "model.history.csv").mkdir()
     command = ["train", "--data", str(drive), "--out", str(tmp_path / "model.onnx")]
-    assert training_cli.main([*command, "--cache", str(tmp_path / "cache")]) == 1
-    assert errors(capsys.readouterr().err) == [f"error: {tmp_path / 'model.history.csv'} {FOLDER}"]
+    error = fails([*command, "--cache", str(tmp_path / "cache")], training_cli.main)
+    assert error == f"{tmp_path / 'model.history.csv'} {FOLDER}"
     assert [path.name for path in tmp_path.iterdir()] == ["model.history.csv"]
 
 
@@ -253,54 +236,50 @@ def test_limit_on_the_size_of_files(score: list[str], tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_read_only_disk_is_told_before_the_work(
-    score: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_read_only_disk_is_reported_before_the_work(
+    score: list[str], tmp_path: Path, fails: Fails
 ) -> None:
     with small_disk(tmp_path / "disk", "1m") as disk:
         run(["mount", "-o", "remount,ro", str(disk)], check=True)
-        assert cli.main([*score[3:], "--output", str(disk / "scores.csv")]) == 1
-        assert errors(capsys.readouterr().err) == [
-            f"error: folder {disk} is not writable: choose another place for {disk / 'scores.csv'}"
-        ]
+        output = disk / "scores.csv"
+        error = fails([*score[3:], "--output", str(output)])
+        assert error == f"folder {disk} is not writable: choose another place for {output}"
 
 
 def test_input_that_cannot_be_read_is_one_line(
-    drive: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    drive: Path, model: Path, tmp_path: Path, fails: Fails
 ) -> None:
     command = ["evaluate", "--model", str(model), "--data", str(drive), "--labels", str(tmp_path)]
-    assert training_cli.main([*command, "--out", str(tmp_path / "out")]) == 1
-    (error,) = errors(capsys.readouterr().err)
+    error = fails([*command, "--out", str(tmp_path / "out")], training_cli.main)
     assert str(tmp_path) in error
 
 
 def test_full_disk_gives_no_lone_table_of_alarms(
-    score: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    score: list[str], tmp_path: Path, fails: Fails
 ) -> None:
     with small_disk(tmp_path / "disk", "4m") as disk:
         leave_free(disk, os.statvfs(disk).f_frsize)
         outputs = ["--output", str(disk / "scores.csv"), "--events", str(disk / "events.csv")]
-        assert cli.main([*score[3:], *outputs]) == 1
-        (error,) = errors(capsys.readouterr().err)
-        assert error.startswith(f"error: {disk / 'events.csv'} cannot be written (No space left")
+        error = fails([*score[3:], *outputs])
+        assert error.startswith(f"{disk / 'events.csv'} cannot be written (No space left")
         assert [path.name for path in disk.iterdir()] == ["filler"]
 
 
 @pytest.mark.parametrize("storage", ["sqlite3", "mcap"])
 def test_full_disk_leaves_the_drive_and_no_part_of_its_bag(
-    storage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    storage: str, tmp_path: Path, fails: Fails
 ) -> None:
     with small_disk(tmp_path / "disk", "1m") as disk:
         options = ["--frames", "8", "--width", "320", "--height", "240", "--workers", "1"]
         options += ["--bag", "--bag-storage", storage, "--out", str(disk / "drive")]
-        assert training_cli.main(["corridor", *options]) == 1
-        (error,) = errors(capsys.readouterr().err)
-        assert error.startswith(f"error: {disk / 'drive' / 'bag'} cannot be written (")
+        error = fails(["corridor", *options], training_cli.main)
+        assert error.startswith(f"{disk / 'drive' / 'bag'} cannot be written (")
         assert error.endswith(f"make room in {disk / 'drive'} or choose another place")
         names = [path.name for path in (disk / "drive").iterdir()]
         assert sorted(names) == [*(f"{i:06d}.jpg" for i in range(8)), "labels.csv", "masks"]
 
 
-def test_full_cache_is_told_by_its_folder(drive: Path, tmp_path: Path) -> None:
+def test_full_cache_is_named_by_its_folder(drive: Path, tmp_path: Path) -> None:
     source = open_source(drive)
     with small_disk(tmp_path / "disk", "1m") as disk:
         leave_free(disk, 40_000)  # three of the twelve frames
@@ -322,45 +301,34 @@ MEGABYTE = 1_000_000
     ],
 )
 def test_full_disk_in_training_keeps_what_it_can_go_on_from(
-    free: int,
-    name: str,
-    left: list[str],
-    normal_drive: Path,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
+    free: int, name: str, left: list[str], normal_drive: Path, tmp_path: Path, fails: Fails
 ) -> None:
     skip_without_keras()
     with small_disk(tmp_path / "disk", "200m") as disk:
         leave_free(disk, free)
         command = ["train", "--data", str(normal_drive), "--scorer", "reconstruction"]
         command += ["--cache", str(tmp_path / "cache"), "--out", str(disk / "model.onnx")]
-        assert training_cli.main([*command, "--epochs", "1"]) == 1
-        (error,) = errors(capfd.readouterr().err)
-        assert error == (
-            f"error: {disk / 'model.training' / name} cannot be written (No space left on device): "
-            f"make room in {disk / 'model.training'} or choose another place"
+        folder = disk / "model.training"
+        assert fails([*command, "--epochs", "1"], training_cli.main) == (
+            f"{folder / name} cannot be written (No space left on device): "
+            f"make room in {folder} or choose another place"
         )
-        assert not (disk / "model.onnx").exists()
-        assert sorted(path.name for path in disk.rglob("*") if path.is_file()) == sorted(
-            ["filler", *left]
-        )
+        files = sorted(path.name for path in disk.rglob("*") if path.is_file())
+        assert files == sorted(["filler", *left])
         if free == 40 * MEGABYTE:
             (disk / "filler").unlink()
             assert training_cli.main([*command, "--epochs", "1", "--resume"]) == 0
             assert read_metadata(disk / "model.onnx").provenance["autoencoder"]["epochs"] == 1
 
 
-def test_full_disk_under_tensorboard(
-    normal_drive: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_full_disk_under_tensorboard(normal_drive: Path, tmp_path: Path, fails: Fails) -> None:
     skip_without_keras()
     with small_disk(tmp_path / "disk", "1m") as disk:
         leave_free(disk, 0)
         command = ["train", "--data", str(normal_drive), "--scorer", "reconstruction"]
         command += ["--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "model.onnx")]
         command += ["--epochs", "1", "--tensorboard", str(disk / "log")]
-        assert training_cli.main(command) == 1
-        (error,) = errors(capfd.readouterr().err)
-        assert error.startswith(f"error: TensorBoard log {disk / 'log' / 'autoencoder'} cannot be")
+        error = fails(command, training_cli.main)
+        assert error.startswith(f"TensorBoard log {disk / 'log' / 'autoencoder'} cannot be")
         assert "No space left on device): make room" in error
     assert not (tmp_path / "model.onnx").exists()

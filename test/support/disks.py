@@ -24,6 +24,13 @@ def small_disk(path: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
+def null_device(path: Path) -> Path:
+    """Make a device that takes everything, as ``/dev/null``; needs to be root."""
+    if os.geteuid() or subprocess.run(["mknod", path, "c", "1", "3"]).returncode:
+        pytest.skip("no permission to make a device")
+    return path
+
+
 def leave_free(disk: Path, free: int) -> None:
     """Fill a disk with one file until only so many bytes, in whole blocks, are free."""
     state = os.statvfs(disk)
