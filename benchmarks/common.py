@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.benchmarking.camera import parse_size
-from anomaly_detector.cli.benchmark import machine
+from anomaly_detector.benchmarking.machine import machine
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
 from anomaly_detector.model.shipped import resolve_model

@@ -39,7 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from anomaly_detector.cli.calibrate import CalibrateOptions, calibrate
+from anomaly_detector.alarms.recalibration import recalibrate
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_directory, atomic_path
 from anomaly_detector.model.detector import Detector
@@ -75,7 +75,7 @@ _BATCH = 50
 
 
 def _calibrate(model: Path, frames: Path, out: Path) -> None:
-    calibrate(CalibrateOptions(model, [str(frames)], out, progress=False))
+    recalibrate(model, [str(frames)], out, progress=False)
 
 
 NONE = "none"

@@ -297,8 +297,10 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], bool]:
 def main() -> int:
     """Run the command line; return the exit code."""
     parser = options(__doc__, "--topic", "--exclude", "--seed")
-    parser.add_argument("--data", required=True, metavar="SOURCE", help="normal drive to train on")
-    parser.add_argument("--test", required=True, metavar="SOURCE", help="clean drive to test on")
+    parser.add_argument(
+        "--data", required=True, metavar="RECORDING", help="normal drive to train on"
+    )
+    parser.add_argument("--test", required=True, metavar="RECORDING", help="clean drive to test on")
     parser.add_argument(
         "--epochs", type=int, default=7, help="of each network; the default scorer gets more"
     )

@@ -40,7 +40,7 @@ def write(arguments: argparse.Namespace) -> tuple[dict[str, Any], bool]:
 def main() -> int:
     """Run the command line; return the exit code."""
     parser = options(__doc__, "--topic", "--seed")
-    parser.add_argument("--data", required=True, metavar="SOURCE", help="normal drive")
+    parser.add_argument("--data", required=True, metavar="RECORDING", help="normal drive")
     parser.add_argument("--set", choices=tuple(FAULT_SETS), default="reference")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     return run(parser, write)

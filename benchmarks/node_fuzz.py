@@ -35,10 +35,11 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 from tqdm import tqdm
 
+from anomaly_detector.benchmarking.machine import process_usage
 from anomaly_detector.images.encodings import ImageScaling
 from anomaly_detector.images.message import decode_compressed, decode_image
 from anomaly_detector.model.detector import Detector
-from anomaly_detector.ros.benchmarking.live import process_usage, running_node
+from anomaly_detector.ros.benchmarking.live import running_node
 from anomaly_detector.ros.node.detection_message import read_detection
 from anomaly_detector.ros.tools.tool_node import domain_id, tool_node
 from benchmarks.common import options, run

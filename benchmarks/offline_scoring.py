@@ -66,7 +66,7 @@ def score_once(
 def differing_scores(detector: Detector, frames: Path, batch: int, count: int) -> int:
     """Return how many of the first frames get another score in batches than alone."""
     resized = open_source(frames).mapped(shrunk_frame, reduced=True)
-    images = np.stack([frame.image for frame in islice(resized, count)])
+    images = np.stack([frame.pixels.array for frame in islice(resized, count)])
     alone = [detector.score_batch(image[np.newaxis]).score[0] for image in images]
     parts = [images[start : start + batch] for start in range(0, len(images), batch)]
     batched = np.concatenate([detector.score_batch(part).score for part in parts])

@@ -236,7 +236,7 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], bool]:
 def main() -> int:
     """Run the command line; return the exit code."""
     parser = options(__doc__, "--model", "--topic", "--exclude", "--seed")
-    parser.add_argument("--normal", required=True, metavar="SOURCE", help="clean test drive")
+    parser.add_argument("--normal", required=True, metavar="RECORDING", help="clean test drive")
     return run(parser, measure)
 
 

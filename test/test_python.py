@@ -19,9 +19,10 @@ import pytest
 from conftest import make_drive, write_bag, write_encoded_bag, write_images
 from model_files import write_grey_difference_model
 from numpy.typing import NDArray
+from programs import run_python
+from videos import write_video
 
 import anomaly_detector as ad
-from anomaly_detector import __main__ as entry_points
 from anomaly_detector.images.encodings import ImageScaling
 from anomaly_detector.images.image import RegionOfInterest
 from anomaly_detector.images.preprocessing import View
@@ -32,12 +33,6 @@ from training.data.corridor import CorridorDrive
 ROOT = Path(__file__).parents[1]
 HEAVY = ("cv2", "onnxruntime", "rclpy", "matplotlib", "yaml", "rosbags", "tensorflow")
 NAMES = sorted(set(ad.__all__) - {"__version__"})
-
-
-def run_python(code: str, *arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """Run code in a new process."""
-    command = [sys.executable, "-c", code, *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +100,9 @@ def test_each_public_name_has_an_example_that_holds(name: str) -> None:
     names = {public: getattr(ad, public) for public in NAMES} | {"np": np}
     (test,) = doctest.DocTestFinder(recurse=False).find(thing, name, globs=names)
     assert test.examples
-    told: list[str] = []
-    doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=told.append)
-    assert told == []
+    failures: list[str] = []
+    doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=failures.append)
+    assert failures == []
 
 
 def run_page(path: Path, drive: Path, folder: Path) -> dict[str, Any]:
@@ -199,28 +194,16 @@ def test_whatever_holds_the_same_picture_scores_the_same(colours: NDArray[np.uin
     ("frame", "order", "error"),
     [
         (np.zeros((4, 5, 3), np.uint8), None, r"shape \(4, 5, 3\) has no order: give order='bgr'"),
-        (
-            np.zeros((4, 5, 3), np.uint8),
-            "mono",
-            "has order 'mono': give order='bgr' or",
-        ),
+        (np.zeros((4, 5, 3), np.uint8), "mono", "has order 'mono': give order='bgr' or"),
         (np.zeros((4, 5), np.uint8), "rgb", r"shape \(4, 5\) has order 'rgb': give order='mono'"),
         (np.zeros((4, 5, 4), np.uint8), None, "give order='bgra' or order='rgba'"),
-        (
-            np.zeros((4, 5, 2), np.uint8),
-            "bgr",
-            r"shape \(4, 5, 2\): give \[height, width",
-        ),
+        (np.zeros((4, 5, 2), np.uint8), "bgr", r"shape \(4, 5, 2\): give \[height, width"),
         (np.zeros(5, np.uint8), None, r"array has shape \(5,\): give"),
         (np.zeros((), np.uint8), None, r"array has shape \(\): give"),
         (np.zeros((0, 5), np.uint8), None, "array has size 5x0"),
         (np.zeros((4, 5), np.float32), None, "array has type float32: give uint8 from 0 to 255"),
         (np.zeros((4, 5), bool), None, "array has type bool: give uint8"),
-        (
-            [[1, 2], [3, 4]],
-            None,
-            "frame is of type list: give a numpy array, an Image or a",
-        ),
+        ([[1, 2], [3, 4]], None, "frame is of type list: give a numpy array, an Image or a"),
         ("frame.png", None, "frame is of type str"),
     ],
 )
@@ -258,13 +241,8 @@ def test_the_models_view_applies_to_arrays_messages_and_drawing(tmp_path: Path) 
 
 
 def test_stream_reads_bag_folder_and_video_in_order(drive: Path, tmp_path: Path) -> None:
-    video = tmp_path / "drive.avi"
     pictures = [np.asarray(cv2.imread(str(drive / "drive" / f"frame_{n}.png"))) for n in range(40)]
-    size = (pictures[0].shape[1], pictures[0].shape[0])
-    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"MJPG"), 20.0, size)
-    for picture in pictures:
-        writer.write(picture)
-    writer.release()
+    video = write_video(tmp_path / "drive.avi", [picture[..., ::-1] for picture in pictures])
     with ad.Detector("corridor") as detector:
         bag = list(detector.stream(drive / "drive_bag"))
         folder = list(detector.stream(str(drive / "drive"), fps=20.0))
@@ -318,28 +296,35 @@ def test_alarms_and_overlay_take_a_result(drive: Path) -> None:
     assert not np.array_equal(alarm, wanted)
 
 
-def test_console_scripts_are_the_command_lines(tmp_path: Path) -> None:
-    text = (ROOT / "setup.py").read_text()
-    for script, function, usage in (
-        ("anomaly-detector", "main", "usage: python -m anomaly_detector [-h]"),
-        ("anomaly-detector-train", "train", "usage: python -m training [-h]"),
-    ):
-        assert f'"{script} = anomaly_detector.__main__:{function}"' in text
-        assert callable(getattr(entry_points, function))
-        # Another folder than the checkout: training is found all the same.
-        code = (
-            f"import sys; from anomaly_detector.__main__ import {function}; sys.exit({function}())"
+@pytest.mark.parametrize(
+    ("script", "function", "module"),
+    [
+        ("anomaly-detector", "main", "anomaly_detector"),
+        ("anomaly-detector-train", "train", "training"),
+    ],
+)
+def test_usage_says_how_the_command_was_called(
+    script: str, function: str, module: str, tmp_path: Path
+) -> None:
+    assert f'"{script} = anomaly_detector.__main__:{function}"' in (ROOT / "setup.py").read_text()
+    program = tmp_path / script
+    program.write_text(
+        f"import sys\nfrom anomaly_detector.__main__ import {function}\nsys.exit({function}())\n"
+    )
+    # Another folder than the checkout: training is found all the same.
+    for command, folder in (([str(program)], tmp_path), (["-m", module], ROOT)):
+        done = subprocess.run(
+            [sys.executable, *command, "--help"], cwd=folder, capture_output=True, text=True
         )
-        done = run_python(code, "--help", folder=tmp_path)
         assert done.returncode == 0, done.stderr
-        assert done.stdout.startswith(usage)
+        called = script if folder == tmp_path else f"python -m {module}"
+        assert done.stdout.startswith(f"usage: {called} [-h]")
 
 
 def test_training_without_a_checkout_says_how_to_get_it(tmp_path: Path) -> None:
     package = tmp_path / "site" / "anomaly_detector"
-    package.parent.mkdir()
+    package.mkdir(parents=True)
     for name in ("__init__.py", "__main__.py", "signals.py"):
-        package.mkdir(exist_ok=True)
         (package / name).write_bytes((ROOT / "anomaly_detector" / name).read_bytes())
     code = (
         f"import sys; sys.path.insert(0, {str(package.parent)!r}); "

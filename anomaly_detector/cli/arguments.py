@@ -4,18 +4,49 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from anomaly_detector.images.encodings import ImageScaling
 from anomaly_detector.images.image import RegionOfInterest, parse_region
 from anomaly_detector.images.preprocessing import WHOLE_FRAME, View
-from anomaly_detector.model.file import read_metadata
 
 REGION_HELP = "part of the frame to look at, X,Y,WIDTH,HEIGHT in pixels, 0 to the edge"
 SCALING_HELP = (
     "values that become black and white, for depth and infrared (16UC1, 32FC1) and for 16-bit "
     "cameras of fewer bits"
 )
+
+
+_SHARED: Mapping[str, Mapping[str, Any]] = {
+    "--model": {"required": True, "help": "model file, or name of a shipped model"},
+    "--topic": {"help": "image topic, for a bag with more than one"},
+    "--threshold": {"type": float, "help": "instead of the model's own"},
+    "--cache": {"type": Path, "help": "folder for resized frames (default ~/.cache)"},
+    "--providers": {
+        "nargs": "+",
+        "metavar": "NAME",
+        "help": "ONNX Runtime execution providers in order of preference, such as tensorrt cuda "
+        "cpu (default: what is there of these)",
+    },
+}
+
+
+def add_shared(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Declare options that mean the same in every verb."""
+    for name in names:
+        parser.add_argument(name, **_SHARED[name])
+
+
+def add_recordings(
+    parser: argparse.ArgumentParser, name: str, purpose: str, *, required: bool = False
+) -> None:
+    """Declare an option that takes recordings and may be given several times."""
+    parser.add_argument(
+        name, nargs="+", action="extend", default=[], required=required, metavar="RECORDING",
+        help=purpose,
+    )  # fmt: skip
 
 
 def add_view_arguments(parser: argparse.ArgumentParser, default: str = "the model's") -> None:
@@ -50,6 +81,9 @@ def given_view(arguments: argparse.Namespace, model: Path, own: View = WHOLE_FRA
     Raises:
         AnomalyDetectorError: a value that cannot be, or the model cannot be read.
     """
+    # Imported here: verbs without a model start without ONNX Runtime.
+    from anomaly_detector.model.file import read_metadata
+
     view = view_of(arguments).over(own)
     metadata = read_metadata(model)
     if warning := metadata.view_warning(view.over(metadata.view)):

@@ -9,16 +9,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-import cv2
-import onnxruntime
+from typing import TYPE_CHECKING, Any
 
 from anomaly_detector.benchmarking.camera import BENCHMARK_ENCODINGS, parse_size
+from anomaly_detector.benchmarking.machine import machine, process_usage
 from anomaly_detector.benchmarking.steps import (
     FLOOR_ROWS,
     STEPS,
@@ -27,16 +23,19 @@ from anomaly_detector.benchmarking.steps import (
     Percentiles,
     measure_frame_cost,
 )
+from anomaly_detector.cli.arguments import add_shared
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path, output_files
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.shipped import resolve_model
-from anomaly_detector.ros.benchmarking.live import LiveResult, measure_live, process_usage
+
+if TYPE_CHECKING:  # nothing of ROS is read unless it is asked for
+    from anomaly_detector.ros.benchmarking.live import LiveResult
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    parser.add_argument("--model", required=True, help="model file, or name of a shipped model")
+    add_shared(parser, "--model")
     parser.add_argument(
         "--size", default="640x480", metavar="WIDTHxHEIGHT", help="of the frames (%(default)s)"
     )
@@ -78,27 +77,16 @@ def run(arguments: argparse.Namespace) -> int:
 def _benchmark(arguments: argparse.Namespace) -> int:
     width, height = parse_size(arguments.size)
     for name in ("frames", "hz", "seconds"):
-        if not getattr(arguments, name) > 0:
-            raise AnomalyDetectorError(
-                f"--{name} is {getattr(arguments, name):g}: give more than 0"
-            )
+        if not (value := getattr(arguments, name)) > 0:
+            raise AnomalyDetectorError(f"--{name} is {value:g}: give more than 0")
     if arguments.sustained and not arguments.ros:
         raise AnomalyDetectorError("--sustained measures a running node: give --ros as well")
     model = resolve_model(arguments.model)
-    frame = {
-        "width": width,
-        "height": height,
-        "transport": arguments.transport,
-        "encoding": arguments.encoding,
-    }
+    frame: dict[str, Any] = {"width": width, "height": height}
+    frame |= {"transport": arguments.transport, "encoding": arguments.encoding}
     with Detector(model) as detector:
-        cost = measure_frame_cost(
-            detector,
-            frames=arguments.frames,
-            hz=arguments.hz,
-            seconds=arguments.seconds,
-            **frame,
-        )
+        count, hz, seconds = arguments.frames, arguments.hz, arguments.seconds
+        cost = measure_frame_cost(detector, frames=count, hz=hz, seconds=seconds, **frame)
         report: dict[str, Any] = {
             "model": detector.metadata.name,
             "architecture": detector.metadata.architecture,
@@ -122,31 +110,10 @@ def _benchmark(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def machine() -> dict[str, Any]:
-    """Say what a figure was measured on, and what else the machine had to do."""
-    return {
-        "date": time.strftime("%Y-%m-%d"),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "load_average": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "onnxruntime": onnxruntime.__version__,
-        "opencv": cv2.__version__,
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 def _measure_node(
     model: Path, arguments: argparse.Namespace, frame: dict[str, Any]
 ) -> dict[str, Any]:
+    from anomaly_detector.ros.benchmarking.live import measure_live
     from anomaly_detector.ros.benchmarking.node import measure_node_cost, measure_start_up
 
     return {
@@ -223,6 +190,6 @@ def _print_node(node: dict[str, Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    if not isinstance(value, LiveResult):
-        return None if value is None else asdict(value)
-    return value.summary()
+    if hasattr(value, "summary"):  # a live result
+        return value.summary()
+    return None if value is None else asdict(value)

@@ -7,10 +7,7 @@ from collections.abc import Sequence
 from anomaly_detector.cli.verbs import run_verbs
 
 _VERBS = {
-    "score": (
-        "anomaly_detector.cli.score",
-        "score a recording with a model into a CSV file",
-    ),
+    "score": ("anomaly_detector.cli.score", "score a recording with a model into a CSV file"),
     "calibrate": (
         "anomaly_detector.cli.calibrate",
         "give a model a new threshold from a normal drive, without training",
@@ -35,10 +32,7 @@ _VERBS = {
         "anomaly_detector.ros.tools.watch",
         "show a running detector node in the terminal: score, state, rates, provider",
     ),
-    "info": (
-        "anomaly_detector.cli.info",
-        "print what a model file says about itself, as JSON",
-    ),
+    "info": ("anomaly_detector.cli.info", "print what a model file says about itself, as JSON"),
 }
 
 

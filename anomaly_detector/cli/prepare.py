@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 
+from anomaly_detector.cli.arguments import add_shared
 from anomaly_detector.images.image import Image
 from anomaly_detector.images.preprocessing import INPUT_SIZE
 from anomaly_detector.model.detector import Detector
@@ -22,12 +23,7 @@ from anomaly_detector.model.tensorrt import BuildEvent
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    parser.add_argument("--model", required=True, help="model file, or name of a shipped model")
-    parser.add_argument(
-        "--providers", nargs="+", metavar="NAME",
-        help="ONNX Runtime execution providers in order of preference, such as tensorrt cuda cpu "
-        "(default: what is there of these)",
-    )  # fmt: skip
+    add_shared(parser, "--model", "--providers")
     parser.add_argument(
         "--fp16", action="store_true", help="let TensorRT compute in half precision"
     )
@@ -41,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     path = resolve_model(arguments.model)
     events: list[BuildEvent] = []
 
-    def tell(event: BuildEvent) -> None:
+    def report_build(event: BuildEvent) -> None:
         events.append(event)
         if event.state == "started":
             print(f"{path.name}: building a TensorRT engine, minutes are usual", flush=True)
@@ -52,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         providers=arguments.providers,
         require_gpu=arguments.require_gpu,
         fp16=arguments.fp16,
-        on_build=tell,
+        on_build=report_build,
     ) as detector:
         loaded = time.monotonic() - start
         black = np.zeros((INPUT_SIZE, INPUT_SIZE, 3), np.uint8)

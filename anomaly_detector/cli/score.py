@@ -8,7 +8,12 @@ import time
 from pathlib import Path
 
 from anomaly_detector.alarms.alarm_filter import AlarmSettings, add_alarm_arguments, alarm_settings
-from anomaly_detector.cli.arguments import add_view_arguments, given_view
+from anomaly_detector.cli.arguments import (
+    add_recordings,
+    add_shared,
+    add_view_arguments,
+    given_view,
+)
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import output_files
 from anomaly_detector.model.detector import Detector
@@ -24,11 +29,9 @@ _MAX_NAMED = 10
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    parser.add_argument("--model", required=True, help="model file, or name of a shipped model")
-    parser.add_argument(
-        "--input", nargs="+", required=True, metavar="SOURCE",
-        help="image folders, bags or videos to score, or quoted patterns such as 'runs/*'",
-    )  # fmt: skip
+    add_shared(parser, "--model")
+    purpose = "image folders, bags or videos to score, or quoted patterns such as 'runs/*'"
+    add_recordings(parser, "--input", purpose, required=True)
     output = parser.add_mutually_exclusive_group(required=True)
     output.add_argument("--output", type=Path, help="CSV file to write, of one recording")
     output.add_argument(
@@ -39,12 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--events", type=Path, help="with --output: CSV file for the alarms, one row each"
     )
-    parser.add_argument("--topic", help="image topic, for a bag with more than one")
+    add_shared(parser, "--topic")
     parser.add_argument(
         "--fps", type=float, help="frames a second of an image folder, which has no time stamps"
     )
-    parser.add_argument("--threshold", type=float, help="instead of the model's own")
-    parser.add_argument("--providers", nargs="+", help="ONNX Runtime execution providers, in order")
+    add_shared(parser, "--threshold", "--providers")
     parser.add_argument(
         "--workers", type=int,
         help="processor cores to use (default: all); with --scheduler, threads for each recording "

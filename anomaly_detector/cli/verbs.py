@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from anomaly_detector import __version__
 from anomaly_detector.errors import AnomalyDetectorError
@@ -22,19 +23,22 @@ def run_verbs(
     """Parse a command line and run its verb.
 
     Args:
-        program: what the user types, for the usage text.
+        program: what the user types, for the usage text; for a console script its own name.
         description: one sentence.
         verbs: name to module and help text. A module has ``add_arguments(parser)`` and
             ``run(arguments) -> int``.
         argv: the arguments; None for the process' own.
 
     Returns:
-        The exit code: 0 done, 1 an error that is told in one line, 2 a wrong command line,
+        The exit code: 0 done, 1 an error that is reported in one line, 2 a wrong command line,
         130 Ctrl-C, 143 SIGTERM (from a process' entry point).
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         # As stderr does it: a name that the terminal cannot show is no reason to fail.
         sys.stdout.reconfigure(errors="backslashreplace")
+    script = Path(sys.argv[0]).name
+    if argv is None and script not in ("__main__.py", "-c"):
+        program = script
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog=program, description=description)
     parser.add_argument("--version", action="version", version=__version__)
@@ -59,7 +63,7 @@ def run_verbs(
         print(f"error: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        # The reader of our output (head, less) has gone: nothing to tell it.
+        # The reader of our output (head, less) has gone.
         return 1
     except OSError as error:
         if error.errno is None:
@@ -73,13 +77,13 @@ def run_verbs(
         return 130
     finally:
         if not _flushed():
-            # Keeps the interpreter from trying again, as its last act, and from telling.
+            # Keeps the interpreter from trying again, as its last act, and from complaining.
             with suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _flushed() -> bool:
-    """Write what was printed; tells whether that was possible."""
+    """Write what was printed; return whether that was possible."""
     try:
         sys.stdout.flush()
     except OSError:

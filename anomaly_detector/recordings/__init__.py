@@ -1,20 +1,14 @@
 """Recordings as streams of frames: a folder of images, a ROS bag or a video file.
 
-Training and offline scoring read through this one layer. A source holds one full-size frame at a
-time. Frames that cannot be read are recorded in :attr:`FrameSource.unreadable` and skipped; a
-source that yields nothing at all is an error.
+Training and offline scoring read through this one layer. A recording lies on the disk; a *source*
+is one that is open for reading, and holds one full-size frame at a time. Frames that cannot be
+read are recorded in :attr:`FrameSource.unreadable` and skipped; a source that yields nothing at
+all is an error.
 """
 
-from anomaly_detector.recordings.bag import (
-    Bag,
-    BagSource,
-    deserialize,
-    find_image_topic,
-    is_bag,
-    list_image_topics,
-    open_bag,
-    to_cdr,
-)
+from anomaly_detector.recordings.bag import Bag, open_bag
+from anomaly_detector.recordings.bag_folder import is_bag
+from anomaly_detector.recordings.bag_source import BagSource, deserialize, to_cdr
 from anomaly_detector.recordings.base import (
     Frame,
     FrameSource,
@@ -24,11 +18,7 @@ from anomaly_detector.recordings.base import (
     path_identity,
     warn_unreadable,
 )
-from anomaly_detector.recordings.images import (
-    IMAGE_SUFFIXES,
-    ImageFilesSource,
-    ImageFolderSource,
-)
+from anomaly_detector.recordings.images import IMAGE_SUFFIXES, ImageFilesSource, ImageFolderSource
 from anomaly_detector.recordings.opening import expand_sources, open_source
 from anomaly_detector.recordings.video import VIDEO_SUFFIXES, VideoSource
 
@@ -46,9 +36,7 @@ __all__ = [
     "count_frames",
     "deserialize",
     "expand_sources",
-    "find_image_topic",
     "is_bag",
-    "list_image_topics",
     "natural_key",
     "open_bag",
     "open_source",

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+
 _MOST_OF_CUT = 1 << 28
 """Bytes that are read of a chunk that is cut off, at most."""
 
@@ -55,7 +57,7 @@ class BagFile(abc.ABC):
     Attributes:
         path: where it is.
         channels: number to channel.
-        counts: number of a channel to its number of messages, as far as the file tells.
+        counts: number of a channel to its number of messages, as far as the file says.
         damage: what is wrong with the file as a whole; empty when nothing is known.
     """
 
@@ -83,7 +85,7 @@ class Chunk:
         start: of its content.
         end: of its content, as far as the file has it.
         start_ns: earliest time of its messages.
-        channels: that have messages in it; None when only reading it tells.
+        channels: that have messages in it; None when only reading it shows.
         is_cut: the file ends in it.
         doubt: why not all that was read of it may be right.
     """

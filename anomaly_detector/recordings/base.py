@@ -8,9 +8,8 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from anomaly_detector.errors import AnomalyDetectorError, ImageError, SourceError
 from anomaly_detector.images.image import Image, crop
@@ -59,8 +58,9 @@ class UnreadableFrame:
         return f"{self.name}{more}{' skipped' if self.frames else ''}: {self.reason}"
 
 
-PendingFrame: TypeAlias = Callable[[], "Frame | UnreadableFrame"]
-"""Decodes one frame whose bytes are at hand or in a file of their own; from any thread."""
+AnyFrame: TypeAlias = "Frame | UnreadableFrame"
+MaybePending: TypeAlias = "AnyFrame | Callable[[], AnyFrame]"
+"""A frame, or what decodes one whose bytes are at hand or in a file of their own, in any thread."""
 
 _MAX_NAMED = 10
 """Warnings about one recording; the others are only counted."""
@@ -104,33 +104,12 @@ class FrameSource(abc.ABC):
         """Return the number of frames that the recording says it has; some may be unreadable."""
 
     @abc.abstractmethod
-    def _frames(self) -> Iterator[Frame | UnreadableFrame]:
-        """Yield every frame in order."""
-
-    def _pending(self) -> Iterator[PendingFrame]:
-        """Yield what decodes each frame, in order; whole frames unless a subclass can do better."""
-        for item in self._frames():
-            yield partial(same, item)
-
-    def _mapped(
-        self, function: Callable[[Frame], _T], workers: int
-    ) -> Iterator[_T | UnreadableFrame]:
-        """Yield ``function`` of every frame in order."""
-
-        def decode(pending: PendingFrame) -> _T | UnreadableFrame:
-            item = self._cropped(pending())
-            return item if isinstance(item, UnreadableFrame) else function(item)
-
-        if workers <= 1:
-            yield from map(decode, self._pending())
-            return
-        # Threads, not processes: OpenCV decodes and resizes without the interpreter's lock.
-        waiting = _WAITING_PER_WORKER * workers
-        yield from map_in_order(decode, self._pending(), workers, waiting)
+    def _frames(self) -> Iterator[MaybePending]:
+        """Yield every frame, or better what decodes it, in order."""
 
     @property
     def identity(self) -> str:
-        """A text that tells this recording from others; changes when the files change."""
+        """A text that no other recording has; it changes when the files change."""
         return path_identity(self.path)
 
     def __iter__(self) -> Iterator[Frame]:
@@ -139,9 +118,9 @@ class FrameSource(abc.ABC):
         Raises:
             SourceError: at the end, when not one frame was readable.
         """
-        return self._readable(map(self._cropped, self._frames()), reduced=False)
+        return self.mapped(lambda frame: frame)
 
-    def _cropped(self, item: Frame | UnreadableFrame) -> Frame | UnreadableFrame:
+    def _cropped(self, item: AnyFrame) -> AnyFrame:
         if isinstance(item, UnreadableFrame) or self.view.region.is_whole_frame:
             return item
         try:
@@ -166,12 +145,19 @@ class FrameSource(abc.ABC):
         Raises:
             SourceError: at the end, when not one frame was readable.
         """
-        return self._readable(self._mapped(function, workers), reduced=reduced)
-
-    def _readable(self, items: Iterator[_T | UnreadableFrame], *, reduced: bool) -> Iterator[_T]:
         self.unreadable = []
         # A region's edges may lie between the pixels of a reduced picture.
         self._reduced = reduced and self.view.region.is_whole_frame
+
+        def decode(frame: MaybePending) -> _T | UnreadableFrame:
+            item = self._cropped(decoded(frame))
+            return item if isinstance(item, UnreadableFrame) else function(item)
+
+        frames = self._frames()
+        items: Iterator[_T | UnreadableFrame] = map(decode, frames)
+        if workers > 1:
+            # Threads, not processes: OpenCV decodes and resizes without the interpreter's lock.
+            items = map_in_order(decode, frames, workers, _WAITING_PER_WORKER * workers)
         count = 0
         for item in items:
             if isinstance(item, UnreadableFrame):
@@ -183,11 +169,8 @@ class FrameSource(abc.ABC):
             detail = ""
             if self.unreadable:
                 missing = count_frames(self.unreadable)
-                detail = (
-                    f" (all {missing} unreadable; {self.unreadable[0]})"
-                    if missing
-                    else (f" ({self.unreadable[0]})")
-                )
+                all_of_them = f"all {missing} unreadable; " if missing else ""
+                detail = f" ({all_of_them}{self.unreadable[0]})"
             raise SourceError(f"{self.path} has no readable frame{detail}: give another recording")
 
 
@@ -201,19 +184,7 @@ def check_fps(fps: float | None) -> None:
         raise AnomalyDetectorError(f"frame rate is {fps}: give a positive number, such as 20")
 
 
-class HasTime(Protocol):
-    """A frame with its times: :class:`Frame`, or what is left of one."""
-
-    @property
-    def stamp_ns(self) -> int | None:
-        """See :class:`Frame`."""
-
-    @property
-    def time_ns(self) -> int | None:
-        """See :class:`Frame`."""
-
-
-def stamp_and_time(frame: HasTime, index: int, fps: float | None) -> tuple[int | None, int | None]:
+def stamp_and_time(frame: Frame, index: int, fps: float | None) -> tuple[int | None, int | None]:
     """Return a frame's stamp, and the time to decide by.
 
     Args:
@@ -228,9 +199,9 @@ def stamp_and_time(frame: HasTime, index: int, fps: float | None) -> tuple[int |
     return frame.stamp_ns, time_ns
 
 
-def same(item: Frame | UnreadableFrame) -> Frame | UnreadableFrame:
-    """Return the item: a frame that needs no decoding."""
-    return item
+def decoded(item: MaybePending) -> AnyFrame:
+    """Return the frame itself."""
+    return item if isinstance(item, (Frame, UnreadableFrame)) else item()
 
 
 def path_identity(path: Path) -> str:

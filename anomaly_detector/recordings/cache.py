@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from tqdm import tqdm
 from anomaly_detector.errors import OutputError, SourceError
 from anomaly_detector.files import atomic_directory, user_cache_folder
 from anomaly_detector.images.compressed import DECODE_METHOD
+from anomaly_detector.images.image import Image
 from anomaly_detector.images.preprocessing import INPUT_SIZE, RESIZE_METHOD, preprocess
 from anomaly_detector.ordered_pool import usable_cores
 from anomaly_detector.recordings import Frame, FrameSource, UnreadableFrame
@@ -49,11 +49,6 @@ class CachedFrames:
         return len(self.images)
 
 
-def default_cache_folder() -> Path:
-    """Return the user's cache folder for shrunk frames (``XDG_CACHE_HOME`` is honoured)."""
-    return user_cache_folder("frames")
-
-
 def cache_frames(
     source: FrameSource,
     folder: Path | None = None,
@@ -68,7 +63,7 @@ def cache_frames(
 
     Args:
         source: the recording.
-        folder: where the cache lies; None for :func:`default_cache_folder`.
+        folder: where the cache lies; None for the user's (``XDG_CACHE_HOME`` is honoured).
         workers: frames decoded at the same time; None for one per processor core. The cache's
             bytes do not depend on it.
         progress: show a progress bar on stderr.
@@ -82,10 +77,9 @@ def cache_frames(
         method += f"|{source.view.region}"
     if source.view.scaling is not None:
         method += f"|{source.view.scaling}"
-    key = hashlib.sha256(
-        f"{source.identity}|{method}".encode(errors="backslashreplace")
-    ).hexdigest()[:32]
-    entry = (default_cache_folder() if folder is None else folder) / key
+    identity = f"{source.identity}|{method}".encode(errors="backslashreplace")
+    key = hashlib.sha256(identity).hexdigest()[:32]
+    entry = (user_cache_folder("frames") if folder is None else folder) / key
     if not (entry / "index.json").is_file():
         try:
             _build(source, entry, workers or usable_cores(), progress)
@@ -108,10 +102,10 @@ def _build(source: FrameSource, entry: Path, workers: int, progress: bool) -> No
                 unit="frame",
                 disable=not progress,
             )
-            for name, stamp_ns, image, _ in bar:
-                file.write(image.data)
-                names.append(name)
-                stamps.append(stamp_ns)
+            for frame in bar:
+                file.write(frame.pixels.array.data)
+                names.append(frame.name)
+                stamps.append(frame.stamp_ns)
         index = {
             "names": names,
             "stamps_ns": stamps,
@@ -120,25 +114,9 @@ def _build(source: FrameSource, entry: Path, workers: int, progress: bool) -> No
         (folder / "index.json").write_text(json.dumps(index))
 
 
-class ShrunkFrame(NamedTuple):
-    """One frame of a recording at the model's input size.
-
-    Attributes:
-        name: see :class:`anomaly_detector.recordings.Frame`.
-        stamp_ns: likewise.
-        image: uint8 [64, 64, 3] RGB.
-        time_ns: see there.
-    """
-
-    name: str
-    stamp_ns: int | None
-    image: NDArray[np.uint8]
-    time_ns: int | None
-
-
-def shrunk_frame(frame: Frame) -> ShrunkFrame:
-    """Shrink a frame of a recording."""
-    return ShrunkFrame(frame.name, frame.stamp_ns, preprocess(frame.pixels), frame.time_ns)
+def shrunk_frame(frame: Frame) -> Frame:
+    """Return a frame with its picture at the model's input size, uint8 [64, 64, 3] RGB."""
+    return replace(frame, pixels=Image(preprocess(frame.pixels), "rgb"))
 
 
 def _load(path: Path, entry: Path) -> CachedFrames:

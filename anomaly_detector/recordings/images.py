@@ -12,9 +12,10 @@ from anomaly_detector.files import printable
 from anomaly_detector.images.compressed import decode_encoded_bytes
 from anomaly_detector.images.encodings import ImageScaling
 from anomaly_detector.recordings.base import (
+    AnyFrame,
     Frame,
     FrameSource,
-    PendingFrame,
+    MaybePending,
     UnreadableFrame,
     natural_key,
 )
@@ -46,13 +47,9 @@ class ImageFilesSource(FrameSource):
         lines = [(os.path.relpath(f, self.path), s.st_size, s.st_mtime_ns) for f, s in stats]
         return f"{self.path.resolve()}|{lines}"
 
-    def _frames(self) -> Iterator[Frame | UnreadableFrame]:
-        return (_read_image_file(file, self.view.scaling, self._reduced) for file in self.files)
-
-    def _pending(self) -> Iterator[PendingFrame]:
-        return (
-            partial(_read_image_file, file, self.view.scaling, self._reduced) for file in self.files
-        )
+    def _frames(self) -> Iterator[MaybePending]:
+        read = partial(_read_image_file, scaling=self.view.scaling, reduced=self._reduced)
+        return (partial(read, file) for file in self.files)
 
 
 class ImageFolderSource(ImageFilesSource):
@@ -71,9 +68,7 @@ class ImageFolderSource(ImageFilesSource):
         super().__init__(path, files)
 
 
-def _read_image_file(
-    file: Path, scaling: ImageScaling | None, reduced: bool
-) -> Frame | UnreadableFrame:
+def _read_image_file(file: Path, *, scaling: ImageScaling | None, reduced: bool) -> AnyFrame:
     name = printable(file.name)
     try:
         pixels = decode_encoded_bytes(file.read_bytes(), name, scaling=scaling, reduced=reduced)

@@ -51,7 +51,7 @@ class McapFile(ChunkedFile):
             self._scan()
 
     def _read_summary(self) -> bool:
-        """Take over the summary, and tell whether it covers the whole file."""
+        """Take over the summary, and return whether it covers the whole file."""
         if self._read_at(max(0, self._size - len(MCAP_MAGIC)), len(MCAP_MAGIC)) != MCAP_MAGIC:
             return False
         try:
@@ -106,7 +106,7 @@ class McapFile(ChunkedFile):
     def _records(self) -> Iterator[tuple[int, int, int, bool]]:
         """Yield opcode, start and end of the content of each record outside of chunks.
 
-        The last value tells whether the record is whole; only chunks may not be.
+        The last value says whether the record is whole; only chunks may not be.
 
         Raises:
             DamagedError: at the end, when not all could be read.
@@ -170,7 +170,6 @@ class McapFile(ChunkedFile):
         self.channels[channel.id] = Channel(channel.topic, kind, channel.message_encoding)
 
     def _index(self, chunk: Chunk) -> Mapping[int, int]:
-        """See :meth:`ChunkedFile._index`."""
         index: Counter[int] = Counter()
         position = chunk.end
         while len(head := self._read_at(position, 15)) == 15:
@@ -185,7 +184,6 @@ class McapFile(ChunkedFile):
     def _read_chunk(
         self, chunk: Chunk, wanted: Collection[int] | None
     ) -> Iterator[tuple[int, int, bytes]]:
-        """See :meth:`ChunkedFile._read_chunk`."""
         content = memoryview(self._content(chunk))
         try:
             _, _, _, checksum, length = _CHUNK.unpack_from(content)
@@ -230,5 +228,5 @@ class McapFile(ChunkedFile):
                     data = self._read_at(start + _MESSAGE.size, end - start - _MESSAGE.size)
                     yield Message(self.channels[channel], time_ns, data)
         except DamagedError as error:
-            if not self.damage:  # else told already
+            if not self.damage:  # else it is reported already
                 yield Lost(max(0, left), str(error))

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from anomaly_detector.errors import SourceError
-from anomaly_detector.recordings.bag import BAG_SUFFIXES, BagSource, bag_suffix, is_bag
+from anomaly_detector.recordings.bag_folder import BAG_SUFFIXES, bag_suffix, is_bag
+from anomaly_detector.recordings.bag_source import BagSource
 from anomaly_detector.recordings.base import FrameSource, natural_key
 from anomaly_detector.recordings.images import ImageFolderSource
 from anomaly_detector.recordings.video import VIDEO_SUFFIXES, VideoSource
-
-_OTHERS: Sequence[tuple[Callable[[Path], bool], Callable[[Path], FrameSource]]] = (
-    (Path.is_dir, ImageFolderSource),
-    (lambda path: path.suffix.lower() in VIDEO_SUFFIXES, VideoSource),
-)
-"""The kinds of recordings beside bags: whether a path is one, and what opens it."""
 
 _PACKED = frozenset({".7z", ".bz2", ".gz", ".lz4", ".tar", ".xz", ".zip"})
 
@@ -39,9 +34,10 @@ def open_source(path: str | Path, topic: str | None = None) -> FrameSource:
         return BagSource(path, topic)
     if topic is not None:
         raise SourceError(f"{path} is not a bag, so it has no topic {topic!r}: leave the topic out")
-    for is_kind, source in _OTHERS:
-        if is_kind(path):
-            return source(path)
+    if path.is_dir():
+        return ImageFolderSource(path)
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return VideoSource(path)
     if _is_packed_bag(path):
         raise SourceError(f"{path} is packed: unpack it and give the bag in it")
     raise SourceError(
@@ -84,8 +80,8 @@ def expand_sources(texts: Sequence[str]) -> list[str]:
 
 def _may_be_source(text: str) -> bool:
     path = Path(text)
-    is_other = any(is_kind(path) for is_kind, _ in _OTHERS)
-    return is_other or bool(bag_suffix(path)) or _is_packed_bag(path)
+    is_video = path.suffix.lower() in VIDEO_SUFFIXES
+    return path.is_dir() or is_video or bool(bag_suffix(path)) or _is_packed_bag(path)
 
 
 def _is_packed_bag(path: Path) -> bool:

@@ -70,7 +70,6 @@ class Ros1File(ChunkedFile):
         self.channels[_number(fields, "conn")] = Channel(topic, kind, "ros1")
 
     def _index(self, chunk: Chunk) -> Mapping[int, int]:
-        """See :meth:`ChunkedFile._index`."""
         index: Counter[int] = Counter()
         times = []
         position = chunk.end
@@ -84,14 +83,13 @@ class Ros1File(ChunkedFile):
                     times.append(_time(self._read_at(start, 8)))
                 position = end
         except DamagedError:
-            pass  # told when the file was opened
+            pass  # reported when the file was opened
         chunk.start_ns = min(times, default=0)
         return index
 
     def _read_chunk(
         self, chunk: Chunk, wanted: Collection[int] | None
     ) -> Iterator[tuple[int, int, bytes]]:
-        """See :meth:`ChunkedFile._read_chunk`."""
         fields, _, _ = self._record(chunk.position)
         compression = str(fields.get("compression", b""), "utf-8", "replace")
         data = decompressed(compression, self._content(chunk), is_cut=chunk.is_cut)

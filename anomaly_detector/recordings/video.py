@@ -10,10 +10,9 @@ import numpy as np
 
 from anomaly_detector.errors import SourceError
 from anomaly_detector.images.image import Image
-from anomaly_detector.recordings.base import Frame, FrameSource, UnreadableFrame
+from anomaly_detector.recordings.base import AnyFrame, Frame, FrameSource, UnreadableFrame
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg"})
-
 
 _MOST_FAILED = 100
 """Reads that fail in a row, after which the video is taken for ended."""
@@ -39,7 +38,7 @@ class VideoSource(FrameSource):
     def __len__(self) -> int:
         return self._count
 
-    def _frames(self) -> Iterator[Frame | UnreadableFrame]:
+    def _frames(self) -> Iterator[AnyFrame]:
         capture = self._open()
         try:
             index = failed = 0

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.ordered_pool import map_in_order, usable_cores
-from anomaly_detector.recordings import FrameSource
+from anomaly_detector.recordings import Frame, FrameSource
 from anomaly_detector.recordings.base import check_fps, stamp_and_time
-from anomaly_detector.recordings.cache import ShrunkFrame, shrunk_frame
+from anomaly_detector.recordings.cache import shrunk_frame
 
 BATCH_SIZE = 16
 """Frames a run where the last bit of a score does not matter: larger ones gain nothing more."""
@@ -104,8 +104,8 @@ def score_recording(
         if value < 1:
             raise AnomalyDetectorError(f"{name} is {value}: give 1 or more")
 
-    def scored(frames: Sequence[ShrunkFrame]) -> tuple[Sequence[ShrunkFrame], _Scores]:
-        return frames, _run(detector, [frame.image for frame in frames], batch_size)
+    def scored(frames: Sequence[Frame]) -> tuple[Sequence[Frame], _Scores]:
+        return frames, _run(detector, [frame.pixels.array for frame in frames], batch_size)
 
     source.view = detector.view
     size = batch_size * max(1, _FRAMES_A_TASK // batch_size)
@@ -120,14 +120,8 @@ def score_recording(
         values = (array.tolist() for array in scores)
         for frame, score, normalized in zip(frames, *values, strict=True):
             stamp_ns, time_ns = stamp_and_time(frame, index, fps)
-            yield ScoredFrame(
-                frame.name,
-                stamp_ns,
-                time_ns,
-                score,
-                normalized,
-                score >= detector.threshold,
-            )
+            is_anomaly = score >= detector.threshold
+            yield ScoredFrame(frame.name, stamp_ns, time_ns, score, normalized, is_anomaly)
             index += 1
 
 

@@ -77,7 +77,7 @@ def write_scores(
 
     The stamp is in seconds with nine decimals, empty where it is missing: for a folder of images
     without ``fps``, and for messages whose stamp is no time. Those are decided on by the time
-    that stands in for it (:class:`~anomaly_detector.stamps.FrameClock`), as events tell it;
+    that stands in for it (:class:`~anomaly_detector.stamps.FrameClock`), as events have it;
     is_anomaly (the single frame) and alarm (the decision over time) are 0 or 1. The files appear
     when all frames are scored. Their bytes do not depend on ``workers``.
 

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import ros_harness
+from programs import run_python
 
-from anomaly_detector.benchmarking.camera import BENCHMARK_ENCODINGS, camera_frame, parse_size
+from anomaly_detector.benchmarking.camera import BENCHMARK_ENCODINGS, camera_frame
 from anomaly_detector.cli import main as cli
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.message import as_image
 
-ROWS = {
-    "convert",
-    "shrink",
-    "infer",
-    "decide",
-    "node work",
-    "floor: read the bytes",
-    "floor: bare network",
-}
+ROWS = {"convert", "shrink", "infer", "decide", "node work"}
+ROWS |= {"floor: read the bytes", "floor: bare network"}
 
 
 def benchmark(model: Path, *options: str) -> int:
@@ -39,17 +30,17 @@ def test_each_step_has_its_row(
     file = tmp_path / "cost.json"
     assert benchmark(model, "--transport", transport, "--json", str(file)) == 0
     report = json.loads(file.read_text())
-    cost = report["in_process"]
-    assert set(cost["rows"]) == ROWS
-    for name, row in cost["rows"].items():
-        assert 0 < row["p50"] <= row["p95"] <= row["p99"], name
+    cost, frame = report["in_process"], report["frame"]
+    assert (frame["width"], frame["height"], frame["transport"]) == (640, 480, transport)
     rows = cost["rows"]
+    assert set(rows) == ROWS
+    for name, row in rows.items():
+        assert 0 < row["p50"] <= row["p95"] <= row["p99"], name
     assert rows["node work"]["p50"] > rows["convert"]["p50"]
     # This network is so small that the shrink alone takes several times as long.
     assert cost["ratio"] > 1
     assert cost["cpu_percent"] > 0
     assert cost["resident_mb"] > 10
-    assert report["frame"]["transport"] == transport
     printed = capsys.readouterr().out
     for name in ROWS:
         assert name in printed
@@ -62,14 +53,8 @@ def test_without_ros_nothing_of_ros_and_training_is_imported(model: Path) -> Non
         "'--seconds', '0.1']) == 0; "
         "print(*sorted({name.split('.')[0] for name in sys.modules}))"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ros_harness.ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=ros_harness.DEADLINE_S,
-    )
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
     imported = set(result.stdout.splitlines()[-1].split())
     assert "onnxruntime" in imported
     assert not imported & {"rclpy", "sensor_msgs", "tensorflow", "keras", "matplotlib", "training"}
@@ -88,11 +73,7 @@ def test_without_ros_nothing_of_ros_and_training_is_imported(model: Path) -> Non
     ],
 )
 def test_wrong_option_is_told_in_one_line(
-    model: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    options: list[str],
-    words: str,
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str
 ) -> None:
     file = tmp_path / "cost.json"
     assert benchmark(model, "--json", str(file), *options) == 1
@@ -109,13 +90,7 @@ def test_without_ros_installed_the_node_is_an_error_in_one_line(model: Path) -> 
         f"sys.exit(main(['benchmark', '--model', {str(model)!r}, '--frames', '5', "
         "'--seconds', '0.1', '--ros']))"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ros_harness.ROOT,
-        capture_output=True,
-        text=True,
-        timeout=ros_harness.DEADLINE_S,
-    )
+    result = run_python(code)
     assert result.returncode == 1
     assert result.stderr.startswith("error: a live benchmark needs ROS 2")
     assert result.stderr.count("\n") == 1
@@ -137,10 +112,6 @@ def test_compressed_frame_shows_the_picture_of_its_seed() -> None:
 def test_depth_has_no_benchmark() -> None:
     with pytest.raises(AnomalyDetectorError, match="32FC1"):
         camera_frame(0, 64, 48, encoding="32FC1")
-
-
-def test_size_is_width_by_height() -> None:
-    assert parse_size("1920x1080") == (1920, 1080)
 
 
 def test_with_ros_a_node_is_measured_by_its_camera(model: Path, tmp_path: Path) -> None:

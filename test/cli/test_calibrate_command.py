@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +10,10 @@ import pytest
 from conftest import make_drive, write_bag, write_images
 from model_files import grey_difference_score, write_grey_difference_model
 from numpy.typing import NDArray
+from programs import run_python
 
 from anomaly_detector.alarms.calibration import calibrate_threshold
-from anomaly_detector.cli.calibrate import CalibrateOptions, calibrate
+from anomaly_detector.alarms.recalibration import recalibrate
 from anomaly_detector.cli.main import main
 from anomaly_detector.images.image import Image
 from anomaly_detector.images.preprocessing import preprocess
@@ -22,13 +21,18 @@ from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.file import read_metadata
 from training.data.frames import split_blocks
 
-ROOT = Path(__file__).parents[2]
 FRAMES = make_drive(60)
 
 
 def flat_frames(values: list[float]) -> list[NDArray[np.uint8]]:
     """Return frames whose scores are ``(value - 128) ** 2``."""
     return [np.full((64, 64, 3), value, np.uint8) for value in values]
+
+
+def run_calibrate(model: Path, output: Path, *options: str | Path) -> int:
+    """Run the command; ``options`` begin with the recordings."""
+    common = ["calibrate", "--model", str(model), "--output", str(output), "--data"]
+    return main([*common, *map(str, options)])
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +50,7 @@ def test_new_file_has_the_conformal_threshold_of_the_drive(
 ) -> None:
     before = model.read_bytes()
     output = tmp_path / "new.onnx"
-    arguments = ["--model", str(model), "--data", str(drive), "--output", str(output)]
-    assert main(["calibrate", *arguments, "--false-alarm-rate", "0.1"]) == 0
+    assert run_calibrate(model, output, drive, "--false-alarm-rate", "0.1") == 0
     assert model.read_bytes() == before
     scores = np.array(
         [grey_difference_score(preprocess(Image(frame, "rgb"))) for frame in FRAMES], np.float32
@@ -73,7 +76,7 @@ def test_new_file_has_the_conformal_threshold_of_the_drive(
 
 
 def test_scores_stay_and_normalised_scores_move(tmp_path: Path, model: Path, drive: Path) -> None:
-    calibrate(CalibrateOptions(model, [str(drive)], tmp_path / "new.onnx", progress=False))
+    recalibrate(model, [str(drive)], tmp_path / "new.onnx", progress=False)
     old, new = Detector(model), Detector(tmp_path / "new.onnx")
     images = np.stack([preprocess(Image(frame, "rgb")) for frame in FRAMES])
     result = new.score_batch(images)
@@ -93,14 +96,12 @@ def test_false_alarm_rate_holds_on_new_blocks_of_the_same_drive(tmp_path: Path) 
         tmp_path / "held_out", flat_frames([values[i] for i in split.calibration])
     )
     model = write_grey_difference_model(tmp_path / "m.onnx", threshold=7.0)
-    options = CalibrateOptions(
-        model, [str(folder)], tmp_path / "new.onnx", false_alarm_rate=0.1, progress=False
-    )
-    metadata = calibrate(options)
+    output = tmp_path / "new.onnx"
+    metadata = recalibrate(model, [str(folder)], output, false_alarm_rate=0.1, progress=False)
     assert metadata.calibration.false_alarm_interval is not None
     low, high = metadata.calibration.false_alarm_interval
     others = np.stack(flat_frames([values[i] for i in split.train]))
-    flagged = np.mean(Detector(tmp_path / "new.onnx").score_batch(others).normalized_score >= 0.5)
+    flagged = np.mean(Detector(output).score_batch(others).normalized_score >= 0.5)
     # Grey levels are whole numbers: ties make the rate smaller, never larger.
     assert low / 2 <= flagged <= high
 
@@ -109,9 +110,8 @@ def test_recordings_are_joined_and_history_is_kept(tmp_path: Path, drive: Path) 
     model = write_grey_difference_model(tmp_path / "old.onnx", threshold=7.0)
     bag = write_bag(tmp_path / "bag", FRAMES[:20])
     first, second = tmp_path / "first.onnx", tmp_path / "second.onnx"
-    sources = ["--data", str(drive), str(bag)]
-    assert main(["calibrate", "--model", str(model), "--output", str(first), *sources]) == 0
-    assert main(["calibrate", "--model", str(first), "--output", str(second), *sources[:2]]) == 0
+    assert run_calibrate(model, first, drive, bag) == 0
+    assert run_calibrate(first, second, drive) == 0
     metadata = read_metadata(second)
     history = metadata.provenance["recalibrated"]
     assert [entry["data"] for entry in history] == [["drive", "bag"], ["drive"]]
@@ -124,8 +124,7 @@ def test_excluded_frames_do_not_count(tmp_path: Path, model: Path) -> None:
     values[10:13] = [250, 251, 252]
     folder = write_images(tmp_path / "flat", flat_frames(values))
     output = tmp_path / "new.onnx"
-    arguments = ["--model", str(model), "--data", str(folder), "--output", str(output)]
-    assert main(["calibrate", *arguments, "--exclude", "10-11", "12-12"]) == 0
+    assert run_calibrate(model, output, folder, "--exclude", "10-11", "12-12") == 0
     metadata = read_metadata(output)
     assert 4.0 < metadata.threshold < 4.001
     assert metadata.calibration.frames == 27
@@ -135,12 +134,11 @@ def test_excluded_frames_do_not_count(tmp_path: Path, model: Path) -> None:
 def test_the_model_itself_is_replaced_by_force_only(
     tmp_path: Path, model: Path, drive: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["calibrate", "--model", str(model), "--data", str(drive)]
-    arguments += ["--output", str(tmp_path / "." / "old.onnx")]
-    assert main(arguments) == 1
+    output = tmp_path / "." / "old.onnx"
+    assert run_calibrate(model, output, drive) == 1
     assert "is the model itself" in capsys.readouterr().err
     assert read_metadata(model).threshold == 7.0
-    assert main([*arguments, "--force"]) == 0
+    assert run_calibrate(model, output, drive, "--force") == 0
     assert read_metadata(model).threshold > 7.0
 
 
@@ -149,9 +147,7 @@ def test_too_few_frames_are_warned_of(
 ) -> None:
     folder = write_images(tmp_path / "flat", flat_frames([130, 131, 132]))
     (folder / "frame_9.png").write_bytes(b"broken")
-    output = tmp_path / "new.onnx"
-    arguments = ["--model", str(model), "--data", str(folder), "--output", str(output)]
-    assert main(["calibrate", *arguments]) == 0
+    assert run_calibrate(model, tmp_path / "new.onnx", folder) == 0
     errors = capsys.readouterr().err
     assert "independent frames are too few for a false-alarm rate of 0.01, which takes 99" in errors
     assert "frame_9.png skipped: " in errors
@@ -177,13 +173,10 @@ def test_errors_are_one_line_and_leave_no_output(
     reason: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    options = {"--model": str(model), "--data": str(drive), "--output": "new.onnx"}
-    for name in ("--model", "--data", "--output"):
-        if name in changes:
-            changes = {**changes, name: str(tmp_path / changes[name])}
-    options = {**options, "--output": str(tmp_path / "new.onnx"), **changes}
-    code = main(["calibrate", *[word for pair in options.items() for word in pair]])
-    assert code == 1
+    options = {"--model": str(model), "--data": str(drive), "--output": str(tmp_path / "new.onnx")}
+    for name, value in changes.items():
+        options[name] = str(tmp_path / value) if name in options else value
+    assert main(["calibrate", *[word for pair in options.items() for word in pair]]) == 1
     (message,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
     assert reason.format(drive=drive) in message
     assert [file.name for file in tmp_path.iterdir()] == ["old.onnx"]
@@ -211,8 +204,7 @@ def test_model_without_the_constants_is_refused(
             if name == "calibration_scale":
                 node.input[index] = "renamed"
     onnx.save(proto, model)
-    arguments = ["--model", str(model), "--data", str(drive), "--output", str(tmp_path / "n.onnx")]
-    assert main(["calibrate", *arguments]) == 1
+    assert run_calibrate(model, tmp_path / "n.onnx", drive) == 1
     assert "has 0 constants 'calibration_scale' instead of one" in capsys.readouterr().err
 
 
@@ -225,9 +217,7 @@ def test_neither_tensorflow_nor_ros_is_imported(tmp_path: Path, model: Path, dri
         "wrong = {'tensorflow', 'keras', 'rclpy', 'training'} & set(sys.modules)\n"
         "sys.exit(f'imported {wrong}' if wrong else code)\n"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    result = run_python(program)
     assert result.returncode == 0, result.stderr
 
 
@@ -244,9 +234,7 @@ def test_scoring_needs_no_onnx_package_and_calibration_names_it(
         f"sys.exit(main(['calibrate', '--data', {str(drive)!r}, *common, "
         f"{str(tmp_path / 'new.onnx')!r}]))\n"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    result = run_python(program)
     assert result.returncode == 1, result.stderr
     assert "pip install onnx" in result.stderr
     assert (tmp_path / "scores.csv").exists()

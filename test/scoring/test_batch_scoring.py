@@ -13,8 +13,8 @@ import pytest
 from conftest import make_drive, write_bag, write_images
 from model_files import write_grey_difference_model
 from numpy.typing import NDArray
+from videos import write_video
 
-from anomaly_detector.cli.main import main
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.session import BatchScores
@@ -23,15 +23,6 @@ from anomaly_detector.scoring.stream import score_recording
 from anomaly_detector.scoring.tables import write_scores
 
 FRAMES = make_drive(37)
-
-
-def write_video(path: Path, frames: list[NDArray[np.uint8]]) -> Path:
-    height, width = frames[0].shape[:2]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 20.0, (width, height))
-    for frame in frames:
-        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-    writer.release()
-    return path
 
 
 def make_source(kind: str, folder: Path) -> Path:
@@ -100,8 +91,8 @@ def test_all_batches_have_the_size_asked_for(
     assert detector.sizes == [batch_size] * runs
 
 
-@pytest.mark.parametrize("kind", ["bag", "video"])
-def test_frames_are_not_read_far_ahead(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["large", "bag", "video"])
+def test_frames_come_in_order_and_are_not_read_far_ahead(kind: str, tmp_path: Path) -> None:
     path = make_source(kind, tmp_path)
     begun: list[str] = []
     lock = threading.Lock()
@@ -111,11 +102,13 @@ def test_frames_are_not_read_far_ahead(kind: str, tmp_path: Path) -> None:
             begun.append(frame.name)
         return frame.name
 
+    expected = [f"{n}.jpg" if kind == "large" else f"{n:06d}" for n in range(len(FRAMES))]
     names = open_source(path).mapped(note, workers=2)
-    assert next(names) == "000000"
+    assert next(names) == expected[0]
     assert len(begun) <= 8
-    assert [*islice(names, 3)] == ["000001", "000002", "000003"]
+    assert [*islice(names, 3)] == expected[1:4]
     assert len(begun) <= 11
+    assert [*names] == expected[4:]
 
 
 def test_frames_are_decoded_in_several_threads_at_a_time(tmp_path: Path) -> None:
@@ -138,22 +131,6 @@ def test_a_failing_model_is_an_error_from_any_thread(tmp_path: Path) -> None:
     source = open_source(write_images(tmp_path / "drive", FRAMES))
     with pytest.raises(AnomalyDetectorError, match="the model fails"):
         list(score_recording(model, source, workers=2))
-
-
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [(["--workers", "0"], "workers is 0"), (["--batch-size", "-1"], "batch size is -1")],
-)
-def test_wrong_numbers_leave_no_output(
-    model: Path, tmp_path: Path, options: list[str], reason: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = write_images(tmp_path / "drive", FRAMES[:3])
-    for output in (["--output", "scores.csv"], ["--output-dir", "out"]):
-        output[1] = str(tmp_path / output[1])
-        arguments = ["--model", str(model), "--input", str(folder), *output]
-        assert main(["score", *arguments, *options]) == 1
-        assert reason in capsys.readouterr().err
-        assert not Path(output[1]).exists()
 
 
 def test_patterns_are_expanded_in_order_and_once(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,21 @@ def drives(tmp_path: Path) -> list[Path]:
     return [*bags, write_images(folder / "images", make_drive(8, 3))]
 
 
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """The folder of results, which is not there yet."""
+    return tmp_path / "out"
+
+
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def run(model: Path, drives: list[Path], out: Path) -> Run:
+    """Run the command on the drives or on others, into ``out``."""
+    return lambda *options, sources=drives: main(arguments(model, sources, out, *options))
+
+
 def arguments(model: Path, sources: list[Path], output: Path, *options: str) -> list[str]:
     inputs = [str(source) for source in sources]
     return [
@@ -67,16 +83,18 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    return list(csv.DictReader(path.read_text().splitlines()))
 
 
 def test_many_give_the_same_tables_as_each_alone(
-    tmp_path: Path, model: Path, drives: list[Path], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    model: Path,
+    drives: list[Path],
+    out: Path,
+    run: Run,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    out = tmp_path / "out"
-    pattern = Path(str(tmp_path / "drives" / "*"))
-    assert main(arguments(model, [pattern], out, "--workers", "1")) == 0
+    assert run("--workers", "1", sources=[tmp_path / "drives" / "*"]) == 0
     printed = capsys.readouterr().out
     rows = rows_of(out / "summary.csv")
     assert [row["name"] for row in rows] == ["bag_0", "bag_1", "bag_2", "images"]
@@ -116,55 +134,48 @@ def stamps(folder: Path) -> dict[str, int]:
 
 
 def test_only_what_changed_is_scored_again(
-    tmp_path: Path, model: Path, drives: list[Path], capsys: pytest.CaptureFixture[str]
+    model: Path, drives: list[Path], out: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "out"
-    command = arguments(model, drives, out, "--workers", "1")
-    assert main(command) == 0
+    assert run("--workers", "1") == 0
     first, tables = stamps(out), contents(out)
-    assert main(command) == 0
+    assert run("--workers", "1") == 0
     assert stamps(out) == first
     assert contents(out) == tables
     assert "4 recordings kept" in capsys.readouterr().out
 
     (drives[3] / "frame_7.png").unlink()
     (out / "bag_1.scores.csv").write_text("cut off")
-    assert main(command) == 0
+    assert run("--workers", "1") == 0
     second = stamps(out)
-    assert {name for name in first if second[name] != first[name]} == {
-        "images.result.json",
-        "bag_1.result.json",
-    }
+    changed = {name for name in first if second[name] != first[name]}
+    assert changed == {"images.result.json", "bag_1.result.json"}
     assert (out / "bag_1.scores.csv").read_bytes() == tables["bag_1.scores.csv"]
     assert len(rows_of(out / "images.scores.csv")) == 7
 
-    assert main([*command, "--threshold", "1"]) == 0
+    assert run("--workers", "1", "--threshold", "1") == 0
     third = stamps(out)
     assert all(third[name] != second[name] for name in first)
     write_grey_difference_model(model, threshold=1.0)
-    assert main(command) == 0
+    assert run("--workers", "1") == 0
     assert all(stamps(out)[name] != third[name] for name in first)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_bad_recording_stops_no_other_and_is_told(
+def test_a_bad_recording_stops_no_other_and_is_reported(
     workers: str,
     tmp_path: Path,
-    model: Path,
     drives: list[Path],
+    out: Path,
+    run: Run,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    out = tmp_path / "out"
     storage = next(drives[1].glob("*.db3"))
     whole = storage.read_bytes()
     storage.write_bytes(b"no database" * 100)
-    sources = [tmp_path / "missing", *drives]
-    command = arguments(model, sources, out, "--workers", workers)
-    assert main(command) == 1
+    assert run("--workers", workers, sources=[tmp_path / "missing", *drives]) == 1
     captured = capsys.readouterr()
-    errors = [line for line in captured.err.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1
-    assert "2 of 5 recordings could not be scored" in errors[0]
+    (error,) = re.findall("^error: .*", captured.err, re.MULTILINE)
+    assert "2 of 5 recordings could not be scored" in error
     assert "warning: bag_1 failed: bag " in captured.err
     rows = {row["name"]: row for row in rows_of(out / "summary.csv")}
     assert [row["status"] for row in rows.values()] == [
@@ -176,7 +187,7 @@ def test_a_bad_recording_stops_no_other_and_is_told(
 
     storage.write_bytes(whole)
     before = stamps(out)
-    assert main(arguments(model, drives, out, "--workers", workers)) == 0
+    assert run("--workers", workers) == 0
     after = stamps(out)
     assert {name for name in after if after[name] != before.get(name)} == {"bag_1.result.json"}
 
@@ -187,25 +198,26 @@ def test_a_bad_recording_stops_no_other_and_is_told(
         (["--output", "{out}.csv"], "--output-dir DIR"),
         (["--output-dir", "{out}", "--events", "e.csv"], "--events e.csv goes with --output"),
         (["--output-dir", "{out}", "--retries", "-1"], "retries is -1"),
+        (["--output-dir", "{out}", "--workers", "0"], "workers is 0"),
+        (["--output-dir", "{out}", "--batch-size", "-1"], "batch size is -1"),
         (["--output-dir", "{out}", "--fps", "0"], "frame rate is 0"),
         (["--output-dir", "{out}", "--providers", "X"], "providers"),
         (["--output-dir", "{model}"], "is a file"),
     ],
 )
 def test_wrong_options_are_the_jobs_error(
-    tmp_path: Path,
     model: Path,
     drives: list[Path],
     options: list[str],
     reason: str,
+    out: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    out = tmp_path / "out"
     options = [option.format(out=out, model=model) for option in options]
     inputs = [str(drive) for drive in drives]
     assert main(["score", "--model", str(model), "--input", *inputs, *options]) == 1
     assert reason in capsys.readouterr().err
-    assert not list(tmp_path.glob("out*"))
+    assert not list(out.parent.glob("out*"))
 
 
 def test_the_page_names_the_columns_of_the_summary() -> None:
@@ -267,15 +279,20 @@ def wait_for(condition: Callable[[], Any], what: str) -> Any:
     raise AssertionError(f"{what} did not happen in {DEADLINE_S:.0f} s")
 
 
-def start_job(command: list[str]) -> subprocess.Popen[bytes]:
-    """Start a command line in a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "anomaly_detector", *command],
-        cwd=ROOT,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+@contextmanager
+def job_with_a_result(slow: SlowJob, out: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a job in two processes; enter the block when the first recording is finished."""
+    command = [sys.executable, "-m", "anomaly_detector"]
+    command += arguments(slow.model, slow.drives, out, "--workers", "2")
+    nothing = subprocess.DEVNULL
+    job = subprocess.Popen(
+        command, cwd=ROOT, start_new_session=True, stdout=nothing, stderr=nothing
     )
+    try:
+        wait_for(lambda: stamps(out), "the first result")
+        yield job
+    finally:
+        job.kill()
 
 
 def worker_processes(job: subprocess.Popen[bytes]) -> list[int]:
@@ -297,16 +314,11 @@ def group_is_gone(job: subprocess.Popen[bytes]) -> bool:
     return False
 
 
-def test_a_killed_job_leaves_no_process_and_goes_on(tmp_path: Path, slow: SlowJob) -> None:
-    out = tmp_path / "out"
-    job = start_job(arguments(slow.model, slow.drives, out, "--workers", "2"))
-    try:
-        finished = wait_for(lambda: stamps(out), "the first result")
+def test_a_killed_job_leaves_no_process_and_goes_on(out: Path, slow: SlowJob) -> None:
+    with job_with_a_result(slow, out) as job:
         job.kill()
         job.wait(DEADLINE_S)
         wait_for(lambda: group_is_gone(job), "the end of the job's processes")
-    finally:
-        job.kill()
     finished = stamps(out)
     assert 0 < len(finished) < len(slow.drives)
     assert not (out / "summary.csv").exists()
@@ -318,34 +330,22 @@ def test_a_killed_job_leaves_no_process_and_goes_on(tmp_path: Path, slow: SlowJo
     assert contents(out) == slow.expected
 
 
-def test_ctrl_c_ends_all_processes_and_keeps_what_is_finished(
-    tmp_path: Path, slow: SlowJob
-) -> None:
-    out = tmp_path / "out"
-    job = start_job(arguments(slow.model, slow.drives, out, "--workers", "2"))
-    try:
-        wait_for(lambda: stamps(out), "the first result")
+def test_ctrl_c_ends_all_processes_and_keeps_what_is_finished(out: Path, slow: SlowJob) -> None:
+    with job_with_a_result(slow, out) as job:
         os.killpg(job.pid, signal.SIGINT)
         assert job.wait(DEADLINE_S) == 130
         wait_for(lambda: group_is_gone(job), "the end of the job's processes")
-    finally:
-        job.kill()
     assert 0 < len(stamps(out)) < len(slow.drives)
     assert not list(out.glob(".*"))
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux' /proc")
-def test_a_killed_process_loses_nothing(tmp_path: Path, slow: SlowJob) -> None:
-    out = tmp_path / "out"
-    job = start_job(arguments(slow.model, slow.drives, out, "--workers", "2"))
-    try:
-        wait_for(lambda: stamps(out), "the first result")
+def test_a_killed_process_loses_nothing(out: Path, slow: SlowJob) -> None:
+    with job_with_a_result(slow, out) as job:
         workers = worker_processes(job)
         assert len(workers) == 2
         os.kill(workers[0], signal.SIGKILL)
         assert job.wait(DEADLINE_S) == 0
-    finally:
-        job.kill()
     assert contents(out) == slow.expected
 
 
@@ -359,10 +359,9 @@ def cluster() -> Iterator[Any]:
         yield cluster
 
 
-def test_dask_loses_a_worker_but_no_result(tmp_path: Path, slow: SlowJob, cluster: Any) -> None:
+def test_dask_loses_a_worker_but_no_result(out: Path, slow: SlowJob, cluster: Any) -> None:
     from distributed import Client
 
-    out = tmp_path / "out"
     options = FleetOptions(
         [str(drive) for drive in slow.drives], slow.model, out, fps=20.0,
         scheduler=cluster.scheduler_address, progress=False,
@@ -381,38 +380,29 @@ def test_dask_loses_a_worker_but_no_result(tmp_path: Path, slow: SlowJob, cluste
     assert contents(out) == slow.expected
 
 
-def test_dask_tells_what_failed(
-    tmp_path: Path, model: Path, drives: list[Path], cluster: Any
-) -> None:
-    out = tmp_path / "out"
+def test_dask_reports_what_failed(drives: list[Path], out: Path, run: Run, cluster: Any) -> None:
     next(drives[1].glob("*.db3")).write_bytes(b"no database" * 100)
-    assert main(arguments(model, drives, out, "--scheduler", cluster.scheduler_address)) == 1
+    assert run("--scheduler", cluster.scheduler_address) == 1
     rows = rows_of(out / "summary.csv")
     assert [row["status"] for row in rows] == ["scored", "failed", "scored", "scored"]
     assert "cannot be read: bag_1.db3" in rows[1]["error"]
 
 
 def test_a_scheduler_that_is_not_there_is_an_error(
-    tmp_path: Path,
-    model: Path,
-    drives: list[Path],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    out: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("distributed")
     monkeypatch.setattr(dask_cluster, "_CONNECT_S", 0.5)
-    out = tmp_path / "out"
-    assert main(arguments(model, drives, out, "--scheduler", "tcp://127.0.0.1:9")) == 1
+    assert run("--scheduler", "tcp://127.0.0.1:9") == 1
     assert "scheduler tcp://127.0.0.1:9 cannot be reached" in capsys.readouterr().err
     assert not out.exists()
 
 
 @pytest.mark.parametrize("address", ["nonsense", "tcp://10.0.0.5", "ftp://a:1"])
-def test_an_address_that_is_none_is_told_at_once(
-    tmp_path: Path, model: Path, drives: list[Path], address: str
+def test_an_address_that_is_none_is_reported_at_once(
+    model: Path, drives: list[Path], out: Path, address: str
 ) -> None:
     pytest.importorskip("distributed")
-    out = tmp_path / "out"
     command = [sys.executable, "-m", "anomaly_detector"]
     command += arguments(model, drives, out, "--scheduler", address)
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S)
@@ -424,17 +414,11 @@ def test_an_address_that_is_none_is_told_at_once(
 
 
 def test_a_scheduler_without_workers_is_an_error(
-    tmp_path: Path,
-    model: Path,
-    drives: list[Path],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    out: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     distributed = pytest.importorskip("distributed")
     monkeypatch.setattr(dask_cluster, "_WORKERS_S", 0.5)
-    out = tmp_path / "out"
     with distributed.LocalCluster(n_workers=0, dashboard_address=":0") as empty:
-        command = arguments(model, drives, out, "--scheduler", empty.scheduler_address)
-        assert main(command) == 1
+        assert run("--scheduler", empty.scheduler_address) == 1
     assert "has no worker: start 'dask worker" in capsys.readouterr().err
     assert not out.exists()

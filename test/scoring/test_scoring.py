@@ -25,8 +25,14 @@ ROOT = Path(__file__).parents[2]
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def score(model: Path, source: Path, output: Path, *options: str) -> list[dict[str, str]]:
+    """Score a recording and return the rows of the table."""
+    arguments = ["--model", str(model), "--input", str(source), "--output", str(output)]
+    assert main(["score", *arguments, *options]) == 0
+    return read_rows(output)
 
 
 @pytest.fixture
@@ -39,13 +45,8 @@ def test_bag_is_scored_with_its_stamps(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bag = write_bag(tmp_path / "bag", FRAMES, storage="mcap")
-    output = tmp_path / "scores.csv"
-    code = main(["score", "--model", str(model), "--input", str(bag), "--output", str(output)])
-    assert code == 0
-    rows = read_rows(output)
-    assert list(rows[0]) == [
-        "frame", "stamp", "score", "is_anomaly", "normalized_score", "alarm",
-    ]  # fmt: skip
+    rows = score(model, bag, tmp_path / "scores.csv")
+    assert list(rows[0]) == ["frame", "stamp", "score", "is_anomaly", "normalized_score", "alarm"]
     assert [row["frame"] for row in rows] == [f"{index:06d}" for index in range(8)]
     assert rows[1]["stamp"] == format_stamp(START_NS + PERIOD_NS) == "1700000000.173456789"
     expected = [grey_difference_score(preprocess(Image(frame, "rgb"))) for frame in FRAMES]
@@ -98,18 +99,16 @@ def test_missing_stamps_are_counted_and_cost_nothing(
     tables = {}
     for name, stamps in (("good", good), ("some", some), ("all", [missing] * 30)):
         bag = write_stamped_bag(tmp_path / name, frames, stamps, recorded)
-        table, events = tmp_path / f"{name}.csv", tmp_path / f"{name}_events.csv"
-        arguments = ["--model", str(model), "--input", str(bag), "--output", str(table)]
+        events = tmp_path / f"{name}_events.csv"
         options = ["--events", str(events), "--decision", mode, "--immediate-level", "1.0"]
-        assert main(["score", *arguments, *options]) == 0
-        tables[name] = read_rows(table)
+        tables[name] = score(model, bag, tmp_path / f"{name}.csv", *options)
         (event,) = read_rows(events)
-        told = capsys.readouterr().err
+        warning = capsys.readouterr().err
         if name == "good":
-            assert "time stamp" not in told
+            assert "time stamp" not in warning
             start = event["start_frame"]
         else:
-            assert f"{stamps.count(missing)} frames have no time stamp" in told
+            assert f"{stamps.count(missing)} frames have no time stamp" in warning
         assert (event["start_frame"], event["end_frame"]) == (start, "000029")
         end_ns = 29 * 20_000_000 + (START_NS if name == "all" else 1_500_000_000 * 10**9)
         assert event["end_stamp"] == format_stamp(end_ns)
@@ -122,46 +121,36 @@ def test_missing_stamps_are_counted_and_cost_nothing(
             assert [r[column] for r in tables[name]] == [r[column] for r in tables["good"]]
 
 
-def test_folder_and_bag_give_the_same_scores(tmp_path: Path, model: Path) -> None:
-    bag = write_bag(tmp_path / "bag", FRAMES)
-    folder = write_images(tmp_path / "folder", FRAMES)
-    columns = []
-    for source in (bag, folder):
-        output = tmp_path / f"{source.name}.csv"
-        arguments = ["--model", str(model), "--input", str(source), "--output", str(output)]
-        assert main(["score", *arguments]) == 0
-        columns.append([row["score"] for row in read_rows(output)])
-    assert columns[0] == columns[1]
-    assert read_rows(tmp_path / "folder.csv")[0]["stamp"] == ""
-
-
 def test_threshold_can_be_overridden(tmp_path: Path, model: Path) -> None:
     folder = write_images(tmp_path / "folder", FRAMES)
-    output = tmp_path / "scores.csv"
-    arguments = ["--model", str(model), "--input", str(folder), "--output", str(output)]
-    assert main(["score", *arguments, "--threshold", "0"]) == 0
-    assert {row["is_anomaly"] for row in read_rows(output)} == {"1"}
-
-
-def flat_folder(path: Path, values: list[int]) -> Path:
-    """Write frames whose scores are ``(value - 128) ** 2``."""
-    return write_images(path, [np.full((64, 64, 3), value, np.uint8) for value in values])
+    rows = score(model, folder, tmp_path / "scores.csv", "--threshold", "0")
+    assert {row["is_anomaly"] for row in rows} == {"1"}
 
 
 VALUES = [128, 139, 128, 140, 145, 142, 128, 128, 128, 139]
-"""Grey levels; at a threshold of 100 all but 128 are flagged."""
+"""Grey levels with scores of ``(value - 128) ** 2``: all but 128 are above 100."""
+
+FLAT = [np.full((64, 64, 3), value, np.uint8) for value in VALUES]
 
 SHORT = ["--raise-frames", "2", "--raise-window-frames", "3", "--clear-frames", "2"]
 
 
-def test_events_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = write_grey_difference_model(tmp_path / "grey.onnx", threshold=100.0)
-    folder = flat_folder(tmp_path / "folder", VALUES)
-    output, events = tmp_path / "scores.csv", tmp_path / "events.csv"
-    arguments = ["--model", str(model), "--input", str(folder), "--output", str(output)]
-    arguments += ["--events", str(events), "--fps", "10", "--immediate-level", "1"]
-    assert main(["score", *arguments, *SHORT]) == 0
-    rows = read_rows(output)
+@pytest.fixture
+def fixed_model(tmp_path: Path) -> Path:
+    return write_grey_difference_model(tmp_path / "fixed.onnx", threshold=100.0)
+
+
+@pytest.fixture
+def flat_folder(tmp_path: Path) -> Path:
+    return write_images(tmp_path / "flat", FLAT)
+
+
+def test_events_are_written(
+    tmp_path: Path, fixed_model: Path, flat_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = tmp_path / "events.csv"
+    options = ["--events", str(events), "--fps", "10", "--immediate-level", "1", *SHORT]
+    rows = score(fixed_model, flat_folder, tmp_path / "scores.csv", *options)
     assert "".join(row["is_anomaly"] for row in rows) == "0101110001"
     assert "".join(row["alarm"] for row in rows) == "0001111000"
     assert [row["stamp"] for row in rows[:2]] == ["0.000000000", "0.100000000"]
@@ -182,13 +171,12 @@ def test_events_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "1 alarms" in capsys.readouterr().out
 
 
-def test_decision_off_is_the_frames_flag_and_an_open_alarm_is_an_event(tmp_path: Path) -> None:
-    model = write_grey_difference_model(tmp_path / "grey.onnx", threshold=100.0)
-    folder = flat_folder(tmp_path / "folder", VALUES)
-    output, events = tmp_path / "scores.csv", tmp_path / "events.csv"
-    arguments = ["--model", str(model), "--input", str(folder), "--output", str(output)]
-    assert main(["score", *arguments, "--events", str(events), "--decision", "off"]) == 0
-    rows = read_rows(output)
+def test_decision_off_is_the_frames_flag_and_an_open_alarm_is_an_event(
+    tmp_path: Path, fixed_model: Path, flat_folder: Path
+) -> None:
+    events = tmp_path / "events.csv"
+    options = ["--events", str(events), "--decision", "off"]
+    rows = score(fixed_model, flat_folder, tmp_path / "scores.csv", *options)
     assert [row["alarm"] for row in rows] == [row["is_anomaly"] for row in rows]
     ends = [(row["start_frame"], row["end_frame"], row["frames"]) for row in read_rows(events)]
     assert ends == [
@@ -199,21 +187,17 @@ def test_decision_off_is_the_frames_flag_and_an_open_alarm_is_an_event(tmp_path:
     assert read_rows(events)[0]["start_stamp"] == ""
 
 
-def test_bag_and_folder_with_a_rate_give_the_same_alarms(tmp_path: Path) -> None:
-    model = write_grey_difference_model(tmp_path / "grey.onnx", threshold=100.0)
-    frames = [np.full((64, 64, 3), value, np.uint8) for value in VALUES * 4]
-    sources = [write_bag(tmp_path / "bag", frames), write_images(tmp_path / "folder", frames)]
+def test_bag_and_folder_with_a_rate_give_the_same(tmp_path: Path, fixed_model: Path) -> None:
+    sources = write_bag(tmp_path / "bag", FLAT * 4), write_images(tmp_path / "folder", FLAT * 4)
+    options = ["--decision", "seconds", "--raise-seconds", "0.1", "--clear-seconds", "0.05"]
     columns = []
     for source, rate in zip(sources, ([], ["--fps", "20"]), strict=True):
-        output = tmp_path / f"{source.name}.csv"
-        arguments = ["--model", str(model), "--input", str(source), "--output", str(output)]
-        arguments += ["--decision", "seconds", "--raise-seconds", "0.1", *rate]
-        arguments += ["--clear-seconds", "0.05"]
-        assert main(["score", *arguments]) == 0
-        columns.append("".join(row["alarm"] for row in read_rows(output)))
+        rows = score(fixed_model, source, tmp_path / "scores.csv", *options, *rate)
+        columns.append([(row["score"], row["alarm"]) for row in rows])
     assert columns[0] == columns[1]
-    assert "01" in columns[0]
-    assert "10" in columns[0]
+    alarms = "".join(alarm for _, alarm in columns[0])
+    assert "01" in alarms
+    assert "10" in alarms
 
 
 @pytest.mark.parametrize(
@@ -221,21 +205,23 @@ def test_bag_and_folder_with_a_rate_give_the_same_alarms(tmp_path: Path) -> None
     [
         (["--decision", "seconds"], "frame_0.png has no time stamp"),
         (["--fps", "0"], "frame rate is 0.0"),
+        (["--workers", "0"], "workers is 0"),
+        (["--batch-size", "-1"], "batch size is -1"),
         (["--raise-frames", "20"], "raise_frames is 20, more than raise_window_frames"),
         (["--clear-level", "nan"], "clear_level is nan"),
         (["--events", "{output}"], "is given for scores and events"),
     ],
 )
-def test_wrong_decision_options_leave_no_output(
+def test_wrong_options_leave_no_output(
     tmp_path: Path,
     model: Path,
+    flat_folder: Path,
     options: list[str],
     reason: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    folder = flat_folder(tmp_path / "folder", VALUES)
     output = tmp_path / "scores.csv"
-    arguments = ["--model", str(model), "--input", str(folder), "--output", str(output)]
+    arguments = ["--model", str(model), "--input", str(flat_folder), "--output", str(output)]
     options = [option.format(output=output) for option in options]
     before = sorted(tmp_path.iterdir())
     assert main(["score", *arguments, *options]) == 1
@@ -248,11 +234,7 @@ def test_unreadable_frames_are_named(
 ) -> None:
     folder = write_images(tmp_path / "folder", FRAMES)
     (folder / "frame_3.png").write_bytes(b"broken")
-    output = tmp_path / "scores.csv"
-    assert (
-        main(["score", "--model", str(model), "--input", str(folder), "--output", str(output)]) == 0
-    )
-    assert len(read_rows(output)) == 7
+    assert len(score(model, folder, tmp_path / "scores.csv")) == 7
     captured = capsys.readouterr()
     assert "frame_3.png skipped: " in captured.err
     assert "1 unreadable" in captured.out
@@ -274,8 +256,7 @@ def test_errors_are_one_line_and_leave_no_output(
     output.write_text("old")
     code = main(["score", "--model", str(model), "--input", str(folder), "--output", str(output)])
     assert code == 1
-    message = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
-    assert len(message) == 1
+    assert capsys.readouterr().err.count("error: ") == 1
     assert output.read_text() == "old"
     assert not list(tmp_path.glob(".scores*"))
 

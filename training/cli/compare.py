@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.cli.arguments import add_view_arguments
+from anomaly_detector.cli.arguments import add_recordings, add_shared, add_view_arguments
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path, check_output_file
 from anomaly_detector.model.fingerprint import (
@@ -34,25 +34,22 @@ from training.scorers.registry import scorers as all_scorers
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    parser.add_argument(
-        "--data", nargs="+", required=True, metavar="SOURCE", help="normal drives to train on"
-    )
-    parser.add_argument("--test", required=True, metavar="SOURCE", help="drive to measure on")
+    add_recordings(parser, "--data", "normal drives to train on", required=True)
+    parser.add_argument("--test", required=True, metavar="RECORDING", help="drive to measure on")
     truth = parser.add_mutually_exclusive_group(required=True)
     truth.add_argument("--labels", type=Path, help="labels.csv of the test drive")
     truth.add_argument(
         "--faults", choices=tuple(FAULT_SETS),
         help="the test drive is normal: inject this set of faults (see 'stress')",
     )  # fmt: skip
-    parser.add_argument(
-        "--anomalies", nargs="+", default=[], metavar="SOURCE",
-        help="recordings of anomalies, for scorers that learn from them",
-    )  # fmt: skip
+    add_recordings(
+        parser, "--anomalies", "recordings of anomalies, for scorers that learn from them"
+    )
     parser.add_argument(
         "--seen", nargs="+", default=[], metavar="CLASS",
         help="classes of hazards that are among the anomalies: the others are measured apart",
     )  # fmt: skip
-    parser.add_argument("--topic", help="image topic, for bags with more than one")
+    add_shared(parser, "--topic", "--cache")
     add_view_arguments(parser, "all of the frame; the encoding's range")
     parser.add_argument(
         "--exclude", nargs="+", type=parse_exclusion, default=[], metavar="A-B",
@@ -69,7 +66,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, default=200, help="most epochs (default %(default)s)")
     parser.add_argument("--augmentation", default="none", help="preset (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="default %(default)s")
-    parser.add_argument("--cache", type=Path, help="folder for resized frames (default ~/.cache)")
     parser.add_argument("--out", type=Path, required=True, help="folder for models and tables")
 
 

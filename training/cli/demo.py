@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from anomaly_detector.cli.arguments import add_recordings, add_shared
 from anomaly_detector.drawing.timeline import TruthEvent
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.model.detector import Detector
@@ -49,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=Path("demo"), help="folder for results (default %(default)s)"
     )
     parser.add_argument(
-        "--data", type=Path, metavar="SOURCE",
+        "--data", type=Path, metavar="RECORDING",
         help="your own normal drive: bag, image folder or video (default: a rendered one)",
     )  # fmt: skip
     parser.add_argument(
@@ -58,14 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels", type=Path, help="labels.csv of the replayed drive, if there is one"
     )
-    parser.add_argument("--topic", help="image topic, for bags with more than one")
+    add_shared(parser, "--topic")
     parser.add_argument(
         "--scorer", choices=tuple(scorers()), default=DEFAULT_SCORER, help="default %(default)s"
     )
-    parser.add_argument(
-        "--anomalies", nargs="+", default=[], metavar="SOURCE",
-        help="recordings of anomalies, for scorers that learn from them",
-    )  # fmt: skip
+    add_recordings(
+        parser, "--anomalies", "recordings of anomalies, for scorers that learn from them"
+    )
     parser.add_argument("--seed", type=int, default=0, help="default %(default)s")
 
 

@@ -10,7 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from anomaly_detector.cli.arguments import add_view_arguments, given_view
+from anomaly_detector.cli.arguments import (
+    add_recordings,
+    add_shared,
+    add_view_arguments,
+    given_view,
+)
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import check_output_file
 from anomaly_detector.model.shipped import resolve_model
@@ -31,19 +36,15 @@ _BATCH = 256
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    parser.add_argument("--model", required=True, help="model file, or name of a shipped model")
-    parser.add_argument(
-        "--data", nargs="+", required=True, metavar="SOURCE",
-        help="recordings: image folders, rosbag2 folders or files, videos",
-    )  # fmt: skip
+    add_shared(parser, "--model", "--topic", "--cache")
+    purpose = "recordings: image folders, rosbag2 folders or files, videos"
+    add_recordings(parser, "--data", purpose, required=True)
     parser.add_argument(
         "--labels", nargs="+", default=[], metavar="CSV",
         help="truth per frame, one file per recording in the same order (default: not known)",
     )  # fmt: skip
-    parser.add_argument("--topic", help="image topic, for bags with several")
     add_view_arguments(parser)
     parser.add_argument("--out", type=Path, required=True, help="file to write (.npz)")
-    parser.add_argument("--cache", type=Path, help="folder for resized frames (default ~/.cache)")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anomaly_detector.cli.arguments import add_view_arguments, given_view
+from anomaly_detector.cli.arguments import add_shared, add_view_arguments, given_view
 from anomaly_detector.drawing.page import write_page
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_directory, check_output_folder
@@ -18,10 +18,10 @@ from anomaly_detector.model.fingerprint import find_trained, trained_warning
 from anomaly_detector.recordings import BagSource, count_frames
 from anomaly_detector.scoring.tables import format_score
 from anomaly_detector.stamps import stamp_text
+from training.cli.arguments import add_bootstrap_arguments, add_report_argument, check_bootstrap
 from training.data.hazards_robots.loader import HazardsRobotsSource
 from training.data.labels import NORMAL, read_labels
 from training.data.opening import LabelledRecording, open_recording
-from training.evaluation.bootstrap import DEFAULT_BLOCK
 from training.evaluation.evaluate import TRAINED_REMEDY, Evaluation, evaluate
 from training.reports.evaluation import evaluation_report
 from training.reports.page import number_text
@@ -29,42 +29,27 @@ from training.reports.page import number_text
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``python -m training evaluate``."""
-    parser.add_argument("--model", required=True, help="the .onnx file")
+    add_shared(parser, "--model", "--topic")
     for name, metavar, text in (
-        ("--data", "SOURCE", "recordings whose truth is in --labels (image folders, bags, videos)"),
+        (
+            "--data",
+            "RECORDING",
+            "recordings whose truth is in --labels (image folders, bags, videos)",
+        ),
         ("--labels", "CSV", "labels of --data, one file per recording in the same order"),
-        ("--normal", "SOURCE", "recordings with normal frames only"),
+        ("--normal", "RECORDING", "recordings with normal frames only"),
         (
             "--anomalous",
-            "[NAME=]SOURCE",
+            "[NAME=]RECORDING",
             "recordings with anomalous frames only, of class NAME (default: the folder's)",
         ),
     ):
         parser.add_argument(
             name, nargs="+", action="extend", default=[], metavar=metavar, help=text
         )
-    parser.add_argument("--topic", help="image topic, for bags with several")
     add_view_arguments(parser)
-    parser.add_argument(
-        "--out", required=True, type=Path, metavar="DIR",
-        help="new folder for evaluation.json, scores.csv and report.html",
-    )  # fmt: skip
-    parser.add_argument(
-        "--bootstrap",
-        type=int,
-        default=1000,
-        metavar="N",
-        help="resamples for the 95 %% intervals, 0 for none (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--block",
-        type=int,
-        default=DEFAULT_BLOCK,
-        metavar="FRAMES",
-        help="consecutive frames that are resampled together, since neighbours look alike; "
-        "1 for unrelated pictures (default: %(default)s)",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    add_report_argument(parser, "evaluation.json, scores.csv and report.html")
+    add_bootstrap_arguments(parser, "of the bootstrap")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -74,9 +59,7 @@ def run(args: argparse.Namespace) -> int:
         AnomalyDetectorError: wrong options, or what :func:`evaluate` and
             :func:`write_evaluation` raise.
     """
-    for name, value, least in (("bootstrap", args.bootstrap, 0), ("block", args.block, 1)):
-        if value < least:
-            raise AnomalyDetectorError(f"--{name} is {value}: give {least} or more")
+    check_bootstrap(args)
     check_output_folder(args.out)
     recordings = _recordings(args)
     detector = Detector(args.model, view=given_view(args, args.model))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.cli.arguments import add_view_arguments, view_of
+from anomaly_detector.cli.arguments import add_recordings, add_shared, add_view_arguments, view_of
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import check_output_file
 from anomaly_detector.images.preprocessing import INPUT_SIZE, View
@@ -59,11 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, help="model file to write (.onnx)")
     parser.add_argument("--architecture", choices=list(ARCHITECTURES), help="of a .weights.h5 file")
-    parser.add_argument(
-        "--data", nargs="+", default=[], metavar="SOURCE",
-        help="normal drives that were not trained on, to calibrate the threshold",
-    )  # fmt: skip
-    parser.add_argument("--topic", help="image topic, for a bag with more than one")
+    purpose = "normal drives that were not trained on, to calibrate the threshold"
+    add_recordings(parser, "--data", purpose)
+    add_shared(parser, "--topic")
     add_view_arguments(parser)
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
@@ -77,16 +75,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"stress test the mean ROC-AUC falls by more than {MAX_AUC_LOSS:g} or the mean recall by "
         f"more than {MAX_RECALL_LOSS:g} (default %(default)s)",
     )  # fmt: skip
-    parser.add_argument(
-        "--range-data", nargs="+", default=[], metavar="SOURCE",
-        help="drives that were trained on, which int8 takes the ranges of values from "
-        "(default: --data)",
-    )  # fmt: skip
+    purpose = "drives that were trained on, which int8 takes the ranges from (default: --data)"
+    add_recordings(parser, "--range-data", purpose)
     parser.add_argument(
         "--stress-frames", type=int, default=STRESS_FRAMES, metavar="N",
         help="frames of --data for the stress test of int8 (default %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--cache", type=Path, help="folder for resized frames (default ~/.cache)")
+    add_shared(parser, "--cache")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -144,7 +139,7 @@ def _check_precision(arguments: argparse.Namespace) -> None:
         return
     if not arguments.data:
         raise AnomalyDetectorError(
-            "--precision int8 gives other scores: give --data SOURCE, normal "
+            "--precision int8 gives other scores: give --data RECORDING, normal "
             "drives to calibrate and test it on"
         )
     if arguments.stress_frames < 1:
@@ -236,7 +231,7 @@ def _from_file(
         )
     if not has_threshold:
         raise AnomalyDetectorError(
-            f"weights {file} have no threshold: give --data SOURCE to calibrate one, or --threshold"
+            f"weights {file} have no threshold: give --data RECORDING to calibrate, or --threshold"
         )
     autoencoder: Autoencoder = build_autoencoder(architecture)
     load_weights(file, autoencoder.model)

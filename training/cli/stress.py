@@ -6,14 +6,14 @@ import argparse
 import json
 from pathlib import Path
 
-from anomaly_detector.cli.arguments import add_view_arguments, given_view
+from anomaly_detector.cli.arguments import add_shared, add_view_arguments, given_view
 from anomaly_detector.drawing.page import write_page
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.files import atomic_directory, check_output_folder
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.fingerprint import find_trained, trained_warning
 from anomaly_detector.recordings import FrameSource, count_frames, open_source, warn_unreadable
-from training.evaluation.bootstrap import DEFAULT_BLOCK
+from training.cli.arguments import add_bootstrap_arguments, add_report_argument, check_bootstrap
 from training.evaluation.faults import FAULT_SETS, choose_faults
 from training.evaluation.stress import (
     TRAINED_REMEDY,
@@ -28,12 +28,11 @@ from training.reports.stress import stress_report
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``python -m training stress``."""
-    parser.add_argument("--model", required=True, help="the .onnx file")
+    add_shared(parser, "--model", "--topic")
     parser.add_argument(
-        "--normal", required=True, metavar="SOURCE",
+        "--normal", required=True, metavar="RECORDING",
         help="a recording of normal frames that the model was not trained on",
     )  # fmt: skip
-    parser.add_argument("--topic", help="image topic, for a bag with several")
     add_view_arguments(parser)
     parser.add_argument(
         "--exclude", nargs="+", action="extend", default=[], metavar="A-B",
@@ -49,27 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--faults", nargs="+", metavar="NAME", help="these faults only, of either set"
     )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of the faults and the bootstrap (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--bootstrap",
-        type=int,
-        default=1000,
-        metavar="N",
-        help="resamples for the 95 %% intervals, 0 for none (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--block",
-        type=int,
-        default=DEFAULT_BLOCK,
-        metavar="FRAMES",
-        help="consecutive frames that are resampled together (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--out", required=True, type=Path, metavar="DIR",
-        help="new folder for stress.json and report.html",
-    )  # fmt: skip
+    add_bootstrap_arguments(parser, "of the faults and the bootstrap")
+    add_report_argument(parser, "stress.json and report.html")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -79,13 +59,7 @@ def run(args: argparse.Namespace) -> int:
         AnomalyDetectorError: wrong options, or what :func:`run_stress` and
             :func:`write_stress` raise.
     """
-    for name, value, least in (
-        ("seed", args.seed, 0),
-        ("bootstrap", args.bootstrap, 0),
-        ("block", args.block, 1),
-    ):
-        if value < least:
-            raise AnomalyDetectorError(f"--{name} is {value}: give {least} or more")
+    check_bootstrap(args)
     check_output_folder(args.out)
     faults = choose_faults(args.faults) if args.faults else FAULT_SETS[args.fault_set]
     exclude = [parse_exclusion(text) for text in args.exclude]

@@ -82,7 +82,7 @@ class TrainOptions:
     """
 
     data: Sequence[str] = _option(
-        MISSING, "normal drives: image folders, rosbag2 folders or files, videos", metavar="SOURCE"
+        MISSING, "normal drives: image folders, bags or videos", metavar="RECORDING"
     )
     out: Path = _option(MISSING, "model file to write (.onnx)", metavar="FILE")  # noqa: RUF009
     topic: str | None = _option(None, "image topic, for a bag with more than one")
@@ -100,7 +100,7 @@ class TrainOptions:
         (),
         "recordings of anomalies, or folders of the robot's black box, for scorers that learn "
         "from them",
-        metavar="SOURCE",
+        metavar="RECORDING",
     )
     epochs: int = _option(100, "most epochs to train the autoencoder", least=1)
     mlp_epochs: int = _option(100, "most epochs to train the mlp", least=1)
@@ -415,10 +415,10 @@ def _check_cluster(options: TrainOptions) -> None:
 
 def _check_recordings(options: TrainOptions) -> None:
     if not options.data:
-        raise AnomalyDetectorError("nothing to train on: give --data SOURCE")
+        raise AnomalyDetectorError("nothing to train on: give --data RECORDING")
     if find_scorer(options.scorer).needs_anomalies and not options.anomalies:
         raise AnomalyDetectorError(
-            f"scorer {options.scorer} learns from anomalies: give --anomalies SOURCE"
+            f"scorer {options.scorer} learns from anomalies: give --anomalies RECORDING"
         )
 
 

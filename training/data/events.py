@@ -12,13 +12,8 @@ from pathlib import Path
 
 from anomaly_detector.black_box.events import RecordedEvent, find_events, read_event
 from anomaly_detector.errors import SourceError
-from anomaly_detector.recordings import (
-    BagSource,
-    Frame,
-    FrameSource,
-    ImageFilesSource,
-    UnreadableFrame,
-)
+from anomaly_detector.recordings import BagSource, Frame, FrameSource, ImageFilesSource
+from anomaly_detector.recordings.base import AnyFrame, decoded
 
 
 class RecordedEventsSource(FrameSource):
@@ -45,12 +40,12 @@ class RecordedEventsSource(FrameSource):
             for event, source in zip(self.events, self._sources, strict=True)
         )
 
-    def _frames(self) -> Iterator[Frame | UnreadableFrame]:
+    def _frames(self) -> Iterator[AnyFrame]:
         for event, source in zip(self.events, self._sources, strict=True):
             wanted = {frame.name: frame.stamp_ns for frame in event.anomalous_frames}
             source.view = self.view
             # Not its public iteration: one event without a readable frame is no error.
-            for item in source._frames():
+            for item in map(decoded, source._frames()):
                 name = f"{event.path.name}/{item.name}"
                 if isinstance(item, Frame):
                     if item.name in wanted:

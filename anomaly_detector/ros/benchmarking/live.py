@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from anomaly_detector.benchmarking.machine import process_usage
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.ros.benchmarking.listener import LiveListener
 from anomaly_detector.ros.graph.dds import PROFILE_VARIABLES, large_image_environment
@@ -110,21 +111,6 @@ def plain_environment(base: Mapping[str, str], folder: Path) -> dict[str, str]:
     profile = folder / "plain_fastdds.xml"
     profile.write_text(_NO_PROFILE, encoding="utf-8")
     return environment | {variable: str(profile)}
-
-
-def process_usage(pid: int) -> tuple[float, float]:
-    """Return the processor time (s) and resident memory (10^6 bytes) of a process.
-
-    Raises:
-        AnomalyDetectorError: it has ended.
-    """
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except OSError as error:
-        raise AnomalyDetectorError(f"process {pid} has ended") from error
-    ticks = int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from anomaly_detector.alarms.alarm_filter import add_alarm_arguments, alarm_settings
-from anomaly_detector.cli.arguments import add_view_arguments, given_view
+from anomaly_detector.cli.arguments import add_shared, add_view_arguments, given_view
 from anomaly_detector.drawing.page import import_jinja2
 from anomaly_detector.drawing.timeline import import_matplotlib
 from anomaly_detector.files import atomic_directory
@@ -29,14 +29,13 @@ _MAX_NAMED = 10
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     parser.add_argument("bag", type=Path, help="rosbag2 folder, .mcap, .db3 or .bag file")
-    parser.add_argument("--model", required=True, help="model file, or name of a shipped model")
+    add_shared(parser, "--model")
     parser.add_argument("--out", type=Path, required=True, help="folder to write; must be new")
-    parser.add_argument("--topic", help="image topic in the bag; needed when it has more than one")
+    add_shared(parser, "--topic")
     parser.add_argument(
         "--rate", type=float, default=1.0, help="speed, as a factor (default: %(default)s)"
     )
-    parser.add_argument("--threshold", type=float, help="instead of the model's own")
-    parser.add_argument("--providers", nargs="+", help="ONNX Runtime execution providers, in order")
+    add_shared(parser, "--threshold", "--providers")
     parser.add_argument(
         "--newest-only", action="store_true",
         help="subscribe as on a robot, where the newest frame wins and a slow machine leaves "

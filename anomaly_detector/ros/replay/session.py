@@ -24,7 +24,7 @@ from anomaly_detector.images.preprocessing import WHOLE_FRAME, View
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.fingerprint import TrainedRecording, find_trained, trained_warning
 from anomaly_detector.model.normalization import normalization_scale
-from anomaly_detector.recordings import BagSource, list_image_topics, open_source, warn_unreadable
+from anomaly_detector.recordings import BagSource, open_source, warn_unreadable
 from anomaly_detector.ros.graph.dds import large_image_environment
 from anomaly_detector.ros.replay.comparison import Comparison, OfflineFrame, compare, read_scores
 from anomaly_detector.ros.tools.player import play
@@ -168,7 +168,6 @@ def replay(options: ReplayOptions, folder: Path) -> ReplayResult:
     warn_unreadable(source.path, source.unreadable)
     unreadable = list(map(str, source.unreadable))
     frames = read_scores(scores)
-    message_type = list_image_topics(source.path)[source.topic][0]
     domain = domain_id() if options.domain is None else options.domain
     if options.large_images:
         os.environ.update(large_image_environment(os.environ))
@@ -176,13 +175,13 @@ def replay(options: ReplayOptions, folder: Path) -> ReplayResult:
     with signals_set(stop), tool_node("anomaly_replay", "a replay", domain) as ros_node:
         from anomaly_detector.ros.replay.recorder import recording
 
-        image = (source.topic, message_type) if options.pictures else None
+        image = (source.topic, source.message_type) if options.pictures else None
         results = folder / "results"
         with (
             recording(
                 ros_node, results, options.node_name, image, options.rate, options.storage
             ) as recorder,
-            _node_command(options, source.topic, message_type) as command,
+            _node_command(options, source.topic, source.message_type) as command,
             _process(command, {**os.environ, "ROS_DOMAIN_ID": str(domain)}) as node,
         ):
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from anomaly_detector.cli.arguments import add_shared
 from anomaly_detector.errors import AnomalyDetectorError, as_one_line
 from anomaly_detector.recordings import UnreadableFrame, open_bag, warn_unreadable
 from anomaly_detector.ros.graph.dds import large_image_environment
@@ -71,7 +72,7 @@ class PlayResult:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     parser.add_argument("bag", type=Path, help="rosbag2 folder, .mcap, .db3 or .bag file")
-    parser.add_argument("--topic", help="image topic in the bag; needed when it has more than one")
+    add_shared(parser, "--topic")
     parser.add_argument("--output-topic", help="topic to publish on (default: as recorded)")
     parser.add_argument(
         "--rate", type=float, default=1.0, help="speed, as a factor (default: %(default)s)"
@@ -193,8 +194,7 @@ def play(
     stop = threading.Event() if stop is None else stop
     bag = Path(bag)
     with open_bag(bag) as reader:
-        topic, _ = reader.image_topic(topic)
-        types = reader.image_types()[topic]
+        topic, types = reader.image_topic(topic)
     # A topic has one type when it is played.
     (message_type, count), *other_types = types.most_common()
     unreadable: list[UnreadableFrame] = []

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from anomaly_detector.alarms.alarm_filter import AlarmSettings
 from anomaly_detector.drawing.page import import_jinja2
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.files import check_output_file
-from anomaly_detector.images.preprocessing import WHOLE_FRAME, View
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.ordered_pool import usable_cores
 from anomaly_detector.recordings.base import check_fps
@@ -21,12 +19,11 @@ from anomaly_detector.scoring.fleet.dask_cluster import run_on_dask
 from anomaly_detector.scoring.fleet.processes import Finished, run_here, run_in_processes
 from anomaly_detector.scoring.fleet.results import ResultFolder, SourceResult, unique_names
 from anomaly_detector.scoring.fleet.summary import write_summaries
-from anomaly_detector.scoring.fleet.task import ScoreOutcome, ScoreTask, file_sha256
-from anomaly_detector.scoring.stream import BATCH_SIZE
+from anomaly_detector.scoring.fleet.task import ScoreOptions, ScoreOutcome, ScoreTask, file_sha256
 
 
 @dataclass(frozen=True)
-class FleetOptions:
+class FleetOptions(ScoreOptions):
     """What to score and how.
 
     Attributes:
@@ -37,13 +34,6 @@ class FleetOptions:
             recording, None for 1.
         scheduler: address of a Dask scheduler; None to work on this machine.
         retries: times that a recording is tried again after an error.
-        topic: see :class:`anomaly_detector.scoring.fleet.task.ScoreTask`.
-        fps: likewise.
-        threshold: likewise.
-        view: likewise.
-        providers: likewise.
-        decision: likewise.
-        batch_size: likewise.
         progress: show a progress bar on stderr.
     """
 
@@ -53,13 +43,6 @@ class FleetOptions:
     workers: int | None = None
     scheduler: str | None = None
     retries: int = 1
-    topic: str | None = None
-    fps: float | None = None
-    threshold: float | None = None
-    view: View = WHOLE_FRAME
-    providers: Sequence[str] | None = None
-    decision: AlarmSettings = AlarmSettings()  # noqa: RUF009
-    batch_size: int = BATCH_SIZE
     progress: bool = True
 
 
@@ -86,7 +69,7 @@ class FleetResult:
 def score_fleet(options: FleetOptions) -> FleetResult:
     """Score recordings into a folder; go on where an earlier run of the same job stopped.
 
-    A recording that cannot be scored is told in the summary and does not stop the others.
+    A recording that cannot be scored is named in the summary and does not stop the others.
 
     Raises:
         AnomalyDetectorError: the model, an option, the output folder or the cluster is at fault, or
@@ -146,20 +129,9 @@ def _check(options: FleetOptions) -> None:
 def _tasks(options: FleetOptions) -> list[ScoreTask]:
     model = options.model.resolve()
     sha256 = file_sha256(model)
+    shared = {item.name: getattr(options, item.name) for item in fields(ScoreOptions)}
     return [
-        ScoreTask(
-            name,
-            str(Path(source).resolve()),
-            str(model),
-            sha256,
-            options.topic,
-            options.fps,
-            options.threshold,
-            options.view,
-            None if options.providers is None else tuple(options.providers),
-            options.decision,
-            batch_size=options.batch_size,
-        )
+        ScoreTask(name, str(Path(source).resolve()), str(model), sha256, **shared)
         for source, name in zip(options.sources, unique_names(options.sources), strict=True)
     ]
 

@@ -26,11 +26,10 @@ Finished: TypeAlias = tuple[ScoreTask, "ScoreOutcome | Exception"]
 def run_here(tasks: Sequence[ScoreTask], retries: int) -> Iterator[Finished]:
     """Run tasks one after the other; each is tried again ``retries`` times after an error."""
     for task in tasks:
-        result = _attempt(task)
-        for _ in range(retries):
+        for _ in range(retries + 1):
+            result = _attempt(task)
             if isinstance(result, ScoreOutcome):
                 break
-            result = _attempt(task)
         yield task, result
 
 
@@ -44,18 +43,18 @@ def run_in_processes(tasks: Sequence[ScoreTask], workers: int, retries: int) -> 
         workers: processes.
         retries: times that a task is tried again after an error or the death of its process.
     """
-    lanes = _Lanes(retries)
+    pool = _WorkerPool(retries)
     with ThreadPoolExecutor(workers) as threads:
         try:
-            futures = {threads.submit(lanes.run, task): task for task in tasks}
+            futures = {threads.submit(pool.run, task): task for task in tasks}
             for future in as_completed(futures):
                 yield futures[future], future.result()
         finally:
-            lanes.stop()
+            pool.stop()
             threads.shutdown(wait=False, cancel_futures=True)
 
 
-class _Lanes:
+class _WorkerPool:
     """Gives every thread that calls :meth:`run` a process of its own."""
 
     def __init__(self, retries: int) -> None:

@@ -1,9 +1,10 @@
-"""The output folder of a job: three files a recording, and what tells that they are finished."""
+"""The output folder of a job: three files a recording, and what says that they are finished."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -146,23 +147,15 @@ def unique_names(sources: Sequence[str]) -> list[str]:
     """
     parts = [Path(source).resolve().parts[1:] or ("root",) for source in sources]
     depths = [1] * len(parts)
-    while True:
+    for _ in range(max(map(len, parts))):
         names = [
             "_".join(part[-depth:]).replace(" ", "_")
             for part, depth in zip(parts, depths, strict=True)
         ]
-        shared = {name for name in names if names.count(name) > 1}
-        deepen = [
-            index
-            for index, name in enumerate(names)
-            if name in shared and depths[index] < len(parts[index])
-        ]
-        if not deepen:
-            break
-        for index in deepen:
-            depths[index] += 1
+        counts = Counter(names)
+        depths = [depth + (counts[name] > 1) for depth, name in zip(depths, names, strict=True)]
     # Left are the odd cases, such as a/b and a_b.
     return [
-        name if name not in shared else f"{name}_{names[:index].count(name) + 1}"
+        name if counts[name] == 1 else f"{name}_{names[:index].count(name) + 1}"
         for index, name in enumerate(names)
     ]

@@ -39,7 +39,7 @@ def write_summaries(
     Args:
         folder: the job's folder.
         results: one of each recording, in the job's order.
-        job: what else is to be told: ``model``, ``threshold``, options.
+        job: what else is to be reported: ``model``, ``threshold``, options.
 
     Raises:
         AnomalyDetectorError: the folder cannot be written to, or jinja2 is missing.

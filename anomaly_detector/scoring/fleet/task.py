@@ -7,6 +7,7 @@ import json
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,8 +22,31 @@ from anomaly_detector.scoring.stream import BATCH_SIZE
 from anomaly_detector.scoring.tables import ScoreSummary, write_scores
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions:
+    """How recordings are scored.
+
+    Attributes:
+        topic: image topic, for bags with more than one; other recordings leave it aside.
+        fps: frames a second of recordings without stamps.
+        threshold: instead of the model's own.
+        view: see :class:`anomaly_detector.model.detector.Detector`.
+        providers: ONNX Runtime execution providers; None for the default.
+        decision: when an alarm is raised and cleared.
+        batch_size: see :func:`anomaly_detector.scoring.stream.score_recording`.
+    """
+
+    topic: str | None = None
+    fps: float | None = None
+    threshold: float | None = None
+    view: View = WHOLE_FRAME
+    providers: Sequence[str] | None = None
+    decision: AlarmSettings = AlarmSettings()  # noqa: RUF009
+    batch_size: int = BATCH_SIZE
+
+
 @dataclass(frozen=True)
-class ScoreTask:
+class ScoreTask(ScoreOptions):
     """A recording to score, and how; goes to other processes and machines.
 
     Attributes:
@@ -30,28 +54,14 @@ class ScoreTask:
         source: path of the recording, the same for every worker.
         model: path of the model file, likewise.
         model_sha256: of that file's bytes.
-        topic: image topic, for bags with more than one; other recordings leave it aside.
-        fps: frames a second of recordings without stamps.
-        threshold: instead of the model's own.
-        view: see :class:`anomaly_detector.model.detector.Detector`.
-        providers: ONNX Runtime execution providers; None for the default.
-        decision: when an alarm is raised and cleared.
         workers: threads, see :func:`anomaly_detector.scoring.stream.score_recording`.
-        batch_size: likewise.
     """
 
     name: str
     source: str
     model: str
     model_sha256: str
-    topic: str | None = None
-    fps: float | None = None
-    threshold: float | None = None
-    view: View = WHOLE_FRAME
-    providers: tuple[str, ...] | None = None
-    decision: AlarmSettings = AlarmSettings()  # noqa: RUF009
     workers: int = 1
-    batch_size: int = BATCH_SIZE
 
     def digest(self) -> str:
         """Return a hash of all that the result depends on: recording, model, options, software.
@@ -135,10 +145,10 @@ def _detector(task: ScoreTask) -> Detector:
                 f"model {path} has other bytes here than where the job was started (SHA-256 "
                 f"{found[:12]} and {task.model_sha256[:12]}): give all workers the same file"
             )
-        detector = Detector(
+        _loaded.detector = Detector(
             path, providers=task.providers, threshold=task.threshold, view=task.view
         )
-        _loaded.key, _loaded.detector = key, detector
+        _loaded.key = key
     return _loaded.detector
 
 

@@ -142,7 +142,7 @@ def test_export_of_a_lone_weights_file_calibrates_on_data(drive: Path, unbroken:
     ("weights", "arguments", "reason"),
     [
         ("autoencoder.weights.h5", [], "give --architecture"),
-        ("autoencoder.weights.h5", ["--architecture", "v5"], "--data SOURCE to calibrate"),
+        ("autoencoder.weights.h5", ["--architecture", "v5"], "--data RECORDING to calibrate"),
         (
             "autoencoder.weights.h5",
             ["--architecture", "v4", "--threshold", "1"],

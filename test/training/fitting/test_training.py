@@ -312,7 +312,7 @@ def test_model_that_differs_from_keras_is_not_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--scorer", "mlp"], "give --anomalies SOURCE"),
+        (["--scorer", "mlp"], "give --anomalies RECORDING"),
         (["--scorer", "reconstruction", "--epochs", "0"], "epochs is 0"),
         (["--epochs", "3"], "outlier-exposure does not use --epochs"),
         (["--held-out", "0"], "held-out share is 0"),
