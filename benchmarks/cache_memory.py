@@ -58,12 +58,13 @@ def read_epoch(cached: CachedFrames) -> None:
 def train_epoch(cached: CachedFrames) -> float:
     """Train v5 for one epoch on a cached set and validate it; return the seconds."""
     # Keras takes seconds and hundreds of MiB to import: only when training is asked for.
-    from training.fitting.backend import import_keras, seed_everything
+    from training.networks.backend import import_keras, seed_everything
 
     import_keras()
-    from training.fitting.autoencoder import error_model, frame_inputs, mean_output
-    from training.fitting.fit import FitSettings, fit
+    from training.fitting.fit import fit
+    from training.fitting.settings import FitSettings
     from training.networks.autoencoders import build_autoencoder
+    from training.scorers.autoencoder import error_model, frame_inputs, mean_output
 
     frames = FrameSet([cached])
     split = split_blocks(frames.lengths, frames.gaps, seed=0)
@@ -71,7 +72,7 @@ def train_epoch(cached: CachedFrames) -> float:
     result = fit(
         error_model(build_autoencoder("v5"), None),
         lambda indices: (
-            frame_inputs(frames.take(indices), None),
+            frame_inputs(frames.load(indices), None),
             np.zeros(len(indices), np.float32),
         ),
         split.train,

@@ -48,13 +48,14 @@ from anomaly_detector.recordings import Frame
 from anomaly_detector.scoring.stream import score_recording
 from benchmarks.places import PLACES, Drive, read_drive
 from benchmarks.unseen_faults import UNSEEN_FAULTS
-from training.config.options import TrainOptions, add_options
-from training.config.recipe import resolve_options
+from training.cli.train import add_options
+from training.config.options import DEFAULT_SCORER, TrainOptions
 from training.evaluation.faults import FAULT_SETS, Fault
 from training.evaluation.metrics import area_under_roc
 from training.evaluation.stress import fault_generator, inject
+from training.scorers.options import resolve_options
 from training.scorers.outlier_exposure import train_exposure
-from training.scorers.registry import DEFAULT_SCORER, scorers
+from training.scorers.registry import scorers
 from training.train import export_trained, prepare, train
 
 TWINS: Mapping[str, tuple[str, ...]] = {
@@ -67,7 +68,7 @@ TWINS: Mapping[str, tuple[str, ...]] = {
 }
 """Faults that have a twin among the trainer's outliers, by the family of these."""
 
-_PARTS = {"local": "pasted", "global": "whole"}
+_PARTS = {"local": "local_outliers", "global": "global_outliers"}
 
 STRESS_FAULTS = tuple(fault for fault in FAULT_SETS["full"] if fault.per_frame)
 _FAULTS: tuple[Fault, ...] = (*STRESS_FAULTS, *UNSEEN_FAULTS)

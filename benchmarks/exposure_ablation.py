@@ -31,7 +31,7 @@ from anomaly_detector.images.preprocessing import INPUT_SIZE, WHOLE_FRAME, prepr
 from anomaly_detector.recordings import open_source
 from benchmarks.common import options, run
 from training.cli.stress import parse_exclusion
-from training.config.options import TrainOptions, without_unused
+from training.config.options import TrainOptions
 from training.evaluation.faults import FAULT_SETS, Fault
 from training.evaluation.metrics import area_under_roc
 from training.evaluation.stress import (
@@ -40,11 +40,12 @@ from training.evaluation.stress import (
     inject,
     numbered_frames,
 )
-from training.fitting.backend import import_keras
+from training.networks.backend import import_keras
+from training.scorers.options import without_unused
 from training.scorers.outlier_exposure.outliers import (
-    PICTURE_FAULTS,
+    GLOBAL_OUTLIERS,
     TEXTURES,
-    PictureFault,
+    GlobalOutlier,
     Texture,
 )
 from training.scorers.registry import find_scorer
@@ -171,7 +172,7 @@ def _highest(first: Score, second: Score) -> Score:
 
 def _pieces_of_the_drive(
     pool: NDArray[np.uint8],
-) -> tuple[list[Texture], list[tuple[PictureFault, float]]]:
+) -> tuple[list[Texture], list[tuple[GlobalOutlier, float]]]:
     """Return the trainer's textures and faults, and those that show the drive itself out of place.
 
     Args:
@@ -215,14 +216,15 @@ def _pieces_of_the_drive(
             result[row:] = pool[generator.integers(len(pool))][row:]
         return result
 
-    return [*TEXTURES, crop], [*PICTURE_FAULTS, (moved, 2.4), (torn, 1.1)]
+    return [*TEXTURES, crop], [*GLOBAL_OUTLIERS, (moved, 2.4), (torn, 1.1)]
 
 
 def variants(arguments: argparse.Namespace) -> Iterator[tuple[str, Score, NDArray[np.uint8]]]:
     """Train every variant; yield its name, its score and the held-out frames."""
     import_keras()
-    from training.fitting.autoencoder import train_autoencoder
-    from training.scorers.outlier_exposure.training import ExposureParts, fit_exposure
+    from training.scorers.autoencoder import train_autoencoder
+    from training.scorers.outlier_exposure.network import ExposureParts
+    from training.scorers.outlier_exposure.training import fit_exposure
 
     with tempfile.TemporaryDirectory() as folder:
 
@@ -241,22 +243,22 @@ def variants(arguments: argparse.Namespace) -> Iterator[tuple[str, Score, NDArra
             return prepare(without_unused(options))
 
         whole = job("whole")
-        held_out = whole.frames.take(whole.split.calibration)
+        held_out = whole.frames.load(whole.split.calibration)
         network, _ = fit_exposure(whole)
         answers, both = _answers(network), _both(network)
         yield "frame and cells: the default", both, held_out
         yield "frame alone", lambda images: answers(images)[0], held_out
         yield "cells alone", lambda images: answers(images)[1], held_out
-        textures, faults = _pieces_of_the_drive(whole.frames.take(whole.split.train))
+        textures, faults = _pieces_of_the_drive(whole.frames.load(whole.split.train))
         for name, parts in {
             "without weight decay": ExposureParts(weight_decay=0.0),
             "views of the drive in another place too": ExposureParts(
                 textures=textures, faults=faults
             ),
-            "without the roll to learn": ExposureParts(turn=False),
-            "without CoordConv": ExposureParts(place=False),
-            "without global outliers": ExposureParts(whole=False),
-            "without local outliers": ExposureParts(pasted=False),
+            "without the roll to learn": ExposureParts(roll=False),
+            "without CoordConv": ExposureParts(coord_conv=False),
+            "without global outliers": ExposureParts(global_outliers=False),
+            "without local outliers": ExposureParts(local_outliers=False),
         }.items():
             reduced, _ = fit_exposure(job(f"variant_{len(name)}"), parts)
             yield name, _both(reduced), held_out

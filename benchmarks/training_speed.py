@@ -21,37 +21,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common import options, run
-from training.fitting.augmentation import AUGMENTATIONS
-from training.fitting.backend import import_keras, seed_everything
+from training.networks.augmentation import AUGMENTATIONS
 from training.networks.autoencoders import ARCHITECTURES, build_autoencoder
+from training.networks.backend import import_keras, seed_everything
 
 _PLAIN = "plain fit"
 
 
 def _our_epoch(model: Any, frames: NDArray[np.uint8], name: str, settings: Any) -> None:
-    from training.fitting.autoencoder import frame_inputs, mean_output
     from training.fitting.fit import fit
+    from training.scorers.autoencoder import frame_inputs, mean_output
 
     preset = AUGMENTATIONS[name]
 
-    def take(indices: NDArray[np.int64]) -> tuple[Any, Any]:
+    def load(indices: NDArray[np.int64]) -> tuple[Any, Any]:
         return frame_inputs(frames[indices], preset), np.zeros(len(indices), np.float32)
 
-    def draw(generator: np.random.Generator, inputs: Any) -> Any:
-        return {**inputs, **(preset.draw(generator, len(inputs["image"])) if preset else {})}
+    def sample(generator: np.random.Generator, inputs: Any) -> Any:
+        return {**inputs, **(preset.sample(generator, len(inputs["image"])) if preset else {})}
 
     numbers = np.arange(len(frames))
     fit(
-        model, take, numbers, numbers[: settings.batch_size], settings,
-        loss=mean_output, label=name, progress=False, draw=draw, keep_optimizer=True,
+        model, load, numbers, numbers[: settings.batch_size], settings,
+        loss=mean_output, label=name, progress=False, sample=sample, keep_optimizer=True,
     )  # fmt: skip
 
 
 def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], bool]:
     """Train every variant for some epochs in turn."""
     keras = import_keras()
-    from training.fitting.autoencoder import error_model
-    from training.fitting.fit import FitSettings
+    from training.fitting.settings import FitSettings
+    from training.scorers.autoencoder import error_model
 
     architecture, frames, batch = arguments.architecture, arguments.frames, arguments.batch_size
     seed_everything(0)

@@ -29,6 +29,7 @@ from anomaly_detector.monitoring.statistics import FrameStatistics
 from anomaly_detector.ros.node.diagnostics import MEANINGS, NodeStatus
 from anomaly_detector.ros.node.parameters import PARAMETERS
 from anomaly_detector.ros.node.result_publishers import TOPICS
+from training.config.options import DEFAULT_SCORER
 from training.evaluation.faults import FAULT_SETS
 from training.scorers import registry
 
@@ -211,7 +212,7 @@ def scorers() -> str:
         takes = "; takes `--anomalies`" if "anomalies" in scorer.options else ""
         rows.append(
             (
-                f"`{scorer.name}`{' (default)' * (scorer.name == registry.DEFAULT_SCORER)}",
+                f"`{scorer.name}`{' (default)' * (scorer.name == DEFAULT_SCORER)}",
                 scorer.description,
                 "`--anomalies`" if scorer.needs_anomalies else f"a normal drive{takes}",
             )

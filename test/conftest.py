@@ -115,6 +115,11 @@ def skip_without_keras() -> None:
         pytest.skip("trains a model, and Keras is not installed here")
 
 
+def options_for(drive: Path, out: Path, **options: Any) -> TrainOptions:
+    """Return the options of a training without progress bars; its cache is beside the model."""
+    return TrainOptions([str(drive)], out, cache=out.parent / "cache", progress=False, **options)
+
+
 @pytest.fixture(scope="session")
 def normal_drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 120 normal frames."""
@@ -133,13 +138,6 @@ def trained_model(normal_drive: Path, tmp_path_factory: pytest.TempPathFactory) 
     """A v5 reconstruction detector, trained for three epochs on the normal drive."""
     skip_without_keras()
     folder = tmp_path_factory.mktemp("models")
-    options = TrainOptions(
-        [str(normal_drive)],
-        folder / "tiny.onnx",
-        scorer="reconstruction",
-        epochs=3,
-        cache=folder / "cache",
-        progress=False,
-    )
-    train(options)
-    return options.out
+    out = folder / "tiny.onnx"
+    train(options_for(normal_drive, out, scorer="reconstruction", epochs=3))
+    return out

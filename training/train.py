@@ -1,8 +1,7 @@
-"""``python -m training train``: a recorded drive in, a detector out."""
+"""Trains a detector: a recorded drive in, a model file out (``python -m training train``)."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 import zlib
 from collections.abc import Callable, Sequence
@@ -22,22 +21,15 @@ from anomaly_detector.alarms.calibration import (
 from anomaly_detector.model.fingerprint import fingerprints
 from anomaly_detector.model.metadata import Calibration, ModelMetadata
 from anomaly_detector.recordings import expand_sources
-from training.config.options import (
-    FALSE_ALARM_RATE,
-    TrainOptions,
-    add_options,
-    check_options,
-    fixed_threshold,
-    resolve_architecture,
-)
-from training.config.recipe import resolve_options
+from training.config.options import FALSE_ALARM_RATE, TrainOptions
 from training.data.frames import FrameSet, open_anomaly_set, open_frame_set, split_blocks
 from training.export.provenance import inputs, provenance, resolved_recipe, write_history
-from training.fitting.backend import import_keras
 from training.fitting.cluster.cluster import Cluster, Membership, read_membership
 from training.fitting.device import select_device
-from training.fitting.job import Job, Trained
+from training.fitting.run import TrainingResult, TrainingRun
 from training.fitting.run_folder import RunFolder
+from training.networks.backend import import_keras
+from training.scorers.options import check_options, fixed_threshold, resolve_architecture
 from training.scorers.registry import find_scorer, with_scorer_facts
 
 _FREE_TO_CHANGE = (
@@ -77,32 +69,32 @@ def train(options: TrainOptions) -> ModelMetadata:
 
 
 def _train(options: TrainOptions, membership: Membership | None) -> ModelMetadata:
-    job = prepare(options)
+    run = prepare(options)
     # Keras takes seconds to import: only now that the data is known to be good.
     import_keras()
     select_device(options.device)
     if membership is not None:
-        job = replace(job, cluster=_join(membership, job))
-    from training.fitting.autoencoder import cross_validate, train_autoencoder
+        run = replace(run, cluster=_join(membership, run))
+    from training.scorers.autoencoder import cross_validate, train_autoencoder
 
     scorer = find_scorer(options.scorer)
     if scorer.needs_autoencoder:
-        folds = {"cross_validation": cross_validate(job)} if options.folds else {}
-        trained = scorer.train(job, train_autoencoder(job))
-        trained.metrics = folds | trained.metrics
+        folds = {"cross_validation": cross_validate(run)} if options.folds else {}
+        trained = scorer.train(run, train_autoencoder(run))
+        trained = replace(trained, metrics={**folds, **trained.metrics})
     else:
-        trained = scorer.train(job, None)
-    return export_trained(job, trained)
+        trained = scorer.train(run, None)
+    return export_trained(run, trained)
 
 
-def _join(membership: Membership, job: Job) -> Cluster:
+def _join(membership: Membership, run: TrainingRun) -> Cluster:
     """Connect to the other workers, and check that they are about to train the same."""
     cluster = Cluster.join(membership)
     cluster.agree(
         {
-            "options": resolved_recipe(job.options) | {"resume": job.options.resume},
+            "options": resolved_recipe(run.options) | {"resume": run.options.resume},
             "recordings": [
-                _fingerprint(frames) for frames in (job.frames, job.anomalies) if frames is not None
+                _fingerprint(frames) for frames in (run.frames, run.anomalies) if frames is not None
             ],
         }
     )
@@ -111,11 +103,11 @@ def _join(membership: Membership, job: Job) -> Cluster:
 
 def _fingerprint(frames: FrameSet) -> list[int]:
     """Return what distinguishes recordings: their lengths, and a checksum of some frames."""
-    some = frames.take(np.linspace(0, len(frames) - 1, min(16, len(frames))).astype(np.int64))
+    some = frames.load(np.linspace(0, len(frames) - 1, min(16, len(frames))).astype(np.int64))
     return [*frames.lengths, zlib.crc32(some.tobytes())]
 
 
-def prepare(options: TrainOptions) -> Job:
+def prepare(options: TrainOptions) -> TrainingRun:
     """Check the options, read the recordings and split them.
 
     Raises:
@@ -148,7 +140,7 @@ def prepare(options: TrainOptions) -> Job:
             "anomalous frames": [] if anomalies is None else anomalies.lengths,
         }
     )
-    return Job(options, frames, split, anomalies, folder)
+    return TrainingRun(options, frames, split, anomalies, folder)
 
 
 def _open(
@@ -165,7 +157,7 @@ def _open(
     )
 
 
-def export_trained(job: Job, trained: Trained) -> ModelMetadata:
+def export_trained(run: TrainingRun, trained: TrainingResult) -> ModelMetadata:
     """Convert, calibrate, check and write what was trained.
 
     Raises:
@@ -173,9 +165,9 @@ def export_trained(job: Job, trained: Trained) -> ModelMetadata:
     """
     from training.export.convert import convert, score_images, write_detector
 
-    options = job.options
+    options = run.options
     model = convert(trained.scorer)
-    images = job.frames.take(job.split.calibration)
+    images = run.frames.load(run.split.calibration)
     threshold, calibration = choose_threshold(
         score_images(model, images),
         fixed_threshold(options),
@@ -191,22 +183,20 @@ def export_trained(job: Job, trained: Trained) -> ModelMetadata:
         training_recordings=fingerprints(
             [
                 (part.source.name, part.images)
-                for frames in (job.frames, job.anomalies)
+                for frames in (run.frames, run.anomalies)
                 for part in (frames.parts if frames is not None else ())
             ]
         ),
-        provenance=provenance(job) | trained.provenance,
+        provenance={**provenance(run), **trained.provenance},
         metrics=trained.metrics,
     )
     metadata = with_scorer_facts(metadata.with_view(options.view))
     # The model last: where it is, all else is.
-    job.folder.keep(trained.networks, metadata)
+    run.folder.keep(trained.networks, metadata)
     write_history(options.out.with_suffix(".history.csv"), trained.histories)
-    difference = write_detector(
-        model, metadata, options.out, scorer=trained.scorer, images=parity_images(images)
-    )
+    difference = write_detector(model, metadata, options.out, scorer=trained.scorer, images=images)
     if not trained.interrupted:  # else the user may want to go on later
-        job.folder.remove_checkpoints()
+        run.folder.remove_checkpoints()
     if options.progress:
         print(
             f"{options.out}: {options.architecture} + {options.scorer}, "
@@ -227,33 +217,3 @@ def choose_threshold(
     if shortfall is not None:
         print(f"warning: {shortfall}", file=sys.stderr)
     return threshold, calibration
-
-
-def parity_images(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return seven frames for the export check: four real ones, noise, black and white.
-
-    Args:
-        images: uint8 [N, 64, 64, 3].
-    """
-    real = images[np.linspace(0, len(images) - 1, 4).astype(int)]
-    noise = np.random.default_rng(0).integers(0, 256, (1, *images.shape[1:]), np.uint8)
-    black = np.zeros_like(noise[:1])
-    return np.concatenate([real, noise, black, 255 - black])
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
-    parser.add_argument(
-        "--recipe", type=Path, metavar="FILE",
-        help="YAML file with options, which those given here overrule; for example "
-        "training/config/recipes/v5.yaml",
-    )  # fmt: skip
-    add_options(parser)
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Run the command line and return the exit code."""
-    given = vars(arguments)
-    recipe = given.pop("recipe")
-    train(resolve_options(given, recipe))
-    return 0

@@ -37,7 +37,7 @@ from anomaly_detector.ros.node.detection_message import read_detection
 from anomaly_detector.ros.replay import picture
 from training.cli.main import main as workstation
 from training.config.options import TrainOptions
-from training.data.latents import CodeModel
+from training.data.latents import LatentEncoder
 from training.train import train
 
 REGION = RegionOfInterest(20, 10, 80, 0)
@@ -147,7 +147,7 @@ def test_encode(viewed: Viewed, tmp_path: Path) -> None:
     out, cache = tmp_path / "latents.npz", tmp_path / "cache"
     run(workstation, viewed, "encode", "--data", "--out", out, "--cache", cache)
     latents = np.load(out)["codes"]
-    np.testing.assert_array_equal(latents, CodeModel(viewed.model).encode(viewed.inputs))
+    np.testing.assert_array_equal(latents, LatentEncoder(viewed.model).encode(viewed.inputs))
 
 
 def test_stress(viewed: Viewed, tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from anomaly_detector.model.map_scale import MapScale
-from training.export.provenance import fit_summary
-from training.fitting.backend import import_keras
-from training.fitting.job import Job, Trained
+from training.fitting.run import ScoringFunction, TrainingResult, TrainingRun
 from training.fitting.run_folder import RunFolder
-from training.scorers.base import Scorer, ScoringFunction
+from training.fitting.settings import FitResult
+from training.networks.backend import import_keras
+from training.scorers.base import Scorer
 
 
 def build() -> Any:
@@ -38,27 +38,19 @@ def colour_scorer(network: Any) -> ScoringFunction:
     return score
 
 
-def train(job: Job, base: None) -> Trained:
-    from training.fitting.fit import FitResult  # it imports Keras
-
+def train(run: TrainingRun, base: None) -> TrainingResult:
     network = build()
     colours, held_out = (
-        job.frames.take(part).mean(axis=(1, 2)) for part in (job.split.train, job.split.validation)
+        run.frames.load(part).mean(axis=(1, 2)) for part in (run.split.train, run.split.validation)
     )
     mean = colours.mean(axis=0)
     network.set_weights([np.eye(3), -mean])
     losses = [float(np.square(part - mean).mean()) for part in (colours, held_out)]
     history = {"loss": losses[:1], "val_loss": losses[1:]}
     result = FitResult(history, best_epoch=1, best_loss=losses[1], trained=True)
-    job.folder.trained(result)
-    return Trained(
-        None,
-        colour_scorer(network),
-        networks={"colour": network},
-        metrics={"validation_loss": result.best_loss, "mean_colour": mean.tolist()},
-        histories={"colour": result.history},
-        provenance={"colour": fit_summary(result)},
-    )
+    run.folder.trained(result)
+    scorer = colour_scorer(network)
+    return TrainingResult.of("colour", network, result, scorer, mean_colour=mean.tolist())
 
 
 def restore(autoencoder: None, folder: RunFolder) -> ScoringFunction:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from training.networks.autoencoders import ARCHITECTURES, CODE_SIZE, build_autoencoder, count_macs
+from training.networks.autoencoders import ARCHITECTURES, LATENT_SIZE, build_autoencoder, count_macs
 
 _HEADER = ("name", "source", "parameters", "MACs", "code", "loss the thesis reports")
 
@@ -20,7 +20,7 @@ def architecture_rows() -> list[tuple[str, ...]]:
                 architecture.source,
                 f"{model.count_params():,}",
                 f"{count_macs(model) / 1e6:,.1f} M",
-                str(CODE_SIZE),
+                str(LATENT_SIZE),
                 architecture.reported_loss,
             )
         )

@@ -26,10 +26,11 @@ from anomaly_detector.ros.replay.command import replay_into
 from anomaly_detector.ros.replay.comparison import Comparison
 from anomaly_detector.ros.replay.picture import draw_replay
 from anomaly_detector.ros.replay.session import ReplayOptions, ReplayResult
-from training.config.options import TrainOptions, without_unused
+from training.config.options import DEFAULT_SCORER, TrainOptions
 from training.data.labels import read_labels
 from training.evaluation.metrics import Event, area_under_roc, find_events
-from training.scorers.registry import DEFAULT_SCORER, scorers
+from training.scorers.options import without_unused
+from training.scorers.registry import scorers
 from training.train import train
 
 _REPLAY = "replay"

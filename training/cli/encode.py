@@ -28,7 +28,7 @@ from anomaly_detector.recordings import (
 )
 from anomaly_detector.recordings.cache import CachedFrames, cache_frames
 from training.data.labels import FrameLabels, read_labels
-from training.data.latents import CodeModel, FrameTable, write_codes
+from training.data.latents import FrameTable, LatentEncoder, write_latents
 from training.data.opening import LabelledRecording, Truths, frame_names
 
 _BATCH = 256
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     check_output_file(out)
     path = resolve_model(arguments.model)
-    model = CodeModel(path, given_view(arguments, path))
+    model = LatentEncoder(path, given_view(arguments, path))
     sources = [
         open_source(source, arguments.topic if is_bag(Path(source)) else None)
         for source in arguments.data
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         source.view = model.view
     parts = [cache_frames(source, arguments.cache) for source in sources]
     frames = _table(parts, recordings, truths)
-    write_codes(out, frames, model, _vectors(model, parts, len(frames)))
+    write_latents(out, frames, model, np.concatenate(list(_latents(model, parts))))
     for part in parts:
         warn_unreadable(part.source, part.unreadable)
     unreadable = sum(count_frames(part.unreadable) for part in parts)
@@ -106,10 +106,8 @@ def _table(
     )
 
 
-def _vectors(
-    model: CodeModel, parts: Sequence[CachedFrames], count: int
-) -> Iterator[NDArray[np.float32]]:
-    with tqdm(total=count, desc="encoding", unit="frame") as bar:
+def _latents(model: LatentEncoder, parts: Sequence[CachedFrames]) -> Iterator[NDArray[np.float32]]:
+    with tqdm(total=sum(map(len, parts)), desc="encoding", unit="frame") as bar:
         for part in parts:
             for start in range(0, len(part), _BATCH):
                 batch = np.asarray(part.images[start : start + _BATCH])

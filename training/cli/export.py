@@ -2,7 +2,7 @@
 
 From a ``NAME.training`` folder the same detector comes out again, or one with another threshold;
 from a lone ``.weights.h5`` file of an autoencoder, a reconstruction detector. With ``--precision
-int8`` its network computes in int8 (:mod:`training.export.precision`).
+int8`` its network computes in int8 (:mod:`training.export.quantization`).
 """
 
 from __future__ import annotations
@@ -24,24 +24,23 @@ from anomaly_detector.images.preprocessing import INPUT_SIZE, View
 from anomaly_detector.model.metadata import Calibration, ModelMetadata
 from anomaly_detector.recordings import warn_unreadable
 from training.data.frames import open_frame_set
-from training.export.precision import (
+from training.evaluation.precision import (
     MAX_AUC_LOSS,
-    MAX_RANGE_FRAMES,
     MAX_RECALL_LOSS,
     PRECISIONS,
     STRESS_FRAMES,
     StressFrames,
-    to_int8,
     write_variant,
 )
-from training.fitting.backend import import_keras
+from training.export.quantization import MAX_RANGE_FRAMES, to_int8
+from training.fitting.run import ScoringFunction
 from training.networks.autoencoders import (
     ARCHITECTURES,
     Autoencoder,
     NetworkSettings,
     build_autoencoder,
 )
-from training.scorers.base import ScoringFunction
+from training.networks.backend import import_keras
 from training.scorers.reconstruction import reconstruction_scorer
 from training.scorers.registry import find_scorer, with_scorer_facts
 
@@ -97,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
     import_keras()
     from training.export.convert import convert, score_images, write_detector
     from training.fitting.run_folder import RunFolder
-    from training.train import choose_threshold, parity_images
+    from training.train import choose_threshold
 
     if arguments.weights.is_dir():
         metadata, scorer = _from_folder(RunFolder(arguments.weights), arguments.architecture)
@@ -121,9 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
     metadata = with_scorer_facts(replace(metadata, name=arguments.out.stem).with_view(view))
     if arguments.precision != "float32":
         return _write_variant(arguments, model, metadata, scorer, images)
-    difference = write_detector(
-        model, metadata, arguments.out, scorer=scorer, images=parity_images(images)
-    )
+    difference = write_detector(model, metadata, arguments.out, scorer=scorer, images=images)
     print(
         f"{arguments.out}: {metadata.architecture} + {metadata.scorer}, threshold "
         f"{metadata.threshold:.4g} ({metadata.calibration.method}), "
@@ -155,7 +152,7 @@ def _view(weights: Path) -> View:
 
 def _images(arguments: argparse.Namespace, sources: Sequence[str], view: View) -> NDArray[np.uint8]:
     frames = open_frame_set(sources, arguments.topic, view=view, cache=arguments.cache)
-    return frames.take(np.arange(len(frames)))
+    return frames.load(np.arange(len(frames)))
 
 
 def _write_variant(
@@ -168,7 +165,7 @@ def _write_variant(
     """Write an int8 detector beside which the float32 one was measured."""
     from training.data.opening import open_recording
     from training.export.convert import score_images, write_detector
-    from training.train import choose_threshold, parity_images
+    from training.train import choose_threshold
 
     ranges = images
     if arguments.range_data:
@@ -180,8 +177,8 @@ def _write_variant(
     sources = [open_recording(source, arguments.topic) for source in arguments.data]
     with tempfile.TemporaryDirectory() as folder:
         float32 = Path(folder) / "float32.onnx"
-        write_detector(model, metadata, float32, scorer=scorer, images=parity_images(images))
-        result = write_variant(
+        write_detector(model, metadata, float32, scorer=scorer, images=images)
+        before, own = write_variant(
             variant,
             with_scorer_facts(replace(metadata, threshold=threshold, calibration=calibration)),
             arguments.out,
@@ -194,9 +191,9 @@ def _write_variant(
     print(
         f"{arguments.out}: {metadata.architecture} + {metadata.scorer} in int8, "
         f"threshold {threshold:.4g} ({calibration.method}); stress test with "
-        f"{result.variant.faults} faults: mean ROC-AUC {result.variant.mean_roc_auc:.4f}, float32 "
-        f"{result.float32.mean_roc_auc:.4f}; mean recall {result.variant.mean_recall:.3f}, float32 "
-        f"{result.float32.mean_recall:.3f}"
+        f"{len(own.counted)} faults: mean ROC-AUC {own.mean_roc_auc.value:.4f}, float32 "
+        f"{before.mean_roc_auc.value:.4f}; mean recall {own.mean_recall:.3f}, float32 "
+        f"{before.mean_recall:.3f}"
     )
     return 0
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from anomaly_detector.cli.verbs import run_verbs
 
 _VERBS = {
-    "train": ("training.train", "train a detector on normal drives and export it to ONNX"),
+    "train": ("training.cli.train", "train a detector on normal drives and export it to ONNX"),
     "export": ("training.cli.export", "export saved weights to ONNX, without training"),
     "architectures": ("training.cli.architectures", "list the autoencoders to choose from"),
     "encode": ("training.cli.encode", "write the embeddings that a model's encoder gives"),

@@ -1,1 +1,1 @@
-"""Options of a training run, and recipes of them."""
+"""What can be chosen for a training: options, declared once, and recipes that give them."""

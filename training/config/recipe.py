@@ -1,20 +1,16 @@
-"""Recipes: the options of a training run in a YAML file.
+"""Recipes: the options of a training in a YAML file, one ``option: value`` a line.
 
-A recipe is a mapping from option to value, for example ``architecture: v4``. What the command line
-gives goes before the recipe, and the recipe before the defaults. The recipes in
-``training/recipes`` repeat the trainings of the thesis and of the paper.
+Those in ``training/config/recipes`` repeat the trainings of the thesis and of the paper.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 from anomaly_detector.errors import AnomalyDetectorError, as_one_line
-from training.config.options import OptionType, TrainOptions, check_given, option_types
+from training.config.options import OptionType, option_types
 
 RECIPES = Path(__file__).parent / "recipes"
 """Where the recipes lie that come with the package."""
@@ -88,40 +84,3 @@ def _scalar(path: Path, key: str, value: Any, wanted: OptionType) -> Any:
     raise AnomalyDetectorError(
         f"recipe {path}: option {key!r} is {value!r}: give {_KIND_NAMES.get(kind, 'a text')}"
     )
-
-
-def resolve_options(arguments: Mapping[str, Any], recipe: Path | None = None) -> TrainOptions:
-    """Join the command line, a recipe and the defaults, in this order of precedence.
-
-    Args:
-        arguments: the options given on the command line, by field name.
-        recipe: the recipe file.
-
-    Raises:
-        AnomalyDetectorError: the recipe is at fault, neither gives what is required, or one gives
-            an option that the scorer does not use.
-    """
-    given = dict(read_recipe(recipe)) if recipe is not None else {}
-    # Of two options that exclude each other the command line's counts.
-    for one, other in (
-        ("threshold", "false_alarm_rate"),
-        ("false_alarm_rate", "threshold"),
-        ("clipnorm", "global_clipnorm"),
-        ("global_clipnorm", "clipnorm"),
-    ):
-        # A limit of 0 is none, and leaves the other one in force.
-        if arguments.get(one) or (one == "threshold" and one in arguments):
-            given.pop(other, None)
-    if arguments.get("plateau_patience") == 0:
-        # The rate never falls.
-        for name in ("plateau_factor", "min_learning_rate"):
-            given.pop(name, None)
-    given |= arguments
-    for item in fields(TrainOptions):
-        if item.default is MISSING and item.name not in given:
-            raise AnomalyDetectorError(
-                f"option {item.name!r} is missing: give --{item.name} or put it into a recipe"
-            )
-    options = TrainOptions(**given)
-    check_given(options, given)
-    return options

@@ -55,7 +55,7 @@ class FrameSet:
         """Number of frames of each recording after which the next one is no near copy."""
         return [_gap(part) for part in self.parts]
 
-    def take(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def load(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return frames by their numbers, uint8 [len(indices), 64, 64, 3]."""
         images = np.empty((len(indices), *self.parts[0].images.shape[1:]), np.uint8)
         owners = np.searchsorted(self._starts, indices, side="right") - 1

@@ -1,15 +1,13 @@
-"""Codes: the 128-vectors that an encoder gives, to train scorers on and as a file for analysis.
+"""Latents: the 128-vectors that a detector's encoder gives, as a file for analysis.
 
-The file's encoder is taken out of the exported detector: every model with an encoder that
-:mod:`training.export.convert` writes has a tensor ``code`` inside its graph, so no Keras is needed.
+Every model with an encoder that :mod:`training.export.convert` writes has a tensor ``code`` inside
+its graph, so no Keras is needed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,19 +18,16 @@ from anomaly_detector.errors import ModelError, as_one_line
 from anomaly_detector.files import atomic_path
 from anomaly_detector.images.preprocessing import INPUT_SIZE, WHOLE_FRAME, View
 from anomaly_detector.model.detector import Detector
-from training.data.frames import FrameSet
-from training.networks.autoencoders import Autoencoder
 
 UNKNOWN_LABEL = -1
 """Label of a frame that nobody labelled; its class name is empty."""
 
-_CODE_TENSOR = "code"
-_BATCH = 256
+_TENSOR = "code"
 
 
 @dataclass(frozen=True)
 class FrameTable:
-    """N frames with their truth, without their codes.
+    """N frames with their truth, without their latents.
 
     Attributes:
         recordings: int64 [N], number of each frame's recording, ascending from 0.
@@ -52,7 +47,7 @@ class FrameTable:
         return len(self.names)
 
 
-class CodeModel:
+class LatentEncoder:
     """The encoder inside a detector file.
 
     Args:
@@ -63,7 +58,7 @@ class CodeModel:
         path: the model file.
         model: its ``name``, ``architecture`` and ``sha256``.
         view: what it sees of a frame.
-        size: length of a code.
+        size: length of a latent.
 
     Raises:
         ModelError: no usable detector, or one without a tensor ``code``.
@@ -85,7 +80,7 @@ class CodeModel:
         encoder = _encoder(content)
         if encoder is None:
             raise ModelError(
-                f"model {path} has no tensor {_CODE_TENSOR!r} in its graph, so its codes cannot be "
+                f"model {path} has no tensor {_TENSOR!r} in its graph, so its latents cannot be "
                 "read: train it again with this version of 'python -m training train'"
             )
         options = onnxruntime.SessionOptions()
@@ -100,35 +95,26 @@ class CodeModel:
             if isinstance(error, ModelError):
                 raise
             raise ModelError(
-                f"model {path}: its tensor {_CODE_TENSOR!r} cannot be computed "
+                f"model {path}: its tensor {_TENSOR!r} cannot be computed "
                 f"({as_one_line(error)[:200]}): train the model again"
             ) from error
 
     def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the codes, float32 [N, size], of shrunk frames, uint8 [N, 64, 64, 3].
+        """Return the latents, float32 [N, size], of shrunk frames, uint8 [N, 64, 64, 3].
 
         Raises:
             ModelError: the tensor is not one finite vector per frame.
         """
-        codes: NDArray[np.float32] = self._session.run([_CODE_TENSOR], {"image": images})[0]
-        if codes.ndim != 2 or len(codes) != len(images) or not np.isfinite(codes).all():
+        latents: NDArray[np.float32] = self._session.run([_TENSOR], {"image": images})[0]
+        if latents.ndim != 2 or len(latents) != len(images) or not np.isfinite(latents).all():
             raise ModelError(
-                f"model {self.path}: tensor {_CODE_TENSOR!r} of {len(images)} frames has shape "
-                f"{codes.shape} or is not finite: train the model again"
+                f"model {self.path}: tensor {_TENSOR!r} of {len(images)} frames has shape "
+                f"{latents.shape} or is not finite: train the model again"
             )
-        return codes
+        return latents
 
 
-def encode_frames(autoencoder: Autoencoder, frames: FrameSet) -> NDArray[np.float32]:
-    """Return the codes of all frames, float32 [N, 128]."""
-    codes = [
-        np.asarray(autoencoder.encoder(frames.take(batch).astype(np.float32), training=False))
-        for batch in np.array_split(np.arange(len(frames)), -(-len(frames) // _BATCH))
-    ]
-    return np.concatenate(codes)
-
-
-def has_code(path: str | Path) -> bool:
+def has_latent(path: str | Path) -> bool:
     """Return whether a detector file has a tensor ``code``."""
     return _encoder(Path(path).read_bytes()) is not None
 
@@ -138,52 +124,39 @@ def _encoder(content: bytes) -> bytes | None:
     import onnx
 
     model = onnx.load_from_string(content)
-    if not any(_CODE_TENSOR in node.output for node in model.graph.node):
+    if not any(_TENSOR in node.output for node in model.graph.node):
         return None
     del model.graph.output[:]
     model.graph.output.append(
-        onnx.helper.make_tensor_value_info(_CODE_TENSOR, onnx.TensorProto.FLOAT, None)
+        onnx.helper.make_tensor_value_info(_TENSOR, onnx.TensorProto.FLOAT, None)
     )
     result: bytes = model.SerializeToString()
     return result
 
 
-def write_codes(
-    path: Path, frames: FrameTable, model: CodeModel, batches: Iterable[NDArray[np.float32]]
+def write_latents(
+    path: Path, frames: FrameTable, model: LatentEncoder, latents: NDArray[np.float32]
 ) -> None:
-    """Write a codes file; the codes stream through and are never in memory as a whole.
+    """Write a NumPy archive of latents.
 
     Args:
         path: ends with ``.npz``.
         frames: N frames.
-        model: what made the codes.
-        batches: codes, float32 [n, size] each, N rows in all.
+        model: what made the latents.
+        latents: float32 [N, size].
 
     Raises:
         AnomalyDetectorError: the file cannot be written.
-        ValueError: the batches are not N rows.
     """
-    arrays = {
-        "recordings": frames.recordings.astype(np.int64),
-        "names": np.array(frames.names, np.str_),
-        "stamps_ns": np.array([stamp or 0 for stamp in frames.stamps_ns], np.int64),
-        "has_stamp": np.array([stamp is not None for stamp in frames.stamps_ns], np.bool_),
-        "labels": frames.labels.astype(np.int64),
-        "classes": np.array(frames.classes, np.str_),
-        "model": np.array(json.dumps(model.model, sort_keys=True)),
-    }
-    rows = 0
-    # numpy.savez wants whole arrays; an .npz file is a ZIP file of .npy files.
-    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        with archive.open("codes.npy", "w", force_zip64=True) as member:
-            shape = (len(frames), model.size)
-            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(member, header)
-            for batch in batches:
-                member.write(np.ascontiguousarray(batch, "<f4").tobytes())
-                rows += len(batch)
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w") as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
-        if rows != len(frames):
-            raise ValueError(f"{rows} codes for {len(frames)} frames")
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(
+            file,
+            codes=latents,
+            recordings=frames.recordings,
+            names=np.array(frames.names, np.str_),
+            stamps_ns=np.array([stamp or 0 for stamp in frames.stamps_ns], np.int64),
+            has_stamp=np.array([stamp is not None for stamp in frames.stamps_ns], np.bool_),
+            labels=frames.labels,
+            classes=np.array(frames.classes, np.str_),
+            model=np.array(json.dumps(model.model, sort_keys=True)),
+        )

@@ -17,16 +17,17 @@ import numpy as np
 from anomaly_detector.images.preprocessing import INPUT_SIZE, View
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.recordings import open_source, warn_unreadable
-from training.config.options import TrainOptions, check_options, without_unused
+from training.config.options import TrainOptions
 from training.data.frames import open_frame_set
 from training.data.labels import read_labels, read_visible_shares
 from training.evaluation.faults import FAULT_SETS
 from training.evaluation.metrics import area_under_roc
 from training.evaluation.stress import Exclusion, numbered_frames, run_stress
+from training.scorers.options import check_options, without_unused
 from training.scorers.registry import scorers as all_scorers
 
 if TYPE_CHECKING:
-    from training.fitting.job import Job, Trained
+    from training.fitting.run import TrainingResult, TrainingRun
 
 SMALL_HAZARD = 0.01
 """Share of the picture under which a hazard counts as small."""
@@ -99,7 +100,7 @@ def compare(
 
     rows: list[Comparison] = []
 
-    def add(job: Job, trained: Trained) -> None:
+    def add(job: TrainingRun, trained: TrainingResult) -> None:
         rows.append(_measured(job, trained, measure))
         report(rows[-1])
 
@@ -108,7 +109,7 @@ def compare(
     on_top = [name for name in scorers if name not in alone]
     pairs = [(architecture, on_top) for architecture in architectures if on_top]
     for architecture, names in [*pairs, *((str(known[n].architecture), [n]) for n in alone)]:
-        base: Trained | None = None
+        base: TrainingResult | None = None
         for name in names:
             out = folder / f"{architecture}_{name}.onnx"
             changed = without_unused(
@@ -118,14 +119,14 @@ def compare(
             job = prepare(changed)
             scorer = known[name]
             if scorer.needs_autoencoder and base is None:
-                from training.fitting.autoencoder import train_autoencoder
+                from training.scorers.autoencoder import train_autoencoder
 
                 base = train_autoencoder(job)
             add(job, scorer.train(job, base))
     return rows
 
 
-def _measured(job: Job, trained: Trained, measure: Measure) -> Comparison:
+def _measured(job: TrainingRun, trained: TrainingResult, measure: Measure) -> Comparison:
     from training.networks.autoencoders import count_macs
     from training.train import export_trained
 

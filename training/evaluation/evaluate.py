@@ -18,7 +18,7 @@ from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.fingerprint import TrainedRecording, trained_warning
 from anomaly_detector.model.metadata import ModelMetadata
 from anomaly_detector.recordings import UnreadableFrame, count_frames, warn_unreadable
-from training.data.latents import CodeModel, FrameTable, has_code
+from training.data.latents import FrameTable, LatentEncoder, has_latent
 from training.data.opening import LabelledRecording, Truths
 from training.evaluation.bootstrap import DEFAULT_BLOCK
 from training.evaluation.metrics import (
@@ -175,7 +175,7 @@ def evaluate(
         ModelError: the model fails.
     """
     truths = Truths(recordings)
-    encoder = CodeModel(detector.path) if has_code(detector.path) else None
+    encoder = LatentEncoder(detector.path) if has_latent(detector.path) else None
     latents: list[NDArray[np.float32]] = []
     misses, false_alarms = _WorstFrames(gallery), _WorstFrames(gallery)
     rows: list[tuple[int, str, int | None, int, str, float]] = []

@@ -1,1 +1,1 @@
-"""From trained networks to the one file that is the detector."""
+"""From trained networks to the one file that is the detector, and what it says of its making."""

@@ -22,8 +22,8 @@ from anomaly_detector.model.normalization import (
     float32_threshold,
     normalization_scale,
 )
-from training.fitting.backend import import_tensorflow
-from training.scorers.base import ScoringFunction
+from training.fitting.run import ScoringFunction
+from training.networks.backend import import_tensorflow
 
 MAX_RELATIVE_DIFFERENCE = 1e-3
 """A file whose outputs differ more than this from Keras is not written."""
@@ -40,7 +40,7 @@ def convert(scorer: ScoringFunction) -> Any:
     """Convert a scoring function to an ``onnx.ModelProto``.
 
     The encoder's vector, if the scorer gives one, becomes no output but a tensor named ``code``
-    inside the graph, where :class:`training.data.latents.CodeModel` finds it.
+    inside the graph, where :class:`training.data.latents.LatentEncoder` finds it.
 
     Args:
         scorer: the Keras scoring function.
@@ -142,11 +142,7 @@ def parity(scorer: ScoringFunction, model: Any, images: NDArray[np.uint8]) -> fl
         The largest relative difference: of each score to its own value, and of each pixel of a
         map to the frame's largest.
     """
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    session = _session(model)
     worst = 0.0
     for batch in (images, images[:1]):
         expected = {k: np.asarray(v) for k, v in scorer(batch).items()}
@@ -166,16 +162,20 @@ def score_images(
     model: Any, images: NDArray[np.uint8], batch_size: int = 64
 ) -> NDArray[np.float32]:
     """Score frames with a converted model, float32 [N]."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    session = _session(model)
     batches = [
         session.run(["score"], {"image": images[start : start + batch_size]})[0]
         for start in range(0, len(images), batch_size)
     ]
     return np.concatenate(batches)
+
+
+def _session(model: Any) -> Any:
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
 
 
 def with_metadata(model: Any, metadata: ModelMetadata) -> Any:
@@ -215,7 +215,7 @@ def write_detector(
         metadata: goes into the file.
         path: where to.
         scorer: the Keras scoring function that the model came from.
-        images: uint8 [7 or more, 64, 64, 3], frames to compare both on; seven are used.
+        images: uint8 [N, 64, 64, 3]; both are compared on four of them, noise, black and white.
 
     Returns:
         The largest relative difference found.
@@ -227,7 +227,10 @@ def write_detector(
     import onnx
 
     final = with_metadata(model, metadata)
-    difference = parity(scorer, final, images[:7])
+    real = images[np.linspace(0, len(images) - 1, 4).astype(int)]
+    noise = np.random.default_rng(0).integers(0, 256, (1, *images.shape[1:]), np.uint8)
+    black = np.zeros_like(noise)
+    difference = parity(scorer, final, np.concatenate([real, noise, black, 255 - black]))
     if not difference <= MAX_RELATIVE_DIFFERENCE:
         raise AnomalyDetectorError(
             f"model {path} not written: ONNX Runtime and Keras differ by {difference:.2g} "

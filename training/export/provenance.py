@@ -10,18 +10,16 @@ from collections.abc import Mapping
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anomaly_detector
 from anomaly_detector.files import atomic_path, printable
 from anomaly_detector.recordings import count_frames
 from anomaly_detector.recordings.cache import CachedFrames
-from training.config.options import FALSE_ALARM_RATE, TrainOptions, fixed_threshold, used_options
+from training.config.options import FALSE_ALARM_RATE, TrainOptions
 from training.data.frames import frame_period
-from training.fitting.job import Job
-
-if TYPE_CHECKING:
-    from training.fitting.fit import FitResult
+from training.fitting.run import TrainingRun
+from training.scorers.options import fixed_threshold, used_options
 
 _INPUTS = ("data", "anomalies", "topic")
 _RUN_ONLY = ("out", "cache", "progress", "resume", "tensorboard", "device", "cluster", "worker")
@@ -53,20 +51,20 @@ def inputs(options: TrainOptions) -> dict[str, Any]:
     }
 
 
-def provenance(job: Job) -> dict[str, Any]:
+def provenance(run: TrainingRun) -> dict[str, Any]:
     """Return the entry of the metadata, as JSON knows it."""
-    options, split, parts = job.options, job.split, job.frames.parts
+    options, split, parts = run.options, run.split, run.frames.parts
     return {
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "options": inputs(options),
         "recipe": resolved_recipe(options),
         "frames": {
-            "recorded": len(job.frames),
+            "recorded": len(run.frames),
             "unreadable": sum(count_frames(part.unreadable) for part in parts),
             "train": len(split.train),
             "validation": len(split.validation),
             "calibration": len(split.calibration),
-            "anomalies": len(job.anomalies or ()),
+            "anomalies": len(run.anomalies or ()),
         },
         "gaps": [_gap(part, frames) for part, frames in zip(parts, split.gaps, strict=True)],
         "versions": {
@@ -100,16 +98,6 @@ def commit() -> dict[str, str]:
         return {"commit": git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")}
     except (OSError, subprocess.CalledProcessError):
         return {}
-
-
-def fit_summary(result: FitResult) -> dict[str, Any]:
-    """Return the course of one network's training in figures."""
-    return {
-        "epochs": len(result.history["loss"]),
-        "best_epoch": result.best_epoch,
-        "stopped_by": result.stopped_by,
-        "seconds": round(result.seconds, 1),
-    }
 
 
 def write_history(path: Path, histories: Mapping[str, Mapping[str, list[float]]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from anomaly_detector.errors import AnomalyDetectorError
-from training.fitting.backend import import_keras, import_tensorflow
+from training.networks.backend import import_keras, import_tensorflow
 
 
 def select_device(device: str) -> None:

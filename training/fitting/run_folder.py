@@ -12,15 +12,12 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
 from anomaly_detector.model.metadata import ModelMetadata
-
-if TYPE_CHECKING:
-    # The module imports Keras.
-    from training.fitting.fit import FitResult
+from training.fitting.settings import FitResult
 
 _RUN = "run.json"
 _METADATA = "metadata.json"

@@ -1,1 +1,4 @@
-"""Keras networks."""
+"""Keras networks and their layers, what augments their inputs, and the quiet import of Keras.
+
+They know nothing of recordings, options and training.
+"""

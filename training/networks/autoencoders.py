@@ -1,6 +1,6 @@
 """The autoencoders of the thesis and of the paper, layer by layer.
 
-Each one is a short table of layers, an encoder from the image to a 128-vector (the *code*) and a
+Each one is a short table of layers, an encoder from the image to a 128-vector (the *latent*) and a
 decoder back. In those of the thesis, pixels enter and leave as 0..255 (thesis 5.4) and
 ``leaky_relu`` has slope 0.2, the default of both spellings in its listings. All kernels start
 glorot-uniform, which its listings name or leave to Keras' default.
@@ -8,12 +8,12 @@ glorot-uniform, which its listings name or leave to Keras' default.
 Where the table departs from its source:
 
 * ``v2`` and ``v3``: the thesis puts an Embedding behind the encoder, which looks its rows up by the
-  integer part of the code. That stops the gradient, so the encoder never trained.
-  :class:`training.networks.layers.CodeTable` takes its place: 128 code values, each scaling its own
-  row of the same 128x128 table. It is the first layer of the decoder, so that the code stays a
-  128-vector. The listings name the regulariser of that table as ``'L1L2'``, with which Keras means
-  both factors
-  0: as written it regularises nothing. So it is here; :class:`NetworkSettings` has the factors.
+  integer part of the latent. That stops the gradient, so the encoder never trained.
+  :class:`training.networks.layers.LatentTable` takes its place: 128 latent values, each scaling its
+  own row of the same 128x128 table. It is the first layer of the decoder, so that the latent stays
+  a 128-vector. The listings name the regulariser of that table as ``'L1L2'``, with which Keras
+  means both factors 0: as written it regularises nothing. So it is here;
+  :class:`NetworkSettings` has the factors.
 * ``paper``: the number F of its widths [3, F, 2F, 4F, 8F] is 128, as in the thesis' v2, which says
   to be its translation layer by layer.
 """
@@ -28,13 +28,13 @@ from typing import Any, TypeAlias
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.preprocessing import INPUT_SIZE
-from training.fitting.backend import import_keras
+from training.networks.backend import import_keras
 
-CODE_TABLE_OPTIONS = frozenset({"embedding_l1", "embedding_l2"})
-"""Options of training that only architectures with a code table use."""
+LATENT_TABLE_OPTIONS = frozenset({"embedding_l1", "embedding_l2"})
+"""Options of training that only architectures with a latent table use."""
 
-CODE_SIZE = 128
-"""Length of the code vector (thesis 5.2, paper section IV)."""
+LATENT_SIZE = 128
+"""Length of the latent vector (thesis 5.2, paper section IV)."""
 
 INITIALIZERS = ("glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "lecun_normal")
 """Names of Keras initialisers to choose from; the thesis tried the first and ``he_normal``."""
@@ -77,36 +77,14 @@ class Dense:
     l2: float = 0.0
 
 
-@dataclass(frozen=True)
-class Table:
-    """:class:`training.networks.layers.CodeTable`: from the code to 128x128."""
+Layer: TypeAlias = Conv | ConvT | Dense | tuple[str, Any]
+"""With a kernel, or another one by name and parameter: see :meth:`_Builder.apply`."""
 
-
-@dataclass(frozen=True)
-class Reshape:
-    """To an image of height, width and channels."""
-
-    shape: tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class MaxPool:
-    """2x2 max pooling."""
-
-
-@dataclass(frozen=True)
-class Upsample:
-    """Factor 2."""
-
-    interpolation: str = "nearest"
-
-
-@dataclass(frozen=True)
-class Standardized:
-    """:class:`training.networks.layers.Standardize`."""
-
-
-Layer: TypeAlias = Conv | ConvT | Dense | Table | Reshape | MaxPool | Upsample | Standardized
+_TABLE = ("table", None)
+_STANDARDIZED = ("standardized", None)
+_MAX_POOL = ("max-pool", 2)
+_UPSAMPLE = ("upsample", "nearest")
+_BILINEAR = ("upsample", "bilinear")
 
 
 @dataclass(frozen=True)
@@ -115,8 +93,8 @@ class Architecture:
 
     Attributes:
         source: where it is described.
-        encoder: layers from the image to the code.
-        decoder: layers from the code to the image.
+        encoder: layers from the image to the latent.
+        decoder: layers from the latent to the image.
         reported_loss: what the thesis says its training reached.
         clipnorm: limit of each gradient's norm in training; None for no limit.
         global_clipnorm: limit of the norm of all gradients together; None for no limit.
@@ -136,8 +114,8 @@ class Architecture:
     @property
     def unused_options(self) -> frozenset[str]:
         """Options of training that do nothing here."""
-        has_table = any(isinstance(layer, Table) for layer in self.decoder)
-        return frozenset() if has_table else CODE_TABLE_OPTIONS
+        has_table = any(layer == _TABLE for layer in self.decoder)
+        return frozenset() if has_table else LATENT_TABLE_OPTIONS
 
 
 def _thesis_2(source: str, reported_loss: str, l2: float) -> Architecture:
@@ -149,11 +127,11 @@ def _thesis_2(source: str, reported_loss: str, l2: float) -> Architecture:
             Conv(256, padding="valid"),
             Conv(512, padding="valid"),
             Conv(1024, padding="valid", l2=l2),
-            Dense(CODE_SIZE, l2=l2),
+            Dense(LATENT_SIZE, l2=l2),
         ),
         decoder=(
-            Table(),
-            Reshape((4, 4, 1024)),
+            _TABLE,
+            ("reshape", (4, 4, 1024)),
             Conv(512, stride=1),
             ConvT(256, l2=l2),
             ConvT(128),
@@ -168,18 +146,18 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "v1": Architecture(
         source="thesis 5.4",
         encoder=(
-            *(Conv(128, stride=1), MaxPool()),
-            *(Conv(256, stride=1), MaxPool()),
-            *(Conv(512, stride=1), MaxPool()),
-            *(Conv(1024, stride=1), MaxPool()),
-            Dense(CODE_SIZE),
+            *(Conv(128, stride=1), _MAX_POOL),
+            *(Conv(256, stride=1), _MAX_POOL),
+            *(Conv(512, stride=1), _MAX_POOL),
+            *(Conv(1024, stride=1), _MAX_POOL),
+            Dense(LATENT_SIZE),
         ),
         decoder=(
             Dense(8 * 8 * 256, activation="leaky_relu"),
-            Reshape((8, 8, 256)),
-            *(ConvT(512, stride=1), Upsample()),
-            *(ConvT(256, stride=1), Upsample()),
-            *(ConvT(128, stride=1), Upsample()),
+            ("reshape", (8, 8, 256)),
+            *(ConvT(512, stride=1), _UPSAMPLE),
+            *(ConvT(256, stride=1), _UPSAMPLE),
+            *(ConvT(128, stride=1), _UPSAMPLE),
             ConvT(3, stride=1, activation=None),
         ),
         reported_loss="17 (300 epochs)",
@@ -192,11 +170,11 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             Conv(64, padding="valid", l2=0.01),
             Conv(128, padding="valid", l2=0.01),
             Conv(256, padding="valid", l2=0.01),
-            Dense(CODE_SIZE, l2=0.01),
+            Dense(LATENT_SIZE, l2=0.01),
         ),
         decoder=(
             Dense(4 * 4 * 256, l2=0.01),
-            Reshape((4, 4, 256)),
+            ("reshape", (4, 4, 256)),
             ConvT(128, l2=0.01),
             ConvT(64, l2=0.01),
             ConvT(32, l2=0.01),
@@ -207,10 +185,10 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     ),
     "v5": Architecture(
         source="thesis 5.10",
-        encoder=(Conv(32), Conv(64), Conv(128), Dense(CODE_SIZE)),
+        encoder=(Conv(32), Conv(64), Conv(128), Dense(LATENT_SIZE)),
         decoder=(
             Dense(8 * 8 * 128),
-            Reshape((8, 8, 128)),
+            ("reshape", (8, 8, 128)),
             ConvT(64),
             ConvT(32),
             ConvT(3, activation=None),
@@ -221,17 +199,17 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "paper": Architecture(
         source="arXiv 2209.09786, IV",
         encoder=(
-            Standardized(),
+            _STANDARDIZED,
             *(Conv(factor * _PAPER_WIDTH, padding=1) for factor in (1, 2, 4, 8)),
-            Dense(CODE_SIZE),
+            Dense(LATENT_SIZE),
         ),
         decoder=(
             Dense(4 * 4 * 8 * _PAPER_WIDTH, activation="leaky_relu"),
-            Reshape((4, 4, 8 * _PAPER_WIDTH)),
-            *(Upsample("bilinear"), Conv(4 * _PAPER_WIDTH, stride=1)),
-            *(Upsample("bilinear"), Conv(2 * _PAPER_WIDTH, stride=1)),
-            *(Upsample("bilinear"), Conv(_PAPER_WIDTH, stride=1)),
-            *(Upsample("bilinear"), Conv(3, stride=1, activation=None)),
+            ("reshape", (4, 4, 8 * _PAPER_WIDTH)),
+            *(_BILINEAR, Conv(4 * _PAPER_WIDTH, stride=1)),
+            *(_BILINEAR, Conv(2 * _PAPER_WIDTH, stride=1)),
+            *(_BILINEAR, Conv(_PAPER_WIDTH, stride=1)),
+            *(_BILINEAR, Conv(3, stride=1, activation=None)),
         ),
         global_clipnorm=10.0,
         slope=0.01,
@@ -248,9 +226,9 @@ class NetworkSettings:
         dropout: share of the values that are dropped after every hidden layer, in training.
         l1: factor of the kernels' absolute values in the loss.
         l2: factor of their squares, on top of the architecture's own.
-        embedding_l1: the same for the code table of v2 and v3.
+        embedding_l1: the same for the latent table of v2 and v3.
         embedding_l2: likewise.
-        initializer: of all kernels and of the code table, one of :data:`INITIALIZERS`; None for
+        initializer: of all kernels and of the latent table, one of :data:`INITIALIZERS`; None for
             the architecture's own.
     """
 
@@ -267,8 +245,8 @@ class Autoencoder:
     """Keras models that share their layers.
 
     Attributes:
-        encoder: float32 [N, 64, 64, 3] in 0..255 to code float32 [N, 128].
-        decoder: code float32 [N, 128] to image float32 [N, 64, 64, 3], in the units of ``target``.
+        encoder: float32 [N, 64, 64, 3] in 0..255 to latent float32 [N, 128].
+        decoder: latent float32 [N, 128] to image float32 [N, 64, 64, 3], in ``target``'s units.
         model: encoder and decoder in one.
         target: from the encoder's input to what the decoder is to give for it: the image itself,
             0..255, or its standardised form.
@@ -297,10 +275,10 @@ def build_autoencoder(name: str, settings: NetworkSettings = NetworkSettings()) 
     architecture = ARCHITECTURES[name]
     builder = _Builder(architecture.slope, settings)
     image = keras.Input((INPUT_SIZE, INPUT_SIZE, 3), name="image")
-    code_input = keras.Input((CODE_SIZE,), name="code")
+    latent_input = keras.Input((LATENT_SIZE,), name="code")
     encoder = keras.Model(image, builder.stack(architecture.encoder, image), name="encoder")
     decoder = keras.Model(
-        code_input, builder.stack(architecture.decoder, code_input), name="decoder"
+        latent_input, builder.stack(architecture.decoder, latent_input), name="decoder"
     )
     model = keras.Model(image, decoder(encoder(image)), name="autoencoder")
     target = Standardize() if architecture.standardized else lambda pixels: pixels
@@ -315,30 +293,35 @@ class _Builder:
     settings: NetworkSettings
 
     def stack(self, layers: tuple[Layer, ...], tensor: Any) -> Any:
-        keras = import_keras()
-        last = len(layers) - 1
-        for index, layer in enumerate(layers):
-            tensor = self._apply(layer, tensor)
-            # Neither the code nor the image is hidden, and a reshape hides nothing new.
-            has_kernel = isinstance(layer, (Conv, ConvT, Dense))
-            if self.settings.dropout and has_kernel and index < last:
-                tensor = keras.layers.Dropout(self.settings.dropout)(tensor)
+        dropout = self.settings.dropout
+        for layer in layers:
+            tensor = self.apply(layer, tensor)
+            # Neither the latent nor the image is hidden, and a reshape hides nothing new.
+            if dropout and not isinstance(layer, tuple) and layer is not layers[-1]:
+                tensor = import_keras().layers.Dropout(dropout)(tensor)
         return tensor
 
-    def _apply(self, layer: Layer, tensor: Any) -> Any:
+    def apply(self, layer: Layer, tensor: Any) -> Any:
         keras = import_keras()
-        if isinstance(layer, Reshape):
-            return keras.layers.Reshape(layer.shape)(tensor)
-        if isinstance(layer, MaxPool):
-            return keras.layers.MaxPooling2D(2, padding="same")(tensor)
-        if isinstance(layer, Upsample):
-            return keras.layers.UpSampling2D(2, interpolation=layer.interpolation)(tensor)
-        if isinstance(layer, (Table, Standardized)):
-            return self._own_layer(layer)(tensor)
+        from training.networks.layers import LatentTable, Standardize
+
+        initializer = self.settings.initializer or "glorot_uniform"
+        if isinstance(layer, tuple):
+            name, parameter = layer
+            if name == "table":
+                embedding = self.settings.embedding_l1, self.settings.embedding_l2
+                return LatentTable(initializer, _regularizer(*embedding))(tensor)
+            make = {
+                "reshape": keras.layers.Reshape,
+                "max-pool": partial(keras.layers.MaxPooling2D, padding="same"),
+                "upsample": partial(keras.layers.UpSampling2D, 2, None),
+                "standardized": lambda _: Standardize(),
+            }[name]
+            return make(parameter)(tensor)
         leaky_relu = partial(keras.activations.leaky_relu, negative_slope=self.slope)
         options = {
             "activation": leaky_relu if layer.activation == "leaky_relu" else layer.activation,
-            "kernel_initializer": self.settings.initializer or "glorot_uniform",
+            "kernel_initializer": initializer,
             "kernel_regularizer": _regularizer(self.settings.l1, layer.l2 + self.settings.l2),
         }
         if isinstance(layer, Dense):
@@ -357,16 +340,6 @@ class _Builder:
             layer.filters, _KERNEL, strides=layer.stride, padding="same", **options
         )(tensor)
 
-    def _own_layer(self, layer: Table | Standardized) -> Any:
-        from training.networks.layers import CodeTable, Standardize
-
-        if isinstance(layer, Standardized):
-            return Standardize()
-        return CodeTable(
-            self.settings.initializer or "glorot_uniform",
-            _regularizer(self.settings.embedding_l1, self.settings.embedding_l2),
-        )
-
 
 def _regularizer(l1: float, l2: float) -> Any:
     return import_keras().regularizers.L1L2(l1, l2) if l1 or l2 else None
@@ -375,12 +348,12 @@ def _regularizer(l1: float, l2: float) -> Any:
 def count_macs(model: Any) -> int:
     """Count the multiply-accumulate operations of a Keras model for one frame.
 
-    Counted are convolutions, fully connected layers and the code table. A transposed convolution
+    Counted are convolutions, fully connected layers and the latent table. A transposed convolution
     counts every input value with every weight, the cropped border included. Biases, activations,
     pooling, upsampling and standardisation are left out.
     """
     keras = import_keras()
-    from training.networks.layers import CodeTable
+    from training.networks.layers import LatentTable
 
     total = 0
     for layer in model.layers:
@@ -392,7 +365,7 @@ def count_macs(model: Any) -> int:
             total += _positions(layer.output.shape) * math.prod(layer.kernel.shape)
         elif isinstance(layer, keras.layers.Dense):
             total += math.prod(layer.kernel.shape)
-        elif isinstance(layer, CodeTable):
+        elif isinstance(layer, LatentTable):
             total += math.prod(layer.table.shape)
     return total
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from anomaly_detector.errors import AnomalyDetectorError
-from training.fitting.backend import import_keras
+from training.networks.backend import import_keras
 from training.networks.torch_checkpoint import read_checkpoint
 
 # Kernel, stride of the first block, expansion, channels, blocks.

@@ -1,63 +1,44 @@
-"""Keras layers of our own; all of them run on every Keras backend.
-
-Import :mod:`training.fitting.backend` and call ``import_keras`` before this module: its own import
-of Keras is not a quiet one.
-"""
+"""Keras layers of our own; all of them run on every Keras backend."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import keras
 import numpy as np
-from keras import ops
 
-from training.fitting.augmentation import compiled_augment
-from training.fitting.backend import import_tensorflow
+from training.networks.augmentation import compiled_augment
+from training.networks.backend import import_tensorflow
+from training.networks.quiet_keras import keras
+
+ops = keras.ops
 
 _LEAST_DEVIATION = 1.0
 
 
-class CodeTable(keras.layers.Layer):
-    """Spreads a code over a square table: each value scales its own row.
+class LatentTable(keras.layers.Layer):
+    """Spreads a latent over a square table: each value scales its own row.
 
     What the Embedding of the thesis' versions 2 and 3 (5.5, 5.6) was meant to do, made trainable:
     the same 128x128 table, started the same way, and the same output that the decoder reshapes.
-    An Embedding looks rows up by the integer part of the code, which stops the gradient in front
-    of it; here the rows are scaled, which is linear in the code and in the table.
-
-    Args:
-        embeddings_initializer: of the table.
-        embeddings_regularizer: of the table.
+    An Embedding looks rows up by the integer part of the latent, which stops the gradient in front
+    of it; here the rows are scaled, which is linear in the latent and in the table.
     """
 
-    def __init__(
-        self,
-        embeddings_initializer: Any = "glorot_uniform",
-        embeddings_regularizer: Any = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(**options)
-        self._initializer = keras.initializers.get(embeddings_initializer)
-        self._regularizer = keras.regularizers.get(embeddings_regularizer)
+    def __init__(self, initializer: str, regularizer: Any) -> None:
+        super().__init__()
+        self._initializer = initializer
+        self._regularizer = regularizer
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Make the table."""
-        size = input_shape[-1]
+        shape = (input_shape[-1], input_shape[-1])
         self.table = self.add_weight(
-            name="table",
-            shape=(size, size),
-            initializer=self._initializer,
-            regularizer=self._regularizer,
+            shape=shape, initializer=self._initializer, regularizer=self._regularizer, name="table"
         )
 
-    def call(self, code: Any) -> Any:
+    def call(self, latent: Any) -> Any:
         """From float32 [N, 128] to [N, 128, 128]."""
-        return ops.expand_dims(code, -1) * self.table
-
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Return the shape for a batch."""
-        return (*input_shape, input_shape[-1])
+        return ops.expand_dims(latent, -1) * self.table
 
 
 class Standardize(keras.layers.Layer):
@@ -72,10 +53,6 @@ class Standardize(keras.layers.Layer):
         centred = image - ops.mean(image, axis=(1, 2), keepdims=True)
         variance = ops.mean(ops.square(centred), axis=(1, 2), keepdims=True)
         return centred / ops.maximum(ops.sqrt(variance), _LEAST_DEVIATION)
-
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Return the shape for a batch."""
-        return input_shape
 
 
 class BatchNormalization(keras.layers.BatchNormalization):
@@ -102,7 +79,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return result
 
 
-class Place(keras.layers.Layer):
+class CoordConv(keras.layers.Layer):
     """Tells a feature map of half the picture's size where in the picture every cell is.
 
     Adds what a 3x3 convolution of stride 2 makes of two further channels that hold row and column,
@@ -113,10 +90,10 @@ class Place(keras.layers.Layer):
         size: height and width of the picture.
     """
 
-    def __init__(self, size: int, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, size: int) -> None:
+        super().__init__()
         axis = np.linspace(-1, 1, size, dtype=np.float32)
-        self._place = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1)[np.newaxis]
+        self._coordinates = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1)[np.newaxis]
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Make the convolution's weights."""
@@ -126,31 +103,31 @@ class Place(keras.layers.Layer):
 
     def call(self, features: Any) -> Any:
         """From float32 [N, H, W, channels] to the same."""
-        return features + ops.conv(self._place, self.kernel, strides=2, padding="same")
+        return features + ops.conv(self._coordinates, self.kernel, strides=2, padding="same")
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Return the shape for a batch."""
-        return input_shape
+
+# Weights files name layers after their classes: these are the names in every file so far.
+CoordConv.__name__, LatentTable.__name__ = "Place", "CodeTable"
 
 
 class Augment(keras.layers.Layer):
-    """Casts frames to float32 and, in training alone, augments them if there are draws.
+    """Casts frames to float32 and, in training alone, augments them if there are samples.
 
     Args:
         fill_mode: what lies outside the frame.
     """
 
-    def __init__(self, fill_mode: str, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, fill_mode: str) -> None:
+        super().__init__()
         self._augment = compiled_augment(fill_mode)
 
     def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
-        """From ``image`` uint8 [N, 64, 64, 3] and :data:`training.fitting.augmentation.Draws`."""
+        """From ``image`` uint8 [N, 64, 64, 3] and ``Samples`` of ``augmentation``."""
         image = ops.cast(inputs["image"], "float32")
-        draws = {name: value for name, value in inputs.items() if name != "image"}
-        if not training or not draws:
+        samples = {name: value for name, value in inputs.items() if name != "image"}
+        if not training or not samples:
             return image
-        return self._augment(image, draws)
+        return self._augment(image, samples)
 
     def compute_output_spec(self, inputs: dict[str, Any], training: bool = False) -> Any:
         """Return shape and type of the result."""

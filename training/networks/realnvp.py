@@ -1,87 +1,39 @@
-"""Real-NVP on codes: how unlikely is a code, given those of normal frames?
+"""Real-NVP on latents: how unlikely is a latent, given those of normal frames?
 
 A normalizing flow (Dinh, Sohl-Dickstein and Bengio 2017, arXiv 1605.08803) in the form of the
 paper's section IV (Mantegazza et al. 2022, arXiv 2209.09786): four affine couplings whose mask of
 odd and even positions is flipped each time, a standard normal prior, and the negative
-log-likelihood as the score. With outlier exposure, codes of known anomalies are pushed at least a
+log-likelihood as the score. With outlier exposure, latents of known anomalies are pushed at least a
 margin above the normal ones.
-
-Import :mod:`training.fitting.backend` and call ``import_keras`` before this module, as for
-:mod:`training.fitting.fit`.
 """
 
 from __future__ import annotations
 
 import math
-import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
-from keras import ops
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from anomaly_detector.errors import AnomalyDetectorError
-from training.fitting.fit import FitResult, tensorboard_log
+from training.networks.quiet_keras import keras
+
+ops = keras.ops
 
 PullBack = Callable[[Any], Any]
 """From the gradient with respect to a layer's output to that with respect to its input."""
-
-_LEAST_CODES = 10
-_LEAST_RATE = 1e-7
-
-
-@dataclass(frozen=True)
-class RealNVPSettings:
-    """How a flow is fitted; the defaults are the paper's (section IV and its published code).
-
-    Attributes:
-        epochs: upper limit; the epoch with the best validation loss is kept.
-        batch_size: normal codes a step; less when there are fewer.
-        learning_rate: of Adam, at the start.
-        plateau_patience: epochs without a better validation loss before the rate is divided by 10.
-        early_stopping_patience: epochs without a better validation loss before stopping; None for
-            the paper's way, which is to run all epochs.
-        couplings: number of affine couplings.
-        hidden: width of the hidden layer of the s and t networks.
-        whitening: remove the correlations of the codes before the first coupling; False scales
-            each position only. The paper does neither.
-        margin: gamma of outlier exposure, nats.
-        outlier_weight: lambda of outlier exposure.
-        outlier_share: outliers in a step, as a share of its normal codes.
-        time_limit: seconds after which the epoch under way is the last; 0 for none.
-        seed: of the weights, the order of the codes and the choice of outliers.
-    """
-
-    epochs: int = 500
-    batch_size: int = 2048
-    learning_rate: float = 1e-3
-    plateau_patience: int = 10
-    early_stopping_patience: int | None = None
-    couplings: int = 4
-    hidden: int = 128
-    whitening: bool = True
-    margin: float = 100.0
-    outlier_weight: float = 1.0
-    outlier_share: float = 0.1
-    time_limit: float = 0.0
-    seed: int = 0
 
 
 class Whitening(keras.layers.Layer):
     """A fixed affine layer in front of the couplings: ``(x - mean) W``.
 
-    The scale of a coupling is bounded by its tanh, so that four of them cannot bring codes that
-    reach thousands (pixels enter the thesis' networks as 0..255) to a unit normal: W divides each
-    position by its standard deviation, or with ``full`` removes the correlations of positions too.
+    The scale of a coupling is bounded by its tanh, so that four of them cannot bring latents that
+    reach thousands (pixels enter the thesis' networks as 0..255) to a unit normal. The paper does
+    not whiten.
 
     Args:
-        size: length of a code.
+        size: length of a latent.
     """
 
     def __init__(self, size: int) -> None:
@@ -93,33 +45,31 @@ class Whitening(keras.layers.Layer):
         self.log_det = self.add_weight(shape=(), initializer="zeros", name="log_det")
         self.built = True
 
-    def adapt(self, codes: NDArray[np.float32], *, full: bool) -> None:
-        """Take mean and W from codes, float32 [N, size].
+    def adapt(self, latents: NDArray[np.float32]) -> None:
+        """Compute mean and W from latents, float32 [N, size].
 
         A position that hardly varies would turn rounding into evidence: no deviation is taken
-        below a thousandth of the largest. With ``full``, W is the symmetric inverse square root of
-        the covariance, which is shrunk as Ledoit and Wolf (2004) do, since N may be below what 128
+        below a thousandth of the largest. W is the symmetric inverse square root of the
+        covariance, which is shrunk as Ledoit and Wolf (2004) do, since N may be below what 128
         positions need. Symmetric: a position stays as near to itself as it can.
 
         Raises:
-            AnomalyDetectorError: the codes are all the same.
+            AnomalyDetectorError: the latents are all the same.
         """
-        deviation = codes.std(axis=0, dtype=np.float64)
+        from sklearn.covariance import ledoit_wolf
+
+        deviation = latents.std(axis=0, dtype=np.float64)
         largest = float(deviation.max())
         if not largest > 0.0:
             raise AnomalyDetectorError(
-                f"all {len(codes)} normal codes are the same: the autoencoder has collapsed, "
+                f"all {len(latents)} normal latents are the same: the autoencoder has collapsed, "
                 "train it again with another architecture or a lower --learning-rate"
             )
-        mean = codes.mean(axis=0, dtype=np.float64)
+        mean = latents.mean(axis=0, dtype=np.float64)
         deviation = np.maximum(deviation, 1e-3 * largest)
-        values, vectors = np.ones(len(mean)), np.eye(len(mean))
-        if full:
-            from sklearn.covariance import ledoit_wolf
-
-            covariance, _ = ledoit_wolf((codes - mean) / deviation, assume_centered=True)
-            values, vectors = np.linalg.eigh(covariance)
-            values = np.maximum(values, 1e-6 * values.max())
+        covariance, _ = ledoit_wolf((latents - mean) / deviation, assume_centered=True)
+        values, vectors = np.linalg.eigh(covariance)
+        values = np.maximum(values, 1e-6 * values.max())
         self.mean.assign(mean)
         self.matrix.assign((vectors / np.sqrt(values)) @ vectors.T / deviation[:, np.newaxis])
         self.inverse_matrix.assign((vectors * np.sqrt(values)) @ vectors.T * deviation)
@@ -146,7 +96,7 @@ class AffineCoupling(keras.layers.Layer):
     start at zero, so that an untrained coupling is the identity.
 
     Args:
-        size: length of a code.
+        size: length of a latent.
         parity: 0 keeps the even positions and changes the odd ones, 1 the other way round.
         hidden: width of the hidden layers.
         seed: of the weights.
@@ -223,14 +173,14 @@ class _TwoLayers(keras.layers.Layer):
 
 
 class RealNVP(keras.Model):
-    """A density of codes.
+    """A density of latents.
 
-    Called on codes, float32 [N, size], it gives their negative log-likelihood, float32 [N], in
+    Called on latents, float32 [N, size], it gives their negative log-likelihood, float32 [N], in
     nats. The whitening counts in the log-determinant, so that it is the density of the plain
-    codes and integrates to 1.
+    latents and integrates to 1.
 
     Args:
-        size: length of a code.
+        size: length of a latent.
         couplings: number of affine couplings.
         hidden: width of the hidden layers of their networks.
         seed: of the weights.
@@ -248,11 +198,11 @@ class RealNVP(keras.Model):
         self.built = True
 
     def call(self, x: Any) -> Any:
-        """Return the negative log-likelihood [N] of codes [N, size]."""
+        """Return the negative log-likelihood [N] of latents [N, size]."""
         return self.nll(x)
 
     def forward(self, x: Any) -> tuple[Any, Any]:
-        """Return z [N, size] and log|det dz/dx| [N] of codes [N, size]."""
+        """Return z [N, size] and log|det dz/dx| [N] of latents [N, size]."""
         z, log_det, _ = self._forward(x)
         return z, log_det
 
@@ -263,12 +213,12 @@ class RealNVP(keras.Model):
         return self.whitening.inverse(z)
 
     def nll(self, x: Any) -> Any:
-        """Return the negative log-likelihood [N] of codes [N, size], nats."""
+        """Return the negative log-likelihood [N] of latents [N, size], nats."""
         z, log_det = self.forward(x)
         return self._prior(z) - log_det
 
     def nll_and_gradient(self, x: Any) -> tuple[Any, Any]:
-        """Return the negative log-likelihood [N] and its gradient [N, size] with respect to codes.
+        """Return the negative log-likelihood [N] and its gradient [N, size] by the latents.
 
         The gradient is written out, since an ONNX graph has no automatic differentiation.
         """
@@ -297,11 +247,11 @@ class RealNVP(keras.Model):
 
 
 def exposure_loss(margin: float, weight: float) -> Callable[[Any, Any], Any]:
-    """Return the loss of a batch of normal codes followed by at most as many outliers.
+    """Return the loss of a batch of normal latents followed by at most as many outliers.
 
     ``mean(NLL(normal)) + weight * mean(max(0, margin + NLL(normal_i) - NLL(outlier_i)))`` (paper,
-    section IV, after Hendrycks et al. 2019). The batch is flipped to pair its first normal codes
-    with its outliers: normal codes are to come in random order. Without outliers, the second term
+    section IV, after Hendrycks et al. 2019). The batch is flipped to pair its first normal latents
+    with its outliers: normal latents are to come in random order. Without outliers, the second term
     is 0.
 
     Args:
@@ -309,7 +259,7 @@ def exposure_loss(margin: float, weight: float) -> Callable[[Any, Any], Any]:
         weight: lambda.
 
     Returns:
-        A Keras loss: y_true [N] is 1 for an outlier and 0 for a normal code, y_pred [N] its
+        A Keras loss: y_true [N] is 1 for an outlier and 0 for a normal latent, y_pred [N] its
         negative log-likelihood.
     """
 
@@ -321,171 +271,3 @@ def exposure_loss(margin: float, weight: float) -> Callable[[Any, Any], Any]:
         return likelihood + weight * ops.sum(hinge) / ops.maximum(ops.sum(is_outlier), 1.0)
 
     return loss
-
-
-def fit_realnvp(
-    train: NDArray[np.float32],
-    validation: NDArray[np.float32],
-    *,
-    outliers: NDArray[np.float32] | None = None,
-    settings: RealNVPSettings | None = None,
-    label: str = "training realnvp",
-    progress: bool = True,
-    tensorboard: Path | None = None,
-) -> tuple[RealNVP, FitResult]:
-    """Fit a flow to codes of normal frames; it holds the weights of the best epoch.
-
-    The best epoch is the one with the smallest negative log-likelihood of the normal validation
-    codes, with outlier exposure too (paper, section IV). Ctrl-C ends training early and keeps the
-    best epoch so far.
-
-    Args:
-        train: codes of normal frames, float32 [N, size].
-        validation: codes of other normal frames, float32 [M, size].
-        outliers: codes of anomalous frames for outlier exposure, float32 [K, size]; K may be far
-            below the number that a step wants: they are drawn again. None for plain Real-NVP.
-        settings: see there; None for the paper's.
-        label: name on the progress bar.
-        progress: show a progress bar on stderr.
-        tensorboard: folder for TensorBoard logs.
-
-    Raises:
-        AnomalyDetectorError: too few codes, a code that is not finite, training diverged, or
-            Ctrl-C before the first epoch's end.
-    """
-    settings = settings or RealNVPSettings()
-    if settings.outlier_share > 1.0 or settings.outlier_share <= 0.0:
-        raise AnomalyDetectorError(
-            f"outlier share is {settings.outlier_share}: give a share such as 0.1"
-        )
-    for name, codes, least in (
-        ("normal training", train, _LEAST_CODES),
-        ("normal validation", validation, 1),
-        ("outlier", outliers, 1),
-    ):
-        if codes is not None:
-            _check_codes(name, codes, train.shape[-1], least)
-    flow = RealNVP(
-        train.shape[1], couplings=settings.couplings, hidden=settings.hidden, seed=settings.seed
-    )
-    flow.whitening.adapt(train, full=settings.whitening)
-    loss = exposure_loss(settings.margin, settings.outlier_weight)
-    # XLA would compile for seconds what runs in milliseconds.
-    optimizer = keras.optimizers.Adam(settings.learning_rate)
-    flow.compile(optimizer=optimizer, loss=loss, jit_compile=False)
-    result = FitResult()
-    best: list[Any] = []
-    board = None if tensorboard is None else tensorboard_log(tensorboard)
-    if board is not None:
-        board.set_model(flow)
-        board.on_train_begin()
-    start = time.perf_counter()
-    bar = tqdm(total=settings.epochs, desc=label, unit="epoch", disable=not progress)
-    try:
-        for train_loss, validation_loss in _epochs(flow, train, validation, outliers, settings):
-            result.history.setdefault("loss", []).append(train_loss)
-            result.history.setdefault("val_loss", []).append(validation_loss)
-            epoch = len(result.history["loss"])
-            if validation_loss < result.best_loss:
-                result.best_loss, result.best_epoch = validation_loss, epoch
-                best = flow.get_weights()
-            bar.set_postfix_str(f"loss {train_loss:.5g}, validation {validation_loss:.5g}")
-            bar.update()
-            if board is not None:
-                board.on_epoch_end(epoch - 1, {"loss": train_loss, "val_loss": validation_loss})
-            if not np.isfinite(train_loss + validation_loss):
-                break
-            if epoch - result.best_epoch == settings.early_stopping_patience:
-                result.stopped_by = "early-stopping"
-                break
-            if 0.0 < settings.time_limit < time.perf_counter() - start:
-                result.stopped_by = "time-limit"
-                break
-    except KeyboardInterrupt:
-        result.stopped_by = "interrupt"
-    finally:
-        bar.close()
-        if board is not None:
-            board.on_train_end()
-    result.seconds = time.perf_counter() - start
-    result.trained = bool(best)
-    if not best and result.stopped_by == "interrupt":
-        raise AnomalyDetectorError(
-            f"{label} was interrupted in its first epoch: nothing learned, nothing written"
-        )
-    if result.stopped_by != "interrupt" and not np.isfinite(result.history["val_loss"][-1]):
-        raise AnomalyDetectorError(
-            f"{label} diverged in epoch {len(result.history['loss'])}, its loss is not finite: "
-            f"lower its learning rate (it is {settings.learning_rate:g})"
-        )
-    flow.set_weights(best)
-    if result.stopped_by == "interrupt":
-        print(
-            f"Interrupted: keeping the best flow so far, epoch {result.best_epoch} of "
-            f"{len(result.history['loss'])} with validation loss {result.best_loss:.5g}.",
-            file=sys.stderr,
-        )
-    return flow, result
-
-
-def _epochs(
-    flow: RealNVP,
-    train: NDArray[np.float32],
-    validation: NDArray[np.float32],
-    outliers: NDArray[np.float32] | None,
-    settings: RealNVPSettings,
-) -> Iterator[tuple[float, float]]:
-    """Run the epochs; return training and validation loss after each.
-
-    Steps take milliseconds, far less than Keras' own loop needs around each epoch.
-    """
-    generator = np.random.default_rng(settings.seed)
-    rate = settings.learning_rate
-    least, waited = float("inf"), 0
-    for _ in range(settings.epochs):
-        losses = []
-        for indices in _batches(generator.permutation(len(train)), settings.batch_size):
-            codes, labels = train[indices], np.zeros(len(indices), np.float32)
-            if outliers is not None:
-                count = max(1, round(settings.outlier_share * len(indices)))
-                # Few outliers are drawn more than once.
-                few = count > len(outliers)
-                chosen = outliers[generator.choice(len(outliers), count, replace=few)]
-                codes = np.concatenate([codes, chosen])
-                labels = np.concatenate([labels, np.ones(count, np.float32)])
-            flow.reset_metrics()
-            losses.append(len(indices) * float(flow.train_on_batch(codes, labels)))
-        nll = [
-            flow.predict_on_batch(validation[indices])
-            for indices in _batches(np.arange(len(validation)), settings.batch_size)
-        ]
-        loss = float(np.mean(np.concatenate(nll), dtype=np.float64))
-        yield sum(losses) / len(train), loss
-        least, waited = (loss, 0) if loss < least else (least, waited + 1)
-        if waited > settings.plateau_patience:
-            rate, waited = max(0.1 * rate, _LEAST_RATE), 0
-            flow.optimizer.learning_rate.assign(rate)
-
-
-def _batches(order: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
-    """Cut into batches of at most ``size`` and nearly equal length."""
-    return np.array_split(order, -(-len(order) // size))
-
-
-def _check_codes(name: str, codes: NDArray[np.float32], size: int, least: int) -> None:
-    if codes.ndim != 2 or codes.shape[1] != size:
-        raise AnomalyDetectorError(
-            f"{name} codes have shape {codes.shape}, not [N, {size}]: "
-            "take all codes from the same model"
-        )
-    if len(codes) < least:
-        raise AnomalyDetectorError(
-            f"{len(codes)} {name} codes are too few, at least {least} are needed: "
-            "give more or longer recordings"
-        )
-    bad = np.flatnonzero(~np.isfinite(codes).all(axis=1))
-    if bad.size:
-        raise AnomalyDetectorError(
-            f"{bad.size} of {len(codes)} {name} codes are not finite, number {bad[0]} the first: "
-            "train the autoencoder again"
-        )

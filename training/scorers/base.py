@@ -4,22 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 from anomaly_detector.model.map_scale import MapScale
+from training.fitting.run import ScoringFunction, TrainingResult, TrainingRun
+from training.fitting.run_folder import RunFolder
 from training.networks.autoencoders import ARCHITECTURES
-
-if TYPE_CHECKING:
-    from training.fitting.job import Job, Trained
-    from training.fitting.run_folder import RunFolder
-
-ScoringFunction: TypeAlias = Callable[[Any], dict[str, Any]]
-"""From uint8 [N, 64, 64, 3] to ``score`` float32 [N], ``anomaly_map`` float32 [N, H, W] and,
-for networks with an encoder, ``code`` float32 [N, 128], which export keeps as a named tensor.
-
-It is what is exported. Everything after the shrink is inside it: the cast, the network and the
-score. Written with ``keras.ops`` alone, it runs on every Keras backend.
-"""
 
 AUTOENCODER_OPTIONS = frozenset(
     {
@@ -40,12 +30,11 @@ class Scorer:
         name: of ``--scorer`` and in the metadata.
         description: what it is, for the training guide (``make docs``).
         unit: of the score, in words.
-        train: from the job and the trained autoencoder, or None when the scorer has a network of
+        train: from the run and the trained autoencoder, or None when the scorer has a network of
             its own.
         restore: from an autoencoder that has its weights, or None, and the folder with the others.
         options: names of the :class:`training.config.options.TrainOptions` that it uses, beside
-        those
-            that every scorer uses; any other one that is given with it is an error.
+            those that every scorer uses; any other one that is given with it is an error.
         needs_anomalies: it cannot be trained without recordings of anomalies.
         threshold: its fixed threshold; None where one is calibrated on held-out normal frames.
         architecture: name of its own network; None for those that stand on an autoencoder.
@@ -61,7 +50,7 @@ class Scorer:
     name: str
     description: str
     unit: str
-    train: Callable[[Job, Any], Trained]
+    train: Callable[[TrainingRun, Any], TrainingResult]
     restore: Callable[[Any, RunFolder], ScoringFunction]
     options: frozenset[str] = AUTOENCODER_OPTIONS
     needs_anomalies: bool = False

@@ -1,4 +1,4 @@
-"""Scorer ``mlp``: a classifier on codes of normal and anomalous frames (thesis 5.2.2, 5.4.6)."""
+"""Scorer ``mlp``: a classifier on latents of normal and anomalous frames (thesis 5.2.2, 5.4.6)."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import Any
 import numpy as np
 
 from training.data.frames import split_anomalies
-from training.export.provenance import fit_summary
-from training.fitting.backend import import_keras, seed_everything
-from training.fitting.job import Job, Trained
+from training.fitting.run import ScoringFunction, TrainingResult, TrainingRun
 from training.fitting.run_folder import RunFolder
-from training.networks.autoencoders import CODE_SIZE, Autoencoder
-from training.scorers.attribution import explained_encoder
-from training.scorers.base import AUTOENCODER_OPTIONS, Scorer, ScoringFunction
+from training.fitting.settings import FitSettings
+from training.networks.autoencoders import LATENT_SIZE, Autoencoder
+from training.networks.backend import import_keras, seed_everything
+from training.scorers.base import AUTOENCODER_OPTIONS, Scorer
+from training.scorers.latents import encode_frames, explained_encoder
 
 MLP_THRESHOLD = 0.5
 """Of the classifier's probability (thesis 5.17)."""
 
 
 def build_mlp() -> Any:
-    """Build the classifier on codes: 128 -> 256 relu -> 64 relu -> 1 sigmoid (thesis 5.1)."""
+    """Build the classifier on latents: 128 -> 256 relu -> 64 relu -> 1 sigmoid (thesis 5.1)."""
     keras = import_keras()
     return keras.Sequential(
         [
-            keras.Input((CODE_SIZE,), name="code"),
+            keras.Input((LATENT_SIZE,), name="code"),
             keras.layers.Dense(256, activation="relu"),
             keras.layers.Dense(64, activation="relu"),
             keras.layers.Dense(1, activation="sigmoid"),
@@ -43,15 +43,15 @@ def mlp_scorer(autoencoder: Autoencoder, mlp: Any) -> ScoringFunction:
     evidence for an anomaly is shown: cells that speak against one are 0.
 
     Raises:
-        AnomalyDetectorError: the encoder's code layer is not linear.
+        AnomalyDetectorError: the encoder's latent layer is not linear.
     """
     ops = import_keras().ops
-    features_and_code, share_of_cells = explained_encoder(autoencoder)
+    features_and_latent, share_of_cells = explained_encoder(autoencoder)
     layer_1, layer_2, layer_3 = mlp.layers
 
     def score(image: Any) -> dict[str, Any]:
-        features, code = features_and_code(ops.cast(image, "float32"), training=False)
-        hidden_1 = layer_1(code)
+        features, latent = features_and_latent(ops.cast(image, "float32"), training=False)
+        hidden_1 = layer_1(latent)
         hidden_2 = layer_2(hidden_1)
         logit = ops.matmul(hidden_2, layer_3.kernel) + layer_3.bias
         # Written out: ONNX Runtime approximates Sigmoid, to 1e-8, which small probabilities feel.
@@ -63,43 +63,41 @@ def mlp_scorer(autoencoder: Autoencoder, mlp: Any) -> ScoringFunction:
         return {
             "score": probability[:, 0],
             "anomaly_map": share_of_cells(gradient, features),
-            "code": code,
+            "code": latent,
         }
 
     return score
 
 
-def train(job: Job, base: Trained) -> Trained:
+def train(run: TrainingRun, base: TrainingResult) -> TrainingResult:
     """Train the classifier on top of a trained autoencoder.
 
     Raises:
         AnomalyDetectorError: training gave nothing.
     """
-    # Not at the top: they import Keras and ONNX Runtime.
-    from training.data.latents import encode_frames
-    from training.fitting.fit import FitSettings, fit
+    from training.fitting.fit import fit  # it imports Keras
 
-    options, split = job.options, job.split
+    options, split = run.options, run.split
     autoencoder = base.autoencoder
     assert autoencoder is not None  # this scorer stands on one
-    assert job.anomalies is not None  # it cannot be trained without
-    anomaly_split = split_anomalies(job.anomalies.lengths, job.anomalies.gaps, options.held_out)
-    parts = [encode_frames(autoencoder, frames) for frames in (job.frames, job.anomalies)]
-    codes = np.concatenate(parts)
-    normal = len(job.frames)
-    labels = np.repeat(np.array([0, 1], np.float32), [normal, len(job.anomalies)])
+    assert run.anomalies is not None  # it cannot be trained without
+    anomaly_split = split_anomalies(run.anomalies.lengths, run.anomalies.gaps, options.held_out)
+    parts = [encode_frames(autoencoder, frames) for frames in (run.frames, run.anomalies)]
+    latents = np.concatenate(parts)
+    normal = len(run.frames)
+    labels = np.repeat(np.array([0, 1], np.float32), [normal, len(run.anomalies)])
     seed_everything(options.seed)
     mlp = build_mlp()
     train_indices = np.concatenate([split.train, anomaly_split.train + normal])
     validation = np.concatenate([split.validation, anomaly_split.validation + normal])
     # Codes reach thousands, on which Adam at 1e-4 wanders. The classifier learns on standardised
-    # codes; afterwards its first layer takes the scale over, so that it is 128-256-64-1 on the
-    # plain codes as in the thesis.
-    mean = codes[train_indices].mean(axis=0)
-    deviation = np.maximum(codes[train_indices].std(axis=0), 1e-6)
+    # latents; afterwards its first layer takes the scale over, so that it is 128-256-64-1 on the
+    # plain latents as in the thesis.
+    mean = latents[train_indices].mean(axis=0)
+    deviation = np.maximum(latents[train_indices].std(axis=0), 1e-6)
     result = fit(
         mlp,
-        lambda indices: ((codes[indices] - mean) / deviation, labels[indices, np.newaxis]),
+        lambda indices: ((latents[indices] - mean) / deviation, labels[indices, np.newaxis]),
         train_indices,
         validation,
         FitSettings(
@@ -113,26 +111,16 @@ def train(job: Job, base: Trained) -> Trained:
         ),
         loss="binary_crossentropy",
         label="training mlp",
-        progress=options.progress,
-        tensorboard=None if options.tensorboard is None else options.tensorboard / "mlp",
-        cluster=job.cluster,
-        **job.folder.checkpoint("mlp"),
+        **run.fit_arguments("mlp"),
     )
-    job.folder.trained(result)
+    run.folder.trained(result)
     kernel, bias, *others = mlp.get_weights()
     kernel = kernel / deviation[:, np.newaxis]
     mlp.set_weights([kernel, bias - mean @ kernel, *others])
-    probabilities = np.asarray(mlp(codes[validation], training=False))[:, 0]
+    probabilities = np.asarray(mlp(latents[validation], training=False))[:, 0]
     accuracy = float(np.mean((probabilities > MLP_THRESHOLD) == (labels[validation] > 0.5)))
-    metrics = base.base_metrics()
-    return Trained(
-        autoencoder,
-        mlp_scorer(autoencoder, mlp),
-        networks=base.networks | {"mlp": mlp},
-        metrics=metrics | {"validation_loss": result.best_loss, "validation_accuracy": accuracy},
-        histories=base.histories | {"mlp": result.history},
-        provenance=base.provenance | {"mlp": fit_summary(result)},
-    )
+    scorer = mlp_scorer(autoencoder, mlp)
+    return TrainingResult.of("mlp", mlp, result, scorer, base=base, validation_accuracy=accuracy)
 
 
 def _restore(autoencoder: Autoencoder, folder: RunFolder) -> ScoringFunction:
@@ -144,7 +132,7 @@ def _restore(autoencoder: Autoencoder, folder: RunFolder) -> ScoringFunction:
 SCORERS = (
     Scorer(
         "mlp",
-        "classifier 128-256-64-1 on the autoencoder's code (thesis 5.2.2)",
+        "classifier 128-256-64-1 on the autoencoder's latent (thesis 5.2.2)",
         "probability of an anomaly (0..1)",
         train,
         _restore,

@@ -8,11 +8,11 @@ from typing import Any
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.model.map_scale import MapScale
-from training.fitting.backend import import_keras
-from training.fitting.job import Job, Trained
+from training.fitting.run import ScoringFunction, TrainingResult, TrainingRun
 from training.fitting.run_folder import RunFolder
 from training.networks.autoencoders import Autoencoder
-from training.scorers.base import Scorer, ScoringFunction
+from training.networks.backend import import_keras
+from training.scorers.base import Scorer
 
 _GREY_LEVELS = "grey levels (0..255)"
 _STATISTICS = ("mse", "mae", "q99")
@@ -45,15 +45,15 @@ def reconstruction_scorer(autoencoder: Autoencoder, statistic: str = "mse") -> S
 
     def score(image: Any) -> dict[str, Any]:
         pixels = ops.cast(image, "float32")
-        code = autoencoder.encoder(pixels, training=False)
-        error = autoencoder.target(pixels) - autoencoder.decoder(code, training=False)
+        latent = autoencoder.encoder(pixels, training=False)
+        error = autoencoder.target(pixels) - autoencoder.decoder(latent, training=False)
         error = ops.abs(error) if statistic == "mae" else ops.square(error)
         anomaly_map = ops.mean(error, axis=-1)
         if statistic == "q99":
             value = _quantile(ops, anomaly_map, _QUANTILE)
         else:
             value = ops.mean(anomaly_map, axis=(1, 2))
-        return {"score": value, "anomaly_map": anomaly_map, "code": code}
+        return {"score": value, "anomaly_map": anomaly_map, "code": latent}
 
     return score
 
@@ -85,7 +85,7 @@ def map_scale(statistic: str, threshold: float, scale: float) -> MapScale:
     return MapScale(low, 4.0 * low, window=5, follows_threshold=True)
 
 
-def _train(statistic: str, job: Job, base: Trained) -> Trained:
+def _train(statistic: str, run: TrainingRun, base: TrainingResult) -> TrainingResult:
     # The autoencoder is all there is to train; it may have been trained for another scorer.
     autoencoder = base.autoencoder
     assert autoencoder is not None  # this scorer stands on one

@@ -4,31 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache
-from importlib import import_module
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.model.metadata import ModelMetadata
 from anomaly_detector.model.normalization import normalization_scale
+from training.scorers import mlp, outlier_exposure, realnvp, reconstruction
 from training.scorers.base import Scorer
 
-DEFAULT_SCORER = "outlier-exposure"
+_MODULES = (outlier_exposure, reconstruction, mlp, realnvp)
 
-_MODULES = ("outlier_exposure", "reconstruction", "mlp", "realnvp")
-"""Each has ``SCORERS``. Imported on first use, since they import the options, which ask here."""
-
+_OWN = {scorer.name: scorer for module in _MODULES for scorer in module.SCORERS}
 _registered: dict[str, Scorer] = {}
-
-
-@cache
-def _own() -> Mapping[str, Scorer]:
-    modules = [import_module(f"training.scorers.{name}") for name in _MODULES]
-    return {scorer.name: scorer for module in modules for scorer in module.SCORERS}
 
 
 def scorers() -> Mapping[str, Scorer]:
     """Return all scorers by name, the package's own first."""
-    return {**_own(), **_registered}
+    return {**_OWN, **_registered}
 
 
 def register(scorer: Scorer) -> None:

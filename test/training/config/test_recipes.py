@@ -10,12 +10,14 @@ import pytest
 
 from anomaly_detector.errors import AnomalyDetectorError
 from training.cli.main import main
-from training.config.options import TrainOptions, add_options, check_options, option_types
-from training.config.recipe import RECIPES, read_recipe, resolve_options
+from training.cli.train import add_options
+from training.config.options import TrainOptions, option_types
+from training.config.recipe import RECIPES, read_recipe
 from training.export.provenance import resolved_recipe
-from training.fitting.backend import import_keras
 from training.fitting.device import select_device
 from training.networks.autoencoders import ARCHITECTURES
+from training.networks.backend import import_keras
+from training.scorers.options import check_options, resolve_options
 
 INPUTS: dict[str, Any] = {
     "data": ["drive"],
@@ -125,21 +127,32 @@ def test_missing_recipe_and_missing_options(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--folds", "1"], "folds is 1: give 2 or more"),
-        (["--dropout", "1"], "dropout is 1.0"),
-        (["--l2", "-1"], "l2 is -1.0: give 0 or more"),
-        (["--clipnorm", "1", "--global-clipnorm", "1"], "give one of them"),
-        (["--plateau-factor", "1"], "plateau factor is 1.0"),
-        (["--recipe", "none.yaml"], "recipe none.yaml cannot be read"),
+        ("--scorer reconstruction --folds 1", "folds is 1: give 2 or more"),
+        ("--scorer reconstruction --dropout 1", "dropout is 1.0: give a share such as 0.1"),
+        ("--scorer reconstruction --dropout -0.1", "dropout is -0.1: give a share such as 0.1"),
+        ("--scorer reconstruction --l2 -1", "l2 is -1.0: give 0 or more"),
+        ("--scorer reconstruction --clipnorm 1 --global-clipnorm 1", "give one of them"),
+        ("--scorer reconstruction --plateau-factor 1", "plateau factor is 1.0: give a number"),
+        ("--scorer reconstruction --epochs 0", "epochs is 0: give 1 or more"),
+        ("--scorer realnvp --learning-rate nan", "learning rate is nan: give 0.001 or so"),
+        ("--scorer realnvp --learning-rate inf", "learning rate is inf: give 0.001 or so"),
+        ("--scorer mlp", "give --anomalies RECORDING"),
+        ("--epochs 3", "outlier-exposure does not use --epochs"),
+        ("--held-out 0", "held out is 0.0: give 0.05 to 0.5"),
+        ("--false-alarm-rate 2", "false alarm rate is 2.0: give a share such as 0.01"),
+        ("--worker 0", "--worker 0 is for training on several machines"),
+        ("--out model.pb", "model.pb does not end with .onnx"),
+        ("--recipe none.yaml", "recipe none.yaml cannot be read"),
     ],
 )
-def test_wrong_options_are_refused(
-    tmp_path: Path, arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+def test_wrong_options_are_refused_before_any_work(
+    tmp_path: Path, arguments: str, reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "model.onnx"
-    command = ["train", "--data", "missing", "--scorer", "reconstruction", "--out", str(out)]
-    assert main([*command, *arguments]) == 1
-    assert reason in capsys.readouterr().err
+    command = ["train", "--data", "missing", "--out", str(tmp_path / "model.onnx")]
+    assert main([*command, *arguments.split()]) == 1
+    error = capsys.readouterr().err
+    assert reason in error
+    assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 

@@ -12,24 +12,23 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import yaml
-from conftest import make_drive, write_images
+from conftest import make_drive, options_for, write_images
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.model.detector import Detector
 from training.cli.main import main
-from training.config.options import (
-    TrainOptions,
-    add_options,
+from training.cli.train import add_options
+from training.config.options import TrainOptions, option_types
+from training.export.provenance import resolved_recipe
+from training.fitting.run import TrainingResult
+from training.networks.autoencoders import ARCHITECTURES, NetworkSettings, build_autoencoder
+from training.networks.backend import import_keras
+from training.scorers.options import (
     check_options,
-    option_types,
+    resolve_options,
     used_options,
     without_unused,
 )
-from training.config.recipe import resolve_options
-from training.export.provenance import resolved_recipe
-from training.fitting.backend import import_keras
-from training.fitting.job import Trained
-from training.networks.autoencoders import ARCHITECTURES, NetworkSettings, build_autoencoder
 from training.scorers.registry import find_scorer, scorers
 from training.train import prepare
 
@@ -166,7 +165,7 @@ def test_recipe_of_a_model_holds_what_was_used(scorer: str, tmp_path: Path) -> N
     assert (asked["false_alarm_rate"], "threshold" in asked) == (0.2, False)
 
 
-def test_factors_of_the_code_table_are_for_networks_with_one() -> None:
+def test_factors_of_the_latent_table_are_for_networks_with_one() -> None:
     settings = NetworkSettings(embedding_l1=0.1, embedding_l2=0.1)
     for architecture in ("v2", "v5"):
         plain = build_autoencoder(architecture).model.losses
@@ -182,9 +181,9 @@ class Read(TrainOptions):
 
     def __getattribute__(self, name: str) -> Any:
         reader = sys._getframe(1)
-        trainers = ("training.fitting.autoencoder", "training.scorers.")
-        trains = reader.f_globals["__name__"].startswith(trainers)
-        if trains or reader.f_code.co_name in ("network_settings", "patience"):
+        module = reader.f_globals["__name__"]
+        trains = module.startswith("training.scorers.") and not module.endswith(".options")
+        if trains or reader.f_code.co_name == "patience":
             Read.names.add(name)
         return super().__getattribute__(name)
 
@@ -197,11 +196,10 @@ def drives(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def train_on(
-    drives: tuple[Path, Path], scorer: str, base: Trained | None = None, **options: Any
-) -> Trained:
+    drives: tuple[Path, Path], scorer: str, base: TrainingResult | None = None, **options: Any
+) -> TrainingResult:
     """Train without exporting; on the given autoencoder, if there is one."""
-    import_keras()
-    from training.fitting.autoencoder import cross_validate, train_autoencoder
+    from training.scorers.autoencoder import cross_validate, train_autoencoder
 
     folder = drives[0].parent
     asked: TrainOptions = Read(
@@ -213,17 +211,17 @@ def train_on(
         progress=False,
         **options,
     )
-    job = prepare(asked)
+    run = prepare(asked)
     entry = find_scorer(scorer)
     if entry.needs_autoencoder and base is None:
-        base = train_autoencoder(job)
+        base = train_autoencoder(run)
         if asked.folds:
-            cross_validate(job)
-    return entry.train(job, base)
+            cross_validate(run)
+    return entry.train(run, base)
 
 
 @pytest.fixture(scope="module")
-def autoencoder(drives: tuple[Path, Path]) -> Trained:
+def autoencoder(drives: tuple[Path, Path]) -> TrainingResult:
     return train_on(drives, "reconstruction", epochs=1)
 
 
@@ -244,7 +242,7 @@ def test_options_that_a_scorer_uses_are_those_that_its_training_reads(
 
 @pytest.mark.parametrize("scorer", ["mlp", "realnvp", "realnvp-oe"])
 def test_early_stopping_patience_is_that_of_every_network(
-    scorer: str, drives: tuple[Path, Path], autoencoder: Trained
+    scorer: str, drives: tuple[Path, Path], autoencoder: TrainingResult
 ) -> None:
     """What cannot be learned gets no better, so patience runs out."""
     network = "mlp" if scorer == "mlp" else "realnvp"
@@ -281,22 +279,16 @@ def test_tensorboard_logs_every_network(
 
 
 def test_false_alarm_rate_takes_the_place_of_the_fixed_threshold(
-    drives: tuple[Path, Path], autoencoder: Trained, tmp_path: Path
+    drives: tuple[Path, Path], autoencoder: TrainingResult, tmp_path: Path
 ) -> None:
     from training.train import export_trained
 
-    options = TrainOptions(
-        [str(drives[0])],
-        tmp_path / "mlp.onnx",
-        scorer="mlp",
-        anomalies=[str(drives[1])],
-        mlp_epochs=2,
-        false_alarm_rate=0.25,
-        cache=drives[0].parent / "cache",
-        progress=False,
-    )
-    job = prepare(options)
-    metadata = export_trained(job, find_scorer("mlp").train(job, autoencoder))
+    options = options_for(
+        drives[0], tmp_path / "mlp.onnx",
+        scorer="mlp", anomalies=[str(drives[1])], mlp_epochs=2, false_alarm_rate=0.25,
+    )  # fmt: skip
+    run = prepare(options)
+    metadata = export_trained(run, find_scorer("mlp").train(run, autoencoder))
     assert metadata.calibration.method == "split-conformal"
     assert metadata.threshold != 0.5
     assert Detector(options.out).metadata.provenance["recipe"]["false_alarm_rate"] == 0.25

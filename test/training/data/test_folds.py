@@ -13,7 +13,7 @@ from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.metadata import ModelMetadata
 from training.config.options import TrainOptions
 from training.data.frames import fold_blocks
-from training.fitting.backend import import_keras
+from training.networks.backend import import_keras
 from training.train import train
 
 

@@ -304,7 +304,7 @@ def test_faults_are_independent_of_all_other_drawing_code() -> None:
         "training.cli.stress",
         "training.evaluation.compare",
         "training.evaluation.stress",
-        "training.export.precision",
+        "training.evaluation.precision",
     }
 
 

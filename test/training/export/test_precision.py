@@ -20,14 +20,8 @@ from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.file import read_metadata
 from anomaly_detector.recordings import open_source
 from training.cli.main import main
-from training.export import precision
-from training.export.precision import (
-    StressFrames,
-    core_nodes,
-    spread,
-    to_int8,
-    write_variant,
-)
+from training.evaluation.precision import MAX_AUC_LOSS, StressFrames, write_variant
+from training.export.quantization import core_nodes, spread, to_int8
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +52,7 @@ def test_variant_sees_as_much_and_says_what_it_is(
     assert entry["stress"]["frames"] == 12
     areas = entry["mean_roc_auc"]
     assert set(areas) == set(entry["mean_recall"]) == {"float32", "int8"}
-    assert areas["float32"] - areas["int8"] <= precision.MAX_AUC_LOSS
+    assert areas["float32"] - areas["int8"] <= MAX_AUC_LOSS
     # Calibrated on its own scores: about one frame in a hundred of the same drive is flagged.
     images = np.stack([preprocess(frame.pixels) for frame in open_source(normal_drive)])
     scores = Detector(out).score_batch(images)

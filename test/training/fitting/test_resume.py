@@ -9,50 +9,35 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from conftest import make_drive, write_images
+from conftest import make_drive, options_for, write_images
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.preprocessing import INPUT_SIZE
 from anomaly_detector.model.detector import Detector
 from training.cli.main import main
-from training.config.options import TrainOptions
-from training.fitting.backend import import_keras
 from training.fitting.checkpoint import Checkpoint
+from training.fitting.run_folder import RunFolder
+from training.fitting.settings import FitResult
+from training.scorers.options import flag
 from training.train import train
 
 ROOT = Path(__file__).parents[3]
 EPOCHS = 30
 
-import_keras()
-
-from training.fitting.fit import FitResult  # noqa: E402
-from training.fitting.run_folder import RunFolder  # noqa: E402
-
-OPTIONS = [
-    *("--epochs", str(EPOCHS), "--batch-size", "16", "--augmentation", "paper"),
-    *("--dropout", "0.1", "--plateau-patience", "2", "--early-stopping-patience", "0"),
-    *("--learning-rate", "0.003", "--scorer", "reconstruction"),
-]
-
-
-def options_for(drive: Path, out: Path) -> TrainOptions:
-    return TrainOptions(
-        [str(drive)],
-        out,
-        scorer="reconstruction",
-        epochs=EPOCHS,
-        batch_size=16,
-        augmentation="paper",
-        dropout=0.1,
-        plateau_patience=2,
-        early_stopping_patience=0,
-        learning_rate=0.003,
-        cache=out.parent / "cache",
-        progress=False,
-    )
+OPTIONS: dict[str, Any] = {
+    "scorer": "reconstruction",
+    "epochs": EPOCHS,
+    "batch_size": 16,
+    "augmentation": "paper",
+    "dropout": 0.1,
+    "plateau_patience": 2,
+    "early_stopping_patience": 0,
+    "learning_rate": 0.003,
+}
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +49,7 @@ def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def unbroken(drive: Path) -> Path:
     """A model trained in one go."""
     out = drive.parent / "unbroken.onnx"
-    train(options_for(drive, out))
+    train(options_for(drive, out, **OPTIONS))
     return out
 
 
@@ -76,7 +61,9 @@ def test_killed_training_goes_on_to_the_same_result(drive: Path, unbroken: Path)
     out = drive.parent / "killed.onnx"
     checkpoint = drive.parent / "killed.training" / "autoencoder.checkpoint.npz"
     command = [sys.executable, "-m", "training", "train", "--data", str(drive), "--out", str(out)]
-    command += [*OPTIONS, "--cache", str(drive.parent / "cache")]
+    command += ["--cache", str(drive.parent / "cache")]
+    for name, value in OPTIONS.items():
+        command += [flag(name), str(value)]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 120
@@ -91,7 +78,7 @@ def test_killed_training_goes_on_to_the_same_result(drive: Path, unbroken: Path)
     assert 3 <= epochs_done(checkpoint) < EPOCHS
     assert not out.exists()
 
-    metadata = train(replace(options_for(drive, out), resume=True))
+    metadata = train(options_for(drive, out, resume=True, **OPTIONS))
     expected = Detector(unbroken).metadata
     assert metadata.metrics == expected.metrics
     assert metadata.threshold == expected.threshold

@@ -1,7 +1,8 @@
-"""The autoencoders: shapes, sizes, the trainable code table, standardisation, export."""
+"""The autoencoders: shapes, sizes, the trainable latent table, standardisation, export."""
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -11,57 +12,37 @@ from anomaly_detector.errors import AnomalyDetectorError
 from training.cli.architectures import architecture_rows
 from training.cli.main import main
 from training.export.convert import MAX_RELATIVE_DIFFERENCE, convert, parity
-from training.fitting.backend import import_keras, seed_everything
 from training.networks.autoencoders import (
     ARCHITECTURES,
     NetworkSettings,
     build_autoencoder,
     count_macs,
 )
+from training.networks.backend import import_keras, seed_everything
 from training.scorers.reconstruction import reconstruction_scorer
 from training.scorers.registry import find_scorer
 
+
+def convolutions(*channels: int) -> int:
+    """Count weights and biases of 3x3 convolutions, plain or transposed."""
+    return sum(9 * first * second + second for first, second in itertools.pairwise(channels))
+
+
+def dense(size: int, units: int) -> int:
+    return size * units + units
+
+
 PARAMETERS = {
-    # Weights and biases of each layer, by hand from the listings.
-    "v1": (27 * 128 + 128)
-    + (9 * 128 * 256 + 256)
-    + (9 * 256 * 512 + 512)
-    + (9 * 512 * 1024 + 1024)
-    + (4 * 4 * 1024 * 128 + 128)
-    + (128 * 16384 + 16384)
-    + (9 * 256 * 512 + 512)
-    + (9 * 512 * 256 + 256)
-    + (9 * 256 * 128 + 128)
-    + (9 * 128 * 3 + 3),
-    "v2": (27 * 128 + 128)
-    + (9 * 128 * 256 + 256)
-    + (9 * 256 * 512 + 512)
-    + (9 * 512 * 1024 + 1024)
-    + (3 * 3 * 1024 * 128 + 128)
-    + 128 * 128
-    + (9 * 1024 * 512 + 512)
-    + (9 * 512 * 256 + 256)
-    + (9 * 256 * 128 + 128)
-    + (9 * 128 * 64 + 64)
-    + (9 * 64 * 3 + 3),
-    "v4": (27 * 64 + 64)
-    + (9 * 64 * 128 + 128)
-    + (9 * 128 * 256 + 256)
-    + (7 * 7 * 256 * 128 + 128)
-    + (128 * 4096 + 4096)
-    + (9 * 256 * 128 + 128)
-    + (9 * 128 * 64 + 64)
-    + (9 * 64 * 32 + 32)
-    + (9 * 32 * 3 + 3),
-    "v5": (27 * 32 + 32)
-    + (9 * 32 * 64 + 64)
-    + (9 * 64 * 128 + 128)
-    + (8 * 8 * 128 * 128 + 128)
-    + (128 * 8192 + 8192)
-    + (9 * 128 * 64 + 64)
-    + (9 * 64 * 32 + 32)
-    + (9 * 32 * 3 + 3),
-}
+    # By hand from the listings.
+    "v1": convolutions(3, 128, 256, 512, 1024) + dense(4 * 4 * 1024, 128)
+    + dense(128, 16384) + convolutions(256, 512, 256, 128, 3),
+    "v2": convolutions(3, 128, 256, 512, 1024) + dense(3 * 3 * 1024, 128)
+    + 128 * 128 + convolutions(1024, 512, 256, 128, 64, 3),
+    "v4": convolutions(3, 64, 128, 256) + dense(7 * 7 * 256, 128)
+    + dense(128, 4096) + convolutions(256, 128, 64, 32, 3),
+    "v5": convolutions(3, 32, 64, 128) + dense(8 * 8 * 128, 128)
+    + dense(128, 8192) + convolutions(128, 64, 32, 3),
+}  # fmt: skip
 PARAMETERS["v3"] = PARAMETERS["v2"]
 
 
@@ -126,12 +107,12 @@ def test_the_encoder_of_v2_and_v3_learns(name: str) -> None:
     assert not np.array_equal(table, np.array(autoencoder.decoder.layers[1].table))
 
 
-def test_code_table_scales_its_rows() -> None:
+def test_latent_table_scales_its_rows() -> None:
     autoencoder = build_autoencoder("v2")
     table = autoencoder.decoder.layers[1]
-    code = np.random.default_rng(0).normal(size=(2, 128)).astype(np.float32)
-    expected = code[:, :, np.newaxis] * np.array(table.table)
-    np.testing.assert_allclose(np.array(table(code)), expected, rtol=1e-6)
+    latent = np.random.default_rng(0).normal(size=(2, 128)).astype(np.float32)
+    expected = latent[:, :, np.newaxis] * np.array(table.table)
+    np.testing.assert_allclose(np.array(table(latent)), expected, rtol=1e-6)
     limit = np.sqrt(6 / 256)
     assert 0.9 * limit < np.abs(np.array(table.table)).max() <= limit
 
@@ -142,9 +123,9 @@ def test_paper_compares_standardised_images() -> None:
     target = np.array(autoencoder.target(frames))
     np.testing.assert_allclose(target.mean(axis=(1, 2)), 0, atol=1e-4)
     np.testing.assert_allclose(target.std(axis=(1, 2)), 1, rtol=1e-3)
-    # Neither brightness nor contrast changes the code.
-    code = np.array(autoencoder.encoder(frames))
-    np.testing.assert_allclose(np.array(autoencoder.encoder(frames * 0.5 + 20)), code, atol=1e-3)
+    # Neither brightness nor contrast changes the latent.
+    latent = np.array(autoencoder.encoder(frames))
+    np.testing.assert_allclose(np.array(autoencoder.encoder(frames * 0.5 + 20)), latent, atol=1e-3)
     assert "standard deviations" in find_scorer("reconstruction").unit_on("paper")
     assert "grey levels" in find_scorer("reconstruction").unit_on("v5")
 
@@ -173,14 +154,14 @@ def test_settings_reach_the_layers() -> None:
     assert dense.kernel_regularizer.l1 == pytest.approx(0.5)
     assert dense.kernel_regularizer.l2 == pytest.approx(0.135)
     assert isinstance(dense.kernel_initializer, keras.initializers.HeNormal)
-    # Behind four convolutions and four of the decoder's five: not on the code, not on the image.
+    # Behind four convolutions and four of the decoder's five: not on the latent, not on the image.
     dropped = [layer for layer in layers if isinstance(layer, keras.layers.Dropout)]
     assert [layer.rate for layer in dropped] == [0.25] * 8
     assert autoencoder.decoder.layers[1].table.regularizer.l1 == pytest.approx(2.0)
     assert autoencoder.decoder.layers[1].table.regularizer.l2 == pytest.approx(3.0)
 
 
-def test_no_regulariser_on_the_code_table_by_default() -> None:
+def test_no_regulariser_on_the_latent_table_by_default() -> None:
     assert build_autoencoder("v2").decoder.layers[1].table.regularizer is None
     model = build_autoencoder("v3").model
     assert model.count_params() == PARAMETERS["v3"]

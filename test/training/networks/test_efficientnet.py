@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
 from training.export.convert import convert, parity
-from training.fitting.backend import import_keras, seed_everything
+from training.networks.backend import import_keras, seed_everything
 from training.networks.efficientnet import efficientnet_lite0, load_imagenet
 from training.networks.torch_checkpoint import read_checkpoint
 

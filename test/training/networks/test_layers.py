@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from training.fitting.backend import import_keras, seed_everything
+from training.networks.backend import import_keras, seed_everything
 
 RANDOM = np.random.default_rng(0)
 
@@ -38,10 +38,10 @@ def test_fused_batch_normalization_is_that_of_keras(layers: Any) -> None:
     np.testing.assert_allclose(ours.moving_variance, theirs.moving_variance, rtol=2 / 383)
 
 
-def test_place_is_a_convolution_of_row_and_column(layers: Any) -> None:
+def test_coord_conv_is_a_convolution_of_row_and_column(layers: Any) -> None:
     keras = import_keras()
     seed_everything(1)
-    layer = layers.Place(64)
+    layer = layers.CoordConv(64)
     features = RANDOM.normal(0, 1, (2, 32, 32, 4)).astype(np.float32)
     added = np.asarray(layer(features)) - features
     np.testing.assert_allclose(added[0], added[1], atol=1e-6)

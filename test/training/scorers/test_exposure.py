@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import importlib
 import itertools
-import types
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,21 +17,21 @@ import numpy as np
 import pytest
 from conftest import add_box, make_drive
 from numpy.typing import NDArray
+from test_layout import ARROWS, MODULES
 
 from anomaly_detector.images.image import Image
 from anomaly_detector.images.preprocessing import preprocess
 from anomaly_detector.model.detector import Detector
 from training.cli.main import main
-from training.evaluation.faults import FAULTS
 from training.export.convert import MAX_RELATIVE_DIFFERENCE, convert, parity
-from training.fitting.backend import import_keras, seed_everything
+from training.networks.backend import import_keras, seed_everything
 from training.scorers.outlier_exposure import exposure_scorer
 from training.scorers.outlier_exposure.outliers import (
-    PICTURE_FAULTS,
+    GLOBAL_OUTLIERS,
     TEXTURES,
-    paste_outlier,
-    picture_fault,
-    turn_camera,
+    add_global_outlier,
+    add_local_outlier,
+    roll_camera,
     vary_normal,
 )
 
@@ -47,13 +47,13 @@ POOL = shrunk(make_drive(24))
 
 @pytest.fixture(scope="module")
 def exposure() -> Any:
-    """The module; it needs Keras, whose import training.fitting.backend makes a quiet one."""
+    """The module; it needs Keras, whose import training.networks.backend makes a quiet one."""
     import_keras()
     return importlib.import_module("training.scorers.outlier_exposure.network")
 
 
-@pytest.mark.parametrize("fault", [fault for fault, _ in PICTURE_FAULTS])
-def test_every_picture_fault_changes_the_picture_and_keeps_its_form(
+@pytest.mark.parametrize("fault", [fault for fault, _ in GLOBAL_OUTLIERS])
+def test_every_global_outlier_changes_the_picture_and_keeps_its_form(
     fault: Callable[..., NDArray[np.float32]],
 ) -> None:
     for seed in range(8):
@@ -85,19 +85,19 @@ def test_normal_variation_is_small_beside_a_fault() -> None:
         assert result.shape == picture.shape
         assert result.dtype == np.float32
         varied.append(np.abs(result - picture).mean())
-        fault = picture_fault(picture, np.random.default_rng(seed), TEXTURES, PICTURE_FAULTS)
+        fault = add_global_outlier(picture, np.random.default_rng(seed), TEXTURES, GLOBAL_OUTLIERS)
         faulted.append(np.abs(fault - picture).mean())
     assert 0 < np.mean(varied) < 20
     assert np.median(varied) < np.mean(faulted)
 
 
-def test_turned_frames_are_turned_by_as_much_as_they_say() -> None:
+def test_rolled_frames_are_rolled_by_as_much_as_they_say() -> None:
     # A white line along the middle row, so bright that it outshines what is made up at the edges.
     lined = np.full((64, 64, 3), 40, np.float32)
     lined[30:34] = 255
     rows, columns = np.mgrid[0:64, 0:64]
     for seed in range(40):
-        picture, degrees = turn_camera(lined, np.random.default_rng(seed))
+        picture, degrees = roll_camera(lined, np.random.default_rng(seed))
         assert picture.shape == (64, 64, 3)
         assert picture.dtype == np.float32
         assert 3 <= abs(degrees) <= 25
@@ -113,7 +113,7 @@ def test_mask_marks_the_pixels_that_visibly_differ() -> None:
     masked, far, areas = [], [], []
     for seed in range(150):
         picture = POOL[seed % len(POOL)].astype(np.float32)
-        pasted, mask = paste_outlier(picture, np.random.default_rng(seed), TEXTURES)
+        pasted, mask = add_local_outlier(picture, np.random.default_rng(seed), TEXTURES)
         assert pasted.shape == (64, 64, 3)
         assert mask.shape == (64, 64)
         assert pasted.dtype == mask.dtype == np.float32
@@ -135,7 +135,7 @@ def test_batch_is_half_normal_and_maps_only_what_is_pasted(exposure: Any) -> Non
     batch = exposure.make_batch(np.random.default_rng(3), images)
     assert {name: array.shape for name, array in batch.items()} == {
         "image": (80, 64, 64, 3), "map": (80, 32, 32), "map_weight": (80,), "frame": (80,),
-        "turn": (80,), "turn_weight": (80,),
+        "roll": (80,), "roll_weight": (80,),
     }  # fmt: skip
     assert all(array.dtype == np.float32 for array in batch.values())
     image = batch["image"]
@@ -151,27 +151,29 @@ def test_batch_is_half_normal_and_maps_only_what_is_pasted(exposure: Any) -> Non
     assert batch["map"][kind == 2].any(axis=(1, 2)).mean() > 0.7
     assert set(np.unique(batch["map"])) == {0.0, 1.0}
     np.testing.assert_array_equal(batch["map_weight"], kind != 3)
-    # The turn is known of all frames that only vary, and of those that were turned: at least by 3,
+    # The roll is known of all frames that only vary, and of those that were rolled: at least by 3,
     # counted as at most 20 degrees.
-    assert not batch["turn"][kind < 3].any()
-    assert (batch["turn_weight"][kind < 3] == 1).all()
-    turned = batch["turn"] != 0
-    assert 3 <= turned.sum() <= 16
-    assert ((np.abs(batch["turn"]) >= 0.3) & (np.abs(batch["turn"]) <= 2))[turned].all()
-    assert (batch["turn_weight"][turned] > 1).all()
-    assert not batch["turn_weight"][(kind == 3) & ~turned].any()
+    assert not batch["roll"][kind < 3].any()
+    assert (batch["roll_weight"][kind < 3] == 1).all()
+    rolled = batch["roll"] != 0
+    assert 3 <= rolled.sum() <= 16
+    assert ((np.abs(batch["roll"]) >= 0.3) & (np.abs(batch["roll"]) <= 2))[rolled].all()
+    assert (batch["roll_weight"][rolled] > 1).all()
+    assert not batch["roll_weight"][(kind == 3) & ~rolled].any()
 
 
 @pytest.mark.parametrize(
     ("options", "mapped", "unmapped"),
-    [({"pasted": False}, 0, 40), ({"whole": False}, 40, 0)],
-    ids=["whole pictures alone", "pasted things alone"],
+    [({"local_outliers": False}, 0, 40), ({"global_outliers": False}, 40, 0)],
+    ids=["global outliers alone", "local outliers alone"],
 )
 def test_batch_without_one_kind_of_outlier_has_more_of_the_other(
     exposure: Any, options: dict[str, bool], mapped: int, unmapped: int
 ) -> None:
     images = np.resize(POOL, (80, 64, 64, 3))
-    batch = exposure.make_batch(np.random.default_rng(3), images, **options)
+    batch = exposure.make_batch(
+        np.random.default_rng(3), images, parts=exposure.ExposureParts(**options)
+    )
     assert (batch["map_weight"] == 0).sum() == unmapped
     assert 0.7 * mapped <= batch["map"].any(axis=(1, 2)).sum() <= mapped
     assert not batch["frame"][np.arange(80) % 4 < 2].any()
@@ -190,14 +192,13 @@ def test_other_kinds_of_outliers_take_the_place_of_the_usual_ones(exposure: Any)
     def reds(generator: Any) -> Any:
         return red
 
-    batch = exposure.make_batch(
-        np.random.default_rng(1), grey, textures=[reds], faults=[(redden, 1.0)]
-    )
+    parts = exposure.ExposureParts(textures=[reds], faults=[(redden, 1.0)])
+    batch = exposure.make_batch(np.random.default_rng(1), grey, parts=parts)
     kind = np.arange(80) % 4
     is_red = (batch["image"] == red).all(axis=(1, 2, 3))
     assert not is_red[kind != 3].any()
-    # But for the turned ones.
-    assert is_red[kind == 3].sum() == 20 - (batch["turn"] != 0).sum()
+    # But for the rolled ones.
+    assert is_red[kind == 3].sum() == 20 - (batch["roll"] != 0).sum()
 
 
 def test_batch_follows_from_its_generator(exposure: Any) -> None:
@@ -208,7 +209,7 @@ def test_batch_follows_from_its_generator(exposure: Any) -> None:
 
 
 @pytest.mark.parametrize(("count", "least", "most"), [(1, 1, 12), (190, 35, 60)])
-def test_recorded_anomalies_take_the_place_of_picture_faults(
+def test_recorded_anomalies_take_the_place_of_global_outliers(
     exposure: Any, count: int, least: int, most: int
 ) -> None:
     red = np.zeros((count, 64, 64, 3), np.uint8)
@@ -262,7 +263,7 @@ def test_loss_is_cross_entropy_and_leaves_out_unknown_places(exposure: Any) -> N
     seed_everything(5)
     network = exposure.build_exposure_network()
     batch = exposure.make_batch(np.random.default_rng(5), POOL)
-    assert batch["turn"].any()
+    assert batch["roll"].any()
     loss = np.asarray(exposure.loss_model(network)(batch, training=False))
     answers = network(batch["image"], training=False)
     odds, frame = (np.asarray(answers[name], np.float64) for name in ("map", "frame"))
@@ -274,13 +275,14 @@ def test_loss_is_cross_entropy_and_leaves_out_unknown_places(exposure: Any) -> N
     cells = np.where(batch["map"] > 0, 5, 1) * entropy(batch["map"], odds)
     known = np.arange(len(POOL)) % 4 != 3
     expected = 4 * cells.mean(axis=(1, 2)) * known + entropy(batch["frame"], frame[:, 0])
-    turn = np.asarray(answers["turn"], np.float64) - batch["turn"][:, np.newaxis, np.newaxis]
-    expected += (turn**2).mean(axis=(1, 2)) * batch["turn_weight"]
+    roll = np.asarray(answers["roll"], np.float64) - batch["roll"][:, np.newaxis, np.newaxis]
+    expected += (roll**2).mean(axis=(1, 2)) * batch["roll_weight"]
     np.testing.assert_allclose(loss, expected, rtol=1e-4)
 
 
 def test_weight_decay_takes_from_kernels_alone(exposure: Any) -> None:
-    from training.fitting.fit import FitSettings, adam
+    from training.fitting.optimizer import adam
+    from training.fitting.settings import FitSettings
 
     network = exposure.build_exposure_network()
     for variable in network.trainable_variables:
@@ -335,39 +337,20 @@ TRAINER = (
     "training.scorers.outlier_exposure.outliers",
     "training.scorers.outlier_exposure.training",
 )
-STRESS = (
-    "training.evaluation.stress",
-    *(
-        ".".join(file.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
-        for file in sorted((REPOSITORY / "training" / "evaluation" / "faults").glob("*.py"))
-    ),
+STRESS = tuple(
+    name for name in MODULES if re.match(r"training\.evaluation\.(stress$|faults)", name)
 )
 
 
-def _file(module: str) -> Path:
-    path = REPOSITORY.joinpath(*module.split("."))
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-
-
 def _reached(modules: Sequence[str]) -> set[str]:
-    """Return all modules of the trainer that some import, directly or through others."""
+    """Return all modules of the project that some import, directly or through others."""
     found: set[str] = set()
     waiting = list(modules)
     while waiting:
         module = waiting.pop()
-        if module in found or not _file(module).is_file():
-            continue
-        found.add(module)
-        package = module if _file(module).name == "__init__.py" else module.rpartition(".")[0]
-        for node in ast.walk(ast.parse(_file(module).read_text(encoding="utf-8"))):
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                base = package.split(".")[: len(package.split(".")) - node.level + 1]
-                prefix = ".".join([*(base if node.level else []), node.module or ""]).strip(".")
-                names = [prefix, *(f"{prefix}.{alias.name}" for alias in node.names)]
-            waiting += [name for name in names if name.startswith("training.")]
+        if module not in found:
+            found.add(module)
+            waiting += ARROWS[module]
     return found
 
 
@@ -400,7 +383,7 @@ def _functions(source: str) -> Iterator[str]:
 
 
 def _sources(modules: Sequence[str]) -> list[str]:
-    return [_file(module).read_text(encoding="utf-8") for module in modules]
+    return [MODULES[module].read_text(encoding="utf-8") for module in modules]
 
 
 def test_trainer_and_stress_test_reach_none_of_each_others_modules() -> None:
@@ -408,7 +391,7 @@ def test_trainer_and_stress_test_reach_none_of_each_others_modules() -> None:
     assert "training.data.frames" in _reached(TRAINER)  # imports are followed
     assert "training.evaluation.metrics" in _reached(STRESS)
     assert not _reached(TRAINER) & set(STRESS)
-    assert not _reached(STRESS) & {*TRAINER, "training.fitting.augmentation"}
+    assert not _reached(STRESS) & {*TRAINER, "training.networks.augmentation"}
 
 
 def test_trainer_and_stress_test_have_no_function_in_common() -> None:
@@ -420,35 +403,7 @@ def test_trainer_and_stress_test_have_no_function_in_common() -> None:
     assert len(stress) > 40
     assert not trainer & stress
     # The comparison does see a copy with other names.
-    renamed = _file("training.scorers.outlier_exposure.outliers").read_text(encoding="utf-8")
+    renamed = MODULES["training.scorers.outlier_exposure.outliers"].read_text(encoding="utf-8")
     for name in ("picture", "generator", "sigma", "mask"):
         renamed = renamed.replace(name, f"other_{name}")
     assert len(set(_functions(renamed)) & trainer) > 15
-
-
-def test_trainer_and_stress_test_have_no_object_in_common(exposure: Any) -> None:
-    families = []
-    for modules in (TRAINER, STRESS):
-        named = [item for m in modules for item in vars(importlib.import_module(m)).items()]
-        values = [value for name, value in named if not name.startswith("__")]
-        families.append({id(value): value for value in values if _is_own(value)})
-    trainer, stress = families
-    assert not set(trainer) & set(stress)
-    # Nor is a parameter of a fault an object of the trainer's: a table, a texture, a function.
-    parameters = [value for fault in FAULTS.values() for value in fault.parameters().values()]
-    assert len(parameters) > 30
-    assert not {id(value) for value in parameters} & set(trainer)
-    # Each family codes its functions itself.
-    codes = [
-        {v.__code__ for v in family.values() if isinstance(v, types.FunctionType)}
-        for family in families
-    ]
-    assert min(len(found) for found in codes) > 10
-    assert not codes[0] & codes[1]
-
-
-def _is_own(value: object) -> bool:
-    """Return whether a module makes it: functions, classes, tables, not numbers or libraries."""
-    if isinstance(value, (types.FunctionType, type)):
-        return value.__module__.startswith("training.")
-    return isinstance(value, (tuple, list, dict, set, np.ndarray)) and len(value) > 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from colour_scorer import SCORER
-from conftest import make_drive, write_images
+from conftest import make_drive, options_for, write_images
 from ros_harness import image_message, ros_client, running_node
 
 from anomaly_detector.errors import AnomalyDetectorError
@@ -20,7 +20,6 @@ from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.map_scale import MapScale
 from anomaly_detector.ros.node.detection_message import read_detection
 from training.cli.main import main
-from training.config.options import TrainOptions
 from training.scorers import registry
 from training.train import train
 
@@ -38,12 +37,8 @@ def registered() -> Iterator[None]:
 def detector(
     registered: None, normal_drive: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Detector:
-    folder = tmp_path_factory.mktemp("own")
-    out = folder / "own.onnx"
-    options = TrainOptions(
-        [str(normal_drive)], out, scorer="colour", cache=folder / "cache", progress=False
-    )
-    train(options)
+    out = tmp_path_factory.mktemp("own") / "own.onnx"
+    train(options_for(normal_drive, out, scorer="colour"))
     return Detector(out)
 
 

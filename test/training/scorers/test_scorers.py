@@ -13,10 +13,9 @@ from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.image import Image
 from anomaly_detector.images.preprocessing import preprocess
 from training.export.convert import MAX_RELATIVE_DIFFERENCE, convert, parity
-from training.fitting.backend import import_keras, seed_everything
-from training.fitting.job import Trained
+from training.fitting.run import ScoringFunction, TrainingResult
 from training.networks.autoencoders import Autoencoder, build_autoencoder
-from training.scorers.base import ScoringFunction
+from training.networks.backend import import_keras, seed_everything
 from training.scorers.mlp import build_mlp, mlp_scorer
 from training.scorers.realnvp import realnvp_scorer
 from training.scorers.reconstruction import reconstruction_scorer
@@ -42,16 +41,15 @@ def images() -> NDArray[np.uint8]:
 @pytest.fixture(scope="module")
 def flow(autoencoder: Autoencoder) -> Any:
     """A Real-NVP with arbitrary weights, on the scale of the codes."""
-    import_keras()
     from training.networks.realnvp import RealNVP
 
     drive = np.stack([preprocess(Image(frame, "rgb")) for frame in make_drive(60, seed=4)])
-    codes = np.asarray(autoencoder.encoder(drive.astype(np.float32)))
-    flow = RealNVP(codes.shape[1], seed=1)
+    latents = np.asarray(autoencoder.encoder(drive.astype(np.float32)))
+    flow = RealNVP(latents.shape[1], seed=1)
     generator = np.random.default_rng(5)
     for weight in flow.trainable_variables:
         weight.assign(generator.normal(0, 0.03, weight.shape))
-    flow.whitening.adapt(codes, full=True)
+    flow.whitening.adapt(latents)
     return flow
 
 
@@ -77,14 +75,14 @@ def test_onnx_agrees_with_keras_for_any_batch(
     for batch in (images, *images[:, np.newaxis]):
         assert 0 <= parity(scorer, model, batch) <= MAX_RELATIVE_DIFFERENCE
     assert sorted(output.name for output in model.graph.output) == ["anomaly_map", "score"]
-    # The code is inside, once, and on the way to the score.
+    # The latent is inside, once, and on the way to the score.
     assert sum("code" in node.output for node in model.graph.node) == 1
     assert any("code" in node.input for node in model.graph.node)
     model.graph.output.append(onnx.helper.make_tensor_value_info("code", 1, None))
     session = onnxruntime.InferenceSession(model.SerializeToString())
-    codes = session.run(["code"], {"image": images})[0]
+    latents = session.run(["code"], {"image": images})[0]
     expected = np.asarray(autoencoder.encoder(images.astype(np.float32)))
-    np.testing.assert_allclose(codes, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    np.testing.assert_allclose(latents, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("architecture", ["v5", "paper"])
@@ -119,32 +117,41 @@ def test_quantile_notices_a_small_hazard_that_the_mean_hardly_does(
 
     # A network whose error is the distance to mid-grey: what is scored matters here, not by whom.
     perfect = Autoencoder(
-        "v5", autoencoder.encoder, lambda code, training: 128.0, None, lambda pixels: pixels
+        "v5", autoencoder.encoder, lambda latent, training: 128.0, None, lambda pixels: pixels
     )
     frame = np.full((64, 64, 3), 120, np.uint8)
     assert scores("q99", frame) > 10 * scores("mse", frame) > 10
     assert scores("mse", frame) > scores("mae", frame) > 1
 
 
-def test_realnvp_score_and_map(
-    autoencoder: Autoencoder, flow: Any, images: NDArray[np.uint8]
+@pytest.mark.parametrize("name", ["mlp", "realnvp"])
+def test_maps_are_the_share_of_each_cell(
+    name: str, autoencoder: Autoencoder, flow: Any, images: NDArray[np.uint8]
 ) -> None:
     """The map is the positive part of gradient times feature: checked by TensorFlow's gradient."""
     import keras
     import tensorflow
 
     images = images[:6]  # the features of a black frame are 0
+    seed_everything(4)
+    mlp = build_mlp()  # as that of the scorer
     encoder = autoencoder.encoder
     to_features = keras.Model(encoder.inputs[0], encoder.layers[-2].input)
     features = to_features(images.astype(np.float32))
     with tensorflow.GradientTape() as tape:
         tape.watch(features)
-        nll = flow.nll(encoder.layers[-1](tensorflow.reshape(features, (len(images), -1))))
-    gradient = tape.gradient(nll, features)
+        latent = encoder.layers[-1](tensorflow.reshape(features, (len(images), -1)))
+        if name == "realnvp":
+            score = evidence = flow.nll(latent)
+        else:
+            first, second, last = mlp.layers
+            logit = second(first(latent)) @ last.kernel + last.bias
+            score, evidence = mlp(latent)[:, 0], logit[:, 0]
+    gradient = tape.gradient(evidence, features)
     expected = np.maximum(np.sum(gradient * features, axis=-1), 0)
     assert np.unique(expected > 0).size == 2
-    got = realnvp_scorer(autoencoder, flow)(images)
-    np.testing.assert_allclose(got["score"], nll, rtol=1e-5)
+    got = scorer_named(name, autoencoder, flow)(images)
+    np.testing.assert_allclose(got["score"], score, rtol=1e-5)
     scale = expected.max(axis=(1, 2), keepdims=True)
     np.testing.assert_allclose(got["anomaly_map"] / scale, expected / scale, atol=1e-3)
 
@@ -153,7 +160,7 @@ def test_units_are_those_of_the_reconstructed_image() -> None:
     for name in RECONSTRUCTION:
         assert "grey levels (0..255)" in find_scorer(name).unit_on("v5")
         assert "standard deviations of the image's channels" in find_scorer(name).unit_on("paper")
-    assert find_scorer("realnvp").unit_on("paper") == "negative log-likelihood of the code, nats"
+    assert find_scorer("realnvp").unit_on("paper") == "negative log-likelihood of the latent, nats"
 
 
 def test_what_cannot_be_scored_is_told(autoencoder: Autoencoder, flow: Any) -> None:
@@ -161,16 +168,16 @@ def test_what_cannot_be_scored_is_told(autoencoder: Autoencoder, flow: Any) -> N
         reconstruction_scorer(autoencoder, "max")
     keras = import_keras()
     image = keras.Input((64, 64, 3))
-    code = keras.layers.Dense(128, activation="relu")(keras.layers.Flatten()(image))
-    bent = Autoencoder("bent", keras.Model(image, code), None, None, lambda pixels: pixels)
+    latent = keras.layers.Dense(128, activation="relu")(keras.layers.Flatten()(image))
+    bent = Autoencoder("bent", keras.Model(image, latent), None, None, lambda pixels: pixels)
     with pytest.raises(AnomalyDetectorError, match="'bent' has no anomaly map"):
         realnvp_scorer(bent, flow)
 
 
 def test_scorers_on_one_autoencoder_stay_their_own() -> None:
     """A comparison trains the autoencoder once: each scorer must bring its own statistic."""
-    base = Trained(build_autoencoder("v5"), lambda image: {}, {}, {}, {})
-    nothing: Any = None  # these scorers ask nothing of the job
+    base = TrainingResult(build_autoencoder("v5"), lambda image: {}, {}, {}, {}, {})
+    nothing: Any = None  # these scorers ask nothing of the run
     image = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
     scores = [
         float(np.asarray(find_scorer(name).train(nothing, base).scorer(image)["score"])[0])

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
-from training.fitting.backend import import_keras, import_tensorflow
+from training.networks.backend import import_keras, import_tensorflow
 
 FROM_ENVIRONMENT = "TF_CONFIG"
 """In the place of addresses: as TensorFlow's environment variable of this name says."""
@@ -128,7 +128,7 @@ def _check_address(address: str) -> None:
 
 
 class Cluster:
-    """The workers, connected.
+    """The workers, connected; every method raises ``AnomalyDetectorError`` when one is gone.
 
     Args:
         membership: who they are.
@@ -189,39 +189,21 @@ class Cluster:
         return self._reduce(import_tensorflow().distribute.ReduceOp.MEAN, tensors)
 
     def gather(self, values: Sequence[float]) -> NDArray[np.float64]:
-        """Return the values of all workers, float64 [workers, values].
-
-        Raises:
-            AnomalyDetectorError: a worker is gone.
-        """
+        """Return every worker's values, float64 [workers, values]."""
         table = np.zeros((self.size, len(values)))
         table[self.index] = values
         (result,) = self._sum([table])
         return result
 
-    def broadcast(self, arrays: Sequence[NDArray[Any]]) -> Sequence[NDArray[Any]]:
-        """Return the chief's arrays on every worker; they have the same shapes everywhere.
-
-        Raises:
-            AnomalyDetectorError: a worker is gone.
-        """
-        if not arrays:
-            return arrays
-        return self._sum([a if self.is_chief else np.zeros_like(a) for a in arrays])
-
     def hand_out(self, path: Path) -> None:
-        """Send every worker the chief's file, if the chief has it.
-
-        Raises:
-            AnomalyDetectorError: a worker is gone, or the file cannot be read or written.
-        """
-        data = np.zeros(0, np.int32)
-        if self.is_chief and path.is_file():
-            data = np.frombuffer(path.read_bytes(), np.uint8).astype(np.int32)
-        length = int(self.gather([len(data)])[0, 0])
+        """Write the chief's file, if the chief has it, at every worker."""
+        content = path.read_bytes() if self.is_chief and path.is_file() else b""
+        length = int(self.gather([len(content)])[0, 0])
         if not length:
             return
-        (data,) = self.broadcast([data if self.is_chief else np.zeros(length, np.int32)])
+        # The others add nothing to what the chief has.
+        own = np.frombuffer(content or bytes(length), np.uint8).astype(np.int32)
+        (data,) = self._sum([own])
         if not self.is_chief:
             with atomic_path(path) as temporary:
                 temporary.write_bytes(data.astype(np.uint8).tobytes())
@@ -233,7 +215,7 @@ class Cluster:
             facts: name to something that has to be the same everywhere, as JSON knows it.
 
         Raises:
-            AnomalyDetectorError: it is not, or a worker is gone.
+            AnomalyDetectorError: it is not.
         """
         sums = [zlib.crc32(json.dumps(fact, sort_keys=True).encode()) for fact in facts.values()]
         for name, column in zip(facts, self.gather(sums).T, strict=True):
@@ -250,9 +232,6 @@ class Cluster:
         The steps are the same everywhere up to the rounding of unlike processors: the chief's
         weights and optimizer hold. What layers count over the frames that they see (batch
         normalisation) is averaged: moving averages are linear in what is averaged.
-
-        Raises:
-            AnomalyDetectorError: a worker is gone.
         """
         stepped = [*model.trainable_variables, *model.optimizer.variables]
         counted = model.non_trainable_variables

@@ -2,42 +2,27 @@
 
 Keras 3's own ``fit`` fails under ``MultiWorkerMirroredStrategy``; its optimizer, losses, callbacks
 and ``evaluate`` do not, and are what this loop is made of.
-
-Import :mod:`training.fitting.backend` and call ``import_keras`` before this module: its own import
-of Keras is not a quiet one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-import keras
 import numpy as np
 
 from anomaly_detector.ordered_pool import map_in_order
-from training.fitting.backend import import_tensorflow
+from training.fitting.batches import Batches
 from training.fitting.cluster.cluster import Cluster, translated_errors
-
-
-class SharedBatches(Protocol):
-    """This worker's share of batches that all workers make in the same order."""
-
-    def __len__(self) -> int:
-        """Return the number of batches, the same for all workers."""
-
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        """Return inputs and targets of this worker's frames of a batch."""
-
-    def sizes(self, index: int) -> tuple[int, int]:
-        """Return the number of this worker's frames of a batch and that of all workers'."""
+from training.networks.backend import import_tensorflow
+from training.networks.quiet_keras import keras
 
 
 def fit_together(
     cluster: Cluster,
     model: Any,
-    train: SharedBatches,
-    validation: SharedBatches,
+    train: Batches,
+    validation: Batches,
     *,
     epochs: int,
     initial_epoch: int,
@@ -49,7 +34,7 @@ def fit_together(
         cluster: the workers.
         model: the Keras model, with the same weights everywhere.
         train: batches to train on.
-        validation: batches to validate on, a ``PyDataset``.
+        validation: batches to validate on.
         epochs: number of the last epoch.
         initial_epoch: epochs done before.
         callbacks: Keras callbacks; each worker calls its own, with the losses of all. The chief's
@@ -99,7 +84,7 @@ def _step_function(cluster: Cluster, model: Any) -> Callable[..., Any]:
 
 
 def _epoch(
-    step: Callable[..., Any], cluster: Cluster, model: Any, batches: SharedBatches, calls: Any
+    step: Callable[..., Any], cluster: Cluster, model: Any, batches: Batches, calls: Any
 ) -> float:
     """Train on all batches once; return the mean loss of their frames."""
     losses: list[float] = []
@@ -116,7 +101,7 @@ def _epoch(
     return float(np.average(losses, weights=[batches.sizes(i)[1] for i in range(len(losses))]))
 
 
-def _validate(cluster: Cluster, model: Any, batches: SharedBatches) -> float:
+def _validate(cluster: Cluster, model: Any, batches: Batches) -> float:
     """Return the mean loss of all workers' frames."""
     own = model.evaluate(batches, verbose=0, return_dict=True)["loss"]
     frames = sum(batches.sizes(index)[0] for index in range(len(batches)))

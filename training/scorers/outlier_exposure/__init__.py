@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from anomaly_detector.model.map_scale import MapScale
-from training.export.provenance import fit_summary
-from training.fitting.backend import import_keras
-from training.fitting.job import Job, Trained
+from training.fitting.run import ScoringFunction, TrainingResult, TrainingRun
 from training.fitting.run_folder import RunFolder
-from training.scorers.base import Scorer, ScoringFunction
+from training.networks.backend import import_keras
+from training.scorers.base import Scorer
 
 _HIGHEST_CELLS = 4
 """Cells of the discriminative map that decide: a thing of 4x4 pixels fills as many."""
@@ -61,34 +60,27 @@ def _map_scale(threshold: float, scale: float) -> MapScale:
     return MapScale(min(0.5 * float(low), math.log(2.0)), min(float(high), math.log(20.0)))
 
 
-def train_exposure(job: Job, base: None = None, **parts: Any) -> Trained:
-    """Train the scorer of a job, perhaps without some of its parts.
+def train_exposure(run: TrainingRun, base: None = None, **parts: Any) -> TrainingResult:
+    """Train the scorer of a run, perhaps without some of its parts.
 
     Args:
-        job: the job.
+        run: the run.
         base: there is no autoencoder.
-        parts: fields of :class:`training.scorers.outlier_exposure.training.ExposureParts`.
+        **parts: fields of :class:`training.scorers.outlier_exposure.network.ExposureParts`.
 
     Raises:
         AnomalyDetectorError: training gave nothing.
     """
-    import_keras()  # quietly, before the module below does
-    from training.scorers.outlier_exposure.training import ExposureParts, fit_exposure
+    # Not at the top: they import Keras.
+    from training.scorers.outlier_exposure.network import ExposureParts
+    from training.scorers.outlier_exposure.training import fit_exposure
 
-    network, result = fit_exposure(job, ExposureParts(**parts))
-    job.folder.trained(result)
-    return Trained(
-        None,
-        exposure_scorer(network),
-        networks={"exposure": network},
-        metrics={"validation_loss": result.best_loss},
-        histories={"exposure": result.history},
-        provenance={"exposure": fit_summary(result)},
-    )
+    network, result = fit_exposure(run, ExposureParts(**parts))
+    run.folder.trained(result)
+    return TrainingResult.of("exposure", network, result, exposure_scorer(network))
 
 
 def _restore(autoencoder: None, folder: RunFolder) -> ScoringFunction:
-    import_keras()  # quietly, before the module below does
     from training.scorers.outlier_exposure.network import build_exposure_network
 
     network = build_exposure_network()

@@ -8,43 +8,45 @@ or dark frame reconstructs too well, and a small object hardly moves the mean er
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
-import keras
 import numpy as np
-from keras import layers, ops
 from numpy.typing import NDArray
 
 from anomaly_detector.images.preprocessing import INPUT_SIZE
-from training.networks.layers import BatchNormalization, Place
+from training.networks.layers import BatchNormalization, CoordConv
+from training.networks.quiet_keras import keras
 from training.scorers.outlier_exposure.outliers import (
-    PICTURE_FAULTS,
+    GLOBAL_OUTLIERS,
     TEXTURES,
-    PictureFault,
+    GlobalOutlier,
     Texture,
-    paste_outlier,
-    picture_fault,
-    turn_camera,
+    add_global_outlier,
+    add_local_outlier,
+    roll_camera,
     vary_normal,
 )
+
+layers, ops = keras.layers, keras.ops
 
 MAP_SIZE = INPUT_SIZE // 2
 """Height and width of the network's map."""
 
-TURN_UNIT = 10.0
+ROLL_UNIT = 10.0
 """Degrees."""
 
-_MOST_TURN = 2.0
+_MOST_ROLL = 2.0
 """Units; farther than this is only far."""
 
-_TURN_WEIGHT = 4.0
-"""Of turned frames: not to be turned is the rule, and must not be all there is to learn."""
+_ROLL_WEIGHT = 4.0
+"""Of rolled frames: not to be rolled is the rule, and must not be all there is to learn."""
 
-_KINDS = ("normal", "normal", "pasted", "whole")
+_KINDS = ("normal", "normal", "local", "global")
 
-# Of the faults of the whole picture. A slight turn is the hardest of all to learn.
-_TURNED_SHARE = 0.4
+# Of the faults of the whole picture. A slight roll is the hardest of all to learn.
+_ROLLED_SHARE = 0.4
 
 _FEW_ANOMALIES = 10
 """So many recorded anomalies take the place of a quarter of the whole-picture faults."""
@@ -56,11 +58,39 @@ _MIN_VISIBLE = 2
 """Pixels at 64x64 that must visibly differ for a frame to count as anomalous."""
 
 
-def build_exposure_network(*, place: bool = True) -> Any:
+@dataclass(frozen=True)
+class ExposureParts:
+    """What the training consists of; parts are left out to see what they are good for.
+
+    Attributes:
+        coord_conv: the network knows where in the picture every cell is.
+        roll: it learns to tell by how much the camera has rolled.
+        local_outliers: things pasted in.
+        global_outliers: faults of the whole picture.
+        textures: what local outliers are filled with.
+        faults: global outliers, and how often each is sampled.
+        weight_decay: times the learning rate, a step: over the whole training the kernels would
+            shrink to a sixth. It is meant to keep the network from knowing the drive's few places
+            by heart.
+    """
+
+    coord_conv: bool = True
+    roll: bool = True
+    local_outliers: bool = True
+    global_outliers: bool = True
+    textures: Sequence[Texture] = TEXTURES
+    faults: Sequence[tuple[GlobalOutlier, float]] = GLOBAL_OUTLIERS
+    weight_decay: float = 1.0
+
+
+ALL_PARTS = ExposureParts()
+
+
+def build_exposure_network(*, coord_conv: bool = True) -> Any:
     """Build the network: float32 [N, 64, 64, 3] in 0..255 to a dict of log-odds.
 
-    ``map`` is [N, 32, 32] and ``frame`` [N, 1], log-odds; ``turn`` [N, 8, 8] is each cell's guess
-    of how far the camera has rolled, in units of :data:`TURN_UNIT` degrees. Its mean is one of the
+    ``map`` is [N, 32, 32] and ``frame`` [N, 1], log-odds; ``roll`` [N, 8, 8] is each cell's guess
+    of how far the camera has rolled, in units of :data:`ROLL_UNIT` degrees. Its mean is one of the
     frame's pieces of evidence; scores do not use it otherwise.
 
     An encoder of stride-2 and stride-1 3x3 convolutions down to 4x4, a decoder up to 32x32 that
@@ -68,13 +98,13 @@ def build_exposure_network(*, place: bool = True) -> Any:
     16, which ONNX Runtime's convolutions are fastest with on a CPU.
 
     Args:
-        place: tell every cell where it is, since what is normal depends on the place in the
-            picture (:class:`training.networks.layers.Place`); without it for comparison.
+        coord_conv: tell every cell where it is, since what is normal depends on the place in the
+            picture (:class:`training.networks.layers.CoordConv`); without it for comparison.
     """
     image = keras.Input((INPUT_SIZE, INPUT_SIZE, 3), name="image")
     half = layers.Conv2D(32, 3, strides=2, padding="same", use_bias=False)(image / 64.0 - 2.0)
-    if place:
-        half = Place(INPUT_SIZE)(half)
+    if coord_conv:
+        half = CoordConv(INPUT_SIZE)(half)
     half = _convolution(_normalized(half), 32)
     quarter = _convolution(_convolution(half, 48, 2), 48)
     eighth = _convolution(_convolution(quarter, 96, 2), 96)
@@ -85,13 +115,13 @@ def build_exposure_network(*, place: bool = True) -> Any:
     # Few cells are anomalous: starting near their share spares the first steps.
     rare = keras.initializers.Constant(-3.0)
     log_odds = layers.Conv2D(1, 3, padding="same", bias_initializer=rare)(up_half)
-    turn = layers.Conv2D(1, 1)(up_eighth)
+    roll = layers.Conv2D(1, 1)(up_eighth)
     whole = layers.Dropout(0.3)(layers.Flatten()(sixteenth))
     whole = layers.Dense(96, activation="relu")(whole)
     evidence = layers.Concatenate()(
         [
             whole,
-            layers.GlobalAveragePooling2D()(turn),
+            layers.GlobalAveragePooling2D()(roll),
             layers.GlobalAveragePooling2D()(up_eighth),
             layers.GlobalMaxPooling2D()(up_quarter),
             layers.GlobalAveragePooling2D()(up_half),
@@ -101,7 +131,7 @@ def build_exposure_network(*, place: bool = True) -> Any:
     answers = {
         "map": layers.Reshape((MAP_SIZE, MAP_SIZE), name="map")(log_odds),
         "frame": frame,
-        "turn": layers.Reshape(turn.shape[1:3], name="turn")(turn),
+        "roll": layers.Reshape(roll.shape[1:3], name="roll")(roll),
     }
     return keras.Model(image, answers, name="exposure")
 
@@ -139,16 +169,16 @@ def loss_model(network: Any) -> Any:
         "map": keras.Input((MAP_SIZE, MAP_SIZE), name="map"),
         "map_weight": keras.Input((), name="map_weight"),
         "frame": keras.Input((), name="frame"),
-        "turn": keras.Input((), name="turn"),
-        "turn_weight": keras.Input((), name="turn_weight"),
+        "roll": keras.Input((), name="roll"),
+        "roll_weight": keras.Input((), name="roll_weight"),
     }
     answers = network(inputs["image"])
     cells = _cross_entropy(inputs["map"], answers["map"]) * (1 + 4 * inputs["map"])
     map_loss = 4 * ops.mean(cells, axis=(1, 2)) * inputs["map_weight"]
     frame_loss = _cross_entropy(inputs["frame"], answers["frame"][:, 0])
-    turn_error = ops.square(answers["turn"] - ops.reshape(inputs["turn"], (-1, 1, 1)))
-    turn_loss = ops.mean(turn_error, axis=(1, 2)) * inputs["turn_weight"]
-    return keras.Model(inputs, map_loss + frame_loss + turn_loss, name="exposure_loss")
+    roll_error = ops.square(answers["roll"] - ops.reshape(inputs["roll"], (-1, 1, 1)))
+    roll_loss = ops.mean(roll_error, axis=(1, 2)) * inputs["roll_weight"]
+    return keras.Model(inputs, map_loss + frame_loss + roll_loss, name="exposure_loss")
 
 
 def _cross_entropy(target: Any, log_odds: Any) -> Any:
@@ -160,31 +190,24 @@ def make_batch(
     generator: np.random.Generator,
     images: NDArray[np.uint8],
     anomalies: NDArray[np.uint8] | None = None,
-    *,
-    pasted: bool = True,
-    whole: bool = True,
-    textures: Sequence[Texture] = TEXTURES,
-    faults: Sequence[tuple[PictureFault, float]] = PICTURE_FAULTS,
+    parts: ExposureParts = ALL_PARTS,
 ) -> dict[str, NDArray[np.float32]]:
     """Turn normal frames into a batch for training.
 
-    Of every four frames two stay normal, the third gets something pasted in, and the fourth a fault
-    of the whole picture, in many cases that of a camera that has been turned.
+    Of every four frames two stay normal, the third gets a local outlier, something pasted in, and
+    the fourth a global one, a fault of the whole picture: in many cases a camera that has rolled.
 
     Args:
         generator: source of chance.
         images: uint8 [N, 64, 64, 3], normal frames.
         anomalies: uint8 [K, 64, 64, 3], recorded anomalies, 1 or more; the more there are, the
             more they take the place of whole-picture faults, up to half of them.
-        pasted: paste things in; else these frames get a fault of the whole picture too.
-        whole: faults of the whole picture; else these frames get something pasted in too.
-        textures: what shapes are filled with, see the module ``outliers``.
-        faults: of the whole picture, and how often each is drawn; likewise.
+        parts: without one kind of outlier, its frames get the other.
 
     Returns:
         ``image`` float32 [N, 64, 64, 3], whole grey levels; ``map`` [N, 32, 32] and ``frame`` [N],
-        1 where anomalous; ``map_weight`` [N], 0 where nothing is known of the place; ``turn`` [N],
-        in units of :data:`TURN_UNIT` degrees, and ``turn_weight`` [N], 0 where it is not known.
+        1 where anomalous; ``map_weight`` [N], 0 where nothing is known of the place; ``roll`` [N],
+        in units of :data:`ROLL_UNIT` degrees, and ``roll_weight`` [N], 0 where it is not known.
     """
     count = len(images)
     batch = {
@@ -192,31 +215,32 @@ def make_batch(
         "map": np.zeros((count, MAP_SIZE, MAP_SIZE), np.float32),
         "map_weight": np.ones(count, np.float32),
         "frame": np.zeros(count, np.float32),
-        "turn": np.zeros(count, np.float32),
-        "turn_weight": np.ones(count, np.float32),
+        "roll": np.zeros(count, np.float32),
+        "roll_weight": np.ones(count, np.float32),
     }
     for index in range(count):
         picture = images[index].astype(np.float32)
         kind = _KINDS[index % 4]
-        if kind == "pasted" and not pasted:
-            kind = "whole"
-        elif kind == "whole" and not whole:
-            kind = "pasted"
-        if kind == "whole":
-            picture, turn = _whole_fault(picture, generator, anomalies, textures, faults)
+        if kind == "local" and not parts.local_outliers:
+            kind = "global"
+        elif kind == "global" and not parts.global_outliers:
+            kind = "local"
+        if kind == "global":
+            picture, roll = _global_outlier(picture, generator, anomalies, parts)
             batch["frame"][index] = 1
             batch["map_weight"][index] = 0
-            batch["turn"][index] = turn or 0
-            batch["turn_weight"][index] = 0 if turn is None else _TURN_WEIGHT
+            batch["roll"][index] = roll or 0
+            batch["roll_weight"][index] = 0 if roll is None else _ROLL_WEIGHT
         else:
             picture = vary_normal(picture, generator)
-        if kind == "pasted":
-            picture, mask = paste_outlier(picture, generator, textures)
+        if kind == "local":
+            picture, mask = add_local_outlier(picture, generator, parts.textures)
             cells = cv2.resize(mask, (MAP_SIZE, MAP_SIZE), interpolation=cv2.INTER_AREA)
             batch["map"][index] = cells > _MASK_SHARE
             batch["frame"][index] = mask.sum() > _MIN_VISIBLE
         # A camera gives whole grey levels between 0 and 255, whatever was done to them.
         batch["image"][index] = np.rint(np.clip(picture, 0, 255))
+    batch["roll_weight"] *= parts.roll
     return batch
 
 
@@ -228,19 +252,18 @@ def _recorded_share(count: int) -> float:
     return 0.5 * count / (count + _FEW_ANOMALIES)
 
 
-def _whole_fault(
+def _global_outlier(
     picture: NDArray[np.float32],
     generator: np.random.Generator,
     anomalies: NDArray[np.uint8] | None,
-    textures: Sequence[Texture],
-    faults: Sequence[tuple[PictureFault, float]],
+    parts: ExposureParts,
 ) -> tuple[NDArray[np.float32], float | None]:
-    """Return a frame with a fault of the whole picture, and its turn where that is known."""
+    """Return a frame with a global outlier, and its roll where that is known."""
     if anomalies is not None and generator.random() < _recorded_share(len(anomalies)):
         recorded = anomalies[int(generator.integers(len(anomalies)))]
         return vary_normal(recorded.astype(np.float32), generator), None
-    if generator.random() < _TURNED_SHARE:
-        picture, degrees = turn_camera(picture, generator)
-        return picture, float(np.clip(degrees / TURN_UNIT, -_MOST_TURN, _MOST_TURN))
+    if generator.random() < _ROLLED_SHARE:
+        picture, degrees = roll_camera(picture, generator)
+        return picture, float(np.clip(degrees / ROLL_UNIT, -_MOST_ROLL, _MOST_ROLL))
     varied = vary_normal(picture, generator)
-    return picture_fault(varied, generator, textures, faults), None
+    return add_global_outlier(varied, generator, parts.textures, parts.faults), None

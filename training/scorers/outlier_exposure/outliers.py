@@ -32,7 +32,7 @@ Picture: TypeAlias = NDArray[Any]
 Generator: TypeAlias = np.random.Generator
 Texture: TypeAlias = Callable[[Generator], Picture]
 """From the source of chance to a texture [64, 64, 3]."""
-PictureFault: TypeAlias = Callable[[Picture, Generator, Sequence[Texture]], Picture]
+GlobalOutlier: TypeAlias = Callable[[Picture, Generator, Sequence[Texture]], Picture]
 """From a frame, the source of chance and textures to the frame with a fault."""
 
 _SIZE = INPUT_SIZE
@@ -62,18 +62,18 @@ def vary_normal(picture: Picture, generator: Generator) -> Picture:
     return _vary_light(picture, generator)
 
 
-def turn_camera(picture: Picture, generator: Generator) -> tuple[Picture, float]:
+def roll_camera(picture: Picture, generator: Generator) -> tuple[Picture, float]:
     """Show a normal frame as a camera sees it that has rolled about its axis.
 
     Varied as a normal frame otherwise, and with a single interpolation as those have: a second one
-    would make turned frames less sharp than normal ones, and the network would learn to tell that.
+    would make rolled frames less sharp than normal ones, and the network would learn to tell that.
 
     Args:
         picture: float32 [64, 64, 3].
         generator: source of chance.
 
     Returns:
-        The picture, and by how many degrees it was turned, counterclockwise.
+        The picture, and by how many degrees it has rolled, counterclockwise.
     """
     angle = float(np.exp(generator.uniform(np.log(3), np.log(25))) * generator.choice([-1, 1]))
     # The camera's pixels are square, those of the squeezed 64x64 frame are not.
@@ -85,8 +85,8 @@ def turn_camera(picture: Picture, generator: Generator) -> tuple[Picture, float]
         if generator.random() < 0.6
         else generator.uniform(0.95, 1.2)
     )
-    turn = np.array([[cosine, sine / aspect], [-sine * aspect, cosine]]) * zoom
-    motion = _then(_pose(generator), turn)
+    roll = np.array([[cosine, sine / aspect], [-sine * aspect, cosine]]) * zoom
+    motion = _then(_pose(generator), roll)
     borders = (cv2.BORDER_REFLECT, cv2.BORDER_REPLICATE, cv2.BORDER_CONSTANT)
     border = int(generator.choice(borders, p=(0.6, 0.2, 0.2)))
     return _vary_light(_warp(picture, motion, border, generator), generator), angle
@@ -118,10 +118,10 @@ def _vary_light(picture: Picture, generator: Generator) -> Picture:
     return picture
 
 
-def paste_outlier(
+def add_local_outlier(
     picture: Picture, generator: Generator, textures: Sequence[Texture]
 ) -> tuple[Picture, Picture]:
-    """Put one to three foreign things into a frame.
+    """Paste one to three foreign things into a frame.
 
     Args:
         picture: float32 [64, 64, 3].
@@ -152,11 +152,11 @@ def paste_outlier(
     return picture, mask
 
 
-def picture_fault(
+def add_global_outlier(
     picture: Picture,
     generator: Generator,
     textures: Sequence[Texture],
-    faults: Sequence[tuple[PictureFault, float]],
+    faults: Sequence[tuple[GlobalOutlier, float]],
 ) -> Picture:
     """Apply one fault to the whole frame.
 
@@ -164,15 +164,15 @@ def picture_fault(
         picture: float32 [64, 64, 3].
         generator: source of chance.
         textures: to cover the frame with, such as :data:`TEXTURES`.
-        faults: each with how often it is drawn, in relation to the others, such as
-            :data:`PICTURE_FAULTS`.
+        faults: each with how often it is sampled, in relation to the others, such as
+            :data:`GLOBAL_OUTLIERS`.
     """
     shares = np.array([share for _, share in faults])
     fault, _ = faults[generator.choice(len(faults), p=shares / shares.sum())]
     return fault(picture, generator, textures)
 
 
-# --- what is pasted -------------------------------------------------------------------------------
+# --- local outliers: what is pasted --------------------------------------------------------------
 
 
 def _shape(generator: Generator) -> Picture:
@@ -298,7 +298,7 @@ TEXTURES: Sequence[Texture] = (
 """Each gives a texture [64, 64, 3] from the source of chance."""
 
 
-# --- faults of the whole picture ------------------------------------------------------------------
+# --- global outliers: faults of the whole picture -------------------------------------------------
 
 
 def _unsharp(picture: Picture, generator: Generator, textures: Sequence[Texture]) -> Picture:
@@ -422,7 +422,7 @@ def _covered(picture: Picture, generator: Generator, textures: Sequence[Texture]
     return _blend(picture, cover, np.float32(generator.uniform(0.5, 1)))
 
 
-PICTURE_FAULTS: Sequence[tuple[PictureFault, float]] = (
+GLOBAL_OUTLIERS: Sequence[tuple[GlobalOutlier, float]] = (
     (_unsharp, 2.2),
     (_smeared, 1.0),
     (_darkened, 1.0),
@@ -439,7 +439,7 @@ PICTURE_FAULTS: Sequence[tuple[PictureFault, float]] = (
     (_compressed, 1.0),
     (_covered, 1.3),
 )
-"""Each fault and how often it is drawn, in relation to the others."""
+"""Each fault and how often it is sampled, in relation to the others."""
 
 
 # --- shared steps ---------------------------------------------------------------------------------

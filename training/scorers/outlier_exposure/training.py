@@ -2,111 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.data.frames import BlockSplit, FrameSet
-from training.fitting.autoencoder import mean_output
-from training.fitting.backend import seed_everything
-from training.fitting.fit import FitResult, FitSettings, fit
-from training.fitting.job import Job
-from training.scorers.outlier_exposure.network import build_exposure_network, loss_model, make_batch
-from training.scorers.outlier_exposure.outliers import (
-    PICTURE_FAULTS,
-    TEXTURES,
-    PictureFault,
-    Texture,
+from training.fitting.fit import fit
+from training.fitting.run import TrainingRun
+from training.fitting.settings import FitResult, FitSettings
+from training.networks.backend import seed_everything
+from training.scorers.autoencoder import mean_output
+from training.scorers.outlier_exposure.network import (
+    ALL_PARTS,
+    ExposureParts,
+    build_exposure_network,
+    loss_model,
+    make_batch,
 )
 
 EXPOSURE_BATCH = 48
-"""Frames a step; every fourth gets something pasted in, every fourth a whole-picture fault."""
-
-WEIGHT_DECAY = 1.0
-"""Times the learning rate, a step: over the whole training the kernels would shrink to a sixth.
-
-It is meant to keep the network from knowing the drive's few places by heart.
-"""
+"""Frames a step; every fourth gets a local outlier, every fourth a global one."""
 
 _VALIDATION_FRAMES = 384
 _MOST_ANOMALIES = 2000
 
 
-@dataclass(frozen=True)
-class ExposureParts:
-    """What the training consists of; parts are left out to see what they are good for.
-
-    Attributes:
-        place: the network knows where in the picture every cell is.
-        turn: it learns to tell by how much the camera has rolled.
-        pasted: outliers with things pasted in.
-        whole: outliers with a fault of the whole picture.
-        textures: what shapes are filled with, see the module ``outliers``.
-        faults: of the whole picture, and how often each is drawn; likewise.
-        weight_decay: times the learning rate, a step.
-    """
-
-    place: bool = True
-    turn: bool = True
-    pasted: bool = True
-    whole: bool = True
-    textures: Sequence[Texture] = TEXTURES
-    faults: Sequence[tuple[PictureFault, float]] = PICTURE_FAULTS
-    weight_decay: float = WEIGHT_DECAY
-
-
-def fit_exposure(job: Job, parts: ExposureParts = ExposureParts()) -> tuple[Any, FitResult]:
-    """Build and fit the network of a job.
+def fit_exposure(run: TrainingRun, parts: ExposureParts = ALL_PARTS) -> tuple[Any, FitResult]:
+    """Build and fit the network of a run.
 
     Returns:
-        The network of :func:`training.exposure.build_exposure_network`, and how it went.
+        The network of ``build_exposure_network``, and how it went.
 
     Raises:
         AnomalyDetectorError: training gave nothing.
     """
-    options, split = job.options, job.split
+    options, split = run.options, run.split
     seed_everything(options.seed)
-    network = build_exposure_network(place=parts.place)
+    network = build_exposure_network(coord_conv=parts.coord_conv)
     generator = np.random.default_rng(options.seed)
-    anomalies = None if job.anomalies is None else _sample(job.anomalies, generator)
+    anomalies = None if run.anomalies is None else _some_frames(run.anomalies, generator)
     # An epoch is a number of steps, not a pass: the outliers are new in every step anyway. Every
     # training frame equally often.
     count = options.exposure_steps * EXPOSURE_BATCH
     train = np.resize(generator.permutation(split.train), count)
     validation = validation_frames(split)
-    held_out = np.zeros(len(job.frames), bool)
+    held_out = np.zeros(len(run.frames), bool)
     held_out[split.validation] = True
 
-    def made(own: np.random.Generator, images: Any) -> dict[str, Any]:
-        batch = make_batch(
-            own,
-            images,
-            anomalies,
-            pasted=parts.pasted,
-            whole=parts.whole,
-            textures=parts.textures,
-            faults=parts.faults,
-        )
-        batch["turn_weight"] *= parts.turn
-        return batch
-
-    def take(indices: NDArray[np.int64]) -> tuple[Any, NDArray[np.float32]]:
-        batch: Any = job.frames.take(indices)
+    def load(indices: NDArray[np.int64]) -> tuple[Any, NDArray[np.float32]]:
+        batch: Any = run.frames.load(indices)
         if held_out[indices[0]]:
             # The same outliers in every epoch, so that validation losses can be compared.
             own = np.random.default_rng((options.seed, *indices[:4].tolist()))
-            batch = made(own, batch)
+            batch = make_batch(own, batch, anomalies, parts)
         return batch, np.zeros(len(indices), np.float32)
 
-    def draw(own: np.random.Generator, images: Any) -> dict[str, NDArray[np.float32]]:
-        return made(own, images[own.permutation(len(images))])
+    def sample(own: np.random.Generator, images: Any) -> dict[str, NDArray[np.float32]]:
+        return make_batch(own, images[own.permutation(len(images))], anomalies, parts)
 
     result = fit(
         loss_model(network),
-        take,
+        load,
         train,
         validation,
         FitSettings(
@@ -126,11 +83,8 @@ def fit_exposure(job: Job, parts: ExposureParts = ExposureParts()) -> tuple[Any,
         ),
         loss=mean_output,
         label="training exposure",
-        progress=options.progress,
-        draw=draw,
-        tensorboard=None if options.tensorboard is None else options.tensorboard / "exposure",
-        cluster=job.cluster,
-        **job.folder.checkpoint("exposure"),
+        sample=sample,
+        **run.fit_arguments("exposure"),
     )
     return network, result
 
@@ -141,7 +95,7 @@ def validation_frames(split: BlockSplit) -> NDArray[np.int64]:
     return split.validation[places]
 
 
-def _sample(frames: FrameSet, generator: np.random.Generator) -> NDArray[np.uint8]:
+def _some_frames(frames: FrameSet, generator: np.random.Generator) -> NDArray[np.uint8]:
     """Return some frames, uint8 [N, 64, 64, 3], so many that they are varied and fit in memory."""
     count = min(len(frames), _MOST_ANOMALIES)
-    return frames.take(np.sort(generator.choice(len(frames), count, replace=False)))
+    return frames.load(np.sort(generator.choice(len(frames), count, replace=False)))

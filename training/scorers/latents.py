@@ -1,21 +1,38 @@
-"""Anomaly maps of scores of the code: the share of each cell of the encoder's last feature map."""
+"""What scorers of the latent share: the latents of frames, and their anomaly maps."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from anomaly_detector.errors import AnomalyDetectorError
-from training.fitting.backend import import_keras
+from training.data.frames import FrameSet
 from training.networks.autoencoders import Autoencoder
+from training.networks.backend import import_keras
+
+_BATCH = 256
+
+
+def encode_frames(autoencoder: Autoencoder, frames: FrameSet) -> NDArray[np.float32]:
+    """Return the latents of all frames, float32 [N, 128]."""
+    latents = [
+        np.asarray(autoencoder.encoder(frames.load(batch).astype(np.float32), training=False))
+        for batch in np.array_split(np.arange(len(frames)), -(-len(frames) // _BATCH))
+    ]
+    return np.concatenate(latents)
 
 
 def explained_encoder(autoencoder: Autoencoder) -> tuple[Any, Callable[[Any, Any], Any]]:
     """Return what a map of gradient times activation needs of an encoder.
 
+    The map is the share of each cell of its last feature map.
+
     Returns:
-        A Keras model from the image to the last feature map [N, h, w, channels] and the code; and
-        the function that makes the map [N, h, w] of the gradient with respect to the code and the
+        A Keras model from the image to the last feature map [N, h, w, channels] and the latent; and
+        the function that makes the map [N, h, w] of the gradient with respect to the latent and the
         features.
 
     Raises:
@@ -34,10 +51,10 @@ def explained_encoder(autoencoder: Autoencoder) -> tuple[Any, Callable[[Any, Any
         isinstance(layer, keras.layers.Dense) and layer.activation is linear for layer in above
     ):
         raise AnomalyDetectorError(
-            f"architecture {autoencoder.architecture!r} has no anomaly map for scores of its code: "
-            "its code is not made by linear Dense layers after a Flatten: choose another one"
+            f"architecture {autoencoder.architecture!r} has no anomaly map for scores of its "
+            "latent, which is not made by linear Dense layers after a Flatten: choose another one"
         )
-    features_and_code = keras.Model(
+    features_and_latent = keras.Model(
         encoder.inputs[0], [encoder.layers[flatten].input, encoder.outputs[0]]
     )
 
@@ -47,4 +64,4 @@ def explained_encoder(autoencoder: Autoencoder) -> tuple[Any, Callable[[Any, Any
         gradient = ops.reshape(gradient, (-1, *features.shape[1:]))
         return ops.relu(ops.sum(gradient * features, axis=-1))
 
-    return features_and_code, share_of_cells
+    return features_and_latent, share_of_cells

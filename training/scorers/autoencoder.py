@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,17 @@ from numpy.typing import NDArray
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from training.config.options import TrainOptions
 from training.data.frames import FrameSet, fold_blocks
-from training.export.provenance import fit_summary
-from training.fitting.augmentation import AUGMENTATIONS, Preset
-from training.fitting.backend import import_keras, seed_everything
-from training.fitting.fit import FitResult, FitSettings, fit
-from training.fitting.job import Job, Trained, network_settings
-from training.networks.autoencoders import ARCHITECTURES, Autoencoder, build_autoencoder
+from training.fitting.fit import fit
+from training.fitting.run import TrainingResult, TrainingRun
+from training.fitting.settings import FitResult, FitSettings
+from training.networks.augmentation import AUGMENTATIONS, Preset
+from training.networks.autoencoders import (
+    ARCHITECTURES,
+    Autoencoder,
+    NetworkSettings,
+    build_autoencoder,
+)
+from training.networks.backend import import_keras, seed_everything
 from training.networks.layers import Augment
 from training.scorers.reconstruction import reconstruction_scorer
 
@@ -28,34 +33,33 @@ THESIS_FOLD_SEED = 42
 """Of their shuffling (5.8)."""
 
 
-def train_autoencoder(job: Job) -> Trained:
-    """Train the autoencoder of a job, with its reconstruction scorer.
+def train_autoencoder(run: TrainingRun) -> TrainingResult:
+    """Train the autoencoder of a run, with its reconstruction scorer.
 
     Raises:
         AnomalyDetectorError: training gave nothing.
     """
-    options = job.options
+    options = run.options
     seed_everything(options.seed)
-    autoencoder = build_autoencoder(options.architecture, network_settings(options))
+    autoencoder = _build(options)
     preset = AUGMENTATIONS[options.augmentation]
     model = error_model(autoencoder, preset)
     metrics: dict[str, Any] = {}
     if options.thesis_folds:
-        result, metrics["thesis_folds"] = _through_thesis_folds(job, model, preset)
+        result, metrics["thesis_folds"] = _through_thesis_folds(run, model, preset)
     else:
         result = _fit(
-            job, model, preset, job.split.train, job.split.validation,
+            run, model, preset, run.split.train, run.split.validation,
             fit_settings(options), "autoencoder", f"training {options.architecture}",
         )  # fmt: skip
-    metrics["validation_loss"] = result.best_loss
-    return Trained(
-        autoencoder,
-        reconstruction_scorer(autoencoder),
-        networks={"autoencoder": autoencoder.model},
-        metrics=metrics,
-        histories={"autoencoder": result.history},
-        provenance={"autoencoder": fit_summary(result)},
-    )
+    scorer = reconstruction_scorer(autoencoder)
+    trained = TrainingResult.of("autoencoder", autoencoder.model, result, scorer, **metrics)
+    return replace(trained, autoencoder=autoencoder)
+
+
+def _build(options: TrainOptions) -> Autoencoder:
+    settings = {item.name: getattr(options, item.name) for item in fields(NetworkSettings)}
+    return build_autoencoder(options.architecture, NetworkSettings(**settings))
 
 
 def error_model(autoencoder: Autoencoder, preset: Preset | None) -> Any:
@@ -111,7 +115,7 @@ def fit_settings(options: TrainOptions) -> FitSettings:
 
 
 def _fit(
-    job: Job,
+    run: TrainingRun,
     model: Any,
     preset: Preset | None,
     train: NDArray[np.int64],
@@ -122,56 +126,50 @@ def _fit(
     *,
     keep_optimizer: bool = False,
 ) -> FitResult:
-    """Fit an error model; ``name`` is that of its checkpoint and TensorBoard run."""
-    options = job.options
+    """Fit an error model; ``name`` is that of its checkpoint and TensorBoard log."""
+
+    def sample(generator: np.random.Generator, inputs: Any) -> dict[str, NDArray[Any]]:
+        assert preset is not None
+        return {**inputs, **preset.sample(generator, len(inputs["image"]))}
+
     result = fit(
         model,
-        _taker(job.frames, preset),
+        _loader(run.frames, preset),
         train,
         validation,
         settings,
         loss=mean_output,
         label=label,
-        progress=options.progress,
-        draw=None if preset is None else _drawer(preset),
-        tensorboard=None if options.tensorboard is None else options.tensorboard / name,
+        sample=None if preset is None else sample,
         keep_optimizer=keep_optimizer,
-        cluster=job.cluster,
-        **job.folder.checkpoint(name),
+        **run.fit_arguments(name),
     )
-    job.folder.trained(result)
+    run.folder.trained(result)
     return result
 
 
-def _taker(
+def _loader(
     frames: FrameSet, preset: Preset | None
 ) -> Callable[[NDArray[np.int64]], tuple[dict[str, NDArray[Any]], NDArray[np.float32]]]:
-    def take(
+    def load(
         indices: NDArray[np.int64],
     ) -> tuple[dict[str, NDArray[Any]], NDArray[np.float32]]:
-        return frame_inputs(frames.take(indices), preset), np.zeros(len(indices), np.float32)
+        return frame_inputs(frames.load(indices), preset), np.zeros(len(indices), np.float32)
 
-    return take
-
-
-def _drawer(preset: Preset) -> Callable[[np.random.Generator, Any], dict[str, NDArray[Any]]]:
-    def draw(generator: np.random.Generator, inputs: Any) -> dict[str, NDArray[Any]]:
-        return {**inputs, **preset.draw(generator, len(inputs["image"]))}
-
-    return draw
+    return load
 
 
 def mean_error(
     model: Any, frames: FrameSet, indices: NDArray[np.int64], preset: Preset | None
 ) -> float:
     """Return the mean squared reconstruction error of frames, without regularisation."""
-    take = _taker(frames, preset)
+    load = _loader(frames, preset)
     batches = np.array_split(indices, -(-len(indices) // 256))
-    errors = [np.asarray(model(take(batch)[0], training=False)) for batch in batches]
+    errors = [np.asarray(model(load(batch)[0], training=False)) for batch in batches]
     return float(np.concatenate(errors).mean(dtype=np.float64))
 
 
-def cross_validate(job: Job) -> dict[str, Any]:
+def cross_validate(run: TrainingRun) -> dict[str, Any]:
     """Train afresh for every fold of consecutive frames, and test on that fold.
 
     The error of a fold is that of its best epoch, which is chosen on the fold itself as in the
@@ -184,17 +182,15 @@ def cross_validate(job: Job) -> dict[str, Any]:
     Raises:
         AnomalyDetectorError: training gave nothing, too few frames, or Ctrl-C.
     """
-    options = job.options
+    options = run.options
     preset = AUGMENTATIONS[options.augmentation]
     errors = []
-    splits = fold_blocks(job.frames.lengths, job.frames.gaps, options.folds)
+    splits = fold_blocks(run.frames.lengths, run.frames.gaps, options.folds)
     for number, split in enumerate(splits, start=1):
         seed_everything(options.seed)
-        model = error_model(
-            build_autoencoder(options.architecture, network_settings(options)), preset
-        )
+        model = error_model(_build(options), preset)
         result = _fit(
-            job, model, preset, split.train, split.validation, fit_settings(options),
+            run, model, preset, split.train, split.validation, fit_settings(options),
             f"fold_{number}", f"fold {number} of {options.folds}",
         )  # fmt: skip
         if result.stopped_by == "interrupt":
@@ -202,7 +198,7 @@ def cross_validate(job: Job) -> dict[str, Any]:
                 f"cross-validation was interrupted in fold {number} of {options.folds}: "
                 "go on with --resume"
             )
-        errors.append(mean_error(model, job.frames, split.validation, preset))
+        errors.append(mean_error(model, run.frames, split.validation, preset))
     figures = _figures(errors)
     if options.progress:
         print(
@@ -213,7 +209,7 @@ def cross_validate(job: Job) -> dict[str, Any]:
 
 
 def _through_thesis_folds(
-    job: Job, model: Any, preset: Preset | None
+    run: TrainingRun, model: Any, preset: Preset | None
 ) -> tuple[FitResult, dict[str, Any]]:
     """Train one network through ten shuffled folds (thesis 5.8).
 
@@ -223,8 +219,8 @@ def _through_thesis_folds(
     """
     from sklearn.model_selection import KFold
 
-    options = job.options
-    train = job.split.train
+    options = run.options
+    train = run.split.train
     if len(train) < THESIS_FOLDS:
         raise SourceError(
             f"{len(train)} frames to train on are too few for {THESIS_FOLDS} folds: "
@@ -237,7 +233,7 @@ def _through_thesis_folds(
     for number, (fitted, tested) in enumerate(shuffled, start=1):
         settings = fit_settings(options)
         result = _fit(
-            job, model, preset, train[fitted], train[tested],
+            run, model, preset, train[fitted], train[tested],
             replace(settings, epochs=epochs, seed=options.seed + number),
             f"thesis_fold_{number}", f"thesis fold {number} of {THESIS_FOLDS}",
             # As there: compiled once, so that a learning rate that fell stays low.
@@ -249,10 +245,10 @@ def _through_thesis_folds(
         total.seconds += result.seconds
         total.best_epoch = offset + result.best_epoch
         total.stopped_by = result.stopped_by
-        errors.append(mean_error(model, job.frames, train[tested], preset))
+        errors.append(mean_error(model, run.frames, train[tested], preset))
         if result.stopped_by == "interrupt":
             break
-    held_out = mean_error(model, job.frames, job.split.validation, preset)
+    held_out = mean_error(model, run.frames, run.split.validation, preset)
     total.best_loss = held_out
     figures = _figures(errors) | {"held_out_error": held_out}
     if options.progress:

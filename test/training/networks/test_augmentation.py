@@ -1,4 +1,4 @@
-"""Augmentation: every transformation by itself, both presets, and that draws can be repeated."""
+"""Augmentation: every transformation by itself, both presets, and that samples can be repeated."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from training.fitting.augmentation import (
+from training.networks.augmentation import (
     AUGMENTATIONS,
     Preset,
     augment,
@@ -27,8 +27,8 @@ def pictures(count: int = 6) -> Images:
 
 
 def apply(preset: Preset, images: Images, seed: int = 0) -> np.ndarray[Any, np.dtype[np.float32]]:
-    draws = preset.draw(np.random.default_rng(seed), len(images))
-    result = np.array(augment(images, draws, preset.fill_mode))
+    samples = preset.sample(np.random.default_rng(seed), len(images))
+    result = np.array(augment(images, samples, preset.fill_mode))
     assert result.shape == images.shape
     assert result.dtype == np.float32
     assert result.min() >= 0.0
@@ -48,14 +48,14 @@ def test_flip_is_about_the_vertical_axis_and_half_the_frames_get_one() -> None:
     images = pictures()
     flipped = apply(Preset(flip_probability=1.0), images)
     np.testing.assert_allclose(flipped, images[:, :, ::-1], atol=1e-3)
-    matrices = Preset(flip_probability=0.5).draw(np.random.default_rng(0), 1000)["matrix"]
+    matrices = Preset(flip_probability=0.5).sample(np.random.default_rng(0), 1000)["matrix"]
     assert 430 < np.count_nonzero(matrices[:, 0] < 0) < 570
 
 
 def test_rotation_agrees_with_opencv() -> None:
     images = pictures(1)
     preset = Preset(rotation=40.0)
-    matrix = preset.draw(np.random.default_rng(0), 1)["matrix"][0]
+    matrix = preset.sample(np.random.default_rng(0), 1)["matrix"][0]
     angle = np.degrees(np.arctan2(matrix[3], matrix[0]))
     assert 1 < abs(angle) <= 40
     expected = cv2.warpAffine(
@@ -72,14 +72,14 @@ def test_rotation_agrees_with_opencv() -> None:
 
 
 def test_rotation_is_of_all_angles_in_the_range() -> None:
-    matrix = Preset(rotation=10.0).draw(np.random.default_rng(0), 500)["matrix"]
+    matrix = Preset(rotation=10.0).sample(np.random.default_rng(0), 500)["matrix"]
     angle = np.degrees(np.arctan2(matrix[:, 3], matrix[:, 0]))
     assert np.abs(angle).max() <= 10.001
     assert angle.min() < -9 < 9 < angle.max()
 
 
 def test_zoom_shows_a_part_of_the_frame() -> None:
-    matrix = Preset(zoom=(0.5, 1.0)).draw(np.random.default_rng(0), 300)["matrix"]
+    matrix = Preset(zoom=(0.5, 1.0)).sample(np.random.default_rng(0), 300)["matrix"]
     for factor in (matrix[:, 0], matrix[:, 4]):
         assert 0.5 <= factor.min() < 0.55
         assert 0.95 < factor.max() <= 1.0
@@ -93,7 +93,7 @@ def test_zoom_shows_a_part_of_the_frame() -> None:
 
 def test_crop_is_a_square_inside_the_frame_resized_back() -> None:
     preset = Preset(crop=(50, 64), crop_probability=1.0)
-    matrix = preset.draw(np.random.default_rng(0), 500)["matrix"].reshape(-1, 2, 3)
+    matrix = preset.sample(np.random.default_rng(0), 500)["matrix"].reshape(-1, 2, 3)
     height = matrix[:, 0, 0] * 64
     np.testing.assert_allclose(height, np.round(height), atol=1e-3)
     assert round(height.min()) == 50
@@ -105,24 +105,24 @@ def test_crop_is_a_square_inside_the_frame_resized_back() -> None:
         assert first.min() > -1e-3
         assert (first + height).max() < 64 + 1e-3
     images = pictures(1)
-    draws = preset.draw(np.random.default_rng(4), 1)
-    scale, shift_x, shift_y = (float(draws["matrix"][0, i]) for i in (0, 2, 5))
+    samples = preset.sample(np.random.default_rng(4), 1)
+    scale, shift_x, shift_y = (float(samples["matrix"][0, i]) for i in (0, 2, 5))
     size = round(scale * 64)
     left, top = (round(shift - scale / 2 + 0.5) for shift in (shift_x, shift_y))
     cut = images[0, top : top + size, left : left + size]
     expected = cv2.resize(cut, (64, 64), interpolation=cv2.INTER_LINEAR)
-    got = np.array(augment(images, draws, "reflect"))[0]
+    got = np.array(augment(images, samples, "reflect"))[0]
     np.testing.assert_allclose(got[2:-2, 2:-2], expected[2:-2, 2:-2], atol=2)
 
 
 def test_outside_of_the_frame() -> None:
     images = pictures(1)
-    draws = Preset().neutral(1)
-    draws["matrix"] = np.array([[1, 0, -3, 0, 1, 0]], np.float32)  # three pixels to the right
-    nearest = np.array(augment(images, draws, "nearest"))[0]
+    samples = Preset().neutral(1)
+    samples["matrix"] = np.array([[1, 0, -3, 0, 1, 0]], np.float32)  # three pixels to the right
+    nearest = np.array(augment(images, samples, "nearest"))[0]
     np.testing.assert_allclose(nearest[:, 3:], images[0, :, :-3], atol=1e-3)
     np.testing.assert_allclose(nearest[:, :3], np.repeat(images[0, :, :1], 3, axis=1), atol=1e-3)
-    reflect = np.array(augment(images, draws, "reflect"))[0]
+    reflect = np.array(augment(images, samples, "reflect"))[0]
     np.testing.assert_allclose(reflect[:, :3], images[0, :, 2::-1], atol=1e-3)
 
 
@@ -133,22 +133,22 @@ def test_brightness_and_contrast() -> None:
     shifted = apply(Preset(offset=25.5), images)
     change = (shifted - images)[:, 32, 32, 0]
     assert np.abs(change).max() <= 25.501
-    draws = Preset(gain=(0.6, 1.7), color_probability=0.5).draw(np.random.default_rng(0), 400)
-    assert 140 < np.count_nonzero(draws["gain"] == 1.0) < 260
-    assert draws["gain"].min() >= 0.6
-    assert draws["gain"].max() <= 1.7
+    samples = Preset(gain=(0.6, 1.7), color_probability=0.5).sample(np.random.default_rng(0), 400)
+    assert 140 < np.count_nonzero(samples["gain"] == 1.0) < 260
+    assert samples["gain"].min() >= 0.6
+    assert samples["gain"].max() <= 1.7
 
 
 def test_perlin_noise_is_blended_in() -> None:
     preset = Preset(noise_probability=0.5, noise_weight=0.3)
-    draws = preset.draw(np.random.default_rng(0), 100)
-    weight = draws["noise_weight"]
+    samples = preset.sample(np.random.default_rng(0), 100)
+    weight = samples["noise_weight"]
     assert 30 < np.count_nonzero(weight) < 70
     assert weight.max() <= 0.3
     images = pictures(100)
-    result = np.array(augment(images, draws))
+    result = np.array(augment(images, samples))
     share = weight[:, None, None, None]
-    expected = images * (1 - share) + draws["noise"][..., None] * share
+    expected = images * (1 - share) + samples["noise"][..., None] * share
     np.testing.assert_allclose(result, expected, atol=1e-3)
 
 
@@ -185,12 +185,12 @@ def test_presets_can_be_repeated_and_differ_between_seeds(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", presets())
-def test_neutral_draws_change_nothing(name: str) -> None:
+def test_neutral_samples_change_nothing(name: str) -> None:
     preset = AUGMENTATIONS[name]
     assert preset is not None
-    neutral, drawn = preset.neutral(6), preset.draw(np.random.default_rng(0), 6)
+    neutral, sampled = preset.neutral(6), preset.sample(np.random.default_rng(0), 6)
     assert {k: (v.shape, v.dtype) for k, v in neutral.items()} == {
-        k: (v.shape, v.dtype) for k, v in drawn.items()
+        k: (v.shape, v.dtype) for k, v in sampled.items()
     }
     np.testing.assert_array_equal(np.array(augment(pictures(), neutral)), pictures())
 
@@ -199,6 +199,6 @@ def test_neutral_draws_change_nothing(name: str) -> None:
 def test_compiled_form_agrees(name: str) -> None:
     preset = AUGMENTATIONS[name]
     assert preset is not None
-    draws = preset.draw(np.random.default_rng(0), 6)
-    got = np.array(compiled_augment(preset.fill_mode)(pictures(), draws))
-    np.testing.assert_allclose(got, augment(pictures(), draws, preset.fill_mode), atol=1e-2)
+    samples = preset.sample(np.random.default_rng(0), 6)
+    got = np.array(compiled_augment(preset.fill_mode)(pictures(), samples))
+    np.testing.assert_allclose(got, augment(pictures(), samples, preset.fill_mode), atol=1e-2)

