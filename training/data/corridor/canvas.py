@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .camera import View
-from .textures import ByteImage, Colour, FloatImage
+from training.data.corridor.camera import View
+from training.data.corridor.textures import ByteImage, Colour, FloatImage
 
 NEAR_M = 0.12
 _SHIFT = 4

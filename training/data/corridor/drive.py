@@ -12,14 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
-
-from .camera import SPEED_MPS, Camera, Pose, Sway, View
-from .canvas import Canvas
-from .hazards import HAZARD_LABELS, KINDS, Defect, door_near, make_defect, soil
-from .hazards_floor import Drawer
-from .layout import make_layout
-from .render import Renderer
-from .world import make_world
+from training.data.corridor.camera import SPEED_MPS, Camera, Pose, Sway, View
+from training.data.corridor.canvas import Canvas
+from training.data.corridor.hazards import (
+    HAZARD_LABELS,
+    KINDS,
+    Defect,
+    door_near,
+    make_defect,
+    soil,
+)
+from training.data.corridor.hazards_floor import Drawer
+from training.data.corridor.layout import make_layout
+from training.data.corridor.render import Renderer
+from training.data.corridor.world import make_world
 
 SMALLEST_SHARE = 0.0015
 _MASK_LEVEL = 0.4

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .layout import DOOR_HEIGHT_M, Door, Fixture, Layout
-from .textures import Colour, Patch, Rng, palette, pick, vary
+from training.data.corridor.layout import DOOR_HEIGHT_M, Door, Fixture, Layout
+from training.data.corridor.textures import Colour, Patch, Rng, palette, pick, vary
 
 _PAPERS = palette("eceae2 f0ecc8 d2e2ec ecd6ce d6e8d0")
 _INKS = palette("3c5482 963c34 426e50 46464a")

@@ -8,12 +8,22 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from . import hazards_floor as on_floor
-from . import hazards_objects as objects
-from .hazards_floor import Drawer
-from .hazards_people import human, lean_pick
-from .layout import PERIOD_M, Layout
-from .textures import ByteImage, FloatImage, Rng, blob, blur, mixed, noise, pick, resize
+from training.data.corridor import hazards_floor as on_floor
+from training.data.corridor import hazards_objects as objects
+from training.data.corridor.hazards_floor import Drawer
+from training.data.corridor.hazards_people import human, lean_pick
+from training.data.corridor.layout import PERIOD_M, Layout
+from training.data.corridor.textures import (
+    ByteImage,
+    FloatImage,
+    Rng,
+    blob,
+    blur,
+    mixed,
+    noise,
+    pick,
+    resize,
+)
 
 Build = Callable[[Rng, Layout], Drawer]
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from .canvas import Canvas
-from .fixtures import scaled
-from .layout import Layout
-from .textures import (
+from training.data.corridor.canvas import Canvas
+from training.data.corridor.fixtures import scaled
+from training.data.corridor.layout import Layout
+from training.data.corridor.textures import (
     ByteImage,
     FloatImage,
     Patch,

@@ -7,11 +7,11 @@ import itertools
 import numpy as np
 from numpy.typing import NDArray
 
-from .canvas import Canvas, Capsule
-from .fixtures import door_leaf, scaled
-from .hazards_floor import Drawer, lateral
-from .layout import DOOR_HEIGHT_M, Door, Layout
-from .textures import (
+from training.data.corridor.canvas import Canvas, Capsule
+from training.data.corridor.fixtures import door_leaf, scaled
+from training.data.corridor.hazards_floor import Drawer, lateral
+from training.data.corridor.layout import DOOR_HEIGHT_M, Door, Layout
+from training.data.corridor.textures import (
     ByteImage,
     Colour,
     FloatImage,

@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 
-from .canvas import Canvas, Capsule
-from .fixtures import scaled
-from .hazards_floor import Drawer, lateral
-from .layout import Layout
-from .textures import Colour, Rng, palette, pick
+from training.data.corridor.canvas import Canvas, Capsule
+from training.data.corridor.fixtures import scaled
+from training.data.corridor.hazards_floor import Drawer, lateral
+from training.data.corridor.layout import Layout
+from training.data.corridor.textures import Colour, Rng, palette, pick
 
 _SKIN = palette("deb296 c49474 8e6248 604232")
 _HAIR = palette("2c221c 181616 785836 96928c")

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from .textures import Colour, Rng, palette, pick, vary
+from training.data.corridor.textures import Colour, Rng, palette, pick, vary
 
 PERIOD_M = 30.0
 DOOR_HEIGHT_M = 2.04

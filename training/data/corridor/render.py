@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .camera import Camera, Pose, View, rotation
-from .layout import PERIOD_M
-from .textures import ByteImage, FloatImage, mixed
-from .world import GIRTH_LEVELS, LENGTH_LEVELS, World
+from training.data.corridor.camera import Camera, Pose, View, rotation
+from training.data.corridor.layout import PERIOD_M
+from training.data.corridor.textures import ByteImage, FloatImage, mixed
+from training.data.corridor.world import GIRTH_LEVELS, LENGTH_LEVELS, World
 
 FAR_M = 36.0
 _HAZE_START_M = 5.0

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .fixtures import ceiling_patch, door_patch, fixture_patch
-from .layout import DOOR_HEIGHT_M, PERIOD_M, Layout, Side
-from .textures import FloatImage, Patch, Rng, blur, flat, noise, paste
+from training.data.corridor.fixtures import ceiling_patch, door_patch, fixture_patch
+from training.data.corridor.layout import DOOR_HEIGHT_M, PERIOD_M, Layout, Side
+from training.data.corridor.textures import FloatImage, Patch, Rng, blur, flat, noise, paste
 
 
 def floor_image(layout: Layout, rng: Rng, rows: int, cols: int) -> FloatImage:

@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .layout import PERIOD_M, Lamp, Layout, make_layout
-from .surfaces import ceiling_image, floor_image, wall_image
-from .textures import ByteImage, FloatImage, Patch, paste, resize
+from training.data.corridor.layout import PERIOD_M, Lamp, Layout, make_layout
+from training.data.corridor.surfaces import ceiling_image, floor_image, wall_image
+from training.data.corridor.textures import ByteImage, FloatImage, Patch, paste, resize
 
 GIRTH_LEVELS = 5
 LENGTH_LEVELS = 9

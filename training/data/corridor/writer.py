@@ -15,8 +15,7 @@ from tqdm import tqdm
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_directory
-
-from .drive import CorridorDrive, CorridorFrame
+from training.data.corridor.drive import CorridorDrive, CorridorFrame
 
 _CHUNK = 8
 _JPEG_QUALITY = 95
