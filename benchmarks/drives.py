@@ -68,8 +68,6 @@ TWINS: Mapping[str, tuple[str, ...]] = {
 }
 """Faults that have a twin among the trainer's outliers, by the family of these."""
 
-_PARTS = {"local": "local_outliers", "global": "global_outliers"}
-
 STRESS_FAULTS = tuple(fault for fault in FAULT_SETS["full"] if fault.per_frame)
 _FAULTS: tuple[Fault, ...] = (*STRESS_FAULTS, *UNSEEN_FAULTS)
 _BATCH = 50
@@ -213,7 +211,11 @@ def _train(options: TrainOptions, left_out: str | None) -> None:
         train(options)
         return
     run = prepare(options)
-    export_trained(run, train_exposure(run, None, **{_PARTS[left_out]: False}))
+    # Not at the top: it imports Keras.
+    from training.scorers.outlier_exposure.network import ExposureParts
+
+    parts = ExposureParts(local_outliers=left_out != "local", global_outliers=left_out != "global")
+    export_trained(run, train_exposure(run, parts=parts))
 
 
 def _apart(function: Callable[..., None], *arguments: object) -> None:
@@ -284,7 +286,7 @@ def tables(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
             line = place, row["way"], row["seconds"]
             groups.setdefault(title, {}).setdefault(line, []).append(row)
     for (variant, drives, frames, is_real), lines in sorted(groups.items()):
-        yield f"{variant}, trained on {drives} drives, faults on {frames} frames\n"
+        yield f"{variant}; drives trained on: {drives}; frames with each fault: {frames}\n"
         names = ["thing", "ROC-AUC", "flagged"]
         if not is_real:
             names = ["stress", "minimum", "recall", "unseen", "minimum", "recall"]

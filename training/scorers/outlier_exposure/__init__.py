@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,10 @@ from training.fitting.run import ScoringFunction, TrainingResult, TrainingRun
 from training.fitting.run_folder import RunFolder
 from training.networks.backend import import_keras
 from training.scorers.base import Scorer
+
+if TYPE_CHECKING:
+    # The module imports Keras.
+    from training.scorers.outlier_exposure.network import ExposureParts
 
 _HIGHEST_CELLS = 4
 """Cells of the discriminative map that decide: a thing of 4x4 pixels fills as many."""
@@ -60,22 +64,24 @@ def _map_scale(threshold: float, scale: float) -> MapScale:
     return MapScale(min(0.5 * float(low), math.log(2.0)), min(float(high), math.log(20.0)))
 
 
-def train_exposure(run: TrainingRun, base: None = None, **parts: Any) -> TrainingResult:
+def train_exposure(
+    run: TrainingRun, base: None = None, parts: ExposureParts | None = None
+) -> TrainingResult:
     """Train the scorer of a run, perhaps without some of its parts.
 
     Args:
         run: the run.
         base: there is no autoencoder.
-        **parts: fields of :class:`training.scorers.outlier_exposure.network.ExposureParts`.
+        parts: what the training consists of; None for all.
 
     Raises:
         AnomalyDetectorError: training gave nothing.
     """
     # Not at the top: they import Keras.
-    from training.scorers.outlier_exposure.network import ExposureParts
+    from training.scorers.outlier_exposure.network import ALL_PARTS
     from training.scorers.outlier_exposure.training import fit_exposure
 
-    network, result = fit_exposure(run, ExposureParts(**parts))
+    network, result = fit_exposure(run, parts or ALL_PARTS)
     run.folder.trained(result)
     return TrainingResult.of("exposure", network, result, exposure_scorer(network))
 
