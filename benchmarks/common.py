@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from anomaly_detector.benchmarking.camera import parse_size
 from anomaly_detector.benchmarking.machine import machine
+from anomaly_detector.cli.arguments import parse_stretch
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
 from anomaly_detector.model.shipped import resolve_model
@@ -32,6 +33,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--hz": {"type": float, "default": 30.0, "help": "of the camera (%(default)s)"},
     "--topic": {"help": "image topic, for bags with several"},
     "--exclude": {
+        "type": parse_stretch,
         "nargs": "+",
         "default": [],
         "metavar": "A-B",

@@ -30,7 +30,6 @@ from anomaly_detector.alarms.calibration import calibrate_threshold
 from anomaly_detector.images.preprocessing import INPUT_SIZE, WHOLE_FRAME, preprocess
 from anomaly_detector.recordings import open_source
 from benchmarks.common import options, run
-from training.cli.stress import parse_exclusion
 from training.config.options import TrainOptions
 from training.evaluation.faults import FAULT_SETS, Fault
 from training.evaluation.metrics import area_under_roc
@@ -281,8 +280,7 @@ def variants(arguments: argparse.Namespace) -> Iterator[tuple[str, Score, NDArra
 
 def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], bool]:
     """Print the row of each variant as it is done."""
-    exclude = [parse_exclusion(text) for text in arguments.exclude]
-    test = _Test(arguments.test, arguments.topic, exclude, arguments.seed)
+    test = _Test(arguments.test, arguments.topic, arguments.exclude, arguments.seed)
     rows: dict[str, Any] = {}
     start = time.perf_counter()
     print(f"| variant | mean | recall | false alarms | {' | '.join(_GROUPS)} | minimum |")

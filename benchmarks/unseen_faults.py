@@ -21,7 +21,7 @@ import numpy as np
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.recordings import open_source
 from benchmarks.common import options, run
-from training.cli.stress import format_stress, parse_exclusion
+from training.cli.stress import format_stress
 from training.evaluation.faults import UNITS, Fault
 from training.evaluation.faults.base import Image, Mask
 from training.evaluation.stress import numbered_frames, run_stress
@@ -218,12 +218,11 @@ UNSEEN_FAULTS = (
 
 def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], bool]:
     """Score a drive without and with every fault."""
-    exclude = [parse_exclusion(text) for text in arguments.exclude]
     source = open_source(arguments.normal, arguments.topic)
     detector = Detector(arguments.model)
     result = run_stress(
         detector,
-        numbered_frames(source, detector.view, exclude),
+        numbered_frames(source, detector.view, arguments.exclude),
         UNSEEN_FAULTS,
         arguments.seed,
         bootstrap=0,

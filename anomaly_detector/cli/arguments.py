@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,6 +47,28 @@ def add_recordings(
     parser.add_argument(
         name, nargs="+", action="extend", default=[], required=required, metavar="RECORDING",
         help=purpose,
+    )  # fmt: skip
+
+
+def parse_stretch(text: str) -> tuple[int, int]:
+    """Return the first and last frame of ``A-B``, or of ``A`` for one frame.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not that, or ends before it starts.
+    """
+    match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", text)
+    if match is None or int(match[1]) > int(match[2] or match[1]):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no stretch of frames: give first and last, such as 324-369"
+        )
+    return int(match[1]), int(match[2] or match[1])
+
+
+def add_exclude(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """Declare the option that leaves stretches of a recording out."""
+    parser.add_argument(
+        "--exclude", type=parse_stretch, nargs="+", action="extend", default=[], metavar="A-B",
+        help=f"{purpose}, numbers from 0, both ends included",
     )  # fmt: skip
 
 

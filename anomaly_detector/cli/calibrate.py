@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from pathlib import Path
 
 from anomaly_detector.alarms.calibration import calibration_shortfall, describe_calibration
 from anomaly_detector.alarms.recalibration import recalibrate
 from anomaly_detector.cli.arguments import (
+    add_exclude,
     add_recordings,
     add_shared,
     add_view_arguments,
     given_view,
 )
 from anomaly_detector.model.shipped import resolve_model
-
-
-def _stretch(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)-(\d+)", text)
-    if match is None or int(match[1]) > int(match[2]):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no stretch of frames: give first and last, such as 120-180"
-        )
-    return int(match[1]), int(match[2])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,10 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--false-alarm-rate", type=float, default=0.01, metavar="SHARE",
         help="share of normal frames to be flagged (default %(default)s)",
     )  # fmt: skip
-    parser.add_argument(
-        "--exclude", type=_stretch, nargs="+", default=[], metavar="A-B",
-        help="stretches of frames to leave out, numbers from 0, both ends included",
-    )  # fmt: skip
+    add_exclude(parser, "stretches of frames to leave out")
     parser.add_argument("--force", action="store_true", help="--output may be the model itself")
 
 

@@ -30,7 +30,7 @@ from anomaly_detector.scoring.fleet.job import FleetOptions, score_fleet
 from anomaly_detector.scoring.fleet.results import SourceResult, unique_names
 
 ROOT = Path(__file__).parents[2]
-DEADLINE_S = 60.0
+DEADLINE_S = 180.0
 
 
 @pytest.fixture

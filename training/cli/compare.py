@@ -12,7 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.cli.arguments import add_recordings, add_shared, add_view_arguments
+from anomaly_detector.cli.arguments import (
+    add_exclude,
+    add_recordings,
+    add_shared,
+    add_view_arguments,
+)
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path, check_output_file
 from anomaly_detector.model.fingerprint import (
@@ -22,7 +27,6 @@ from anomaly_detector.model.fingerprint import (
     trained_warning,
 )
 from anomaly_detector.recordings import expand_sources
-from training.cli.stress import parse_exclusion
 from training.config.options import TrainOptions
 from training.data.frames import FrameSet, open_anomaly_set, open_frame_set
 from training.evaluation.compare import Comparison, compare, labelled_measure, stress_measure
@@ -51,10 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add_shared(parser, "--topic", "--cache")
     add_view_arguments(parser, "all of the frame; the encoding's range")
-    parser.add_argument(
-        "--exclude", nargs="+", type=parse_exclusion, default=[], metavar="A-B",
-        help="frames of the test drive to leave out, with --faults",
-    )  # fmt: skip
+    add_exclude(parser, "with --faults, frames of the test drive to leave out")
     parser.add_argument(
         "--architectures", default="all", help="names with commas between (default: all)"
     )

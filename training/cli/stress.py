@@ -6,9 +6,9 @@ import argparse
 import json
 from pathlib import Path
 
-from anomaly_detector.cli.arguments import add_shared, add_view_arguments, given_view
+from anomaly_detector.cli.arguments import add_exclude, add_shared, add_view_arguments, given_view
 from anomaly_detector.drawing.page import write_page
-from anomaly_detector.errors import AnomalyDetectorError, SourceError
+from anomaly_detector.errors import SourceError
 from anomaly_detector.files import atomic_directory, check_output_folder
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.fingerprint import find_trained, trained_warning
@@ -17,7 +17,6 @@ from training.cli.arguments import add_bootstrap_arguments, add_report_argument,
 from training.evaluation.faults import FAULT_SETS, choose_faults
 from training.evaluation.stress import (
     TRAINED_REMEDY,
-    Exclusion,
     StressResult,
     numbered_frames,
     run_stress,
@@ -34,11 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a recording of normal frames that the model was not trained on",
     )  # fmt: skip
     add_view_arguments(parser)
-    parser.add_argument(
-        "--exclude", nargs="+", action="extend", default=[], metavar="A-B",
-        help="frames of the recording to leave out since they are not normal, counted from 0, "
-        "both ends included",
-    )  # fmt: skip
+    add_exclude(parser, "frames of the recording to leave out since they are not normal")
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
         "--set", default="full", choices=list(FAULT_SETS), dest="fault_set",
@@ -62,13 +57,11 @@ def run(args: argparse.Namespace) -> int:
     check_bootstrap(args)
     check_output_folder(args.out)
     faults = choose_faults(args.faults) if args.faults else FAULT_SETS[args.fault_set]
-    exclude = [parse_exclusion(text) for text in args.exclude]
     source = open_source(args.normal, args.topic)
-    left_out = {n for first, last in exclude for n in range(first, min(last + 1, len(source)))}
+    left_out = {n for first, last in args.exclude for n in range(first, min(last + 1, len(source)))}
     if len(left_out) >= len(source) > 0:
         raise SourceError(
-            f"--exclude {' '.join(args.exclude)} leaves none of the {len(source)} frames of "
-            f"{source.path}: leave out fewer"
+            f"--exclude leaves none of the {len(source)} frames of {source.path}: leave out fewer"
         )
     detector = Detector(args.model, view=given_view(args, args.model))
     trained_on = find_trained([source], detector.metadata)
@@ -76,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         print(warning, flush=True)
     result = run_stress(
         detector,
-        numbered_frames(source, detector.view, exclude),
+        numbered_frames(source, detector.view, args.exclude),
         faults,
         args.seed,
         bootstrap=args.bootstrap,
@@ -89,23 +82,6 @@ def run(args: argparse.Namespace) -> int:
     print(format_stress(result))
     print(f"report: {args.out / 'report.html'}")
     return 0
-
-
-def parse_exclusion(text: str) -> Exclusion:
-    """Read ``A-B``, or ``A`` for one frame.
-
-    Raises:
-        AnomalyDetectorError: it is not that, or ends before it starts.
-    """
-    first, separator, last = text.partition("-")
-    if not (first.isdecimal() and (last.isdecimal() if separator else True)):
-        raise AnomalyDetectorError(
-            f"--exclude {text}: give frame numbers from 0, both ends included, as in 324-369"
-        )
-    start, stop = int(first), int(last or first)
-    if stop < start:
-        raise AnomalyDetectorError(f"--exclude {text}: the range ends before it starts")
-    return start, stop
 
 
 def write_stress(result: StressResult, source: FrameSource, output: Path) -> None:

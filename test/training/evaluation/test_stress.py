@@ -24,7 +24,7 @@ from anomaly_detector.images.image import Image
 from anomaly_detector.images.preprocessing import WHOLE_FRAME, preprocess
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.recordings import Frame, ImageFolderSource
-from training.cli.stress import add_arguments, parse_exclusion, run
+from training.cli.stress import add_arguments, run
 from training.evaluation.faults import FAULT_SETS, FAULTS, Fault, FrozenFrame, choose_faults
 from training.evaluation.stress import (
     Exclusion,
@@ -438,16 +438,6 @@ def test_excluded_frames_are_left_out(drive: Path) -> None:
         list(numbered_frames(source, WHOLE_FRAME, [(24, 30)]))
 
 
-def test_exclusion_texts() -> None:
-    assert parse_exclusion("324-369") == (324, 369)
-    assert parse_exclusion("7") == (7, 7)
-    for text in ("a-b", "5-", "-5", "1-2-3", ""):
-        with pytest.raises(AnomalyDetectorError, match="both ends included"):
-            parse_exclusion(text)
-    with pytest.raises(AnomalyDetectorError, match="ends before it starts"):
-        parse_exclusion("9-3")
-
-
 def test_command_line_end_to_end(
     model: Path, drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -496,7 +486,6 @@ def test_command_line_end_to_end(
         (["--faults", "fog"], "fault 'fog' is unknown"),
         (["--exclude", "0-23"], "leaves none of the 24 frames"),
         (["--exclude", "30-40"], "has frames 0 to 23"),
-        (["--exclude", "x"], "both ends included"),
         (["--topic", "/camera"], "is not a bag"),
     ],
 )
