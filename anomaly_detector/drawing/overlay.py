@@ -66,6 +66,7 @@ def draw_overlay(
     detection: Detection,
     *,
     is_alarm: bool = False,
+    note: str = "",
     max_side: int = MAX_SIDE,
 ) -> NDArray[np.uint8]:
     """Draw a frame's result over it: heat map, state and score.
@@ -80,6 +81,7 @@ def draw_overlay(
         frame: what was given to :meth:`~anomaly_detector.model.detector.Detector.detect`.
         detection: what it returned.
         is_alarm: whether the alarm is on.
+        note: a line of text at the top of the picture; empty for none.
         max_side: the longer side of larger pictures is reduced to this, pixels. Pictures below 320
             are enlarged by a whole factor, so that the words can be read.
 
@@ -121,6 +123,8 @@ def draw_overlay(
         cv2.rectangle(
             canvas, (left, 0), (left + width - 1, height - 1), color, max(2, unit // 4), cv2.LINE_8
         )
+    if note:
+        _draw_note(canvas, unit, note)
     strip = canvas[height:]
     strip[:] = _STRIP
     _draw_state(strip, unit, word, color, detection.score, detection.threshold)
@@ -191,6 +195,15 @@ def _draw_heat(
     thickness = max(1, round(max(height, width) / 320))
     cv2.drawContours(picture, outlines, -1, (0, 0, 0), thickness + 2, cv2.LINE_AA)
     cv2.drawContours(picture, outlines, -1, _INK, thickness, cv2.LINE_AA)
+
+
+def _draw_note(canvas: NDArray[np.uint8], unit: int, note: str) -> None:
+    """Draw a line of text on a band at the top, as large as fits."""
+    margin = unit // 3
+    room = canvas.shape[1] - 2 * margin
+    size = min(unit, unit * room // _text_width(note, unit))
+    canvas[: size + 2 * margin] = _STRIP
+    _text(canvas, note, margin, size + margin - size // 6, size, _INK)
 
 
 def _draw_state(

@@ -10,7 +10,7 @@ last bit in batches of 4 or more.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeAlias, TypeVar
 
@@ -49,6 +49,7 @@ class ScoredFrame:
         score: in the model's units.
         normalized_score: in [0, 1], 0.5 at the threshold.
         is_anomaly: the score is at or above the threshold.
+        image: what the network saw, uint8 [64, 64, 3] RGB.
     """
 
     name: str
@@ -57,6 +58,7 @@ class ScoredFrame:
     score: float
     normalized_score: float
     is_anomaly: bool
+    image: NDArray[np.uint8] = field(compare=False, repr=False)
 
 
 def _run(detector: Detector, images: Sequence[NDArray[np.uint8]], batch_size: int) -> _Scores:
@@ -121,7 +123,9 @@ def score_recording(
         for frame, score, normalized in zip(frames, *values, strict=True):
             stamp_ns, time_ns = stamp_and_time(frame, index, fps)
             is_anomaly = score >= detector.threshold
-            yield ScoredFrame(frame.name, stamp_ns, time_ns, score, normalized, is_anomaly)
+            yield ScoredFrame(
+                frame.name, stamp_ns, time_ns, score, normalized, is_anomaly, frame.pixels.array
+            )
             index += 1
 
 

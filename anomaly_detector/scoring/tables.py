@@ -16,6 +16,7 @@ from anomaly_detector.alarms.alarm_filter import AlarmEvent, AlarmFilter, AlarmS
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path, sync
 from anomaly_detector.model.detector import Detector
+from anomaly_detector.monitoring.scene import SceneStretch, SceneWatch, scene_stretches
 from anomaly_detector.recordings import FrameSource, UnreadableFrame, count_frames
 from anomaly_detector.scoring.stream import BATCH_SIZE, score_recording
 from anomaly_detector.stamps import SteadyTime, stamp_text
@@ -49,6 +50,7 @@ class ScoreSummary:
         without_stamp: frames of a bag whose stamp is missing.
         duration_s: from the first frame scored to the last, seconds, without steps of the clock;
             None without times.
+        scene: stretches in which the scene as a whole was not that of the training.
     """
 
     scored: int
@@ -59,6 +61,7 @@ class ScoreSummary:
     peak_score: float
     without_stamp: int
     duration_s: float | None
+    scene: Sequence[SceneStretch] = ()
 
 
 def write_scores(
@@ -104,6 +107,8 @@ def write_scores(
     scored = flagged = without_stamp = 0
     peak = -math.inf
     steady = SteadyTime()
+    watch = SceneWatch(detector.metadata)
+    seen: list[tuple[str, float, float]] = []
     alarms: list[AlarmEvent] = []
     with ExitStack() as stack:
         file = stack.enter_context(
@@ -131,7 +136,9 @@ def write_scores(
             peak = max(peak, frame.score)
             without_stamp += frame.stamp_ns is None and frame.time_ns is not None
             if frame.time_ns is not None:
-                steady.add(frame.time_ns)
+                seconds = steady.add(frame.time_ns)
+                scene = watch.update(frame.time_ns, frame.score, frame.image)
+                seen.append((scene.word, seconds, frame.score))
         last = decisions.finish()
         if last is not None:
             alarms.append(last)
@@ -149,6 +156,7 @@ def write_scores(
         peak,
         without_stamp,
         steady.seconds,
+        scene_stretches(seen),
     )
 
 

@@ -30,6 +30,8 @@ NORMAL, NEAR, ANOMALOUS, EXTREME = 0.25, 0.47, 0.6, 0.9
 
 MS = 1_000_000
 
+NO_IMAGE = np.empty((0, 0, 3), np.uint8)
+
 
 def filtered(
     settings: AlarmSettings, scores: Iterable[float], stamps_ms: Sequence[int] | None = None
@@ -38,7 +40,7 @@ def filtered(
     alarm_filter = AlarmFilter(settings)
     states = [
         alarm_filter.update(
-            ScoredFrame("", None, None, score * 100, score, score >= 0.5),
+            ScoredFrame("", None, None, score * 100, score, score >= 0.5, NO_IMAGE),
             stamp_ns=None if stamps_ms is None else stamps_ms[index] * MS,
             name=str(index),
         )
@@ -199,7 +201,7 @@ def test_both_units_agree_at_a_steady_rate() -> None:
 
 
 def test_seconds_need_stamps() -> None:
-    frame = ScoredFrame("a.png", None, None, 1.0, 0.6, True)
+    frame = ScoredFrame("a.png", None, None, 1.0, 0.6, True, NO_IMAGE)
     with pytest.raises(AnomalyDetectorError, match=r"frame a\.png has no time stamp.*--fps"):
         AlarmFilter(SECONDS).update(frame, name="a.png")
 

@@ -190,6 +190,19 @@ def test_narrow_picture_keeps_its_words() -> None:
     assert count_color(drawn[MAX_SIDE:], STATE_COLORS["ANOMALY"]) > 200
 
 
+@pytest.mark.parametrize("size", [(480, 640), (200, 40), (64, 64)])
+def test_note_is_a_band_at_the_top_whose_words_fit(size: tuple[int, int]) -> None:
+    picture = Image(gradient(*size), "bgr")
+    plain, noted = render(picture), render(picture, note="scene differs from training")
+    assert plain.shape == noted.shape
+    rows = np.flatnonzero((plain != noted).any(axis=(1, 2)))
+    assert rows[0] == 0
+    assert len(rows) == rows[-1] + 1 <= 60
+    band = noted[: len(rows)]
+    assert not (band[:, [0, -1]] == 255).any()
+    assert (band == 255).any()
+
+
 def test_smaller_pictures_on_request() -> None:
     assert render(max_side=320).shape[1] == 320
     with pytest.raises(AnomalyDetectorError, match="max_side is 10"):

@@ -100,7 +100,7 @@ def test_detection_is_warning_at_threshold_and_ok_below(raw_client: RosClient) -
         keys = [item.key for item in status.values]
         assert keys == [
             "score", "normalized_score", "threshold", "is_anomaly", "alarm", "model",
-            "inference_ms",
+            "inference_ms", "scene",
         ]  # fmt: skip
 
 

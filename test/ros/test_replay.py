@@ -113,6 +113,7 @@ def test_node_and_offline_scoring_agree_to_the_bit(
     source += ["--batch-size", "1"]
     scores, events = tmp_path / "scores.csv", tmp_path / "events.csv"
     assert main(["score", *source, "--output", str(scores), "--events", str(events)]) == 0
+    assert "scene" not in replayed.output  # a model without quantiles
     assert (replayed.folder / "scores.csv").read_bytes() == scores.read_bytes()
     assert (replayed.folder / "events.csv").read_bytes() == events.read_bytes()
     assert len(events.read_text().splitlines()) > 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import io
 import os
@@ -167,6 +168,19 @@ def test_view_without_and_with_diagnostics() -> None:
     # Old news are no news.
     state.add_detection(record(), 20.0)
     assert "nothing of it on /diagnostics" in drawn(state, 20.0)
+
+
+def test_another_scene_is_said_in_line_and_view() -> None:
+    state = WatchState()
+    state.add_detection(dataclasses.replace(record(0.9), scene="as trained"), 1.0)
+    assert state.scene(1.0) == ""
+    state.add_detection(dataclasses.replace(record(0.9), scene="differs"), 1.0)
+    assert state.scene(1.0) == "scene differs from training"
+    level = {"Scene median score": "9", "Calibrated 95 % quantile": "3.1"}
+    state.add_diagnostics("", DIAGNOSTICS | level, 1.0)
+    text = "scene differs from training: median score 9, calibrated 95 % quantile 3.1"
+    assert watch_line(state, 1.0).endswith(f"  {text}")
+    assert text in drawn(state, 1.0)
 
 
 def test_diagnostics_with_other_keys_are_shown_as_far_as_they_go() -> None:

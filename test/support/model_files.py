@@ -6,6 +6,8 @@ can compute by itself.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,9 @@ import onnx.parser
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from anomaly_detector.alarms.calibration import score_quantiles
 from anomaly_detector.errors import ModelError
+from anomaly_detector.model.file import read_metadata
 from anomaly_detector.model.map_scale import MapScale
 from anomaly_detector.model.metadata import METADATA_KEY, Calibration, ModelMetadata
 from anomaly_detector.model.normalization import (
@@ -28,6 +32,15 @@ GREY = 128.0
 def grey_difference_score(image: NDArray[np.uint8]) -> float:
     """Compute the score of one uint8 [64, 64, 3] image with numpy."""
     return float(np.mean((image.astype(np.float64) - GREY) ** 2))
+
+
+def write_calibrated_model(path: Path, normal: Sequence[NDArray[np.uint8]]) -> Path:
+    """Write a detector with the score quantiles of normal pictures, uint8 [64, 64, 3] each."""
+    scores = np.array([grey_difference_score(picture) for picture in normal], np.float32)
+    calibration = Calibration("split-conformal", quantiles=score_quantiles(scores))
+    write_grey_difference_model(path)
+    metadata = replace(read_metadata(path), calibration=calibration)
+    return write_grey_difference_model(path, metadata=metadata.to_json())
 
 
 def write_grey_difference_model(

@@ -184,7 +184,9 @@ def _measure(
         stamp_now(message)
         detection, is_alarm = steps(message)
         start = time.perf_counter()
-        results.publish_detection(message.header, detection, is_alarm, "anomaly_detector", "model")
+        results.publish_detection(
+            message.header, detection, is_alarm, "anomaly_detector", "model", "as trained"
+        )
         results.publish_pictures(message.header, detection.anomaly_map, lambda: None)
         end = time.perf_counter()
         publish.append(end - start)

@@ -28,6 +28,8 @@ class DetectionRecord:
         is_anomaly: ``score >= threshold``.
         alarm: whether the alarm is on (:mod:`anomaly_detector.alarms.alarm_filter`).
         inference_ms: time in the network, milliseconds.
+        scene: word of :class:`~anomaly_detector.monitoring.scene.SceneState`; ``unknown`` in
+            messages from before there was one.
     """
 
     stamp_ns: int | None
@@ -39,10 +41,11 @@ class DetectionRecord:
     alarm: bool
     model: str
     inference_ms: float
+    scene: str = "unknown"
 
 
 def write_detection(
-    header: Any, detection: Detection, alarm: bool, node_name: str, model: str
+    header: Any, detection: Detection, alarm: bool, node_name: str, model: str, scene: str
 ) -> Any:
     """Make the ``diagnostic_msgs/DiagnosticArray`` for one frame, with the image's header."""
     relation = "at or above" if detection.is_anomaly else "below"
@@ -54,6 +57,7 @@ def write_detection(
         "alarm": str(alarm),
         "model": model,
         "inference_ms": f"{detection.inference_ms:.3f}",
+        "scene": scene,
     }
     return status_message(
         "WARN" if detection.is_anomaly else "OK",
@@ -85,6 +89,7 @@ def read_detection(message: Any) -> DetectionRecord:
             alarm=values["alarm"] == "True",
             model=values["model"],
             inference_ms=float(values["inference_ms"]),
+            scene=values.get("scene", "unknown"),
         )
     except (KeyError, ValueError) as error:
         raise AnomalyDetectorError(

@@ -11,9 +11,11 @@ from std_msgs.msg import Header
 
 from anomaly_detector.black_box import BlackBox
 from anomaly_detector.monitoring.health import Health, HealthLimits, assess
+from anomaly_detector.monitoring.scene import SceneState
 from anomaly_detector.monitoring.statistics import StatisticsReport
 from anomaly_detector.ros.node.frame_processor import FrameProcessor
 from anomaly_detector.ros.node.status_message import status_message
+from anomaly_detector.stamps import stamp_text
 
 MEANINGS = {
     "State": "of the lifecycle",
@@ -40,6 +42,11 @@ MEANINGS = {
     "Normalized score": "of the newest frame",
     "Anomaly state": "of the newest frame: normal, anomaly or alarm",
     "Alarms": "raised since configuration",
+    "Scene": "as a whole: unknown, as trained, differs or blank picture",
+    "Scene since": "stamp from which on it differs, or the picture is blank",
+    "Scene median score": "of the last 60 seconds that count",
+    "Scene flagged": "share of them",
+    "Calibrated 95 % quantile": "of the scores; `unknown` where the model has none",
     "Model": "in use",
     "Model loading": "being loaded",
     "Execution provider wanted": "of ONNX Runtime, in order of preference",
@@ -78,6 +85,7 @@ class NodeStatus:
             "State": self.state,
             **_frame_values(self.report, self.limits.expected_rate),
             **_result_values(self.frames),
+            **_scene_values(SceneState() if self.frames is None else self.frames.scene),
             **_model_values(self),
             **_black_box_values(None if self.frames is None else self.frames.black_box),
             "Last error": self.last_error,
@@ -120,6 +128,7 @@ class DiagnosticsPublisher:
             others=[
                 status.notice,
                 status.frames.detector.provider_report.warning,
+                status.frames.scene.warning,
                 _black_box_warning(status.frames.black_box),
             ],
             last_error=status.last_error,
@@ -170,6 +179,16 @@ def _result_values(frames: FrameProcessor | None) -> dict[str, str]:
     }
 
 
+def _scene_values(scene: SceneState) -> dict[str, str]:
+    return {
+        "Scene": scene.word,
+        "Scene since": stamp_text(scene.since_ns),
+        "Scene median score": _score(scene.median),
+        "Scene flagged": "unknown" if scene.median is None else f"{scene.flagged:.2f}",
+        "Calibrated 95 % quantile": _score(scene.quantile),
+    }
+
+
 def _model_values(status: NodeStatus) -> dict[str, str]:
     detector = None if status.frames is None else status.frames.detector
     return {
@@ -199,6 +218,10 @@ def _black_box_warning(black_box: BlackBox | None) -> str | None:
     if black_box is None or not black_box.statistics.is_failing:
         return None
     return f"black box: {black_box.statistics.last_error}"
+
+
+def _score(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.6g}"
 
 
 def _number(value: float, digits: int) -> str:

@@ -12,6 +12,7 @@ from anomaly_detector.errors import AnomalyDetectorError, ImageError, describe_e
 from anomaly_detector.images.image import Image
 from anomaly_detector.images.message import as_image
 from anomaly_detector.model.detector import Detection, Detector
+from anomaly_detector.monitoring.scene import SceneWatch
 from anomaly_detector.monitoring.statistics import FrameStatistics, SequenceGaps
 from anomaly_detector.ros.node.cv_bridge_rule import load_cv_bridge
 from anomaly_detector.ros.node.event_message import write_event_end, write_event_start
@@ -37,6 +38,7 @@ class FrameProcessor:
         detector: the model in use; :meth:`use` replaces it.
         black_box: records the frames around alarms; None where that is not asked for.
         alarms: alarms raised since the node was configured.
+        scene: what is known of the scene as a whole.
         last_detection: result of the newest scored frame, whose header is ``last_header``.
         last_bytes: size of the newest image's data.
         last_error: what was wrong with the newest frame that failed.
@@ -60,6 +62,7 @@ class FrameProcessor:
         self._alarm_filter = AlarmFilter(settings.alarm)
         self._gaps = SequenceGaps()
         self._clock = FrameClock()
+        self._watch_scene()
         self._convert, reason = load_cv_bridge()
         if reason:
             node.get_logger().warning(reason)
@@ -87,6 +90,7 @@ class FrameProcessor:
             self.detector.set_threshold(settings.threshold)
         if settings.view.over(self.detector.metadata.view) != self.detector.view:
             self.detector.set_view(settings.view)
+            self._watch_scene()
             self.check_view()
         if settings.alarm != previous.alarm:
             self.end_event()
@@ -96,6 +100,7 @@ class FrameProcessor:
         """Score with another model from the next frame on."""
         previous, self.detector = self.detector, detector
         previous.close()
+        self._watch_scene()
         if self.black_box is not None:
             self.black_box.model = detector.metadata.name
 
@@ -122,7 +127,26 @@ class FrameProcessor:
         """End what is open: no image comes for a while."""
         self._is_started = False
         self.end_event()
+        self._watch_scene()
         self.close_black_box()
+
+    def _watch_scene(self) -> None:
+        """Forget the scene: another model, other pixels of the frames, or a stop."""
+        self._scene_watch = SceneWatch(self.detector.metadata)
+        self.scene = self._scene_watch.state
+
+    def _see_scene(self, time_ns: int, score: float, image: Image) -> None:
+        """Log the first frame of another scene, and that of the training's again."""
+        before = self.scene
+        self.scene = self._scene_watch.update(time_ns, score, image.array)
+        if self.scene.word == before.word:
+            return
+        if self.scene.warning:
+            self._node.get_logger().warning(self.scene.warning)
+        elif before.warning:
+            is_blank = before.word == "blank picture"
+            what = "picture has edges" if is_blank else "scene is as in training"
+            self._node.get_logger().info(f"the {what} again")
 
     def end_event(self) -> None:
         """Forget what the alarm filter remembers; an alarm that is on ends with its last frame."""
@@ -155,6 +179,7 @@ class FrameProcessor:
             return gap_s
         self.statistics.see_picture(time.monotonic(), image.array.tobytes())
         state = self._alarm_filter.update(detection, stamp_ns=time_ns)
+        self._see_scene(time_ns, detection.score, image)
         try:
             self._publish(message, time_ns, pixels, detection, state)
         finally:
@@ -212,7 +237,7 @@ class FrameProcessor:
         name = self._node.get_name()
         score, normalized_score = detection.score, detection.normalized_score
         self._results.publish_detection(
-            header, detection, state.is_alarm, name, self.detector.metadata.name
+            header, detection, state.is_alarm, name, self.detector.metadata.name, self.scene.word
         )
         if state.ended is not None:
             self._publish_event_end(header, state.ended)
@@ -231,7 +256,11 @@ class FrameProcessor:
         if pixels.scale != 1:  # a person wants more of it than the network
             pixels = self._decode(message, reduced=False)
         return draw_overlay(
-            pixels, detection, is_alarm=self.is_alarm, max_side=self._settings.overlay_max_side
+            pixels,
+            detection,
+            is_alarm=self.is_alarm,
+            note=self.scene.note,
+            max_side=self._settings.overlay_max_side,
         )
 
     def _record(

@@ -47,7 +47,7 @@ TOPICS = (
         "~/detection",
         DiagnosticArray,
         "header of the image; one status, level OK or WARN, with score, normalized_score, "
-        "threshold, is_anomaly, alarm, model, inference_ms",
+        "threshold, is_anomaly, alarm, model, inference_ms, scene",
     ),
     Topic(
         "~/event",
@@ -109,7 +109,13 @@ class ResultPublishers:
         ]
 
     def publish_detection(
-        self, header: Any, detection: Detection, alarm: bool, node_name: str, model: str
+        self,
+        header: Any,
+        detection: Detection,
+        alarm: bool,
+        node_name: str,
+        model: str,
+        scene: str,
     ) -> None:
         """Publish the numbers of one frame, with the header of its image."""
         self._publish("~/score", lambda: Float32(data=detection.score))
@@ -117,7 +123,8 @@ class ResultPublishers:
         self._publish("~/anomaly", lambda: Bool(data=detection.is_anomaly))
         self._publish("~/alarm", lambda: Bool(data=alarm))
         self._publish(
-            "~/detection", lambda: write_detection(header, detection, alarm, node_name, model)
+            "~/detection",
+            lambda: write_detection(header, detection, alarm, node_name, model, scene),
         )
 
     def publish_event(self, message: Any) -> None:

@@ -159,6 +159,7 @@ def summary_lines(result: ReplayResult, out: Path) -> list[str]:
         f"{anomalies} anomalous at threshold {result.detector.threshold:.6g}, {alarms} "
         f"alarm{'s' if alarms != 1 else ''}",
     ]
+    lines += [stretch.text for stretch in comparison.scene]
     for title, names in comparison.differences.items():
         lines.append(f"{len(names)} frames {title}: {_some(frame_ranges(names), ', ')}")
     if result.unreadable:

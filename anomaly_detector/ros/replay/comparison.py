@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from anomaly_detector.monitoring.scene import SceneStretch, scene_stretches
 from anomaly_detector.scoring.tables import format_score
 from anomaly_detector.stamps import SteadyTime, parse_stamp
 
@@ -127,6 +128,11 @@ class Comparison:
             "with a score beyond the tolerance": self.far_scores,
         }
         return {title: names for title, names in found.items() if names}
+
+    @property
+    def scene(self) -> list[SceneStretch]:
+        """Stretches in which the node said that the scene as a whole was not the training's."""
+        return scene_stretches((a.scene, f.time_s, a.score) for f, a in self.pairs())
 
     def pairs(self) -> Iterable[tuple[OfflineFrame, DetectionRecord]]:
         """Yield the frames that were answered, each with its answer."""

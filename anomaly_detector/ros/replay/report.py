@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -20,6 +21,7 @@ from anomaly_detector.drawing.page import (
     data_uri,
     write_page,
 )
+from anomaly_detector.monitoring.scene import ADVICE, scene_note
 from anomaly_detector.recordings import UnreadableFrame, deserialize, open_bag
 from anomaly_detector.ros.replay.comparison import SCORE_TOLERANCE, frame_ranges
 from anomaly_detector.ros.replay.picture import Answered, bag_name, top_answers
@@ -54,6 +56,7 @@ def write_replay_report(path: Path, result: ReplayResult, folder: Path) -> None:
             key_figures=_keys(result),
             pictures=_timeline(folder / "timeline.png"),
         ),
+        *_scene(result),
         _alarms(result, alarms, overlays),
         *_highest(top, overlays),
         *_frames_apart(result),
@@ -137,6 +140,21 @@ def _keys(result: ReplayResult) -> list[KeyFigure]:
         note = f"median, from image to answer; 99th percentile {high:.1f} ms, on this machine"
         keys.append(KeyFigure("Latency", f"{middle:.1f} ms", note))
     return keys
+
+
+def _scene(result: ReplayResult) -> Iterable[Section]:
+    rows = [
+        [scene_note(s.word), f"{s.start_s:.1f}", f"{s.end_s:.1f}", format_score(median(s.scores))]
+        for s in result.comparison.scene
+    ]
+    if rows:
+        quantile = result.detector.metadata.calibration.quantiles["0.95"]
+        text = (
+            "This is not one event: the scores as a whole left the range of the calibration, in "
+            f"which 95 % of the frames had less than {quantile:.4g}. What to do: {ADVICE}."
+        )
+        columns = ["finding", "said from (s)", "to (s)", "median score"]
+        yield Section("The scene as a whole", [text], tables=[Table(columns, rows)])
 
 
 def _alarms(result: ReplayResult, alarms: Sequence[EventRecord], overlays: _Overlays) -> Section:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from anomaly_detector.drawing.overlay import STATE_COLORS, state_word
+from anomaly_detector.monitoring.scene import scene_note
 
 if TYPE_CHECKING:
     from anomaly_detector.ros.node.detection_message import DetectionRecord
@@ -125,6 +126,16 @@ class WatchState:
         text = self.diagnostics.get(key, "")
         return _UNKNOWN if text in ("", _UNKNOWN_VALUE) else text
 
+    def scene(self, now_s: float) -> str:
+        """Describe a scene that is not that of the training; empty for one that is, or unknown."""
+        note = "" if self.detection is None else scene_note(self.detection.scene)
+        if not note or self.value("Scene median score", now_s) == _UNKNOWN:
+            return note
+        return (
+            f"{note}: median score {self.value('Scene median score', now_s)}, calibrated 95 % "
+            f"quantile {self.value('Calibrated 95 % quantile', now_s)}"
+        )
+
     def event(self, now_s: float) -> str:
         """Describe the newest alarm seen since the start."""
         alarm = self._alarm
@@ -168,8 +179,8 @@ def watch_line(state: WatchState, now_s: float) -> str:
     )
     if detection is not None:
         parts.append(f"model {detection.model}")
-    trouble = state.trouble(now_s)
-    return "  ".join([*parts, trouble] if trouble else parts)
+    findings = [state.trouble(now_s), state.scene(now_s)]
+    return "  ".join([*parts, *filter(None, findings)])
 
 
 def render_watch(
@@ -195,7 +206,7 @@ def render_watch(
             f"{detection.normalized_score:.2f}",
             dim,
         )
-    trouble = state.trouble(now_s)
+    trouble = state.trouble(now_s) or state.scene(now_s)
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
