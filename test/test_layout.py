@@ -23,7 +23,7 @@ WINGS = {
     ),
     "training": (
         *("networks", "data", "config", "fitting", "scorers", "export", "train"),
-        *("evaluation", "reports", "cli"),
+        *("adaptation", "evaluation", "reports", "cli"),
     ),
 }
 """From the ground up: a wing imports itself and those before it."""

@@ -44,7 +44,7 @@ def turned(images: Images, degrees: float) -> Images:
 
 
 def covered(images: Images) -> Images:
-    result = images.copy()
+    result = np.array(images)
     result[:, :, :32] = 25
     return result
 
@@ -54,7 +54,7 @@ def blurred(images: Images, sigma: float) -> Images:
 
 
 def smeared(images: Images) -> Images:
-    result = images.copy()
+    result = np.array(images)
     result[:, 32:] = blurred(images, 4)[:, 32:]
     return result
 
