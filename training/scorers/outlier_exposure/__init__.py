@@ -1,11 +1,13 @@
 """Scorer ``outlier-exposure``, the default: trained on a normal drive and outliers made from it.
 
+``outlier-exposure-pretrained`` is the same on a pretrained encoder.
 ``outliers`` makes the outliers, ``network`` looks at frames, ``training`` fits it.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +21,9 @@ from training.scorers.base import Scorer
 if TYPE_CHECKING:
     # The module imports Keras.
     from training.scorers.outlier_exposure.network import ExposureParts
+
+_PRETRAINED = "unet-efficientnet-lite0"
+"""Architecture with the pretrained encoder."""
 
 _HIGHEST_CELLS = 4
 """Cells of the discriminative map that decide: a thing of 4x4 pixels fills as many."""
@@ -81,29 +86,43 @@ def train_exposure(
     from training.scorers.outlier_exposure.network import ALL_PARTS
     from training.scorers.outlier_exposure.training import fit_exposure
 
-    network, result = fit_exposure(run, parts or ALL_PARTS)
+    pretrained = run.options.architecture == _PRETRAINED
+    network, result = fit_exposure(run, parts or ALL_PARTS, pretrained=pretrained)
     run.folder.trained(result)
     return TrainingResult.of("exposure", network, result, exposure_scorer(network))
 
 
-def _restore(autoencoder: None, folder: RunFolder) -> ScoringFunction:
+def _restored(folder: RunFolder) -> Any:
     from training.scorers.outlier_exposure.network import build_exposure_network
 
-    network = build_exposure_network()
+    pretrained = folder.metadata().architecture == _PRETRAINED
+    network = build_exposure_network(pretrained=pretrained)
     folder.load_weights("exposure", network)
-    return exposure_scorer(network)
+    return network
 
+
+def _restore(autoencoder: None, folder: RunFolder) -> ScoringFunction:
+    return exposure_scorer(_restored(folder))
+
+
+_DEFAULT = Scorer(
+    "outlier-exposure",
+    "a small network that separates normal frames from outliers made of them",
+    "log-odds that the frame is not a normal one",
+    train_exposure,
+    _restore,
+    frozenset({"anomalies", "exposure_epochs", "exposure_steps"}),
+    architecture="unet",
+    chooses_epoch=False,
+    map_scale=_map_scale,
+)
 
 SCORERS = (
-    Scorer(
-        "outlier-exposure",
-        "a small network that separates normal frames from outliers made of them",
-        "log-odds that the frame is not a normal one",
-        train_exposure,
-        _restore,
-        frozenset({"anomalies", "exposure_epochs", "exposure_steps"}),
-        architecture="unet",
-        chooses_epoch=False,
-        map_scale=_map_scale,
+    _DEFAULT,
+    replace(
+        _DEFAULT,
+        name="outlier-exposure-pretrained",
+        description="the same on a frozen EfficientNet-Lite0 with ImageNet weights, for other days",
+        architecture=_PRETRAINED,
     ),
 )

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.images.preprocessing import INPUT_SIZE
+from training.networks.efficientnet import efficientnet_lite0
 from training.networks.layers import BatchNormalization, CoordConv
 from training.networks.quiet_keras import keras
 from training.scorers.outlier_exposure.outliers import (
@@ -86,28 +87,26 @@ class ExposureParts:
 ALL_PARTS = ExposureParts()
 
 
-def build_exposure_network(*, coord_conv: bool = True) -> Any:
+def build_exposure_network(*, coord_conv: bool = True, pretrained: bool = False) -> Any:
     """Build the network: float32 [N, 64, 64, 3] in 0..255 to a dict of log-odds.
 
     ``map`` is [N, 32, 32] and ``frame`` [N, 1], log-odds; ``roll`` [N, 8, 8] is each cell's guess
     of how far the camera has rolled, in units of :data:`ROLL_UNIT` degrees. Its mean is one of the
     frame's pieces of evidence; scores do not use it otherwise.
 
-    An encoder of stride-2 and stride-1 3x3 convolutions down to 4x4, a decoder up to 32x32 that
-    adds the encoder's features, and a head that sees the whole frame. The widths are multiples of
-    16, which ONNX Runtime's convolutions are fastest with on a CPU.
+    An encoder down to 4x4, a decoder up to 32x32 that adds the encoder's features, and a head that
+    sees the whole frame. The widths are multiples of 16, which ONNX Runtime's convolutions are
+    fastest with on a CPU.
 
     Args:
         coord_conv: tell every cell where it is, since what is normal depends on the place in the
             picture (:class:`training.networks.layers.CoordConv`); without it for comparison.
+        pretrained: the encoder stands on a frozen EfficientNet-Lite0. It has random weights:
+            see :func:`training.networks.efficientnet.load_imagenet`.
     """
     image = keras.Input((INPUT_SIZE, INPUT_SIZE, 3), name="image")
-    half = layers.Conv2D(32, 3, strides=2, padding="same", use_bias=False)(image / 64.0 - 2.0)
-    if coord_conv:
-        half = CoordConv(INPUT_SIZE)(half)
-    half = _convolution(_normalized(half), 32)
-    quarter = _convolution(_convolution(half, 48, 2), 48)
-    eighth = _convolution(_convolution(quarter, 96, 2), 96)
+    place = CoordConv(INPUT_SIZE) if coord_conv else layers.Identity()
+    half, quarter, eighth = (_pretrained_encoder if pretrained else _encoder)(image, place)
     sixteenth = _convolution(eighth, 128, 2)
     up_eighth = _merge(sixteenth, eighth, 64)
     up_quarter = _merge(up_eighth, quarter, 48)
@@ -134,6 +133,28 @@ def build_exposure_network(*, coord_conv: bool = True) -> Any:
         "roll": layers.Reshape(roll.shape[1:3], name="roll")(roll),
     }
     return keras.Model(image, answers, name="exposure")
+
+
+def _encoder(image: Any, place: Any) -> tuple[Any, Any, Any]:
+    """Return features at 32x32, 16x16 and 8x8, of convolutions of stride 2 and 1 in turn."""
+    half = layers.Conv2D(32, 3, strides=2, padding="same", use_bias=False)(image / 64.0 - 2.0)
+    half = _convolution(_normalized(place(half)), 32)
+    quarter = _convolution(_convolution(half, 48, 2), 48)
+    return half, quarter, _convolution(_convolution(quarter, 96, 2), 96)
+
+
+def _pretrained_encoder(image: Any, place: Any) -> tuple[Any, Any, Any]:
+    """Return features at 32x32, 16x16 and 8x8, each of a stage of the frozen EfficientNet-Lite0.
+
+    The picture is enlarged, since the stages halve it once more than these features do.
+    """
+    large = (2 * INPUT_SIZE, 2 * INPUT_SIZE)
+    stages = efficientnet_lite0(2 * INPUT_SIZE)(
+        ops.image.resize(image, large, interpolation="bilinear")
+    )
+    half = layers.Conv2D(32, 1, use_bias=False)(stages["stage2"])
+    half = _convolution(_normalized(place(half)), 32)
+    return half, _convolution(stages["stage3"], 48), _convolution(stages["stage5"], 96)
 
 
 def _convolution(tensor: Any, filters: int, stride: int = 1) -> Any:

@@ -12,6 +12,7 @@ from training.fitting.fit import fit
 from training.fitting.run import TrainingRun
 from training.fitting.settings import FitResult, FitSettings
 from training.networks.backend import seed_everything
+from training.networks.efficientnet import load_imagenet
 from training.scorers.autoencoder import mean_output
 from training.scorers.outlier_exposure.network import (
     ALL_PARTS,
@@ -28,8 +29,15 @@ _VALIDATION_FRAMES = 384
 _MOST_ANOMALIES = 2000
 
 
-def fit_exposure(run: TrainingRun, parts: ExposureParts = ALL_PARTS) -> tuple[Any, FitResult]:
+def fit_exposure(
+    run: TrainingRun, parts: ExposureParts = ALL_PARTS, *, pretrained: bool = False
+) -> tuple[Any, FitResult]:
     """Build and fit the network of a run.
+
+    Args:
+        run: the run.
+        parts: what the training consists of.
+        pretrained: on the encoder with ImageNet weights.
 
     Returns:
         The network of ``build_exposure_network``, and how it went.
@@ -39,7 +47,9 @@ def fit_exposure(run: TrainingRun, parts: ExposureParts = ALL_PARTS) -> tuple[An
     """
     options, split = run.options, run.split
     seed_everything(options.seed)
-    network = build_exposure_network(coord_conv=parts.coord_conv)
+    network = build_exposure_network(coord_conv=parts.coord_conv, pretrained=pretrained)
+    if pretrained:
+        load_imagenet(network.get_layer("efficientnet_lite0"))
     generator = np.random.default_rng(options.seed)
     anomalies = None if run.anomalies is None else _some_frames(run.anomalies, generator)
     # An epoch is a number of steps, not a pass: the outliers are new in every step anyway. Every
