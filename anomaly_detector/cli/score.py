@@ -158,6 +158,8 @@ def _score_many(
     for result in job.results:
         if result.skipped:
             print(f"warning: {result.source}: {result.skipped}", file=sys.stderr)
+        if result.scene:
+            print(f"warning: {result.source}: {result.scene}", file=sys.stderr)
     print(summary_table(job.results))
     print(
         f"{arguments.output_dir}: threshold {job.threshold:.6g}, {job.kept} recordings kept from "

@@ -33,12 +33,12 @@ def moving() -> Iterator[NDArray[np.uint8]]:
     return itertools.cycle(PLACES)
 
 
-def standing(seed: int = 0) -> Iterator[NDArray[np.uint8]]:
+def standing(place: int = 0) -> Iterator[NDArray[np.uint8]]:
     """Yield those of a robot that stands, with the noise of the camera."""
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     while True:
         noise = generator.normal(0, 1, PLACES[0].shape)
-        yield np.clip(PLACES[0] + noise, 0, 255).astype(np.uint8)
+        yield np.clip(PLACES[place] + noise, 0, 255).astype(np.uint8)
 
 
 def normal(seconds: int, seed: int = 1) -> list[float]:
@@ -87,6 +87,14 @@ def test_change_on_the_way_is_named_once_and_so_is_the_return() -> None:
     (since,) = {state.since_ns for state in states if state.word == "differs"}
     assert since == START + 120 * SECOND
     assert [state.warning for state in states[:60] + states[-30:]] == [None] * 90
+
+
+def test_between_two_levels_nothing_changes() -> None:
+    """A third of the seconds is out of range: half are needed to say so, a quarter to go on."""
+    third = [0.97 if index % 3 == 0 else 0.5 for index in range(180)]
+    assert words(feed(SceneWatch(metadata()), third)) == ["unknown", "as trained"]
+    states = feed(SceneWatch(metadata()), [*[0.97] * 60, *third])
+    assert words(states) == ["unknown", "differs"]
 
 
 def test_normal_drive_is_never_named() -> None:
@@ -181,16 +189,20 @@ def test_covered_lens_is_named_as_one_after_ten_seconds() -> None:
     assert "is the lens covered" in states[-1].note
     assert states[-1].warning is not None
     assert "adapt" not in states[-1].warning
-    # It was no other scene.
-    states = feed(watch, normal(60), start_s=180)
-    assert words(states) == ["blank picture", "as trained"]
+    # It was no other scene, and a robot that stands sees that the lens is free.
+    states = feed(watch, normal(3), standing(59 % len(PLACES)), start_s=180)
+    assert words(states) == ["blank picture", "unknown"]
+    states = feed(watch, normal(60), start_s=183)
+    assert words(states) == ["unknown", "as trained"]
 
 
 def test_smeared_lens_is_named_by_the_sharpness_before() -> None:
-    smeared = [cv2.GaussianBlur(place, (0, 0), 3).astype(np.uint8) for place in PLACES]
+    smeared = [cv2.GaussianBlur(place, (0, 0), 1.5).astype(np.uint8) for place in PLACES]
     watch = SceneWatch(metadata())
     feed(watch, normal(60))
-    assert feed(watch, [OUT] * 30, itertools.cycle(smeared), start_s=60)[-1].word == "blank picture"
+    state = feed(watch, [OUT] * 30, itertools.cycle(smeared), start_s=60)[-1]
+    assert state.word == "blank picture"
+    assert state.edges > 20  # only few beside those before
 
 
 def test_darkness_that_the_model_knows_is_no_covered_lens() -> None:

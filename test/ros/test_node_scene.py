@@ -116,6 +116,18 @@ def test_stop_and_another_model_forget_the_scene(client: RosClient, model: Path)
         assert (words[0], words[-1]) == ("unknown", "differs")
         forget()
     assert send(client, OTHER[:1], 6000) == ["unknown"]
+    start_again()
+
+
+def test_covered_lens_is_named_as_one(client: RosClient) -> None:
+    black = np.zeros((64, 64, 3), np.uint8)
+    assert send(client, [black] * 13, 7000)[-1] == "blank picture"
+    client.wait_for_log("the picture has hardly any edges since 7000.000000000 (9 s)")
+    status = client.wait_for_diagnostics(lambda _, v: v["Scene"] == "blank picture", "it")
+    assert "is the lens covered" in status.message
+    assert "training adapt" not in status.message
+    assert send(client, NORMAL[:3], 7013)[-1] == "unknown"
+    client.wait_for_log("the picture has edges again")
 
 
 def bag_of(path: Path, pictures: Sequence[NDArray[np.uint8]]) -> Path:
@@ -140,6 +152,11 @@ def test_replay_and_offline_scoring_say_it_too(
     assert main(["score", "--model", str(model), "--input", str(bag), *output]) == 0
     (line,) = (line for line in capsys.readouterr().err.splitlines() if said in line)
     assert line.removeprefix("warning: ") in printed
+    fleet = ["--output-dir", str(tmp_path / "fleet"), "--workers", "1"]
+    assert main(["score", "--model", str(model), "--input", str(bag), *fleet]) == 0
+    assert line.replace("warning: ", f"warning: {bag}: ") in capsys.readouterr().err
+    for name in ("summary.csv", "report.html"):
+        assert said in (tmp_path / "fleet" / name).read_text()
 
 
 def test_normal_recording_has_no_word_of_it(

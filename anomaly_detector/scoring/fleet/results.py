@@ -34,6 +34,7 @@ class SourceResult:
         peak_score: highest score; None when failed.
         error: why it failed.
         skipped: what of it could not be read, and why; the first of it.
+        scene: where its scene as a whole is not that of the training; the first of it.
     """
 
     name: str
@@ -47,6 +48,7 @@ class SourceResult:
     peak_score: float | None = None
     error: str = ""
     skipped: str = ""
+    scene: str = ""
 
 
 class ResultFolder:
@@ -111,6 +113,7 @@ class ResultFolder:
             summary.duration_s,
             summary.peak_score,
             skipped="; ".join(map(str, summary.skipped[:_MAX_NAMED])),
+            scene="; ".join(stretch.text for stretch in summary.scene[:_MAX_NAMED]),
         )
         record = {
             "format": _FORMAT,

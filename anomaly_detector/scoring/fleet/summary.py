@@ -115,7 +115,10 @@ def _page(folder: ResultFolder, results: Sequence[SourceResult], job: Mapping[st
         (Link("summary.csv", "summary.csv"), "the same as a table"),
         (Link("summary.json", "summary.json"), "the same with all options"),
     ]
-    skipped = [(r.name, r.skipped) for r in results if r.skipped]
+    remarks = {
+        "Skipped": [(r.name, r.skipped) for r in results if r.skipped],
+        "The scene as a whole": [(r.name, r.scene) for r in results if r.scene],
+    }
     settings = [
         (name.replace("_", " "), "not given" if value is None else str(value))
         for name, value in job.items()
@@ -124,9 +127,9 @@ def _page(folder: ResultFolder, results: Sequence[SourceResult], job: Mapping[st
         Section("Summary", key_figures=keys),
         Section("Recordings", tables=[recordings], notes=[note]),
         *(
-            [Section("Skipped", tables=[Table(("recording", "what"), skipped, text_columns=2)])]
-            if skipped
-            else []
+            Section(title, tables=[Table(("recording", "what"), rows, text_columns=2)])
+            for title, rows in remarks.items()
+            if rows
         ),
         Section(
             "Settings",
