@@ -48,6 +48,8 @@ from anomaly_detector.recordings import Frame
 from anomaly_detector.scoring.stream import score_recording
 from benchmarks.places import PLACES, Drive, read_drive
 from benchmarks.unseen_faults import UNSEEN_FAULTS
+from training.adaptation.adapt import AdaptOptions, adapt
+from training.adaptation.changes import LIMITS
 from training.cli.train import add_options
 from training.config.options import DEFAULT_SCORER, TrainOptions
 from training.evaluation.faults import FAULT_SETS, Fault
@@ -55,7 +57,7 @@ from training.evaluation.metrics import area_under_roc
 from training.evaluation.stress import fault_generator, inject
 from training.scorers.options import resolve_options
 from training.scorers.outlier_exposure import train_exposure
-from training.scorers.registry import scorers
+from training.scorers.registry import find_scorer, scorers
 from training.train import export_trained, prepare, train
 
 TWINS: Mapping[str, tuple[str, ...]] = {
@@ -77,8 +79,14 @@ def _calibrate(model: Path, frames: Path, out: Path) -> None:
     recalibrate(model, [str(frames)], out, progress=False)
 
 
+def _adapt(model: Path, frames: Path, out: Path) -> None:
+    # Whether a drive is refused is another question.
+    options = AdaptOptions(model, [str(frames)], out, accept_change=[*LIMITS], progress=False)
+    adapt(replace(options, cache=out.parent / "cache"))
+
+
 NONE = "none"
-WAYS: Mapping[str, Callable[[Path, Path, Path], None]] = {"calibrate": _calibrate}
+WAYS: Mapping[str, Callable[[Path, Path, Path], None]] = {"calibrate": _calibrate, "adapt": _adapt}
 """Ways of adapting: from a model, a folder of normal frames in order, and the model to write."""
 
 
@@ -343,13 +351,16 @@ def _parse() -> tuple[argparse.Namespace, TrainOptions]:
     text = "more options of 'python -m training train', as in --train-options='--held-out 0.1'"
     add("--train-options", default="", metavar="OPTIONS", help=text)
     add("--leave-out", choices=[*TWINS], help="a family of outliers that the trainer goes without")
-    text = "ways of adapting (default: all); calibrate: a new threshold alone"
-    add("--adapt", nargs="+", choices=[NONE, *WAYS], default=[NONE, *WAYS], help=text)
+    text = "ways of adapting (default: all that the scorer has); calibrate: a new threshold alone"
+    add("--adapt", nargs="+", choices=[NONE, *WAYS], help=text)
     text = "of the test drive to adapt with (20 60 120)"
     add("--seconds", nargs="+", type=int, default=[20, 60, 120], metavar="SECONDS", help=text)
     text = "most frames that each fault is put on (%(default)s); all clean ones are tested"
     add("--test-frames", type=int, default=150, metavar="N", help=text)
     arguments = parser.parse_args()
+    if arguments.adapt is None:
+        can_adapt = find_scorer(arguments.scorer).adapt is not None
+        arguments.adapt = [NONE, *(way for way in WAYS if can_adapt or way != "adapt")]
     counts = (arguments.train_drives, arguments.seeds, arguments.test_frames, *arguments.seconds)
     if min(counts) < 1 or max(arguments.seconds) > 180:
         raise AnomalyDetectorError("give counts of 1 or more, and --seconds of at most 180")

@@ -23,6 +23,7 @@ from anomaly_detector.model.metadata import Calibration, ModelMetadata
 from anomaly_detector.recordings import expand_sources
 from training.config.options import FALSE_ALARM_RATE, TrainOptions
 from training.data.frames import FrameSet, open_anomaly_set, open_frame_set, split_blocks
+from training.data.past import Past
 from training.export.provenance import inputs, provenance, resolved_recipe, write_history
 from training.fitting.cluster.cluster import Cluster, Membership, read_membership
 from training.fitting.device import select_device
@@ -192,7 +193,10 @@ def export_trained(run: TrainingRun, trained: TrainingResult) -> ModelMetadata:
     )
     metadata = with_scorer_facts(metadata.with_view(options.view))
     # The model last: where it is, all else is.
-    run.folder.keep(trained.networks, metadata)
+    past = None
+    if find_scorer(options.scorer).adapt is not None:
+        past = Past.of(run.frames, run.split, run.anomalies)
+    run.folder.keep(trained.networks, metadata, past)
     write_history(options.out.with_suffix(".history.csv"), trained.histories)
     difference = write_detector(model, metadata, options.out, scorer=trained.scorer, images=images)
     if not trained.interrupted:  # else the user may want to go on later

@@ -8,6 +8,7 @@ from anomaly_detector.cli.verbs import run_verbs
 
 _VERBS = {
     "train": ("training.cli.train", "train a detector on normal drives and export it to ONNX"),
+    "adapt": ("training.cli.adapt", "adapt a trained detector to a normal drive of today"),
     "export": ("training.cli.export", "export saved weights to ONNX, without training"),
     "architectures": ("training.cli.architectures", "list the autoencoders to choose from"),
     "encode": ("training.cli.encode", "write the embeddings that a model's encoder gives"),

@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from training.config.options import TrainOptions
 from training.data.frames import BlockSplit, FrameSet
 from training.fitting.cluster.cluster import Cluster
@@ -56,6 +59,31 @@ class TrainingRun:
             "cluster": self.cluster,
             **self.folder.checkpoint(network),
         }
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """What a trained scorer is fine-tuned on, and how.
+
+    Attributes:
+        past: uint8 [K, 64, 64, 3], normal frames of its drives before: half of every batch.
+        today: uint8 [N, 64, 64, 3], normal frames that are new: the other half.
+        validation: uint8 [M, 64, 64, 3], normal frames for the loss after every epoch.
+        anomalies: uint8 [A, 64, 64, 3], recorded anomalies; perhaps none.
+        steps: how many batches.
+        seed: makes it repeatable.
+        label: name on the progress bar.
+        fit_arguments: further arguments of :func:`training.fitting.fit.fit`.
+    """
+
+    past: NDArray[np.uint8]
+    today: NDArray[np.uint8]
+    validation: NDArray[np.uint8]
+    anomalies: NDArray[np.uint8]
+    steps: int
+    seed: int
+    label: str
+    fit_arguments: Mapping[str, Any]
 
 
 @dataclass

@@ -2,7 +2,8 @@
 
 ``NAME.training/`` beside ``NAME.onnx`` holds a checkpoint of every network while they are trained.
 When the model is written, their weights (``NETWORK.weights.h5``) and the model's metadata
-(``metadata.json``) take its place, for ``python -m training export``.
+(``metadata.json``) take its place, for ``python -m training export``, and with a scorer that can
+adapt a sample of what it has seen (``past.npz``, :mod:`training.data.past`).
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from typing import Any
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
 from anomaly_detector.model.metadata import ModelMetadata
+from training.data.past import Past
 from training.fitting.settings import FitResult
 
 _RUN = "run.json"
 _METADATA = "metadata.json"
+_PAST = "past.npz"
 _CHECKPOINT = ".checkpoint.npz"
 _WEIGHTS = ".weights.h5"
 
@@ -69,7 +72,7 @@ class RunFolder:
                         "--resume out"
                     )
             return
-        self._remove("*" + _CHECKPOINT, "*" + _WEIGHTS, _METADATA)
+        self._remove("*" + _CHECKPOINT, "*" + _WEIGHTS, _METADATA, _PAST)
         with atomic_path(file) as temporary:
             temporary.write_text(json.dumps(wanted, indent=1))
 
@@ -82,12 +85,15 @@ class RunFolder:
         if result.trained:
             self._resume = False
 
-    def keep(self, networks: Mapping[str, Any], metadata: ModelMetadata) -> None:
-        """Keep the weights and the metadata.
+    def keep(
+        self, networks: Mapping[str, Any], metadata: ModelMetadata, past: Past | None = None
+    ) -> None:
+        """Keep weights, metadata and what was seen.
 
         Args:
             networks: name to Keras model.
             metadata: of the model that is about to be written.
+            past: for a scorer that can adapt.
         """
         for name, network in networks.items():
             with atomic_path(self.path / (name + _WEIGHTS)) as temporary:
@@ -103,6 +109,8 @@ class RunFolder:
                     saved.replace(temporary)
                 finally:
                     saved.unlink(missing_ok=True)
+        if past is not None:
+            past.write(self.path / _PAST)
         with atomic_path(self.path / _METADATA) as temporary:
             temporary.write_text(metadata.to_json())
 
@@ -123,6 +131,14 @@ class RunFolder:
                 "finished training"
             )
         return ModelMetadata.from_json(file.read_text(), str(file))
+
+    def past(self) -> Past:
+        """Return the sample of what the model has seen.
+
+        Raises:
+            AnomalyDetectorError: there is none, or it is damaged.
+        """
+        return Past.read(self.path / _PAST)
 
     def load_weights(self, name: str, network: Any) -> None:
         """Load the weights of a network.

@@ -65,7 +65,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """From float32 [N, H, W, channels] to the same."""
-        if not training or keras.backend.backend() != "tensorflow":
+        # Keras' own takes the moving moments where the layer is frozen.
+        if not (training and self.trainable and keras.backend.backend() == "tensorflow"):
             return super().call(inputs, training=training, mask=mask)
         tensorflow = import_tensorflow()
         # Empty moments: the kernel computes the batch's own.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anomaly_detector.model.map_scale import MapScale
-from training.fitting.run import ScoringFunction, TrainingResult, TrainingRun
+from training.fitting.run import FineTuning, ScoringFunction, TrainingResult, TrainingRun
 from training.fitting.run_folder import RunFolder
 from training.networks.autoencoders import ARCHITECTURES
 
@@ -45,6 +45,9 @@ class Scorer:
         map_scale: which values of its maps are shown as heat, from the threshold and the scale of
             the normalised score. Without one heat is relative to the frame's highest cell: maps of
             gradient times activation show directions and have no unit.
+        adapt: from the folder with its weights to what fine-tunes it, from these weights each time
+            (``python -m training adapt``), for a scorer with a network of its own; None for one
+            that cannot.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Scorer:
     standardized_unit: str | None = None
     maximum: float | None = None
     map_scale: Callable[[float, float], MapScale] = lambda threshold, scale: MapScale(0.0, None)
+    adapt: Callable[[RunFolder], Callable[[FineTuning], TrainingResult]] | None = None
 
     @property
     def needs_autoencoder(self) -> bool:

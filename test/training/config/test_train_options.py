@@ -153,7 +153,7 @@ def test_recipe_of_a_model_holds_what_was_used(scorer: str, tmp_path: Path) -> N
     recipe = json.loads(json.dumps(resolved_recipe(options)))
     assert recipe["scorer"] == scorer
     assert set(recipe) < used_options(options)
-    assert ("epochs" in recipe) == (scorer != "outlier-exposure")
+    assert ("epochs" in recipe) == find_scorer(scorer).needs_autoencoder
     assert ("exposure_steps" in recipe) == (scorer == "outlier-exposure")
     assert ("mlp_epochs" in recipe) == (scorer == "mlp")
     # One of the two says where the threshold comes from.

@@ -7,13 +7,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from anomaly_detector.model.map_scale import MapScale
-from training.fitting.run import ScoringFunction, TrainingResult, TrainingRun
+from training.fitting.run import FineTuning, ScoringFunction, TrainingResult, TrainingRun
 from training.fitting.run_folder import RunFolder
 from training.networks.backend import import_keras
 from training.scorers.base import Scorer
@@ -101,6 +102,15 @@ def _restored(folder: RunFolder) -> Any:
     return network
 
 
+def _adapt(folder: RunFolder) -> Callable[[FineTuning], TrainingResult]:
+    from training.scorers.outlier_exposure.training import fine_tuner
+
+    network = _restored(folder)
+    fine_tune = fine_tuner(network)
+    scorer = exposure_scorer(network)
+    return lambda tuning: TrainingResult.of("exposure", network, fine_tune(tuning), scorer)
+
+
 def _restore(autoencoder: None, folder: RunFolder) -> ScoringFunction:
     return exposure_scorer(_restored(folder))
 
@@ -115,6 +125,7 @@ _DEFAULT = Scorer(
     architecture="unet",
     chooses_epoch=False,
     map_scale=_map_scale,
+    adapt=_adapt,
 )
 
 SCORERS = (

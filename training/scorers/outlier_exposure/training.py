@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from training.data.frames import BlockSplit, FrameSet
 from training.fitting.fit import fit
-from training.fitting.run import TrainingRun
+from training.fitting.run import FineTuning, TrainingRun
 from training.fitting.settings import FitResult, FitSettings
 from training.networks.backend import seed_everything
 from training.networks.efficientnet import load_imagenet
@@ -24,6 +25,9 @@ from training.scorers.outlier_exposure.network import (
 
 EXPOSURE_BATCH = 48
 """Frames a step; every fourth gets a local outlier, every fourth a global one."""
+
+_ADAPTATION_EPOCH = 10
+"""Steps between two checkpoints, at least."""
 
 _VALIDATION_FRAMES = 384
 _MOST_ANOMALIES = 2000
@@ -97,6 +101,69 @@ def fit_exposure(
         **run.fit_arguments("exposure"),
     )
     return network, result
+
+
+def fine_tuner(network: Any) -> Callable[[FineTuning], FitResult]:
+    """Return what fine-tunes a network, from its present weights each time.
+
+    Half of each batch is from the past, half from today. What is frozen in the network stays so.
+    """
+    model = loss_model(network)
+    start = [np.asarray(variable) for variable in model.variables]
+
+    def fine_tune(tuning: FineTuning) -> FitResult:
+        # The same model each time: TensorFlow takes seconds to compile another one.
+        for variable, value in zip(model.variables, start, strict=True):
+            variable.assign(value)
+        for variable in model.optimizer.variables if model.compiled else ():
+            variable.assign(np.zeros(variable.shape))
+        epochs = max(1, tuning.steps // _ADAPTATION_EPOCH)
+        # What stands at a place of a batch is drawn anew in every step.
+        places = np.arange(tuning.steps // epochs * EXPOSURE_BATCH)
+        anomalies = tuning.anomalies if len(tuning.anomalies) else None
+        seed_everything(tuning.seed)
+
+        def load(indices: NDArray[np.int64]) -> tuple[Any, NDArray[np.float32]]:
+            batch: Any = indices
+            numbers = indices - len(places)
+            if numbers[0] >= 0:
+                own = np.random.default_rng((tuning.seed, *numbers[:4].tolist()))
+                batch = make_batch(own, tuning.validation[numbers], anomalies)
+            return batch, np.zeros(len(indices), np.float32)
+
+        def sample(own: np.random.Generator, indices: Any) -> dict[str, NDArray[np.float32]]:
+            half = len(indices) // 2
+            images = [
+                pool[own.integers(len(pool), size=count)]
+                for pool, count in ((tuning.past, half), (tuning.today, len(indices) - half))
+            ]
+            return make_batch(own, own.permutation(np.concatenate(images)), anomalies)
+
+        return fit(
+            model,
+            load,
+            places,
+            len(places) + np.arange(len(tuning.validation)),
+            FitSettings(
+                epochs=epochs,
+                batch_size=EXPOSURE_BATCH,
+                learning_rate=1e-3,
+                clipnorm=1.0,
+                early_stopping_patience=0,
+                plateau_patience=0,
+                cosine=True,
+                keep_best=False,
+                keep_interrupted=False,
+                seed=tuning.seed,
+            ),
+            loss=mean_output,
+            label=tuning.label,
+            sample=sample,
+            keep_optimizer=True,
+            **tuning.fit_arguments,
+        )
+
+    return fine_tune
 
 
 def validation_frames(split: BlockSplit) -> NDArray[np.int64]:
