@@ -34,12 +34,18 @@ _STANDS_OUT = 8.0
 _SMOOTHED = 2
 """Frames on either side of the one whose median is taken."""
 
-_MOST_FRAMES = 300
+_MOST_FRAMES = 200
 _MOST_TURNED = 150
 _MATCHES = 5
 _ALIKE = 0.65
 _CELL = 8
 _ANGLES = np.arange(-24, 25, 2)
+_PLAINLY_ROLLED = 0.012
+"""By how much the past has to be more alike to today when it is turned."""
+
+_STILL = 0.35
+_STAINED = 0.12
+_MOVED = 3
 _EMPTY = 0.3
 """Grey levels of detail in a picture without any."""
 
@@ -70,8 +76,8 @@ LIMITS: dict[str, Limit] = {
     "exposure": Limit("mean grey level", 0.65, 1.55, True, "check the exposure and the light"),
     "contrast": Limit("contrast", 0.72, 1.6, True, "look for fog or grease on the lens"),
     "colour": Limit("ratio of colour channels", 0.78, 1.28, True, "check the white balance"),
-    "roll": Limit("roll in degrees", -3.5, 3.5, False, "straighten the camera"),
-    "cover": Limit("share of the picture covered", 0, 0.15, False, "free and clean the lens"),
+    "roll": Limit("roll in degrees", -3.0, 3.0, False, "straighten the camera"),
+    "cover": Limit("share of the picture covered", 0, 0.09, False, "free and clean the lens"),
     "place": Limit("share of frames of known places", 0.4, 1, False, "train a model of its own"),
 }
 """By name of the change, as in ``--accept-change``."""
@@ -174,6 +180,7 @@ class Changes:
 class _Look:
     """Figures of frames, for each frame and cell."""
 
+    grey: Floats
     thumbnails: Floats
     shapes: Floats
     fine: Floats
@@ -196,6 +203,7 @@ class _Look:
         thumbnails = _pooled(pictures, _CELL)
         thumbnails -= thumbnails.mean(axis=(1, 2), keepdims=True)
         return cls(
+            grey,
             _directions(thumbnails),
             shapes,
             _root_mean(fine) + _EMPTY,
@@ -239,7 +247,7 @@ def _ratio(ours: Floats, theirs: Floats, matches: NDArray[np.int64]) -> tuple[fl
 
 
 def compare(past: Images, today: Images) -> Changes:
-    """Compare a drive with the frames that a model knows; of either at most 300 are looked at.
+    """Compare a drive with the frames that a model knows; of either at most 200 are looked at.
 
     Args:
         past: uint8 RGB [K, 64, 64, 3], in any order.
@@ -258,7 +266,7 @@ def compare(past: Images, today: Images) -> Changes:
     theirs, ours = _Look.of(past[known]), _Look.of(today[frames])
     similarities = ours.thumbnails @ theirs.thumbnails.T
     count = min(_MATCHES, len(known))
-    matches = np.argpartition(-similarities, count - 1, axis=1)[:, :count]
+    matches = np.argsort(-similarities, axis=1)[:, :count]
     similarity = similarities.max(axis=1)
     figures = {
         "blur": _ratio(ours.fine / ours.medium, theirs.fine / theirs.medium, matches),
@@ -272,7 +280,7 @@ def compare(past: Images, today: Images) -> Changes:
     return Changes(
         tuple(Change(name, *figures[name]) for name in LIMITS),
         frames,
-        known[similarities.argmax(axis=1)],
+        known[matches[:, 0]],
         similarity,
     )
 
@@ -311,6 +319,8 @@ def _roll(ours: Floats, theirs: Floats) -> float:
         ]
         alike.append(float((today @ described(np.stack(turned)).T).max(axis=1).mean()))
     best = int(np.argmax(alike))
+    if alike[best] - alike[len(alike) // 2] < _PLAINLY_ROLLED:
+        return 0.0
     if not 0 < best < len(alike) - 1:
         return float(_ANGLES[best])
     left, top, right = alike[best - 1 : best + 2]
@@ -319,14 +329,45 @@ def _roll(ours: Floats, theirs: Floats) -> float:
 
 
 def _covered(ours: _Look, theirs: _Look, matches: NDArray[np.int64]) -> float:
-    """Return the share of the picture that hardly changes over the drive, or has lost its detail.
+    """Return the share of the picture that is covered, smeared or stained.
 
-    Both are measured against the rest of the picture, so that a dark or blurred drive is not one
-    with a covered lens.
+    Such a part hardly changes over the drive, has lost its detail, or shows a pattern that stays.
+    The first two are measured against the rest of the picture, so that a dark or blurred drive is
+    not one with a covered lens.
     """
-    still = _share_of_busy(ours.cells) / (_share_of_busy(theirs.cells[matches[:, 0]]) + 0.15)
+    busy = cv2.erode(_share_of_busy(theirs.cells[matches[:, 0]]), np.ones((3, 3), np.uint8))
+    still = _share_of_busy(ours.cells) / (busy + 0.15) < _STILL
     lost = np.kron(_detail_lost(ours, theirs, matches), np.ones((2, 2), bool))
-    return float(np.mean((still < 0.35) | lost))
+    side = len(still)
+    stained = _stains(ours, theirs, matches) > _STAINED
+    stained = stained.reshape(side, _CELL // 2, side, _CELL // 2).any(axis=(1, 3))
+    return float(np.mean(still | lost | stained))
+
+
+def _stains(ours: _Look, theirs: _Look, matches: NDArray[np.int64]) -> Floats:
+    """Return how strongly a pattern stays that no similar frame of the past has, by pixel.
+
+    It is in the mean of each third of the drive, and in no pixel within three of the past's mean:
+    the camera's own housing may have moved a little. The unit is the scene's standard deviation.
+    """
+    gain = float(np.median(theirs.mean[matches].mean(axis=1)) / np.median(ours.mean))
+    around = np.ones((2 * _MOVED + 1, 2 * _MOVED + 1), np.uint8)
+    patterns = []
+    for part in np.array_split(np.arange(len(matches)), 3):
+        today = _pattern(ours.grey[part].mean(axis=0) * gain)
+        counts = np.bincount(matches[part].ravel(), minlength=len(theirs.grey))
+        past = _pattern(np.average(theirs.grey, axis=0, weights=counts))
+        above = np.maximum(today - cv2.dilate(past, around), 0)
+        patterns.append(above - np.maximum(cv2.erode(past, around) - today, 0))
+    lighter, darker = np.min(patterns, axis=0), -np.max(patterns, axis=0)
+    scene = np.quantile(ours.grey.std(axis=0), 0.8) * gain + 3
+    return np.asarray(np.maximum(lighter, darker) / scene, np.float32)
+
+
+def _pattern(mean: NDArray[np.floating[Any]]) -> Floats:
+    picture = np.asarray(mean, np.float32)
+    soft, softer = (cv2.GaussianBlur(picture, (0, 0), sigma) for sigma in (0.8, 4))
+    return np.asarray(soft - softer, np.float32)
 
 
 def _share_of_busy(cells: Floats) -> Floats:
