@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.images.preprocessing import INPUT_SIZE
 
 Images: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float32]
@@ -29,7 +28,7 @@ MOST_LEFT_OUT = 0.2
 """Share of a drive that can stand out from the rest of it."""
 
 _STANDS_OUT = 8.0
-"""Robust standard deviations of the drive."""
+"""Robust standard deviations of the drive; a stretch goes on down to half of them."""
 
 _SMOOTHED = 2
 """Frames on either side of the one whose median is taken."""
@@ -198,8 +197,9 @@ class _Look:
         grey = np.asarray(pictures.mean(axis=-1))
         soft, softer = _blurred(grey, 0.7), _blurred(grey, 1.5)
         fine, medium = np.square(grey - soft), np.square(soft - softer)
-        shapes = _blurred(grey, 1.2) - _blurred(grey, 5)
-        shapes /= np.sqrt(_blurred(np.square(shapes), 6)) + 4
+        small = _pooled(grey, 2)
+        shapes = _blurred(small, 0.6) - _blurred(small, 2.5)
+        shapes /= np.sqrt(_blurred(np.square(shapes), 3)) + 4
         thumbnails = _pooled(pictures, _CELL)
         thumbnails -= thumbnails.mean(axis=(1, 2), keepdims=True)
         return cls(
@@ -227,9 +227,10 @@ def _root_mean(squares: Floats) -> Floats:
 
 def _pooled(images: Floats, cell: int) -> Floats:
     """Return the means of square cells; [N, H, W] or [N, H, W, 3]."""
-    count, side = len(images), INPUT_SIZE // cell
-    cells = images.reshape(count, side, cell, side, cell, *images.shape[3:])
-    return np.asarray(cells.mean(axis=(2, 4), dtype=np.float32))
+    count, side = len(images), images.shape[1] // cell
+    rows = images.reshape(count, side, cell, -1).mean(axis=2, dtype=np.float32)
+    cells = rows.reshape(count, side, side, cell, *images.shape[3:])
+    return np.asarray(cells.mean(axis=3))
 
 
 def _directions(values: Floats) -> Floats:
@@ -302,19 +303,19 @@ def _color_shift(ours: Floats, theirs: Floats, matches: NDArray[np.int64]) -> tu
 def _roll(ours: Floats, theirs: Floats) -> float:
     """Return the angle at which the past has to be turned to be most alike to today, degrees."""
     ours, theirs = (images[_spread(len(images), _MOST_TURNED)] for images in (ours, theirs))
-    places = np.arange(INPUT_SIZE // 4) - (INPUT_SIZE // 4 - 1) / 2
-    disc = np.hypot(places, places[:, np.newaxis]).ravel() < INPUT_SIZE / 8 - 0.4
+    side = ours.shape[1]
+    places = np.arange(side // 2) - (side // 2 - 1) / 2
+    disc = np.hypot(places, places[:, np.newaxis]).ravel() < side / 4 - 0.4
 
     def described(images: Floats) -> Floats:
-        return _directions(_pooled(images, 4).reshape(len(images), -1)[:, disc])
+        return _directions(_pooled(images, 2).reshape(len(images), -1)[:, disc])
 
     today = described(ours)
-    middle = ((INPUT_SIZE - 1) / 2,) * 2
     alike = []
     for angle in _ANGLES:
-        turn = cv2.getRotationMatrix2D(middle, float(angle), 1)
+        turn = cv2.getRotationMatrix2D(((side - 1) / 2,) * 2, float(angle), 1)
         turned = [
-            cv2.warpAffine(image, turn, (INPUT_SIZE,) * 2, borderMode=cv2.BORDER_REPLICATE)
+            cv2.warpAffine(image, turn, (side, side), borderMode=cv2.BORDER_REPLICATE)
             for image in theirs
         ]
         alike.append(float((today @ described(np.stack(turned)).T).max(axis=1).mean()))
@@ -339,9 +340,8 @@ def _covered(ours: _Look, theirs: _Look, matches: NDArray[np.int64]) -> float:
     still = _share_of_busy(ours.cells) / (busy + 0.15) < _STILL
     lost = np.kron(_detail_lost(ours, theirs, matches), np.ones((2, 2), bool))
     side = len(still)
-    stained = _stains(ours, theirs, matches) > _STAINED
-    stained = stained.reshape(side, _CELL // 2, side, _CELL // 2).any(axis=(1, 3))
-    return float(np.mean(still | lost | stained))
+    stains = _stains(ours, theirs, matches).reshape(side, _CELL // 2, side, _CELL // 2)
+    return float(np.mean(still | lost | (stains.max(axis=(1, 3)) > _STAINED)))
 
 
 def _stains(ours: _Look, theirs: _Look, matches: NDArray[np.int64]) -> Floats:
@@ -406,8 +406,12 @@ def stand_out(past: Images, today: Images) -> list[tuple[int, int]]:
     scores = np.median([padded[_SMOOTHED + r : len(today) + _SMOOTHED + r] for r in reach], axis=0)
     middle = np.median(scores)
     scores = (scores - middle) / (1.4826 * np.median(np.abs(scores - middle)) + 1e-6)
-    edges = np.flatnonzero(np.diff(np.pad(scores > _STANDS_OUT, 1).astype(int)))
-    stretches = [(int(a), int(b) - 1) for a, b in edges.reshape(-1, 2)]
+    edges = np.flatnonzero(np.diff(np.pad(scores > _STANDS_OUT / 2, 1).astype(int)))
+    stretches = [
+        (int(first), int(end) - 1)
+        for first, end in edges.reshape(-1, 2)
+        if scores[first:end].max() > _STANDS_OUT
+    ]
     left, chosen = MOST_LEFT_OUT * len(today), []
     for first, last in sorted(stretches, key=lambda each: -scores[each[0] : each[1] + 1].max()):
         if last - first + 1 <= left:
