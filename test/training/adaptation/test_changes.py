@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from anomaly_detector.drawing.page import render_page
 from anomaly_detector.errors import AnomalyDetectorError
 from training.adaptation.changes import LIMITS, compare, stand_out
+from training.reports.changes import changes_page
 
 Images = NDArray[np.uint8]
 
@@ -131,3 +134,32 @@ def test_a_stretch_with_something_in_the_way_stands_out() -> None:
 
 def test_a_drive_that_differs_all_along_has_no_stretch_that_stands_out() -> None:
     assert stand_out(PAST, covered(TODAY)) == []
+
+
+def test_a_page_says_what_is_refused_what_is_accepted_and_what_is_left_out() -> None:
+    today = blurred(covered(TODAY), 1)
+    changes = compare(PAST, today)
+    page = changes_page(changes, PAST, today, [(20, 24)], ["blur"])
+    text = render_page(page)
+    rows = {row[0]: row for table in page.sections[0].tables for row in table.rows}
+    blur = next(change for change in changes.changes if change.name == "blur")
+    assert rows["blur"][2:] == (
+        *(f"{blur.past:.3g}", f"{blur.today:.3g}", blur.limit_text, "accepted"),
+    )
+    assert rows["cover"][-1] == "refused"
+    assert rows["colour"][-1] == "as before"
+    assert page.warning is not None
+    assert "--accept-change" in page.warning
+    assert "cover" in page.warning.split("--accept-change")[1]
+    assert "blur" not in page.warning.split("--accept-change")[1]
+    assert "Frames 20 to 24" in text
+    assert len(re.findall("Known frame", text)) == 12
+
+
+def test_a_page_of_a_drive_as_before_warns_of_nothing() -> None:
+    changes = compare(PAST, TODAY)
+    page = changes_page(changes, PAST, TODAY, [], ["blur"])
+    assert page.warning is None
+    assert page.sections[0].key_figures[0].value == "may be learnt"
+    assert {row[-1] for table in page.sections[0].tables for row in table.rows} == {"as before"}
+    assert "No stretch" in render_page(page)
