@@ -158,13 +158,21 @@ def measure(
 
     normal = drive.numbers(start=start)
     clean = scores_of(normal)
+    # What other ways of choosing an adapted model's threshold would give, for comparison.
+    adapted = detector.metadata.provenance.get("adapted", [])
+    others = adapted[-1]["thresholds"] if adapted else {}
 
-    def figures(scores: NDArray[Any]) -> dict[str, float]:
+    def at_others(name: str, scores: NDArray[Any]) -> dict[str, dict[str, float]]:
+        shares = {rule: float(np.mean(scores >= value)) for rule, value in others.items()}
+        return {f"{name}_at": shares} if others else {}
+
+    def figures(scores: NDArray[Any]) -> dict[str, Any]:
         truth = np.repeat([False, True], [len(clean), len(scores)])
         area = area_under_roc(np.concatenate([clean, scores]), truth)
-        return {"roc_auc": area, "recall": float(np.mean(scores >= detector.threshold))}
+        recall = {"recall": float(np.mean(scores >= detector.threshold))}
+        return {"roc_auc": area} | recall | at_others("recall", scores)
 
-    def of_fault(images: NDArray[np.uint8]) -> dict[str, float]:
+    def of_fault(images: NDArray[np.uint8]) -> dict[str, Any]:
         parts = np.array_split(images, range(_BATCH, len(images), _BATCH))
         return figures(np.concatenate([detector.score_batch(part).score for part in parts]))
 
@@ -182,6 +190,7 @@ def measure(
         "threshold": detector.threshold,
         "normal_frames": len(normal),
         "normal_flagged": float(np.mean(clean >= detector.threshold)),
+        **at_others("normal_flagged", clean),
         "normal_median_score": float(np.median(clean)),
         "faults": faults,
         "things": {
