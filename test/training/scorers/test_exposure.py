@@ -228,7 +228,7 @@ def test_recorded_anomalies_take_the_place_of_global_outliers(
     assert (batch["frame"][is_red] == 1).all()
 
 
-@pytest.mark.parametrize(("pretrained", "most_nodes"), [(False, 100), (True, 150)])
+@pytest.mark.parametrize(("pretrained", "most_nodes"), [(False, 100), (True, 160)])
 def test_onnx_agrees_with_keras_and_with_the_formula(
     exposure: Any, pretrained: bool, most_nodes: int
 ) -> None:

@@ -146,15 +146,21 @@ def _encoder(image: Any, place: Any) -> tuple[Any, Any, Any]:
 def _pretrained_encoder(image: Any, place: Any) -> tuple[Any, Any, Any]:
     """Return features at 32x32, 16x16 and 8x8, each of a stage of the frozen EfficientNet-Lite0.
 
-    The picture is enlarged, since the stages halve it once more than these features do.
+    The picture is enlarged, since the stages halve it once more than these features do. Beside the
+    stages goes what convolutions of the picture itself see: noise and fine lines, which a network
+    for ImageNet looks past.
     """
     large = (2 * INPUT_SIZE, 2 * INPUT_SIZE)
     stages = efficientnet_lite0(2 * INPUT_SIZE)(
         ops.image.resize(image, large, interpolation="bilinear")
     )
-    half = layers.Conv2D(32, 1, use_bias=False)(stages["stage2"])
+    own = layers.Conv2D(32, 3, strides=2, padding="same", use_bias=False)(image / 64.0 - 2.0)
+    half = layers.Add()([layers.Conv2D(32, 1, use_bias=False)(stages["stage2"]), own])
     half = _convolution(_normalized(place(half)), 32)
-    return half, _convolution(stages["stage3"], 48), _convolution(stages["stage5"], 96)
+    quarter = layers.Concatenate()([stages["stage3"], _convolution(half, 32, 2)])
+    quarter = _convolution(quarter, 48)
+    eighth = layers.Concatenate()([stages["stage5"], _convolution(quarter, 48, 2)])
+    return half, quarter, _convolution(eighth, 96)
 
 
 def _convolution(tensor: Any, filters: int, stride: int = 1) -> Any:
