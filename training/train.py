@@ -22,7 +22,13 @@ from anomaly_detector.model.fingerprint import fingerprints
 from anomaly_detector.model.metadata import Calibration, ModelMetadata
 from anomaly_detector.recordings import expand_sources
 from training.config.options import FALSE_ALARM_RATE, TrainOptions
-from training.data.frames import FrameSet, open_anomaly_set, open_frame_set, split_blocks
+from training.data.frames import (
+    FrameSet,
+    open_anomaly_set,
+    open_frame_set,
+    open_normal_of_anomalies,
+    split_blocks,
+)
 from training.data.past import Past
 from training.export.provenance import inputs, provenance, resolved_recipe, write_history
 from training.fitting.cluster.cluster import Cluster, Membership, read_membership
@@ -123,12 +129,16 @@ def prepare(options: TrainOptions) -> TrainingRun:
     )
     frames = _open(options, options.data)
     anomalies = _open(options, options.anomalies, open_anomaly_set) if options.anomalies else None
+    scorer = find_scorer(options.scorer)
+    if scorer.normal_of_anomalies:
+        normal = _open(options, options.anomalies, open_normal_of_anomalies)
+        frames = FrameSet([*frames.parts, *normal.parts])
     split = split_blocks(
         frames.lengths,
         frames.gaps,
         held_out=options.held_out,
         seed=options.seed,
-        choose_epoch=find_scorer(options.scorer).chooses_epoch,
+        choose_epoch=scorer.chooses_epoch,
     )
     folder = RunFolder.beside(options.out, options.resume)
     recipe = resolved_recipe(options)

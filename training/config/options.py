@@ -69,14 +69,16 @@ class TrainOptions:
         metavar="RECORDING",
     )
     epochs: int = _option(100, "most epochs to train the autoencoder", least=1)
-    mlp_epochs: int = _option(100, "most epochs to train the mlp", least=1)
+    mlp_epochs: int = _option(100, "most epochs to train the mlp of mlp-thesis", least=1)
     realnvp_epochs: int = _option(500, "most epochs to train the flow of realnvp", least=1)
-    exposure_epochs: int = _option(18, "epochs to train the network of outlier-exposure", least=1)
+    exposure_epochs: int = _option(18, "epochs to train on outliers made of the drive", least=1)
     exposure_steps: int = _option(
         100, "steps of each of these epochs, of 48 frames a step", least=1
     )
     time_limit: float = _option(0.0, "most seconds to train each network, 0 for no limit", least=0)
-    batch_size: int = _option(32, "frames a step, of the autoencoder and the mlp", least=1)
+    batch_size: int = _option(
+        32, "frames a step, of the autoencoder and the mlp of mlp-thesis", least=1
+    )
     learning_rate: float = _option(
         1e-3, "of Adam, at the start, for the autoencoder", above=0, example="0.001 or so"
     )
@@ -93,7 +95,7 @@ class TrainOptions:
     early_stopping_patience: int | None = _option(
         None,
         "epochs without a better validation loss before the training of a network stops, 0 for "
-        "never (default: 5 for the autoencoder, 20 for the mlp, 100 for the flow of realnvp)",
+        "never (default: 5 for the autoencoder, 20 for mlp-thesis, 100 for the flow of realnvp)",
         least=0,
     )
     plateau_patience: int = _option(
@@ -149,8 +151,8 @@ class TrainOptions:
     )
     threshold: float | None = _option(
         None,
-        "a fixed threshold instead; the thesis has 200 for reconstruction and 0.5 for mlp (the "
-        "default there)",
+        "a fixed threshold instead; the thesis has 200 for reconstruction and 0.5 for mlp-thesis "
+        "(the default there)",
         group="threshold",
     )
     resume: bool = _option(

@@ -24,6 +24,7 @@ from training.data.events import open_recorded_events
 from training.data.labels import read_labels
 from training.data.opening import open_recording
 
+_LABELS = "labels.csv"
 _GAP_SECONDS = 1.0
 _MOST_GAP = 300
 _GAP_PLACES = 64
@@ -163,6 +164,23 @@ def open_anomaly_set(
     return _cached(opened, view, cache, progress)
 
 
+def open_normal_of_anomalies(
+    sources: Sequence[str],
+    topic: str | None = None,
+    *,
+    view: View = WHOLE_FRAME,
+    cache: Path | None = None,
+    progress: bool = True,
+) -> FrameSet:
+    """Open the frames that :func:`open_anomaly_set` leaves out as normal; there may be none."""
+    parts = [
+        _labelled(open_recording(source, topic), anomalous=False)
+        for source in sources
+        if open_recorded_events(Path(source)) is None
+    ]
+    return _cached([part for part in parts if part], view, cache, progress)
+
+
 def _cached(
     sources: Sequence[FrameSource], view: View, cache: Path | None, progress: bool
 ) -> FrameSet:
@@ -175,13 +193,21 @@ def _cached(
 
 
 def _anomalies_of(source: FrameSource) -> FrameSource:
-    table = source.path / "labels.csv"
+    part = _labelled(source, anomalous=True)
+    if part is not None and not len(part):
+        raise SourceError(
+            f"{part.path / _LABELS} labels every frame as normal: give recordings of anomalies"
+        )
+    return source if part is None else part
+
+
+def _labelled(source: FrameSource, *, anomalous: bool) -> FrameSource | None:
+    """Return the anomalous or the normal frames of a folder with labels; None for another one."""
+    table = source.path / _LABELS
     if not isinstance(source, ImageFolderSource) or not table.is_file():
-        return source
+        return None
     labels, _ = read_labels(table).for_frames([file.name for file in source.files])
-    files = [file for file, label in zip(source.files, labels, strict=True) if label]
-    if not files:
-        raise SourceError(f"{table} labels every frame as normal: give recordings of anomalies")
+    files = [f for f, label in zip(source.files, labels, strict=True) if bool(label) == anomalous]
     return ImageFilesSource(source.path, files)
 
 

@@ -41,7 +41,7 @@ def train_autoencoder(run: TrainingRun) -> TrainingResult:
     """
     options = run.options
     seed_everything(options.seed)
-    autoencoder = _build(options)
+    autoencoder = build(options)
     preset = AUGMENTATIONS[options.augmentation]
     model = error_model(autoencoder, preset)
     metrics: dict[str, Any] = {}
@@ -57,7 +57,8 @@ def train_autoencoder(run: TrainingRun) -> TrainingResult:
     return replace(trained, autoencoder=autoencoder)
 
 
-def _build(options: TrainOptions) -> Autoencoder:
+def build(options: TrainOptions) -> Autoencoder:
+    """Build the untrained autoencoder that the options ask for."""
     settings = {item.name: getattr(options, item.name) for item in fields(NetworkSettings)}
     return build_autoencoder(options.architecture, NetworkSettings(**settings))
 
@@ -188,7 +189,7 @@ def cross_validate(run: TrainingRun) -> dict[str, Any]:
     splits = fold_blocks(run.frames.lengths, run.frames.gaps, options.folds)
     for number, split in enumerate(splits, start=1):
         seed_everything(options.seed)
-        model = error_model(_build(options), preset)
+        model = error_model(build(options), preset)
         result = _fit(
             run, model, preset, split.train, split.validation, fit_settings(options),
             f"fold_{number}", f"fold {number} of {options.folds}",

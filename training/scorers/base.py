@@ -36,6 +36,9 @@ class Scorer:
         options: names of the :class:`training.config.options.TrainOptions` that it uses, beside
             those that every scorer uses; any other one that is given with it is an error.
         needs_anomalies: it cannot be trained without recordings of anomalies.
+        normal_of_anomalies: what the recordings of anomalies show of normal frames, by their
+            labels, is trained on like the normal drives. Else it could learn which drive a frame
+            is from.
         threshold: its fixed threshold; None where one is calibrated on held-out normal frames.
         architecture: name of its own network; None for those that stand on an autoencoder.
         chooses_epoch: the weights of the epoch with the best validation loss are kept.
@@ -57,6 +60,7 @@ class Scorer:
     restore: Callable[[Any, RunFolder], ScoringFunction]
     options: frozenset[str] = AUTOENCODER_OPTIONS
     needs_anomalies: bool = False
+    normal_of_anomalies: bool = False
     threshold: float | None = None
     architecture: str | None = None
     chooses_epoch: bool = True

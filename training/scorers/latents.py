@@ -18,9 +18,20 @@ _BATCH = 256
 
 def encode_frames(autoencoder: Autoencoder, frames: FrameSet) -> NDArray[np.float32]:
     """Return the latents of all frames, float32 [N, 128]."""
+    return _encode(autoencoder, frames.load, len(frames))
+
+
+def encode_images(autoencoder: Autoencoder, images: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the latents of images [N, 64, 64, 3] in 0..255, float32 [N, 128]."""
+    return _encode(autoencoder, images.__getitem__, len(images))
+
+
+def _encode(
+    autoencoder: Autoencoder, load: Callable[[NDArray[np.int64]], NDArray[Any]], count: int
+) -> NDArray[np.float32]:
     latents = [
-        np.asarray(autoencoder.encoder(frames.load(batch).astype(np.float32), training=False))
-        for batch in np.array_split(np.arange(len(frames)), -(-len(frames) // _BATCH))
+        np.asarray(autoencoder.encoder(load(batch).astype(np.float32), training=False))
+        for batch in np.array_split(np.arange(count), -(-count // _BATCH))
     ]
     return np.concatenate(latents)
 

@@ -1,10 +1,17 @@
-"""Scorer ``mlp``: a classifier on latents of normal and anomalous frames (thesis 5.2.2, 5.4.6)."""
+"""Scorers ``mlp``: a classifier on latents of normal and anomalous frames (thesis 5.2.2, 5.4.6).
+
+``mlp`` learns from a normal drive and outliers made of it, on the frozen encoder; in
+``mlp-finetuned`` the encoder learns too. ``mlp-thesis`` learns from recorded anomalies alone.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from training.data.frames import split_anomalies
 from training.fitting.run import ScoringFunction, TrainingResult, TrainingRun
@@ -69,8 +76,54 @@ def mlp_scorer(autoencoder: Autoencoder, mlp: Any) -> ScoringFunction:
     return score
 
 
-def train(run: TrainingRun, base: TrainingResult) -> TrainingResult:
-    """Train the classifier on top of a trained autoencoder.
+def train(run: TrainingRun, base: TrainingResult, *, fine_tuned: bool = False) -> TrainingResult:
+    """Train the classifier on normal frames and outliers made of them.
+
+    Args:
+        run: the run.
+        base: the trained autoencoder; it stays as it is.
+        fine_tuned: a copy of its encoder learns too, and is used instead. Its decoder has learned
+            from other latents.
+
+    Raises:
+        AnomalyDetectorError: training gave nothing.
+    """
+    # Not at the top: they import Keras.
+    from training.scorers.autoencoder import build
+    from training.scorers.outlier_exposure.network import ExposureParts, batch_inputs
+    from training.scorers.outlier_exposure.training import fit_to_outliers
+
+    keras = import_keras()
+    assert base.autoencoder is not None  # this scorer stands on one
+    seed_everything(run.options.seed)
+    autoencoder = build(run.options)
+    autoencoder.model.set_weights(base.autoencoder.model.get_weights())
+    autoencoder.encoder.trainable = fine_tuned
+    mlp = build_mlp()
+    normal = encode_frames(autoencoder, run.frames)[run.split.train]
+    mean, deviation = _scale(normal)
+    inputs = batch_inputs()
+    latent = autoencoder.encoder(inputs["image"], training=None if fine_tuned else False)
+    probability = mlp((latent - mean) / deviation)
+    loss = keras.losses.binary_crossentropy(inputs["frame"][:, None], probability)
+    # Decayed weights would not fit the fixed scale. Pixels come as 0..255: small steps.
+    result = fit_to_outliers(
+        run,
+        "mlp",
+        keras.Model(inputs, loss, name="mlp_loss"),
+        ExposureParts(weight_decay=0.0),
+        learning_rate=5e-4 if fine_tuned else 2e-3,
+    )
+    run.folder.trained(result)
+    _absorb_scale(mlp, mean, deviation)
+    scorer = mlp_scorer(autoencoder, mlp)
+    networks = {**base.networks, "autoencoder": autoencoder.model}
+    base = replace(base, autoencoder=autoencoder, networks=networks)
+    return TrainingResult.of("mlp", mlp, result, scorer, base=base)
+
+
+def train_thesis(run: TrainingRun, base: TrainingResult) -> TrainingResult:
+    """Train the classifier on latents of normal frames and recorded anomalies, as in the thesis.
 
     Raises:
         AnomalyDetectorError: training gave nothing.
@@ -90,11 +143,7 @@ def train(run: TrainingRun, base: TrainingResult) -> TrainingResult:
     mlp = build_mlp()
     train_indices = np.concatenate([split.train, anomaly_split.train + normal])
     validation = np.concatenate([split.validation, anomaly_split.validation + normal])
-    # Codes reach thousands, on which Adam at 1e-4 wanders. The classifier learns on standardised
-    # latents; afterwards its first layer takes the scale over, so that it is 128-256-64-1 on the
-    # plain latents as in the thesis.
-    mean = latents[train_indices].mean(axis=0)
-    deviation = np.maximum(latents[train_indices].std(axis=0), 1e-6)
+    mean, deviation = _scale(latents[train_indices])
     result = fit(
         mlp,
         lambda indices: ((latents[indices] - mean) / deviation, labels[indices, np.newaxis]),
@@ -114,13 +163,26 @@ def train(run: TrainingRun, base: TrainingResult) -> TrainingResult:
         **run.fit_arguments("mlp"),
     )
     run.folder.trained(result)
-    kernel, bias, *others = mlp.get_weights()
-    kernel = kernel / deviation[:, np.newaxis]
-    mlp.set_weights([kernel, bias - mean @ kernel, *others])
+    _absorb_scale(mlp, mean, deviation)
     probabilities = np.asarray(mlp(latents[validation], training=False))[:, 0]
     accuracy = float(np.mean((probabilities > MLP_THRESHOLD) == (labels[validation] > 0.5)))
     scorer = mlp_scorer(autoencoder, mlp)
     return TrainingResult.of("mlp", mlp, result, scorer, base=base, validation_accuracy=accuracy)
+
+
+def _scale(latents: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return mean and deviation of latents.
+
+    They reach thousands, on which Adam wanders. The classifier learns on standardised latents.
+    """
+    return latents.mean(axis=0), np.maximum(latents.std(axis=0), 1e-6)
+
+
+def _absorb_scale(mlp: Any, mean: NDArray[np.float32], deviation: NDArray[np.float32]) -> None:
+    """Let the first layer take the scale over: 128-256-64-1 on plain latents as in the thesis."""
+    kernel, bias, *others = mlp.get_weights()
+    kernel = kernel / deviation[:, np.newaxis]
+    mlp.set_weights([kernel, bias - mean @ kernel, *others])
 
 
 def _restore(autoencoder: Autoencoder, folder: RunFolder) -> ScoringFunction:
@@ -129,16 +191,32 @@ def _restore(autoencoder: Autoencoder, folder: RunFolder) -> ScoringFunction:
     return mlp_scorer(autoencoder, mlp)
 
 
+_MLP = Scorer(
+    "mlp",
+    "classifier 128-256-64-1 on the autoencoder's latent, trained on outliers made of the drive",
+    "probability of an anomaly (0..1)",
+    train,
+    _restore,
+    AUTOENCODER_OPTIONS | {"anomalies", "exposure_epochs", "exposure_steps"},
+    maximum=1.0,
+    normal_of_anomalies=True,
+)
 SCORERS = (
-    Scorer(
-        "mlp",
-        "classifier 128-256-64-1 on the autoencoder's latent (thesis 5.2.2)",
-        "probability of an anomaly (0..1)",
-        train,
-        _restore,
-        AUTOENCODER_OPTIONS | {"anomalies", "mlp_epochs"},
+    _MLP,
+    replace(
+        _MLP,
+        name="mlp-finetuned",
+        description="the same, with the encoder fine-tuned to tell them apart",
+        train=partial(train, fine_tuned=True),
+    ),
+    replace(
+        _MLP,
+        name="mlp-thesis",
+        description="the classifier as in the thesis (5.2.2): trained on recorded anomalies alone",
+        train=train_thesis,
+        options=AUTOENCODER_OPTIONS | {"anomalies", "mlp_epochs"},
         needs_anomalies=True,
         threshold=MLP_THRESHOLD,
-        maximum=1.0,
+        normal_of_anomalies=False,
     ),
 )

@@ -1,12 +1,14 @@
 """Scorers ``realnvp`` and ``realnvp-oe``: how unlikely the latent is, given those of normal frames.
 
-With outlier exposure (``-oe``) the flow is trained on latents of anomalies too.
+With outlier exposure (``-oe``) the flow is trained on latents of anomalies too, or of outliers made
+of the normal drive where none are given.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,13 +21,16 @@ from training.fitting.settings import FitResult, FitSettings
 from training.networks.autoencoders import LATENT_SIZE, Autoencoder
 from training.networks.backend import import_keras
 from training.scorers.base import AUTOENCODER_OPTIONS, Scorer
-from training.scorers.latents import encode_frames, explained_encoder
+from training.scorers.latents import encode_frames, encode_images, explained_encoder
 
 if TYPE_CHECKING:
     from training.networks.realnvp import RealNVP
 
 _UNIT = "negative log-likelihood of the latent, nats"
 _OPTIONS = AUTOENCODER_OPTIONS | {"realnvp_epochs"}
+_MADE_FRAMES = 8192
+"""Half of them normal, half outliers."""
+
 _LEAST_LATENTS = 10
 _LEAST_RATE = 1e-7
 
@@ -227,10 +232,14 @@ def _check_latents(name: str, latents: NDArray[np.float32], size: int, least: in
         )
 
 
-def train(run: TrainingRun, base: TrainingResult) -> TrainingResult:
+def train(run: TrainingRun, base: TrainingResult, *, exposure: bool = False) -> TrainingResult:
     """Train the flow on top of a trained autoencoder (paper, section IV).
 
-    For ``realnvp-oe`` all anomalies of the run are outliers for exposure.
+    Args:
+        run: the run.
+        base: the trained autoencoder.
+        exposure: all anomalies of the run are outliers for exposure. Without any, outliers are made
+            of the normal frames, and the flow learns varied normal frames too.
 
     Raises:
         AnomalyDetectorError: training gave nothing.
@@ -239,7 +248,14 @@ def train(run: TrainingRun, base: TrainingResult) -> TrainingResult:
     autoencoder = base.autoencoder
     assert autoencoder is not None  # this scorer stands on one
     latents = encode_frames(autoencoder, run.frames)
-    outliers = None if run.anomalies is None else encode_frames(autoencoder, run.anomalies)
+    normal, outliers = latents[split.train], None
+    if run.anomalies is not None:
+        outliers = encode_frames(autoencoder, run.anomalies)
+    elif exposure:
+        from training.scorers.outlier_exposure.training import made_frames  # it imports Keras
+
+        varied, made = (encode_images(autoencoder, i) for i in made_frames(run, _MADE_FRAMES))
+        normal, outliers = np.concatenate([normal, varied]), made
     settings = RealNVPSettings(
         epochs=options.realnvp_epochs,
         early_stopping_patience=options.patience(100),
@@ -248,7 +264,7 @@ def train(run: TrainingRun, base: TrainingResult) -> TrainingResult:
     )
     logs = options.tensorboard
     flow, fitted = fit_realnvp(
-        latents[split.train],
+        normal,
         latents[split.validation],
         outliers=outliers,
         settings=settings,
@@ -287,9 +303,8 @@ SCORERS = (
         "realnvp-oe",
         "the same, trained with outlier exposure",
         _UNIT,
-        train,
+        partial(train, exposure=True),
         _restore,
         _OPTIONS | {"anomalies"},
-        needs_anomalies=True,
     ),
 )

@@ -36,7 +36,9 @@ OF_EXPOSURE = {"exposure_epochs", "exposure_steps"}
 EXCLUSIVE = {
     "outlier-exposure": OF_EXPOSURE,
     "outlier-exposure-pretrained": OF_EXPOSURE,
-    "mlp": {"mlp_epochs"},
+    "mlp": OF_EXPOSURE,
+    "mlp-finetuned": OF_EXPOSURE,
+    "mlp-thesis": {"mlp_epochs"},
     "realnvp": {"realnvp_epochs"},
     "realnvp-oe": {"realnvp_epochs"},
 }
@@ -102,7 +104,7 @@ def test_every_option_with_every_scorer_is_used_or_refused(
             refused.add(name)
     own = EXCLUSIVE.get(scorer, set())
     expected = set().union(*EXCLUSIVE.values()) - own
-    if not own_network and scorer not in ("mlp", "realnvp-oe"):
+    if scorer == "realnvp" or scorer.startswith("reconstruction"):
         expected.add("anomalies")
     if own_network:
         expected |= find_scorer("reconstruction").options
@@ -134,7 +136,7 @@ def test_refused_options_write_nothing(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(command) == 1
     error = capsys.readouterr().err
     assert "outlier-exposure does not use --epochs, --learning-rate, --dropout, --folds" in error
-    assert "outlier-exposure does not use --mlp-epochs (for mlp): leave them out" in error
+    assert "outlier-exposure does not use --mlp-epochs (for mlp-thesis): leave them out" in error
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
     # In Python likewise; what is asked for many scorers can be cut down to what one uses.
@@ -154,10 +156,10 @@ def test_recipe_of_a_model_holds_what_was_used(scorer: str, tmp_path: Path) -> N
     assert recipe["scorer"] == scorer
     assert set(recipe) < used_options(options)
     assert ("epochs" in recipe) == find_scorer(scorer).needs_autoencoder
-    assert ("exposure_steps" in recipe) == scorer.startswith("outlier-exposure")
-    assert ("mlp_epochs" in recipe) == (scorer == "mlp")
+    assert ("exposure_steps" in recipe) == (EXCLUSIVE.get(scorer) == OF_EXPOSURE)
+    assert ("mlp_epochs" in recipe) == (scorer == "mlp-thesis")
     # One of the two says where the threshold comes from.
-    fixed = {"threshold": 0.5} if scorer == "mlp" else {"false_alarm_rate": 0.01}
+    fixed = {"threshold": 0.5} if scorer == "mlp-thesis" else {"false_alarm_rate": 0.01}
     assert {key: recipe[key] for key in ("threshold", "false_alarm_rate") if key in recipe} == fixed
     # It can be given back as it is.
     again = tmp_path / "recipe.yaml"
@@ -228,7 +230,9 @@ def autoencoder(drives: tuple[Path, Path]) -> TrainingResult:
     return train_on(drives, "reconstruction", epochs=1)
 
 
-@pytest.mark.parametrize("scorer", ["outlier-exposure", "reconstruction", "mlp", "realnvp-oe"])
+@pytest.mark.parametrize(
+    "scorer", ["outlier-exposure", "reconstruction", "mlp", "mlp-thesis", "realnvp-oe"]
+)
 def test_options_that_a_scorer_uses_are_those_that_its_training_reads(
     scorer: str, drives: tuple[Path, Path]
 ) -> None:
@@ -243,12 +247,12 @@ def test_options_that_a_scorer_uses_are_those_that_its_training_reads(
     assert Read.names & of_some == set(find_scorer(scorer).options & fields) - {"anomalies"}
 
 
-@pytest.mark.parametrize("scorer", ["mlp", "realnvp", "realnvp-oe"])
+@pytest.mark.parametrize("scorer", ["mlp-thesis", "realnvp", "realnvp-oe"])
 def test_early_stopping_patience_is_that_of_every_network(
     scorer: str, drives: tuple[Path, Path], autoencoder: TrainingResult
 ) -> None:
     """What cannot be learned gets no better, so patience runs out."""
-    network = "mlp" if scorer == "mlp" else "realnvp"
+    network = "mlp" if scorer == "mlp-thesis" else "realnvp"
     epochs: dict[str, Any] = {f"{network}_epochs": 40}
     stopped = train_on(drives, scorer, autoencoder, early_stopping_patience=3, **epochs)
     course = stopped.provenance[network]
@@ -260,7 +264,7 @@ def test_early_stopping_patience_is_that_of_every_network(
 
 @pytest.mark.parametrize(
     ("scorer", "runs"),
-    [("mlp", {"autoencoder", "mlp"}), ("realnvp", {"autoencoder", "realnvp"})],
+    [("mlp-thesis", {"autoencoder", "mlp"}), ("realnvp", {"autoencoder", "realnvp"})],
 )
 def test_tensorboard_logs_every_network(
     scorer: str, runs: set[str], drives: tuple[Path, Path], tmp_path: Path
@@ -268,17 +272,18 @@ def test_tensorboard_logs_every_network(
     import_keras()
     import tensorflow
 
-    epochs: dict[str, Any] = {"epochs": 1, f"{scorer}_epochs": 3}
+    (network,) = runs - {"autoencoder"}
+    epochs: dict[str, Any] = {"epochs": 1, f"{network}_epochs": 3}
     trained = train_on(drives, scorer, tensorboard=tmp_path, **epochs)
     assert {folder.name for folder in tmp_path.iterdir()} == runs
-    (file,) = (tmp_path / scorer).iterdir()
+    (file,) = (tmp_path / network).iterdir()
     found: dict[str, list[float]] = {}
     for record in tensorflow.data.TFRecordDataset(str(file)):
         event = tensorflow.compat.v1.Event.FromString(record.numpy())
         for value in event.summary.value:
             found.setdefault(value.tag, []).append(float(tensorflow.make_ndarray(value.tensor)))
     assert set(found) == {"loss", "val_loss", "learning_rate"}
-    np.testing.assert_allclose(found["val_loss"], trained.histories[scorer]["val_loss"], rtol=1e-6)
+    np.testing.assert_allclose(found["val_loss"], trained.histories[network]["val_loss"], rtol=1e-6)
 
 
 def test_false_alarm_rate_takes_the_place_of_the_fixed_threshold(
@@ -288,10 +293,10 @@ def test_false_alarm_rate_takes_the_place_of_the_fixed_threshold(
 
     options = options_for(
         drives[0], tmp_path / "mlp.onnx",
-        scorer="mlp", anomalies=[str(drives[1])], mlp_epochs=2, false_alarm_rate=0.25,
+        scorer="mlp-thesis", anomalies=[str(drives[1])], mlp_epochs=2, false_alarm_rate=0.25,
     )  # fmt: skip
     run = prepare(options)
-    metadata = export_trained(run, find_scorer("mlp").train(run, autoencoder))
+    metadata = export_trained(run, find_scorer("mlp-thesis").train(run, autoencoder))
     assert metadata.calibration.method == "split-conformal"
     assert metadata.threshold != 0.5
     assert Detector(options.out).metadata.provenance["recipe"]["false_alarm_rate"] == 0.25

@@ -153,7 +153,7 @@ def test_training_takes_the_black_box(recorded: Path, normal_drive: Path, tmp_pa
     code = main(
         [
             *("train", "--data", str(normal_drive), "--anomalies", str(recorded)),
-            *("--out", str(out), "--cache", str(tmp_path / "cache"), "--scorer", "mlp"),
+            *("--out", str(out), "--cache", str(tmp_path / "cache"), "--scorer", "mlp-thesis"),
             *("--epochs", "2", "--mlp-epochs", "15"),
         ]
     )

@@ -118,7 +118,7 @@ def test_a_scorer_with_a_network_of_its_own_is_one_row(
     [
         (["--architectures", "v5,v9"], "architecture 'v9' is not known: choose from v1"),
         (["--scorers", "magic"], "scorer 'magic' is not known: choose from outlier-exposure"),
-        (["--scorers", "mlp"], "scorer mlp learns from anomalies: give --anomalies"),
+        (["--scorers", "mlp-thesis"], "scorer mlp-thesis learns from anomalies: give --anomalies"),
     ],
 )
 def test_wrong_names_are_told(

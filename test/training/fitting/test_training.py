@@ -216,12 +216,12 @@ def test_mlp_is_trained_on_anomalies(
     code = main(
         [
             *("train", "--data", str(normal_drive), "--anomalies", str(anomalous_drive)),
-            *("--scorer", "mlp", "--out", str(out), "--epochs", "2", "--mlp-epochs", "100"),
+            *("--scorer", "mlp-thesis", "--out", str(out), "--epochs", "2", "--mlp-epochs", "100"),
             *("--cache", str(trained_model.parent / "cache")),
         ]
     )
     assert code == 0
-    assert "v5 + mlp, threshold 0.5 (fixed" in capsys.readouterr().out
+    assert "v5 + mlp-thesis, threshold 0.5 (fixed" in capsys.readouterr().out
     detector = Detector(out)
     assert detector.metadata.metrics["validation_accuracy"] > 0.8
     normal = make_drive(20, seed=2)
@@ -238,10 +238,10 @@ def test_mlp_is_trained_on_an_event_of_few_frames(
     anomalies = write_images(tmp_path / "event", pictures)
     options = options_for(
         normal_drive, tmp_path / "mlp.onnx",
-        scorer="mlp", anomalies=[str(anomalies)], epochs=1, mlp_epochs=2,
+        scorer="mlp-thesis", anomalies=[str(anomalies)], epochs=1, mlp_epochs=2,
     )  # fmt: skip
     assert train(options).provenance["frames"]["anomalies"] == frames
-    assert Detector(options.out).metadata.scorer == "mlp"
+    assert Detector(options.out).metadata.scorer == "mlp-thesis"
 
 
 def test_model_that_differs_from_keras_is_not_written(tmp_path: Path) -> None:

@@ -182,6 +182,13 @@ def _merge(coarse: Any, fine: Any, filters: int) -> Any:
     return _convolution(layers.Add()([coarse, fine]), filters)
 
 
+def batch_inputs() -> dict[str, Any]:
+    """Return the Keras inputs for :func:`make_batch`'s arrays."""
+    shapes = {"image": (INPUT_SIZE, INPUT_SIZE, 3), "map": (MAP_SIZE, MAP_SIZE)}
+    names = ("image", "map", "map_weight", "frame", "roll", "roll_weight")
+    return {name: keras.Input(shapes.get(name, ()), name=name) for name in names}
+
+
 def loss_model(network: Any) -> Any:
     """Return the model to train: from :func:`make_batch`'s arrays to each frame's loss.
 
@@ -191,14 +198,7 @@ def loss_model(network: Any) -> Any:
     Returns:
         A model with output float32 [N]. It shares its weights with the network.
     """
-    inputs = {
-        "image": keras.Input((INPUT_SIZE, INPUT_SIZE, 3), name="image"),
-        "map": keras.Input((MAP_SIZE, MAP_SIZE), name="map"),
-        "map_weight": keras.Input((), name="map_weight"),
-        "frame": keras.Input((), name="frame"),
-        "roll": keras.Input((), name="roll"),
-        "roll_weight": keras.Input((), name="roll_weight"),
-    }
+    inputs = batch_inputs()
     answers = network(inputs["image"])
     cells = _cross_entropy(inputs["map"], answers["map"]) * (1 + 4 * inputs["map"])
     map_loss = 4 * ops.mean(cells, axis=(1, 2)) * inputs["map_weight"]

@@ -49,11 +49,33 @@ def fit_exposure(
     Raises:
         AnomalyDetectorError: training gave nothing.
     """
-    options, split = run.options, run.split
-    seed_everything(options.seed)
+    seed_everything(run.options.seed)
     network = build_exposure_network(coord_conv=parts.coord_conv, pretrained=pretrained)
     if pretrained:
         load_imagenet(network.get_layer("efficientnet_lite0"))
+    return network, fit_to_outliers(run, "exposure", loss_model(network), parts)
+
+
+def fit_to_outliers(
+    run: TrainingRun,
+    name: str,
+    model: Any,
+    parts: ExposureParts = ALL_PARTS,
+    learning_rate: float = 2e-3,
+) -> FitResult:
+    """Fit a model to the normal frames of a run and to outliers made of them.
+
+    Args:
+        run: the run.
+        name: of the network.
+        model: from :func:`make_batch`'s arrays to each frame's loss.
+        parts: what the training consists of.
+        learning_rate: the highest.
+
+    Raises:
+        AnomalyDetectorError: training gave nothing.
+    """
+    options, split = run.options, run.split
     generator = np.random.default_rng(options.seed)
     anomalies = None if run.anomalies is None else _some_frames(run.anomalies, generator)
     # An epoch is a number of steps, not a pass: the outliers are new in every step anyway. Every
@@ -75,15 +97,15 @@ def fit_exposure(
     def sample(own: np.random.Generator, images: Any) -> dict[str, NDArray[np.float32]]:
         return make_batch(own, images[own.permutation(len(images))], anomalies, parts)
 
-    result = fit(
-        loss_model(network),
+    return fit(
+        model,
         load,
         train,
         validation,
         FitSettings(
             epochs=options.exposure_epochs,
             batch_size=EXPOSURE_BATCH,
-            learning_rate=2e-3,
+            learning_rate=learning_rate,
             clipnorm=1.0,
             weight_decay=parts.weight_decay,
             early_stopping_patience=0,
@@ -96,11 +118,22 @@ def fit_exposure(
             seed=options.seed,
         ),
         loss=mean_output,
-        label="training exposure",
+        label=f"training {name}",
         sample=sample,
-        **run.fit_arguments("exposure"),
+        **run.fit_arguments(name),
     )
-    return network, result
+
+
+def made_frames(run: TrainingRun, count: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return varied normal frames and outliers, about ``count`` together, made of a run's frames.
+
+    They are float32 [N, 64, 64, 3].
+    """
+    generator = np.random.default_rng(run.options.seed)
+    train = np.resize(generator.permutation(run.split.train), count)
+    batch = make_batch(generator, run.frames.load(train))
+    is_outlier = batch["frame"] > 0
+    return batch["image"][~is_outlier], batch["image"][is_outlier]
 
 
 def fine_tuner(network: Any) -> Callable[[FineTuning], FitResult]:

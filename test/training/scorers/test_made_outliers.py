@@ -1,0 +1,91 @@
+"""Scorers on an autoencoder that learn from outliers made of a normal drive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import add_box, make_drive, options_for, write_images
+from numpy.typing import NDArray
+
+from anomaly_detector.images.image import Image
+from anomaly_detector.images.preprocessing import preprocess
+from anomaly_detector.model.detector import Detector
+from training.cli.main import main
+from training.fitting.run import TrainingResult, TrainingRun
+from training.scorers.registry import find_scorer
+from training.train import export_trained, prepare
+
+SHORT = {
+    "mlp": {"exposure_epochs": 1, "exposure_steps": 3},
+    "mlp-finetuned": {"exposure_epochs": 1, "exposure_steps": 3},
+    "realnvp-oe": {"realnvp_epochs": 3},
+}
+
+
+def prepared(drive: Path, out: Path, scorer: str, **options: Any) -> TrainingRun:
+    return prepare(options_for(drive, out, scorer=scorer, epochs=1, **SHORT[scorer], **options))
+
+
+@pytest.fixture(scope="module")
+def base(normal_drive: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
+    from training.scorers.autoencoder import train_autoencoder
+
+    return train_autoencoder(prepared(normal_drive, tmp_path_factory.mktemp("a") / "m.onnx", "mlp"))
+
+
+def weights(model: Any) -> list[NDArray[np.float32]]:
+    return [np.array(weight) for weight in model.get_weights()]
+
+
+@pytest.mark.parametrize("scorer", SHORT)
+def test_a_normal_drive_alone_gives_a_detector_that_can_be_restored(
+    scorer: str, base: TrainingResult, normal_drive: Path, tmp_path: Path
+) -> None:
+    out, again = tmp_path / "m.onnx", tmp_path / "again.onnx"
+    run = prepared(normal_drive, out, scorer)
+    assert base.autoencoder is not None
+    before = weights(base.autoencoder.model)
+    trained = find_scorer(scorer).train(run, base)
+    metadata = export_trained(run, trained)
+    # Other scorers may be trained on the same autoencoder.
+    for old, new in zip(before, weights(base.autoencoder.model), strict=True):
+        np.testing.assert_array_equal(new, old)
+    own = trained.autoencoder
+    assert own is not None
+    changed = [
+        any((a != b).any() for a, b in zip(weights(mine), weights(other), strict=True))
+        for mine, other in (
+            (own.encoder, base.autoencoder.encoder),
+            (own.decoder, base.autoencoder.decoder),
+        )
+    ]
+    assert changed == [scorer == "mlp-finetuned", False]
+    assert metadata.calibration.method == "split-conformal"
+    assert metadata.provenance["frames"]["anomalies"] == 0
+    assert ("outlier_nll" in metadata.metrics) == (scorer == "realnvp-oe")
+    folder = str(out.with_suffix(".training"))
+    assert main(["export", "--weights", folder, "--out", str(again)]) == 0
+    images = np.stack([preprocess(Image(frame, "rgb")) for frame in make_drive(4, seed=3)])
+    for mine, other in zip(
+        Detector(out).score_batch(images), Detector(again).score_batch(images), strict=True
+    ):
+        np.testing.assert_array_equal(mine, other)
+
+
+def test_normal_frames_of_a_drive_with_anomalies_count_as_normal(
+    normal_drive: Path, tmp_path: Path
+) -> None:
+    frames = make_drive(40, seed=1)
+    frames[20:30] = map(add_box, frames[20:30])
+    drive = write_images(tmp_path / "drive", frames)
+    rows = [f"frame_{i}.png,{int(20 <= i < 30)}" for i in range(40)]
+    (drive / "labels.csv").write_text("\n".join(["frame,label", *rows]) + "\n")
+    event = write_images(tmp_path / "event", frames[20:25])
+    anomalies = [str(drive), str(event)]
+    run = prepared(normal_drive, tmp_path / "m.onnx", "mlp", anomalies=anomalies)
+    assert (run.frames.lengths, run.anomalies and run.anomalies.lengths) == ([120, 30], [10, 5])
+    own = prepared(normal_drive, tmp_path / "o.onnx", "realnvp-oe", anomalies=anomalies)
+    assert (own.frames.lengths, own.anomalies and own.anomalies.lengths) == ([120], [10, 5])
