@@ -373,7 +373,7 @@ def _parse() -> tuple[argparse.Namespace, TrainOptions]:
     counts = (arguments.train_drives, arguments.seeds, arguments.test_frames, *arguments.seconds)
     if min(counts) < 1 or max(arguments.seconds) > 180:
         raise AnomalyDetectorError("give counts of 1 or more, and --seconds of at most 180")
-    if arguments.leave_out and arguments.scorer != DEFAULT_SCORER:
+    if arguments.leave_out and scorers()[arguments.scorer].train is not train_exposure:
         raise AnomalyDetectorError(
             f"--scorer {arguments.scorer} makes no outliers to --leave-out: give {DEFAULT_SCORER}"
         )
