@@ -28,7 +28,7 @@ from anomaly_detector.model.fingerprint import fingerprints, known_again, traine
 from anomaly_detector.model.metadata import ModelMetadata
 from anomaly_detector.model.shipped import MODEL_SUFFIX
 from anomaly_detector.recordings import expand_sources
-from training.adaptation.changes import FEWEST_FRAMES, compare, stand_out
+from training.adaptation.changes import FEWEST_FRAMES, Changes, compare, stand_out
 from training.adaptation.threshold import DEFAULT_RULE, RULES
 from training.config.options import FALSE_ALARM_RATE
 from training.data.frames import FrameSet, fold_blocks, open_anomaly_set, open_frame_set
@@ -40,6 +40,9 @@ from training.fitting.run_folder import RunFolder
 from training.networks.backend import import_keras
 from training.scorers.registry import find_scorer, scorers, with_scorer_facts
 
+OnCompared: TypeAlias = Callable[
+    [Changes, NDArray[np.uint8], NDArray[np.uint8], Sequence[tuple[int, int]]], None
+]
 FineTune: TypeAlias = Callable[[FineTuning], TrainingResult]
 
 STEPS = 200
@@ -67,6 +70,8 @@ class AdaptOptions:
         accept_change: names of changes since the past that are no fault
             (:data:`training.adaptation.changes.LIMITS`).
         seed: makes it repeatable.
+        on_compared: gets what has changed, the frames of the past and of today that were compared
+            and the stretches that are left out, also of a drive that is then refused.
         resume: go on from the last checkpoint.
         device: where to compute.
         cache: folder for resized frames.
@@ -81,6 +86,7 @@ class AdaptOptions:
     steps: int = STEPS
     false_alarm_rate: float | None = None
     accept_change: Sequence[str] = ()
+    on_compared: OnCompared | None = None
     seed: int = 0
     resume: bool = False
     device: str = "auto"
@@ -229,11 +235,17 @@ def _prepare(options: AdaptOptions) -> _Adaptation:
     frames = _open(options, options.data, old, open_frame_set)
     today = _Today.of(frames)
     _check_today(today, old)
-    accepted = compare(past.images, today.images).refused(options.accept_change)
-    stretches = [stand_out(past.images, images) for images in today.parts()]
-    kept = today.without(stretches)
     events = _open(options, options.events, old, open_anomaly_set) if options.events else None
     anomalies = load_some(events, _MOST_EVENT_FRAMES)
+    changes = compare(past.images, today.images)
+    stretches = [stand_out(past.images, images) for images in today.parts()]
+    if options.on_compared is not None:
+        starts = np.cumsum([0, *today.lengths]).tolist()
+        own = zip(starts, stretches, strict=False)
+        shifted = [(a + start, b + start) for start, part in own for a, b in part]
+        options.on_compared(changes, past.images, today.images, shifted)
+    accepted = changes.refused(options.accept_change)
+    kept = today.without(stretches)
     folder = RunFolder.beside(options.out, options.resume)
     records: dict[str, Any] = {
         "data": [printable(name) for name in today.names],

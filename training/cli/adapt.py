@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
+from anomaly_detector.drawing.page import write_page
 from anomaly_detector.model.shipped import resolve_model
 from training.adaptation.adapt import STEPS, AdaptOptions, adapt
-from training.adaptation.changes import LIMITS
+from training.adaptation.changes import LIMITS, Changes
 from training.config.options import DEVICES
+from training.reports.changes import changes_page
+
+Images: TypeAlias = NDArray[np.uint8]
+Stretches: TypeAlias = Sequence[tuple[int, int]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,5 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command line and return the exit code."""
-    adapt(AdaptOptions(**vars(arguments) | {"model": resolve_model(arguments.model)}))
+    page = arguments.out.with_suffix(".changes.html")
+
+    def write(changes: Changes, past: Images, today: Images, stretches: Stretches) -> None:
+        content = changes_page(changes, past, today, stretches, arguments.accept_change)
+        write_page(content, page)
+        print(f"{page}: what has changed since the past")
+
+    given = vars(arguments) | {"model": resolve_model(arguments.model), "on_compared": write}
+    adapt(AdaptOptions(**given))
     return 0

@@ -111,6 +111,8 @@ def test_the_model_says_what_it_was_adapted_to(folder: Path, tuesday: Path) -> N
     assert new.training_recordings[:1] == old.training_recordings
     assert new.provenance["created"] == old.provenance["created"]
     assert read_metadata(folder / "monday.onnx") == old
+    page = tuesday.with_suffix(".changes.html").read_text(encoding="utf-8")
+    assert "may be learnt" in page
 
 
 def test_the_sample_grows_and_held_out_frames_stay_so(folder: Path, tuesday: Path) -> None:
@@ -165,7 +167,6 @@ def test_wrong_models_are_refused(
         ({"steps": "0"}, "--steps is 0"),
         ({"false-alarm-rate": "1"}, "false alarm rate is 1"),
         ({"data": "no"}, "no does not exist"),
-        ({"data": "blurred"}, "differs from the drives before: sharpness"),
         ({"data": "alarm"}, "alarm has 3 frames, too few to adapt to"),
         ({"events": "no"}, "no does not exist"),
     ],
@@ -179,6 +180,20 @@ def test_wrong_options_are_refused(
     assert reason in capsys.readouterr().err.splitlines()[-1]
     assert not list(folder.glob("refused*"))
     assert (folder / "monday.onnx").read_bytes() == before
+
+
+def test_a_blurred_drive_is_refused_and_the_page_shows_why(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(folder, "refused.onnx", data=str(folder / "blurred"))) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "differs from the drives before: sharpness" in error
+    page = folder / "refused.changes.html"
+    assert [path.name for path in folder.glob("refused*")] == [page.name]
+    text = page.read_text(encoding="utf-8")
+    page.unlink()
+    assert "Refused." in text
+    assert "--accept-change blur" in text
 
 
 def test_half_of_a_batch_is_of_the_past_and_what_is_frozen_stays(
