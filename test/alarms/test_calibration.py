@@ -340,8 +340,8 @@ def test_missing_onnx_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _documented(text: str, heading: str) -> list[str]:
     section = text.split(f"## {heading}\n")[1].split("\n## ")[0]
-    rows = [line for line in section.splitlines() if line.startswith("| `")]
-    return [row.split("`")[1] for row in rows]
+    table = section[section.index("| `") :].split("\n\n")[0]
+    return [row.split("`")[1] for row in table.splitlines()]
 
 
 @pytest.mark.parametrize(
