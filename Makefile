@@ -9,7 +9,7 @@ unexport PYTHONPATH
 
 # The robot side's tests; those of training need TensorFlow, which pins a numpy of its own.
 JAZZY_VENV ?= .venv-jazzy
-JAZZY_TESTS = $(shell grep -rLE --include='test_*.py' '^ *(from|import) training' test) \
+JAZZY_TESTS = $(shell grep -rLE --include='test_*.py' --exclude-dir=training '^ *(from|import) training' test) \
 	test/cli/test_calibrate_command.py test/drawing/test_overlay.py test/recordings/test_recordings.py
 
 # The tests of the core: files that start no ROS process and train nothing.

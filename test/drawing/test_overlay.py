@@ -199,8 +199,8 @@ def test_note_is_a_band_at_the_top_whose_words_fit(size: tuple[int, int]) -> Non
     assert rows[0] == 0
     assert len(rows) == rows[-1] + 1 <= 60
     band = noted[: len(rows)]
-    assert not (band[:, [0, -1]] == 255).any()
-    assert (band == 255).any()
+    assert not (band[:, [0, -1]] > 200).any()
+    assert (band > 200).any()  # how white thin letters are depends on OpenCV
 
 
 def test_smaller_pictures_on_request() -> None:

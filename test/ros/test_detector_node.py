@@ -194,7 +194,8 @@ def test_signal_ends_the_node_quietly_while_images_arrive(
         while node.is_running:
             client.publisher.publish(message)
         assert node.wait() == 0
-        configured, active = node.lines
+        # On a busy machine the first picture may come late, which the node says.
+        configured, active = (line for line in node.lines if "no image" not in line)
         assert "configured: model" in configured
         assert "active, waiting for" in active
 

@@ -262,7 +262,8 @@ def test_watches_a_real_node(model: Path) -> None:
 
         def seen() -> bool:
             status.publish(DiagnosticArray(status=[*others, mine, *others]))
-            return "model grey_difference" in watch.output and "dropped 7" in watch.output
+            lines = "model grey_difference", "dropped 7"
+            return bool(client.detections) and all(x in watch.output for x in lines)
 
         message = client.stamp(image_message(noise(1), "rgb8"))
         client.publish_until(message, seen, "a line about the node")

@@ -21,7 +21,8 @@ Sample: TypeAlias = Callable[[np.random.Generator, Any], Any]
 class Batches(keras.utils.PyDataset):
     """Shuffled batches; an epoch's order and samples follow from the seed and its number alone.
 
-    Of several workers each takes its share of every batch.
+    Of several workers each takes its share of every batch. An epoch is a pass over all frames, or
+    so many steps of it.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Batches(keras.utils.PyDataset):
         seed: int | None,
         sample: Sample | None = None,
         cluster: Cluster | None = None,
+        steps: int | None = None,
     ) -> None:
         super().__init__()
         self._worker, self._workers = (cluster.index, cluster.size) if cluster else (0, 1)
@@ -40,6 +42,7 @@ class Batches(keras.utils.PyDataset):
         self._batch_size = batch_size
         self._seed = seed
         self._sample = sample
+        self._steps = -(-len(indices) // batch_size) if steps is None else steps
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -50,7 +53,7 @@ class Batches(keras.utils.PyDataset):
             self._order = np.random.default_rng((self._seed, epoch)).permutation(self._indices)
 
     def __len__(self) -> int:
-        return -(-len(self._indices) // self._batch_size)
+        return self._steps
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         # Sorted: neighbouring frames of a memory-mapped file are read together.

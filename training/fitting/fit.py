@@ -69,7 +69,9 @@ def fit(
         AnomalyDetectorError: the loss became NaN, Ctrl-C came before the first epoch's end, the
             checkpoint cannot be used, or another worker is gone.
     """
-    batches = Batches(load, train, settings.batch_size, settings.seed, sample, cluster)
+    batches = Batches(
+        load, train, settings.batch_size, settings.seed, sample, cluster, settings.steps
+    )
     held_out = Batches(load, validation, 4 * settings.batch_size, None, None, cluster)
     if not (keep_optimizer and model.compiled):
         model.compile(optimizer=adam(settings), loss=loss, jit_compile=jit_compile())
@@ -95,8 +97,8 @@ def fit(
 
     return run_loop(
         loop, model, settings,
-        label=label, frames=len(train), progress=progress, checkpoint=checkpoint, resume=resume,
-        tensorboard=tensorboard, cluster=cluster,
+        label=label, frames=len(batches) * settings.batch_size, progress=progress,
+        checkpoint=checkpoint, resume=resume, tensorboard=tensorboard, cluster=cluster,
     )  # fmt: skip
 
 

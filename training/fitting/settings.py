@@ -15,6 +15,7 @@ class FitSettings:
 
     Attributes:
         epochs: upper limit.
+        steps: of an epoch, no more than all frames give; None for all.
         batch_size: frames a step.
         learning_rate: of Adam, at the start.
         clipnorm: limit of each gradient's norm; None or 0 for no limit.
@@ -36,6 +37,7 @@ class FitSettings:
     """
 
     epochs: int = 100
+    steps: int | None = None
     batch_size: int = 32
     learning_rate: float = 1e-3
     clipnorm: float | None = None

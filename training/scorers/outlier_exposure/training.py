@@ -79,8 +79,8 @@ def fit_to_outliers(
     generator = np.random.default_rng(options.seed)
     anomalies = None if run.anomalies is None else _some_frames(run.anomalies, generator)
     # An epoch is a number of steps, not a pass: the outliers are new in every step anyway. Every
-    # training frame equally often.
-    count = options.exposure_steps * EXPOSURE_BATCH
+    # training frame equally often; of a long drive each epoch sees others.
+    count = max(options.exposure_steps * EXPOSURE_BATCH, len(split.train))
     train = np.resize(generator.permutation(split.train), count)
     validation = validation_frames(split)
     held_out = np.zeros(len(run.frames), bool)
@@ -104,6 +104,7 @@ def fit_to_outliers(
         validation,
         FitSettings(
             epochs=options.exposure_epochs,
+            steps=options.exposure_steps,
             batch_size=EXPOSURE_BATCH,
             learning_rate=learning_rate,
             clipnorm=1.0,
