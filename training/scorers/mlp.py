@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -100,26 +101,58 @@ def train(run: TrainingRun, base: TrainingResult, *, fine_tuned: bool = False) -
     autoencoder.model.set_weights(base.autoencoder.model.get_weights())
     autoencoder.encoder.trainable = fine_tuned
     mlp = build_mlp()
-    normal = encode_frames(autoencoder, run.frames)[run.split.train]
-    mean, deviation = _scale(normal)
     inputs = batch_inputs()
-    latent = autoencoder.encoder(inputs["image"], training=None if fine_tuned else False)
-    probability = mlp((latent - mean) / deviation)
+    if fine_tuned:
+        latent, fold = normalized_encoder(autoencoder.encoder, inputs["image"])
+    else:
+        latent = autoencoder.encoder(inputs["image"], training=False)
+    normalization = keras.layers.BatchNormalization(center=False, scale=False)
+    probability = mlp(normalization(latent))
     loss = keras.losses.binary_crossentropy(inputs["frame"][:, None], probability)
-    # Decayed weights would not fit the fixed scale. Pixels come as 0..255: small steps.
-    result = fit_to_outliers(
-        run,
-        "mlp",
-        keras.Model(inputs, loss, name="mlp_loss"),
-        ExposureParts(weight_decay=0.0),
-        learning_rate=5e-4 if fine_tuned else 2e-3,
-    )
+    model = keras.Model(inputs, loss, name="mlp_loss")
+    result = fit_to_outliers(run, "mlp", model, ExposureParts(weight_decay=0.0))
     run.folder.trained(result)
-    _absorb_scale(mlp, mean, deviation)
+    if fine_tuned:
+        fold()
+    mean, variance = normalization.get_weights()
+    _absorb_scale(mlp, mean, np.sqrt(variance + normalization.epsilon))
     scorer = mlp_scorer(autoencoder, mlp)
     networks = {**base.networks, "autoencoder": autoencoder.model}
     base = replace(base, autoencoder=autoencoder, networks=networks)
     return TrainingResult.of("mlp", mlp, result, scorer, base=base)
+
+
+def normalized_encoder(encoder: Any, image: Any) -> tuple[Any, Callable[[], None]]:
+    """Put a batch normalisation behind each convolution of an encoder while it is trained.
+
+    Pixels of 0..255 and features in the hundreds move by far more than biases can.
+
+    Returns:
+        The latent of an image, and the function that folds the normalisations into the
+        convolutions: the encoder has its own layers alone again, for the same latents.
+    """
+    from training.networks.layers import BatchNormalization
+
+    keras = import_keras()
+    convolutions = []
+    for layer in encoder.layers[1:]:
+        if not isinstance(layer, keras.layers.Conv2D):
+            image = layer(image)
+            continue
+        activation, normalization = layer.activation, BatchNormalization(momentum=0.97)
+        layer.activation = keras.activations.linear
+        image = keras.layers.Activation(activation)(normalization(layer(image)))
+        convolutions.append((layer, activation, normalization))
+
+    def fold() -> None:
+        for layer, activation, normalization in convolutions:
+            gamma, beta, mean, variance = normalization.get_weights()
+            scale = gamma / np.sqrt(variance + normalization.epsilon)
+            kernel, bias = layer.get_weights()
+            layer.set_weights([kernel * scale, (bias - mean) * scale + beta])
+            layer.activation = activation
+
+    return image, fold
 
 
 def train_thesis(run: TrainingRun, base: TrainingResult) -> TrainingResult:

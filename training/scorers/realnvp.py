@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 _UNIT = "negative log-likelihood of the latent, nats"
 _OPTIONS = AUTOENCODER_OPTIONS | {"realnvp_epochs"}
-_MADE_FRAMES = 8192
-"""Half of them normal, half outliers."""
+_MADE_SHARE, _MOST_MADE = 8, 8192
+"""Made frames for each training frame, half of them normal, half outliers; and the most of them."""
 
 _LEAST_LATENTS = 10
 _LEAST_RATE = 1e-7
@@ -254,7 +254,8 @@ def train(run: TrainingRun, base: TrainingResult, *, exposure: bool = False) -> 
     elif exposure:
         from training.scorers.outlier_exposure.training import made_frames  # it imports Keras
 
-        varied, made = (encode_images(autoencoder, i) for i in made_frames(run, _MADE_FRAMES))
+        count = min(_MADE_SHARE * len(split.train), _MOST_MADE)
+        varied, made = (encode_images(autoencoder, i) for i in made_frames(run, count))
         normal, outliers = np.concatenate([normal, varied]), made
     settings = RealNVPSettings(
         epochs=options.realnvp_epochs,

@@ -15,6 +15,9 @@ from anomaly_detector.images.preprocessing import preprocess
 from anomaly_detector.model.detector import Detector
 from training.cli.main import main
 from training.fitting.run import TrainingResult, TrainingRun
+from training.networks.autoencoders import build_autoencoder
+from training.networks.backend import import_keras
+from training.scorers.mlp import normalized_encoder
 from training.scorers.registry import find_scorer
 from training.train import export_trained, prepare
 
@@ -73,6 +76,29 @@ def test_a_normal_drive_alone_gives_a_detector_that_can_be_restored(
         Detector(out).score_batch(images), Detector(again).score_batch(images), strict=True
     ):
         np.testing.assert_array_equal(mine, other)
+
+
+@pytest.mark.parametrize("architecture", ["v1", "v5", "paper"])
+def test_normalizations_fold_into_the_encoder(architecture: str) -> None:
+    keras = import_keras()
+    from training.networks.layers import BatchNormalization
+
+    encoder = build_autoencoder(architecture).encoder
+    before = weights(encoder)
+    image = keras.Input((64, 64, 3))
+    latent, fold = normalized_encoder(encoder, image)
+    normalized = keras.Model(image, latent)
+    generator = np.random.default_rng(0)
+    for layer in normalized.layers:
+        if isinstance(layer, BatchNormalization):
+            layer.set_weights([generator.uniform(0.5, 2, w.shape) for w in layer.get_weights()])
+    images = generator.uniform(0, 255, (2, 64, 64, 3)).astype(np.float32)
+    expected = np.asarray(normalized(images, training=False))
+    fold()
+    np.testing.assert_allclose(
+        np.asarray(encoder(images, training=False)), expected, rtol=1e-3, atol=1e-3 * expected.std()
+    )
+    assert any((a != b).any() for a, b in zip(before, weights(encoder), strict=True))
 
 
 def test_normal_frames_of_a_drive_with_anomalies_count_as_normal(

@@ -57,11 +57,7 @@ def fit_exposure(
 
 
 def fit_to_outliers(
-    run: TrainingRun,
-    name: str,
-    model: Any,
-    parts: ExposureParts = ALL_PARTS,
-    learning_rate: float = 2e-3,
+    run: TrainingRun, name: str, model: Any, parts: ExposureParts = ALL_PARTS
 ) -> FitResult:
     """Fit a model to the normal frames of a run and to outliers made of them.
 
@@ -70,7 +66,6 @@ def fit_to_outliers(
         name: of the network.
         model: from :func:`make_batch`'s arrays to each frame's loss.
         parts: what the training consists of.
-        learning_rate: the highest.
 
     Raises:
         AnomalyDetectorError: training gave nothing.
@@ -106,7 +101,7 @@ def fit_to_outliers(
             epochs=options.exposure_epochs,
             steps=options.exposure_steps,
             batch_size=EXPOSURE_BATCH,
-            learning_rate=learning_rate,
+            learning_rate=2e-3,
             clipnorm=1.0,
             weight_decay=parts.weight_decay,
             early_stopping_patience=0,
