@@ -4,7 +4,7 @@
 seconds in memory; with the alarm it writes them, the frames during it and those shortly after it
 into a folder of their own, as a rosbag2 or as image files with ``event.json``.
 :func:`find_events` and :func:`read_event` read what it recorded. ``docs/black-box.md`` describes
-the files.
+the files. :func:`read_verdict` and :func:`write_verdict` are for what people said of an event.
 """
 
 from anomaly_detector.black_box.events import RecordedEvent, RecordedFrame, find_events, read_event
@@ -16,10 +16,20 @@ from anomaly_detector.black_box.settings import (
     BlackBoxSettings,
 )
 from anomaly_detector.black_box.store import check_black_box
+from anomaly_detector.black_box.verdicts import (
+    UNREVIEWED,
+    VERDICTS,
+    Verdict,
+    VerdictChangedError,
+    read_verdict,
+    write_verdict,
+)
 
 __all__ = [
     "BLACK_BOX_FORMATS",
     "BLACK_BOX_SETTINGS",
+    "UNREVIEWED",
+    "VERDICTS",
     "BlackBox",
     "BlackBoxFrame",
     "BlackBoxSettings",
@@ -27,7 +37,11 @@ __all__ = [
     "EncodedPicture",
     "RecordedEvent",
     "RecordedFrame",
+    "Verdict",
+    "VerdictChangedError",
     "check_black_box",
     "find_events",
     "read_event",
+    "read_verdict",
+    "write_verdict",
 ]
