@@ -31,6 +31,7 @@ from anomaly_detector.ordered_pool import usable_cores
 from benchmarks.common import judge, options, print_table, run
 from benchmarks.places import PLACES, read_drive
 from training.adaptation.changes import compare
+from training.data.past import spread
 from training.evaluation.faults import FAULTS, UNITS, Fault
 from training.evaluation.faults.base import (
     Image,
@@ -140,19 +141,14 @@ def _frames(shared: Path, place: str, name: str, out: Path) -> tuple[list[Image]
     return frames, min(len(frames), drive.frames_of(60))
 
 
-def _spread(frames: Sequence[Image], most: int) -> list[Image]:
-    count = min(len(frames), most)
-    return [frames[index * len(frames) // count] for index in range(count)]
-
-
 def _faulted(
-    frames: Sequence[Image], fault: Fault | None, seed: Sequence[int]
+    frames: Sequence[Image], most: int, fault: Fault | None = None, seed: Sequence[int] = (0,)
 ) -> NDArray[np.uint8]:
-    """Put a fault on the frames, the same on each."""
+    """Put a fault on at most so many frames of some, the same on each."""
     return np.stack(
         [
             preprocess(Frame(fault.apply(i, np.random.default_rng(seed))[0] if fault else i, "rgb"))
-            for i in frames
+            for i in (frames[number] for number in spread(len(frames), most))
         ]
     )
 
@@ -162,21 +158,20 @@ def measure_drive(shared: Path, place: str, name: str, out: Path) -> Refused:
     group = "chosen on" if place in CHOSEN_ON else "tested on"
     frames, minute = _frames(shared, place, name, out)
     start = (len(frames) - minute) // 2
-    todays = {
-        "whole": _spread(frames, _WHOLE),
-        "minute": _spread(frames[start : start + minute], _MINUTE),
-    }
+    todays = (
+        ("whole", frames, _WHOLE),
+        ("minute", frames[start : start + minute], _MINUTE),
+    )
     others = [other for other in PLACES[place] if other != name]
     pasts = [_past(shared, place, other, out) for other in others]
     found: Refused = []
     faults = [*CLEAN, *itertools.chain(*MILD.values(), *STRONG.values())]
-    for (length, today), (index, fault) in itertools.product(todays.items(), enumerate(faults)):
-        seed = [index, sum(map(ord, place + name))]
-        images = _faulted(today, fault, seed)
+    for (length, today, most), (index, fault) in itertools.product(todays, enumerate(faults)):
+        images = _faulted(today, most, fault, [index, sum(map(ord, place + name))])
         for past in pasts:
             names = [change.name for change in compare(past, images).outside]
             found.append((group, length, fault.name if fault else "clean", names))
-    images = _faulted(todays["whole"], None, [0])
+    images = _faulted(frames, _WHOLE)
     for elsewhere in (*CHOSEN_ON, *TESTED_ON):
         if elsewhere != place:
             past = _past(shared, elsewhere, next(iter(PLACES[elsewhere])), out)
@@ -186,7 +181,7 @@ def measure_drive(shared: Path, place: str, name: str, out: Path) -> Refused:
 
 
 def _past(shared: Path, place: str, name: str, out: Path) -> NDArray[np.uint8]:
-    return _faulted(_spread(_frames(shared, place, name, out)[0], _PAST), None, [0])
+    return _faulted(_frames(shared, place, name, out)[0], _PAST)
 
 
 def _measure(arguments: argparse.Namespace) -> tuple[Mapping[str, Any], bool]:

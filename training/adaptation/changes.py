@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
+from training.data.past import pooled, spread
 
 Images: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float32]
@@ -197,10 +198,10 @@ class _Look:
         grey = np.asarray(pictures.mean(axis=-1))
         soft, softer = _blurred(grey, 0.7), _blurred(grey, 1.5)
         fine, medium = np.square(grey - soft), np.square(soft - softer)
-        small = _pooled(grey, 2)
+        small = pooled(grey, 2)
         shapes = _blurred(small, 0.6) - _blurred(small, 2.5)
         shapes /= np.sqrt(_blurred(np.square(shapes), 3)) + 4
-        thumbnails = _pooled(pictures, _CELL)
+        thumbnails = pooled(pictures, _CELL)
         thumbnails -= thumbnails.mean(axis=(1, 2), keepdims=True)
         return cls(
             grey,
@@ -208,12 +209,12 @@ class _Look:
             shapes,
             _root_mean(fine) + _EMPTY,
             _root_mean(medium) + _EMPTY,
-            np.asarray(np.sqrt(_pooled(fine, _CELL)) + _EMPTY, np.float32),
-            np.asarray(np.sqrt(_pooled(medium, _CELL)) + 2 * _EMPTY, np.float32),
+            np.asarray(np.sqrt(pooled(fine, _CELL)) + _EMPTY, np.float32),
+            np.asarray(np.sqrt(pooled(medium, _CELL)) + 2 * _EMPTY, np.float32),
             grey.mean(axis=(1, 2)) + 1,
             grey.std(axis=(1, 2)) + 1,
             pictures.mean(axis=(1, 2)) + 3,
-            _pooled(grey, _CELL // 2),
+            pooled(grey, _CELL // 2),
         )
 
 
@@ -223,14 +224,6 @@ def _blurred(images: Floats, sigma: float) -> Floats:
 
 def _root_mean(squares: Floats) -> Floats:
     return np.asarray(np.sqrt(squares.mean(axis=(1, 2))), np.float32)
-
-
-def _pooled(images: Floats, cell: int) -> Floats:
-    """Return the means of square cells; [N, H, W] or [N, H, W, 3]."""
-    count, side = len(images), images.shape[1] // cell
-    rows = images.reshape(count, side, cell, -1).mean(axis=2, dtype=np.float32)
-    cells = rows.reshape(count, side, side, cell, *images.shape[3:])
-    return np.asarray(cells.mean(axis=3))
 
 
 def _directions(values: Floats) -> Floats:
@@ -263,7 +256,7 @@ def compare(past: Images, today: Images) -> Changes:
                 f"{name} has {len(images)} frames, too few to compare: give at least "
                 f"{FEWEST_FRAMES}"
             )
-    known, frames = _spread(len(past)), _spread(len(today))
+    known, frames = spread(len(past), _MOST_FRAMES), spread(len(today), _MOST_FRAMES)
     theirs, ours = _Look.of(past[known]), _Look.of(today[frames])
     similarities = ours.thumbnails @ theirs.thumbnails.T
     count = min(_MATCHES, len(known))
@@ -286,11 +279,6 @@ def compare(past: Images, today: Images) -> Changes:
     )
 
 
-def _spread(count: int, most: int = _MOST_FRAMES) -> NDArray[np.int64]:
-    most = min(count, most)
-    return np.arange(most) * count // most
-
-
 def _color_shift(ours: Floats, theirs: Floats, matches: NDArray[np.int64]) -> tuple[float, float]:
     """Return the ratio of two channels, past and today: the one that has changed the most."""
     pairs = [
@@ -302,13 +290,13 @@ def _color_shift(ours: Floats, theirs: Floats, matches: NDArray[np.int64]) -> tu
 
 def _roll(ours: Floats, theirs: Floats) -> float:
     """Return the angle at which the past has to be turned to be most alike to today, degrees."""
-    ours, theirs = (images[_spread(len(images), _MOST_TURNED)] for images in (ours, theirs))
+    ours, theirs = (images[spread(len(images), _MOST_TURNED)] for images in (ours, theirs))
     side = ours.shape[1]
     places = np.arange(side // 2) - (side // 2 - 1) / 2
     disc = np.hypot(places, places[:, np.newaxis]).ravel() < side / 4 - 0.4
 
     def described(images: Floats) -> Floats:
-        return _directions(_pooled(images, 2).reshape(len(images), -1)[:, disc])
+        return _directions(pooled(images, 2).reshape(len(images), -1)[:, disc])
 
     today = described(ours)
     alike = []
@@ -400,7 +388,7 @@ def stand_out(past: Images, today: Images) -> list[tuple[int, int]]:
         The first and last frame of each, together at most :data:`MOST_LEFT_OUT` of the drive: the
         ones that stand out most.
     """
-    scores = _strangeness(past[_spread(len(past))], today)
+    scores = _strangeness(past[spread(len(past), _MOST_FRAMES)], today)
     reach = range(-_SMOOTHED, _SMOOTHED + 1)
     padded = np.pad(scores, _SMOOTHED, "edge")
     scores = np.median([padded[_SMOOTHED + r : len(today) + _SMOOTHED + r] for r in reach], axis=0)
@@ -425,13 +413,10 @@ def _strangeness(past: Images, today: Images) -> Floats:
 
     A cell of 4 pixels may lie a cell away in the known frame.
     """
-    theirs, ours = (_pooled(images.astype(np.float32), _CELL // 2) for images in (past, today))
+    theirs, ours = (pooled(images.astype(np.float32), _CELL // 2) for images in (past, today))
     theirs, ours = (cells - cells.mean(axis=(1, 2), keepdims=True) for cells in (theirs, ours))
     side = ours.shape[1]
-    thumbnails = [
-        _directions(cells.reshape(-1, side // 2, 2, side // 2, 2, 3).mean(axis=(2, 4)))
-        for cells in (theirs, ours)
-    ]
+    thumbnails = [_directions(pooled(cells, 2)) for cells in (theirs, ours)]
     count = min(2 * _MATCHES, len(past))
     matches = np.argpartition(-thumbnails[1] @ thumbnails[0].T, count - 1, axis=1)[:, :count]
     padded = np.pad(theirs, ((0, 0), (1, 1), (1, 1), (0, 0)), "edge")

@@ -157,6 +157,14 @@ def spread(count: int, most: int) -> NDArray[np.int64]:
     return np.arange(min(count, most)) * count // max(1, min(count, most))
 
 
+def pooled(images: NDArray[np.generic], cell: int) -> NDArray[np.float32]:
+    """Return the means of square cells; [N, H, W] or [N, H, W, 3]."""
+    count, side = len(images), images.shape[1] // cell
+    rows = images.reshape(count, side, cell, -1).mean(axis=2, dtype=np.float32)
+    cells = rows.reshape(count, side, side, cell, *images.shape[3:])
+    return np.asarray(cells.mean(axis=3))
+
+
 def load_some(frames: FrameSet | None, most: int) -> NDArray[np.uint8]:
     """Return at most so many frames of some, uint8 [N, 64, 64, 3], spread evenly over them."""
     if frames is None:
@@ -183,9 +191,7 @@ def _covering(images: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
         return np.arange(len(images))
     if count == 0:
         return np.arange(0)
-    cells = images.shape[1] // _CELL
-    thumbnails = images.reshape(-1, cells, _CELL, cells, _CELL, 3).mean((2, 4), dtype=np.float32)
-    thumbnails = thumbnails.reshape(len(images), -1)
+    thumbnails = pooled(images, _CELL).reshape(len(images), -1)
     chosen = [len(images) // 2]
     distance = np.full(len(images), np.inf, np.float32)
     for _ in range(1, count):

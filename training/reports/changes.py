@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from anomaly_detector.drawing.page import Card, KeyFigure, Page, Picture, Section, Table
 from training.adaptation.changes import LIMITS, Change, Changes
+from training.data.past import spread
 from training.reports.figures import image_uri
 from training.reports.page import percent_text
 
@@ -95,8 +96,7 @@ def _summary(changes: Changes, refused: Sequence[Change], accepted: Collection[s
 
 
 def _pairs(changes: Changes, past: Images, today: Images) -> list[Section]:
-    count = len(changes.frames)
-    along = np.arange(min(count, _PAIRS)) * count // min(count, _PAIRS)
+    along = spread(len(changes.frames), _PAIRS)
     worst = np.sort(np.argsort(changes.similarity, kind="stable")[:_PAIRS])
     text = "Left the frame of today, right the known one that looks most like it"
     return [
