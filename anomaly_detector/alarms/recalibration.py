@@ -20,14 +20,13 @@ from tqdm import tqdm
 import anomaly_detector
 from anomaly_detector.alarms.calibration import calibrate_threshold
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.files import check_output_file
 from anomaly_detector.images.preprocessing import WHOLE_FRAME, View
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.editing import write_with_metadata
 from anomaly_detector.model.fingerprint import find_trained, trained_warning
 from anomaly_detector.model.metadata import ModelMetadata
 from anomaly_detector.model.normalization import import_onnx
-from anomaly_detector.model.shipped import MODEL_SUFFIX
+from anomaly_detector.model.shipped import check_model_output
 from anomaly_detector.recordings import FrameSource, count_frames, open_source, warn_unreadable
 
 
@@ -63,10 +62,7 @@ def recalibrate(
     Raises:
         AnomalyDetectorError: a recording, an option or the model is at fault; nothing is written.
     """
-    if output.suffix != MODEL_SUFFIX:
-        raise AnomalyDetectorError(
-            f"--output {output} does not end with {MODEL_SUFFIX}: name an ONNX file"
-        )
+    check_model_output(output, "--output")
     if not force and output.resolve() == model.resolve():
         raise AnomalyDetectorError(
             f"--output {output} is the model itself: name another file, or give --force "
@@ -81,7 +77,6 @@ def recalibrate(
             f"--exclude counts the frames of one recording, --data gives {len(data)}: "
             "calibrate with one"
         )
-    check_output_file(output)
     import_onnx()  # said before an hour of scoring
     sources = [open_source(path, topic) for path in data]
     detector = Detector(model, view=view)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
+from anomaly_detector.files import check_output_file
 
 PACKAGE_NAME = "anomaly_detector"
 MODEL_SUFFIX = ".onnx"
@@ -90,3 +91,16 @@ def resolve_model(name_or_path: str | Path) -> Path:
             f"(there: {names or 'none'}): give one of these or the path of an {MODEL_SUFFIX} file"
         )
     return model
+
+
+def check_model_output(path: Path, option: str = "--out") -> None:
+    """Find out before the work whether a model file can be written.
+
+    Raises:
+        AnomalyDetectorError: it is not named as an ONNX file, or cannot be written.
+    """
+    if path.suffix != MODEL_SUFFIX:
+        raise AnomalyDetectorError(
+            f"{option} {path} does not end with {MODEL_SUFFIX}: name an ONNX file"
+        )
+    check_output_file(path)

@@ -26,7 +26,7 @@ from anomaly_detector.files import check_output_file, printable
 from anomaly_detector.model.file import read_metadata
 from anomaly_detector.model.fingerprint import fingerprints, known_again, trained_warning
 from anomaly_detector.model.metadata import ModelMetadata
-from anomaly_detector.model.shipped import MODEL_SUFFIX
+from anomaly_detector.model.shipped import check_model_output
 from anomaly_detector.recordings import expand_sources
 from training.adaptation.changes import FEWEST_FRAMES, Changes, compare, stand_out
 from training.adaptation.threshold import DEFAULT_RULE, RULES
@@ -276,10 +276,7 @@ def _prepare(options: AdaptOptions) -> _Adaptation:
 
 
 def _check(options: AdaptOptions, source: RunFolder) -> None:
-    if options.out.suffix != MODEL_SUFFIX:
-        raise AnomalyDetectorError(
-            f"--out {options.out} does not end with {MODEL_SUFFIX}: name an ONNX file"
-        )
+    check_model_output(options.out)
     out = RunFolder.beside(options.out).path
     if out.resolve() == source.path.resolve() or options.out.resolve() == options.model.resolve():
         raise AnomalyDetectorError(
@@ -291,8 +288,7 @@ def _check(options: AdaptOptions, source: RunFolder) -> None:
     rate = options.false_alarm_rate
     if rate is not None and not 0.0 < rate < 1.0:
         raise AnomalyDetectorError(f"false alarm rate is {rate}: give a share such as 0.01")
-    for path in (options.out, options.out.with_suffix(".history.csv")):
-        check_output_file(path)
+    check_output_file(options.out.with_suffix(".history.csv"))
 
 
 def _adaptable(old: ModelMetadata) -> Callable[[RunFolder], FineTune]:

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from anomaly_detector.cli.arguments import add_recordings, add_shared, add_view_arguments, view_of
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.files import check_output_file
 from anomaly_detector.images.preprocessing import INPUT_SIZE, View
 from anomaly_detector.model.metadata import Calibration, ModelMetadata
+from anomaly_detector.model.shipped import check_model_output
 from anomaly_detector.recordings import warn_unreadable
 from training.data.frames import open_frame_set
 from training.evaluation.precision import (
@@ -85,12 +85,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command line and return the exit code."""
-    if arguments.out.suffix != ".onnx":
-        raise AnomalyDetectorError(
-            f"--out {arguments.out} does not end with .onnx: name an ONNX file"
-        )
+    check_model_output(arguments.out)
     _check_precision(arguments)
-    check_output_file(arguments.out)
     view = view_of(arguments).over(_view(arguments.weights))
     images = _images(arguments, arguments.data, view) if arguments.data else None
     import_keras()

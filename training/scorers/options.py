@@ -9,6 +9,7 @@ from typing import Any
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import check_output_file
+from anomaly_detector.model.shipped import check_model_output
 from training.config.options import (
     AUTO_ARCHITECTURE,
     TrainOptions,
@@ -195,10 +196,8 @@ def check_options(options: TrainOptions) -> None:
             f"--worker {options.worker} is for training on several machines: give --cluster "
             "HOST:PORT ... too or leave it out"
         )
-    if options.out.suffix != ".onnx":
-        raise AnomalyDetectorError(
-            f"--out {options.out} does not end with .onnx: name an ONNX file"
-        )
+    check_model_output(options.out)  # found out now rather than after an hour of training
+    check_output_file(options.out.with_suffix(".history.csv"))
     check_numbers(options)
     for one, other in _EXCLUSIVE:
         first, second = values[one], values[other]
@@ -207,6 +206,3 @@ def check_options(options: TrainOptions) -> None:
             raise AnomalyDetectorError(
                 f"{one} is {first:g} and {other} {second:g}: give one of them"
             )
-    # Found out now rather than after an hour of training.
-    for path in (options.out, options.out.with_suffix(".history.csv")):
-        check_output_file(path)
