@@ -59,10 +59,7 @@ def calibrate_threshold(
     Raises:
         AnomalyDetectorError: no scores, scores that are not finite, or a rate outside (0, 1).
     """
-    if not 0.0 < false_alarm_rate < 1.0:
-        raise AnomalyDetectorError(
-            f"false alarm rate is {false_alarm_rate}: give a share between 0 and 1, such as 0.01"
-        )
+    check_false_alarm_rate(false_alarm_rate)
     if scores.size == 0 or not np.isfinite(scores).all():
         raise AnomalyDetectorError(
             f"{scores.size} scores with {np.count_nonzero(~np.isfinite(scores))} not finite cannot "
@@ -83,6 +80,16 @@ def calibrate_threshold(
         false_alarm_interval=false_alarm_interval(independent, false_alarm_rate),
     )
     return threshold, calibration
+
+
+def check_false_alarm_rate(rate: float) -> None:
+    """Refuse a share of frames that no threshold can flag.
+
+    Raises:
+        AnomalyDetectorError: it is outside (0, 1).
+    """
+    if not 0.0 < rate < 1.0:
+        raise AnomalyDetectorError(f"false alarm rate is {rate}: give a share such as 0.01")
 
 
 def score_quantiles(scores: NDArray[np.float32]) -> dict[str, float]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import anomaly_detector
-from anomaly_detector.alarms.calibration import calibrate_threshold
+from anomaly_detector.alarms.calibration import calibrate_threshold, check_false_alarm_rate
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.preprocessing import WHOLE_FRAME, View
 from anomaly_detector.model.detector import Detector
@@ -68,10 +68,7 @@ def recalibrate(
             f"--output {output} is the model itself: name another file, or give --force "
             "to replace it"
         )
-    if not 0.0 < false_alarm_rate < 1.0:
-        raise AnomalyDetectorError(
-            f"false alarm rate is {false_alarm_rate}: give a share such as 0.01"
-        )
+    check_false_alarm_rate(false_alarm_rate)
     if exclude and len(data) > 1:
         raise AnomalyDetectorError(
             f"--exclude counts the frames of one recording, --data gives {len(data)}: "

@@ -20,7 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import anomaly_detector
-from anomaly_detector.alarms.calibration import calibration_shortfall, describe_calibration
+from anomaly_detector.alarms.calibration import (
+    calibration_shortfall,
+    check_false_alarm_rate,
+    describe_calibration,
+)
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.files import check_output_file, printable
 from anomaly_detector.model.file import read_metadata
@@ -285,9 +289,8 @@ def _check(options: AdaptOptions, source: RunFolder) -> None:
         )
     if options.steps < 1:
         raise AnomalyDetectorError(f"--steps is {options.steps}: give 1 or more")
-    rate = options.false_alarm_rate
-    if rate is not None and not 0.0 < rate < 1.0:
-        raise AnomalyDetectorError(f"false alarm rate is {rate}: give a share such as 0.01")
+    if options.false_alarm_rate is not None:
+        check_false_alarm_rate(options.false_alarm_rate)
     check_output_file(options.out.with_suffix(".history.csv"))
 
 
