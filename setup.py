@@ -96,7 +96,9 @@ setup(
         "ros": [
             "ros-ament-index-python",
             "ros-diagnostic-msgs",
+            "ros-geometry-msgs",
             "ros-lifecycle-msgs",
+            "ros-nav-msgs",
             "ros-rclpy",
             "ros-rmw-fastrtps-cpp",
             "ros-rosgraph-msgs",
@@ -107,7 +109,9 @@ setup(
         "jazzy": [
             "numpy<2",
             "ros-jazzy-diagnostic-msgs",
+            "ros-jazzy-geometry-msgs",
             "ros-jazzy-lifecycle-msgs",
+            "ros-jazzy-nav-msgs",
             "ros-jazzy-rclpy",
             "ros-jazzy-rmw-fastrtps-cpp",
             "ros-jazzy-sensor-msgs",

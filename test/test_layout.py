@@ -17,7 +17,7 @@ MOST_MODULES = 15
 
 WINGS = {
     "anomaly_detector": (
-        *("errors", "settings", "files", "stamps", "signals", "ordered_pool"),
+        *("errors", "settings", "files", "stamps", "poses", "signals", "ordered_pool"),
         *("images", "recordings", "model", "alarms", "monitoring", "drawing"),
         *("scoring", "black_box", "benchmarking", "cli", "ros"),
     ),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from anomaly_detector.errors import SourceError, as_one_line
+from anomaly_detector.poses import Place, place_of
 
 EVENT_FILE = "event.json"
 EVENT_KIND = "anomaly_detector black box event"
@@ -29,6 +30,7 @@ class RecordedFrame:
         score: in the model's units; None when it was not a number.
         normalized_score: in [0, 1]; None likewise.
         is_anomaly: whether the single frame was anomalous.
+        place: where it was taken; None where no poses were given.
     """
 
     name: str
@@ -37,6 +39,7 @@ class RecordedFrame:
     score: float | None
     normalized_score: float | None
     is_anomaly: bool
+    place: Place | None = None
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,13 @@ class RecordedEvent:
         path: the folder.
         format: ``mcap`` or ``jpeg``.
         frames: in the order of their stamps.
+        place: where the frame with the highest score was taken; None likewise.
     """
 
     path: Path
     format: str
     frames: tuple[RecordedFrame, ...]
+    place: Place | None = None
 
     @property
     def anomalous_frames(self) -> list[RecordedFrame]:
@@ -113,10 +118,12 @@ def read_event(path: Path) -> RecordedEvent:
                 row["score"],
                 row["normalized_score"],
                 bool(row["is_anomaly"]),
+                place_of(row.get("pose"), int(row["stamp_ns"])),
             )
             for row in content["frames"]
         )
-        return RecordedEvent(path, str(content["format"]), frames)
+        place = place_of(content.get("pose"), int(content["peak"]["stamp_ns"]))
+        return RecordedEvent(path, str(content["format"]), frames, place)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SourceError(
             f"{file} cannot be read ({as_one_line(error)}): copy the event again or leave it out"

@@ -11,6 +11,7 @@ import numpy as np
 from anomaly_detector.alarms.alarm_filter import AlarmState
 from anomaly_detector.errors import ImageError
 from anomaly_detector.images.image import Image
+from anomaly_detector.poses import Place
 
 if TYPE_CHECKING:  # the detector brings ONNX Runtime along, which readers of events do not need
     from anomaly_detector.model.detector import Detection
@@ -54,6 +55,7 @@ class BlackBoxFrame:
         stamp_ns: header stamp in nanoseconds; None, 0 and what no header can hold count as none.
         arrival_ns: when it arrived, nanoseconds of a monotonic clock; used without a stamp.
         frame_id: of the header.
+        place: where it was taken; None where nobody gives poses.
     """
 
     picture: Image | EncodedPicture
@@ -62,6 +64,7 @@ class BlackBoxFrame:
     stamp_ns: int | None
     arrival_ns: int
     frame_id: str = ""
+    place: Place | None = None
 
     @property
     def has_stamp(self) -> bool:
@@ -106,6 +109,7 @@ class StoredFrame:
         score: in the model's units.
         normalized_score: in [0, 1].
         is_anomaly: whether the single frame is anomalous.
+        place: where it was taken.
     """
 
     data: bytes
@@ -116,6 +120,7 @@ class StoredFrame:
     score: float
     normalized_score: float
     is_anomaly: bool
+    place: Place | None
 
 
 def encode_frame(frame: BlackBoxFrame) -> StoredFrame:
@@ -139,6 +144,7 @@ def encode_frame(frame: BlackBoxFrame) -> StoredFrame:
         frame.detection.score,
         frame.detection.normalized_score,
         frame.detection.is_anomaly,
+        frame.place,
     )
 
 

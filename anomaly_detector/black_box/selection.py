@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from anomaly_detector.black_box.frames import BlackBoxFrame, Phase
 from anomaly_detector.black_box.settings import BlackBoxSettings
+from anomaly_detector.poses import Place
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class CloseEvent:
         peak_ns: time of the frame with the highest score among them, the first of equals.
         peak_score: its raw score.
         peak_normalized_score: its normalised score.
+        peak_place: where it was taken.
         alarm_frames: number of frames with the alarm on, recorded or not.
         alarms: how often the alarm was raised.
         continues: the alarm was still on when this part was cut.
@@ -55,6 +57,7 @@ class CloseEvent:
     peak_ns: int
     peak_score: float = -math.inf
     peak_normalized_score: float = 0.0
+    peak_place: Place | None = None
     alarm_frames: int = 0
     alarms: int = 1
     continues: bool = False
@@ -70,6 +73,7 @@ class CloseEvent:
             self.peak_ns = frame.time_ns
             self.peak_score = -math.inf if math.isnan(score) else score
             self.peak_normalized_score = frame.detection.normalized_score
+            self.peak_place = frame.place
             self.spare = None if is_taken else Take(frame.detached(), "during")
 
 

@@ -20,9 +20,11 @@ from anomaly_detector.black_box.frames import Phase, StoredFrame
 from anomaly_detector.black_box.selection import CloseEvent, OpenEvent
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import sync
+from anomaly_detector.poses import Place, Pose
 
 _IMAGE = "sensor_msgs/msg/CompressedImage"
 _FLOAT = "std_msgs/msg/Float32"
+_POSE = "geometry_msgs/msg/PoseStamped"
 
 
 @dataclass
@@ -85,6 +87,7 @@ class EventWriter(abc.ABC):
                 "normalized_score": _number(alarm.peak_normalized_score),
                 "frame": during.get(alarm.peak_ns),
             },
+            "pose": _content(alarm.peak_place),
             "alarms": alarm.alarms,
             "alarm_frames": alarm.alarm_frames,
             "part": alarm.part,
@@ -99,6 +102,7 @@ class EventWriter(abc.ABC):
                     "score": _number(row.frame.score),
                     "normalized_score": _number(row.frame.normalized_score),
                     "is_anomaly": row.frame.is_anomaly,
+                    "pose": _content(row.frame.place),
                 }
                 for row in rows
             ],
@@ -148,7 +152,7 @@ class JpegEventWriter(EventWriter):
 
 
 class McapEventWriter(EventWriter):
-    """A rosbag2 with the pictures and their scores; the event's folder is the bag."""
+    """A rosbag2 with pictures, scores and poses; the event's folder is the bag."""
 
     format = "mcap"
 
@@ -161,6 +165,7 @@ class McapEventWriter(EventWriter):
         # Version 8 is the oldest that the writer knows, so the most robots read it.
         self._bag = Writer(path, version=8, storage_plugin=StoragePlugin.MCAP)
         self._bag.open()
+        self._poses: Any = None
         try:
             self._images = self._bag.add_connection(topic, _IMAGE, typestore=store)
             self._scores = [
@@ -173,13 +178,8 @@ class McapEventWriter(EventWriter):
 
     def _write(self, frame: StoredFrame) -> str:
         store = _typestore()
-        seconds, nanoseconds = divmod(frame.stamp_ns, 1_000_000_000)
-        types = store.types
-        image = types[_IMAGE](
-            header=types["std_msgs/msg/Header"](
-                stamp=types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds),
-                frame_id=frame.frame_id,
-            ),
+        image = store.types[_IMAGE](
+            header=_header(frame.stamp_ns, frame.frame_id),
             format=frame.format,
             data=np.frombuffer(frame.data, np.uint8),
         )
@@ -187,8 +187,15 @@ class McapEventWriter(EventWriter):
         for connection, value in zip(
             self._scores, (frame.score, frame.normalized_score), strict=True
         ):
-            data = store.serialize_cdr(types[_FLOAT](data=value), _FLOAT)
+            data = store.serialize_cdr(store.types[_FLOAT](data=value), _FLOAT)
             self._bag.write(connection, frame.stamp_ns, data)
+        if frame.place is not None and frame.place.pose is not None:
+            if self._poses is None:
+                self._poses = self._bag.add_connection(
+                    f"{self._topic}/pose", _POSE, typestore=store
+                )
+            data = store.serialize_cdr(_pose_message(frame.place.pose), _POSE)
+            self._bag.write(self._poses, frame.stamp_ns, data)
         return ""
 
     def _end(self, rows: list[_Row]) -> None:
@@ -230,6 +237,28 @@ def _typestore() -> Any:
     from rosbags.typesys import Stores, get_typestore
 
     return get_typestore(Stores.LATEST)
+
+
+def _header(stamp_ns: int, frame_id: str) -> Any:
+    types = _typestore().types
+    seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
+    stamp = types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
+    return types["std_msgs/msg/Header"](stamp=stamp, frame_id=frame_id)
+
+
+def _pose_message(pose: Pose) -> Any:
+    types = _typestore().types
+    turn = types["geometry_msgs/msg/Quaternion"](
+        0.0, 0.0, math.sin(pose.yaw / 2), math.cos(pose.yaw / 2)
+    )
+    point = types["geometry_msgs/msg/Point"](pose.x, pose.y, pose.z)
+    return types[_POSE](
+        _header(pose.stamp_ns, pose.frame_id), types["geometry_msgs/msg/Pose"](point, turn)
+    )
+
+
+def _content(place: Place | None) -> dict[str, Any] | None:
+    return None if place is None else place.content()
 
 
 def _number(value: float) -> float | None:

@@ -12,6 +12,7 @@ from typing import Any
 from anomaly_detector.images.encodings import ImageScaling
 from anomaly_detector.images.image import RegionOfInterest, parse_region
 from anomaly_detector.images.preprocessing import WHOLE_FRAME, View
+from anomaly_detector.poses import POSE_SETTINGS, PoseSettings
 
 REGION_HELP = "part of the frame to look at, X,Y,WIDTH,HEIGHT in pixels, 0 to the edge"
 SCALING_HELP = (
@@ -70,6 +71,26 @@ def add_exclude(parser: argparse.ArgumentParser, purpose: str) -> None:
         "--exclude", type=parse_stretch, nargs="+", action="extend", default=[], metavar="A-B",
         help=f"{purpose}, numbers from 0, both ends included",
     )  # fmt: skip
+
+
+def add_pose_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare one option a field of :class:`~anomaly_detector.poses.PoseSettings`."""
+    group = parser.add_argument_group("poses", "where the robot was, from a topic of the bag")
+    for item in POSE_SETTINGS:
+        group.add_argument(
+            f"--pose-{item.name.replace('_', '-')}", type=type(item.default), default=item.default,
+            help=item.description + (f" (default {item.default})" if item.default else ""),
+            metavar=item.name.split("_")[-1].upper(),
+        )  # fmt: skip
+
+
+def pose_settings(arguments: argparse.Namespace) -> PoseSettings:
+    """Return the settings that a command line with :func:`add_pose_arguments` has.
+
+    Raises:
+        AnomalyDetectorError: a value out of range.
+    """
+    return PoseSettings(*(getattr(arguments, f"pose_{item.name}") for item in POSE_SETTINGS))
 
 
 def add_view_arguments(parser: argparse.ArgumentParser, default: str = "the model's") -> None:

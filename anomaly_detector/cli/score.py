@@ -9,16 +9,18 @@ from pathlib import Path
 
 from anomaly_detector.alarms.alarm_filter import AlarmSettings, add_alarm_arguments, alarm_settings
 from anomaly_detector.cli.arguments import (
+    add_pose_arguments,
     add_recordings,
     add_shared,
     add_view_arguments,
     given_view,
+    pose_settings,
 )
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import output_files
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.shipped import resolve_model
-from anomaly_detector.recordings import expand_sources, open_source, warn_unreadable
+from anomaly_detector.recordings import expand_sources, open_source, read_poses, warn_unreadable
 from anomaly_detector.scoring.fleet.job import FleetOptions, score_fleet
 from anomaly_detector.scoring.fleet.summary import summary_table
 from anomaly_detector.scoring.stream import BATCH_SIZE
@@ -67,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default %(default)s)",
     )  # fmt: skip
     add_view_arguments(parser)
+    add_pose_arguments(parser)
     add_alarm_arguments(parser)
 
 
@@ -94,6 +97,7 @@ def _score_one(
     arguments: argparse.Namespace, model: Path, path: str, decision: AlarmSettings
 ) -> int:
     source = open_source(path, arguments.topic)
+    poses = read_poses(Path(path), pose_settings(arguments))
     detector = Detector(
         model,
         providers=arguments.providers,
@@ -107,6 +111,7 @@ def _score_one(
         arguments.output,
         decision=decision,
         events=arguments.events,
+        poses=poses,
         fps=arguments.fps,
         workers=arguments.workers,
         batch_size=arguments.batch_size,
@@ -153,6 +158,7 @@ def _score_many(
             providers=arguments.providers,
             decision=decision,
             batch_size=arguments.batch_size,
+            pose=pose_settings(arguments),
         )
     )
     for result in job.results:

@@ -20,6 +20,7 @@ from anomaly_detector.recordings.base import (
 )
 from anomaly_detector.recordings.images import IMAGE_SUFFIXES, ImageFilesSource, ImageFolderSource
 from anomaly_detector.recordings.opening import expand_sources, open_source
+from anomaly_detector.recordings.poses import read_poses
 from anomaly_detector.recordings.video import VIDEO_SUFFIXES, VideoSource
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "open_bag",
     "open_source",
     "path_identity",
+    "read_poses",
     "to_cdr",
     "warn_unreadable",
 ]

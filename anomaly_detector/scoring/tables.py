@@ -17,6 +17,7 @@ from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path, sync
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.monitoring.scene import SceneStretch, SceneWatch, scene_stretches
+from anomaly_detector.poses import PLACE_COLUMNS, PoseTrack
 from anomaly_detector.recordings import FrameSource, UnreadableFrame, count_frames
 from anomaly_detector.scoring.stream import BATCH_SIZE, score_recording
 from anomaly_detector.stamps import SteadyTime, stamp_text
@@ -71,6 +72,7 @@ def write_scores(
     *,
     decision: AlarmSettings | None = None,
     events: Path | None = None,
+    poses: PoseTrack | None = None,
     fps: float | None = None,
     workers: int | None = None,
     batch_size: int = BATCH_SIZE,
@@ -90,6 +92,8 @@ def write_scores(
         output: the table of scores.
         decision: when an alarm is raised and cleared; None for the defaults.
         events: CSV file for the alarms, with the columns of :data:`EVENT_COLUMNS`; None for none.
+        poses: of the robot; both tables get :data:`~anomaly_detector.poses.PLACE_COLUMNS`, that of
+            alarms with the place of the peak. None leaves these columns out.
         fps: as for :meth:`anomaly_detector.model.detector.Detector.stream`.
         workers: as for :func:`anomaly_detector.scoring.stream.score_recording`.
         batch_size: likewise.
@@ -115,7 +119,7 @@ def write_scores(
             stack.enter_context(atomic_path(output)).open("w", newline="", encoding="utf-8")
         )
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(SCORE_COLUMNS)
+        writer.writerow(SCORE_COLUMNS + _place_columns(poses))
         results = score_recording(detector, source, fps=fps, workers=workers, batch_size=batch_size)
         for frame in tqdm(results, "scoring", len(source), unit="frame", disable=not progress):
             state = decisions.update(frame, stamp_ns=frame.time_ns, name=frame.name)
@@ -129,6 +133,7 @@ def write_scores(
                     int(frame.is_anomaly),
                     format_score(frame.normalized_score),
                     int(state.is_alarm),
+                    *_place(poses, frame.time_ns),
                 ]
             )
             scored += 1
@@ -146,7 +151,7 @@ def write_scores(
             # A disk that is too full for the scores gives no lone table of alarms.
             file.flush()
             sync(Path(file.name))
-            _write_events(alarms, stack.enter_context(atomic_path(events)))
+            _write_events(alarms, poses, stack.enter_context(atomic_path(events)))
     return ScoreSummary(
         scored,
         flagged,
@@ -160,17 +165,28 @@ def write_scores(
     )
 
 
-def _write_events(alarms: list[AlarmEvent], path: Path) -> None:
+def _place_columns(poses: PoseTrack | None) -> tuple[str, ...]:
+    return () if poses is None else PLACE_COLUMNS
+
+
+def _place(poses: PoseTrack | None, time_ns: int | None) -> list[str]:
+    if poses is None or time_ns is None:
+        return []
+    return list(poses.at(time_ns).texts().values())
+
+
+def _write_events(alarms: list[AlarmEvent], poses: PoseTrack | None, path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(EVENT_COLUMNS)
+        writer.writerow(EVENT_COLUMNS + _place_columns(poses))
         for event in alarms:
             row = asdict(event)
             for name in ("start", "end", "peak"):
                 row[f"{name}_stamp"] = stamp_text(row[f"{name}_stamp_ns"])
             for name in ("peak_score", "peak_normalized_score"):
                 row[name] = format_score(row[name])
-            writer.writerow([row[column] for column in EVENT_COLUMNS])
+            place = _place(poses, event.peak_stamp_ns)
+            writer.writerow([*(row[column] for column in EVENT_COLUMNS), *place])
 
 
 def format_score(score: float) -> str:

@@ -73,6 +73,7 @@ def test_event_with_frames_before_during_and_after(format_name: str, tmp_path: P
             "normalized_score": 0.95,
             "frame": peak["name"],
         },
+        "pose": None,
         "alarms": 1,
         "alarm_frames": 60,
         "part": 1,

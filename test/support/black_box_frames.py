@@ -24,6 +24,7 @@ from anomaly_detector.black_box import (
 )
 from anomaly_detector.images.image import Image
 from anomaly_detector.model.detector import Detection
+from anomaly_detector.poses import Place
 
 both_formats = pytest.mark.parametrize("format_name", BLACK_BOX_FORMATS)
 
@@ -60,8 +61,9 @@ def frame(
     decision: AlarmState,
     stamp_ns: int | None,
     arrival_ns: int = 0,
+    place: Place | None = None,
 ) -> BlackBoxFrame:
-    return BlackBoxFrame(image, detection(score), decision, stamp_ns, arrival_ns, "camera")
+    return BlackBoxFrame(image, detection(score), decision, stamp_ns, arrival_ns, "camera", place)
 
 
 def open_box(folder: Path, format_name: str = "jpeg", **options: Any) -> BlackBox:
@@ -77,10 +79,18 @@ class Drive:
         box: the black box.
         fps: frames a second of the stamps; they are fed as fast as the box takes them.
         start_ns: stamp of the first frame.
+        place: where the frame of a stamp was taken; None without poses.
     """
 
-    def __init__(self, box: BlackBox, fps: float = FPS, start_ns: int = START_NS) -> None:
+    def __init__(
+        self,
+        box: BlackBox,
+        fps: float = FPS,
+        start_ns: int = START_NS,
+        place: Callable[[int], Place] | None = None,
+    ) -> None:
         self.box = box
+        self._place = place
         self.period_ns = round(1e9 / fps)
         self.now_ns = start_ns
         self.fed: list[tuple[int, float]] = []
@@ -94,7 +104,8 @@ class Drive:
             image = Image(picture(len(self.fed)), "rgb") if make is None else make(len(self.fed))
             state = self._decisions.update(detection(score), stamp_ns=self.now_ns)
             wait_until(lambda: self.box.statistics.frames_waiting < 8)
-            self.box.add(frame(image, score, state, self.now_ns))
+            place = None if self._place is None else self._place(self.now_ns)
+            self.box.add(frame(image, score, state, self.now_ns, place=place))
             self.fed.append((self.now_ns, score))
             self.now_ns += self.period_ns
 

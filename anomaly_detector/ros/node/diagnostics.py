@@ -47,6 +47,8 @@ MEANINGS = {
     "Scene median score": "of the last 60 seconds that count",
     "Scene flagged": "share of them",
     "Calibrated 95 % quantile": "of the scores; `unknown` where the model has none",
+    "Pose": "of the newest frame: frame_id, x, y, yaw and age, or why there is none; empty without "
+    "`pose_topic`",
     "Model": "in use",
     "Model loading": "being loaded",
     "Execution provider wanted": "of ONNX Runtime, in order of preference",
@@ -86,6 +88,7 @@ class NodeStatus:
             **_frame_values(self.report, self.limits.expected_rate),
             **_result_values(self.frames),
             **_scene_values(SceneState() if self.frames is None else self.frames.scene),
+            "Pose": _pose(self.frames),
             **_model_values(self),
             **_black_box_values(None if self.frames is None else self.frames.black_box),
             "Last error": self.last_error,
@@ -129,6 +132,7 @@ class DiagnosticsPublisher:
                 status.notice,
                 status.frames.detector.provider_report.warning,
                 status.frames.scene.warning,
+                _pose_warning(status.frames),
                 _black_box_warning(status.frames.black_box),
             ],
             last_error=status.last_error,
@@ -187,6 +191,15 @@ def _scene_values(scene: SceneState) -> dict[str, str]:
         "Scene flagged": "unknown" if scene.median is None else f"{scene.flagged:.2f}",
         "Calibrated 95 % quantile": _score(scene.quantile),
     }
+
+
+def _pose(frames: FrameProcessor | None) -> str:
+    return "" if frames is None or frames.last_place is None else str(frames.last_place)
+
+
+def _pose_warning(frames: FrameProcessor) -> str | None:
+    place = frames.last_place
+    return f"place unknown: {place.problem}" if place is not None and place.problem else None
 
 
 def _model_values(status: NodeStatus) -> dict[str, str]:

@@ -6,13 +6,15 @@ raised the alarm (start) or of the frame that cleared it (end).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from anomaly_detector.alarms.alarm_filter import AlarmEvent
 from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.poses import PLACE_COLUMNS, Place
 from anomaly_detector.ros.node.status_message import float32_text, status_message, status_values
 from anomaly_detector.stamps import format_stamp, stamp_text
 
@@ -21,7 +23,8 @@ from anomaly_detector.stamps import format_stamp, stamp_text
 class EventRecord:
     """What one ``~/event`` message says: the ``start`` or ``end`` of an alarm, counted from 1.
 
-    Stamps are seconds as text with nine decimals; that of the end is empty in a start.
+    Stamps are seconds as text with nine decimals; that of the end is empty in a start. The place is
+    that of the peak so far, by :data:`~anomaly_detector.poses.PLACE_COLUMNS`; empty without poses.
     """
 
     kind: str
@@ -32,18 +35,29 @@ class EventRecord:
     peak_stamp: str
     peak_score: float
     peak_normalized_score: float
+    place: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_event_start(
-    header: Any, number: int, stamp_ns: int, score: float, normalized_score: float, node_name: str
+    header: Any,
+    number: int,
+    stamp_ns: int,
+    score: float,
+    normalized_score: float,
+    place: Place | None,
+    node_name: str,
 ) -> Any:
     """Make the message for the frame that raises an alarm, from its header, stamp and scores."""
     stamp = format_stamp(stamp_ns)
-    record = EventRecord("start", number, stamp, "", 1, stamp, score, normalized_score)
+    record = EventRecord(
+        "start", number, stamp, "", 1, stamp, score, normalized_score, _texts(place)
+    )
     return _write(header, record, node_name, f"anomaly {number} started")
 
 
-def write_event_end(header: Any, number: int, event: AlarmEvent, node_name: str) -> Any:
+def write_event_end(
+    header: Any, number: int, event: AlarmEvent, place: Place | None, node_name: str
+) -> Any:
     """Make the message for an alarm that has ended.
 
     The header is that of the frame that cleared it, or of the last one with the alarm on.
@@ -57,12 +71,18 @@ def write_event_end(header: Any, number: int, event: AlarmEvent, node_name: str)
         stamp_text(event.peak_stamp_ns),
         event.peak_score,
         event.peak_normalized_score,
+        _texts(place),
     )
     return _write(header, record, node_name, f"anomaly {number} ended after {event.frames} frames")
 
 
+def _texts(place: Place | None) -> Mapping[str, str]:
+    return {} if place is None else place.texts()
+
+
 def _write(header: Any, record: EventRecord, node_name: str, message: str) -> Any:
-    values = {"event" if name == "kind" else name: str(v) for name, v in vars(record).items()}
+    fields = {name: v for name, v in vars(record).items() if name != "place"} | dict(record.place)
+    values = {"event" if name == "kind" else name: str(v) for name, v in fields.items()}
     for name in ("peak_score", "peak_normalized_score"):
         values[name] = float32_text(getattr(record, name))
     level = "WARN" if record.kind == "start" else "OK"
@@ -87,6 +107,7 @@ def read_event(message: Any) -> EventRecord:
             peak_stamp=values["peak_stamp"],
             peak_score=float(np.float32(values["peak_score"])),
             peak_normalized_score=float(np.float32(values["peak_normalized_score"])),
+            place={name: values[name] for name in PLACE_COLUMNS if name in values},
         )
     except (KeyError, ValueError) as error:
         raise AnomalyDetectorError(

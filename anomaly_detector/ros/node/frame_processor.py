@@ -14,6 +14,7 @@ from anomaly_detector.images.message import as_image
 from anomaly_detector.model.detector import Detection, Detector
 from anomaly_detector.monitoring.scene import SceneWatch
 from anomaly_detector.monitoring.statistics import FrameStatistics, SequenceGaps
+from anomaly_detector.poses import Place, PoseTrack
 from anomaly_detector.ros.node.cv_bridge_rule import load_cv_bridge
 from anomaly_detector.ros.node.event_message import write_event_end, write_event_start
 from anomaly_detector.ros.node.parameters import Parameters
@@ -41,6 +42,8 @@ class FrameProcessor:
         scene: what is known of the scene as a whole.
         last_detection: result of the newest scored frame, whose header is ``last_header``.
         last_bytes: size of the newest image's data.
+        poses: of the robot, while somebody gives them; None otherwise.
+        last_place: where the newest frame was taken; None without poses.
         last_error: what was wrong with the newest frame that failed.
     """
 
@@ -57,6 +60,11 @@ class FrameProcessor:
         self.last_header: Any = None
         self.last_bytes = 0
         self.last_error = ""
+        self.poses: PoseTrack | None = None
+        self.last_place: Place | None = None
+        # Of the alarm that is on.
+        self._peak_score = 0.0
+        self._peak_place: Place | None = None
         self._node = node
         self._settings = settings
         self._alarm_filter = AlarmFilter(settings.alarm)
@@ -180,6 +188,7 @@ class FrameProcessor:
         self.statistics.see_picture(time.monotonic(), image.array.tobytes())
         state = self._alarm_filter.update(detection, stamp_ns=time_ns)
         self._see_scene(time_ns, detection.score, image)
+        self.last_place = None if self.poses is None else self.poses.at(time_ns)
         try:
             self._publish(message, time_ns, pixels, detection, state)
         finally:
@@ -241,10 +250,15 @@ class FrameProcessor:
         )
         if state.ended is not None:
             self._publish_event_end(header, state.ended)
+        place = self.last_place
+        if state.started or (state.is_alarm and score > self._peak_score):
+            self._peak_score, self._peak_place = score, place
         if state.started:
             self.alarms += 1
             self._results.publish_event(
-                write_event_start(header, self.alarms, time_ns, score, normalized_score, name)
+                write_event_start(
+                    header, self.alarms, time_ns, score, normalized_score, place, name
+                )
             )
         self.last_detection, self.last_header = detection, header
         self.is_alarm = state.is_alarm
@@ -282,6 +296,7 @@ class FrameProcessor:
                 time_ns if self._clock.has_stamp else None,
                 time.monotonic_ns(),
                 message.header.frame_id,
+                self.last_place,
             )
         )
 
@@ -298,5 +313,5 @@ class FrameProcessor:
 
     def _publish_event_end(self, header: Any, event: AlarmEvent) -> None:
         self._results.publish_event(
-            write_event_end(header, self.alarms, event, self._node.get_name())
+            write_event_end(header, self.alarms, event, self._peak_place, self._node.get_name())
         )

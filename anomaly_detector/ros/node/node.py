@@ -22,6 +22,7 @@ from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.file import read_metadata
 from anomaly_detector.model.providers import choose_providers
 from anomaly_detector.monitoring.statistics import FrameStatistics
+from anomaly_detector.ros.graph.pose_input import PoseInput
 from anomaly_detector.ros.node.diagnostics import DiagnosticsPublisher, NodeStatus
 from anomaly_detector.ros.node.frame_processor import FrameProcessor
 from anomaly_detector.ros.node.image_input import ImageInput
@@ -50,6 +51,7 @@ class DetectorNode(LiveParametersNode):
         self._frames: FrameProcessor | None = None
         # While active.
         self._images: ImageInput | None = None
+        self._poses: PoseInput | None = None
         self._activated = self.create_guard_condition(self._log_active)
         self._notice = BuildNotice(self.get_logger())
         # What the model in use was loaded with.
@@ -278,6 +280,8 @@ class DetectorNode(LiveParametersNode):
         if settings.image_transport != previous.image_transport and self._state_label == "active":
             self._unsubscribe()
             self._subscribe()
+        elif settings.pose != previous.pose:
+            self._watch_poses()
 
     # --- images -----------------------------------------------------------------------------------
 
@@ -285,6 +289,17 @@ class DetectorNode(LiveParametersNode):
         assert self._frames is not None
         self._frames.start()
         self._images = ImageInput(self, self._settings.image_transport, self._frames.process)
+        self._watch_poses()
+
+    def _watch_poses(self) -> None:
+        """Listen to the poses that the parameters name, while there are images to be placed."""
+        poses, self._poses = self._poses, None
+        if poses is not None:
+            poses.close()
+        if self._images is not None and self._settings.pose.topic:
+            self._poses = PoseInput(self, self._settings.pose)
+        if self._frames is not None:
+            self._frames.poses = None if self._poses is None else self._poses.track
 
     def _log_active(self) -> None:
         if self._images is not None:
@@ -299,6 +314,7 @@ class DetectorNode(LiveParametersNode):
         images, self._images = self._images, None
         if images is not None:
             images.close()
+        self._watch_poses()
 
     def _start_afresh(self) -> None:
         if self._images is not None and self._frames is not None:

@@ -20,6 +20,7 @@ from anomaly_detector.images.encodings import ImageScaling
 from anomaly_detector.images.image import RegionOfInterest
 from anomaly_detector.images.preprocessing import View
 from anomaly_detector.monitoring.health import HEALTH_SETTINGS, HealthLimits
+from anomaly_detector.poses import POSE_SETTINGS, PoseSettings
 from anomaly_detector.settings import Setting
 
 ParameterValue = bool | str | float | int | list[str] | list[int] | list[float]
@@ -177,6 +178,7 @@ PARAMETERS: tuple[ParameterDefinition, ...] = (
         minimum=0.1,
         maximum=60.0,
     ),
+    *_parameters_of(POSE_SETTINGS, "pose_"),
     *_parameters_of(BLACK_BOX_SETTINGS, "black_box_"),
 )
 """The parameters of the detector node, in the order in which they are documented."""
@@ -208,6 +210,7 @@ class Parameters:
     overlay_max_side: int
     limits: HealthLimits
     diagnostics_period: float
+    pose: PoseSettings
     black_box: BlackBoxSettings | None
 
 
@@ -254,6 +257,7 @@ def to_parameters(values: Mapping[str, Any]) -> Parameters:
         "providers": None if providers == ("",) else providers,
         "alarm": AlarmSettings(**_settings_of(values, ALARM_OPTIONS, "alarm_")),
         "limits": HealthLimits(**_settings_of(values, HEALTH_SETTINGS, "")),
+        "pose": PoseSettings(**_settings_of(values, POSE_SETTINGS, "pose_")),
         "black_box": black_box if black_box.folder else None,
     }
     return Parameters(**{**same, **others})

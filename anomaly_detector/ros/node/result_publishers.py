@@ -53,7 +53,9 @@ TOPICS = (
         "~/event",
         DiagnosticArray,
         "start and end of an alarm: header of the frame; one status with event, number, "
-        "start_stamp, end_stamp, frames, peak_stamp, peak_score, peak_normalized_score",
+        "start_stamp, end_stamp, frames, peak_stamp, peak_score, peak_normalized_score; with "
+        "pose_topic the place of the peak: pose_frame, pose_x, pose_y, pose_z, pose_yaw, pose_age, "
+        "pose_problem",
     ),
     Topic(
         "~/anomaly_map",

@@ -17,7 +17,8 @@ from anomaly_detector.errors import AnomalyDetectorError, ModelError
 from anomaly_detector.images.compressed import DECODE_METHOD
 from anomaly_detector.images.preprocessing import RESIZE_METHOD, WHOLE_FRAME, View
 from anomaly_detector.model.detector import Detector
-from anomaly_detector.recordings import is_bag, open_source, path_identity
+from anomaly_detector.poses import PoseSettings
+from anomaly_detector.recordings import is_bag, open_source, path_identity, read_poses
 from anomaly_detector.scoring.stream import BATCH_SIZE
 from anomaly_detector.scoring.tables import ScoreSummary, write_scores
 
@@ -34,6 +35,7 @@ class ScoreOptions:
         providers: ONNX Runtime execution providers; None for the default.
         decision: when an alarm is raised and cleared.
         batch_size: see :func:`anomaly_detector.scoring.stream.score_recording`.
+        pose: where the robot was, for bags; other recordings leave it aside.
     """
 
     topic: str | None = None
@@ -43,6 +45,7 @@ class ScoreOptions:
     providers: Sequence[str] | None = None
     decision: AlarmSettings = AlarmSettings()  # noqa: RUF009
     batch_size: int = BATCH_SIZE
+    pose: PoseSettings = PoseSettings()  # noqa: RUF009
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ class ScoreTask(ScoreOptions):
             *(path_identity(Path(self.source)), self.model_sha256, self.topic, self.fps),
             *(self.threshold, self.providers, self.batch_size, asdict(self.decision)),
             asdict(self.view),
+            *([asdict(self.pose)] if self.pose.topic else []),
             *(anomaly_detector.__version__, DECODE_METHOD, RESIZE_METHOD),
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -107,6 +111,7 @@ def score_task(task: ScoreTask) -> ScoreOutcome:
     path = Path(task.source)
     detector = _detector(task)
     source = open_source(path, task.topic if is_bag(path) else None)
+    poses = read_poses(path, task.pose) if is_bag(path) else None
     with tempfile.TemporaryDirectory(prefix="anomaly_detector.") as folder:
         scores, events = Path(folder, "scores.csv"), Path(folder, "events.csv")
         summary = write_scores(
@@ -115,6 +120,7 @@ def score_task(task: ScoreTask) -> ScoreOutcome:
             scores,
             decision=task.decision,
             events=events,
+            poses=poses,
             fps=task.fps,
             workers=task.workers,
             batch_size=task.batch_size,

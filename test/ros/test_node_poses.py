@@ -1,0 +1,148 @@
+"""Where the robot was, through the real node: poses over DDS into all that has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from model_files import write_grey_difference_model
+from posed_bags import pose_message
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile
+from ros_harness import RosClient, image_message, node_in
+from std_msgs.msg import String
+
+from anomaly_detector.black_box import find_events, read_event
+from anomaly_detector.poses import PLACE_COLUMNS, POSE_TYPES, Pose
+from anomaly_detector.ros.node.event_message import read_event as read_event_message
+from anomaly_detector.ros.node.status_message import status_values
+
+GREY = np.full((64, 64, 3), 128, np.uint8)
+BLACK = np.zeros((64, 64, 3), np.uint8)
+
+
+class Types(dict[str, Any]):
+    """Message classes of rclpy by their names in the graph."""
+
+    def __missing__(self, name: str) -> Any:
+        package, _, kind = name.split("/")
+        return getattr(import_module(f"{package}.msg"), kind)
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RosClient]:
+    model = write_grey_difference_model(tmp_path_factory.mktemp("m") / "g.onnx", threshold=1000.0)
+    with node_in("posed", model=model, pose_max_age=60.0, diagnostics_period=0.1) as client:
+        yield client
+
+
+def publisher_of(client: RosClient, kind: str, topic: str, *, is_kept: bool = True) -> Any:
+    durability = QoSDurabilityPolicy.TRANSIENT_LOCAL if is_kept else QoSDurabilityPolicy.VOLATILE
+    return client.node.create_publisher(
+        Types()[kind], topic, QoSProfile(depth=1, durability=durability)
+    )
+
+
+def now_ns(client: RosClient) -> int:
+    stamp = client.stamp(image_message(GREY, "rgb8")).header.stamp
+    return int(stamp.sec) * 10**9 + int(stamp.nanosec)
+
+
+def frame_with_place(client: RosClient, start: str) -> str:
+    """Send frames until diagnostics say of one a place that starts so; return that."""
+
+    def place(status: Any) -> str:
+        return status_values(status)["Pose"]
+
+    message = client.stamp(image_message(GREY, "rgb8"))
+    return place(client.publish_until_status(message, lambda s: place(s).startswith(start), start))
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_kept"), [*((kind, False) for kind in POSE_TYPES), (POSE_TYPES[1], True)]
+)
+def test_type_and_qos_are_found_in_the_graph(client: RosClient, kind: str, is_kept: bool) -> None:
+    pytest.importorskip(f"{kind.split('/')[0]}.msg")
+    topic = f"/posed/{kind.rpartition('/')[2]}_{is_kept}"
+    # The topic is named first: the localisation starts when it will.
+    (result,) = client.set_parameters(pose_topic=topic)
+    assert result.successful
+    assert frame_with_place(client, "no pose on") == f"no pose on {topic} yet"
+    publisher = publisher_of(client, kind, topic, is_kept=is_kept)
+    message = pose_message(Pose(now_ns(client), "map", 1.5, -2.0, 0.0, 0.5), kind, Types())
+    publisher.publish(message)
+    if not is_kept:  # AMCL's last pose comes to who asks later; others' is gone
+        client.spin_until(publisher.get_subscription_count, "a subscription")
+        client.wait_until_found()
+        publisher.publish(message)
+    assert frame_with_place(client, "map").startswith("map 1.50 -2.00, yaw 0.50, ")
+    client.node.destroy_publisher(publisher)
+
+
+def test_event_and_black_box_have_the_place_or_say_why_not(
+    client: RosClient, tmp_path: Path
+) -> None:
+    topic, kind = "/posed/amcl_pose", "geometry_msgs/msg/PoseWithCovarianceStamped"
+    publisher = publisher_of(client, kind, topic)
+    at_ns = now_ns(client)
+    publisher.publish(pose_message(Pose(at_ns, "map", 3.25, 4.0, 0.0, -1.0), kind, Types()))
+    settings = {"black_box_folder": str(tmp_path), "black_box_seconds_after": 0.0}
+    client.set_parameters(pose_topic=topic, **settings)
+    frame_with_place(client, "map")
+    found = alarm(client)
+    assert [event.kind for event in found] == ["start", "end"]
+    for event in found:
+        place = dict(event.place)
+        age_s = float(place.pop("pose_age"))
+        assert list(place.values()) == ["map", "3.25", "4", "0", "-1", ""]
+        assert age_s == pytest.approx(float(event.peak_stamp) - at_ns / 1e9, abs=1e-6)
+    # Poses of another frame are said and not taken.
+    client.set_parameters(pose_frame="odom")
+    problem = f"poses on {topic} are in frame 'map', not in 'odom'"
+    frame_with_place(client, problem)
+    client.wait_for_diagnostics(lambda s, _: f"place unknown: {problem}" in s.message, "a warning")
+    for event in alarm(client):
+        assert list(event.place) == list(PLACE_COLUMNS)
+        assert [value for value in event.place.values() if value] == [problem]
+    # Without a topic, nothing is said.
+    client.set_parameters(pose_topic="", pose_frame="")
+    assert [dict(event.place) for event in alarm(client)] == [{}, {}]
+    client.wait_for_diagnostics(lambda _, v: v.get("Black box events") == "3", "three events")
+    known, other, none = (read_event(path) for path in find_events(tmp_path))
+    assert known.place is not None
+    assert known.place.pose is not None
+    assert (known.place.pose.x, known.place.pose.stamp_ns) == (3.25, at_ns)
+    assert other.place is not None
+    assert other.place.problem == problem
+    assert none.place is None
+    client.set_parameters(black_box_folder="")
+    client.node.destroy_publisher(publisher)
+
+
+def alarm(client: RosClient) -> list[Any]:
+    """Raise and clear an alarm; return the node's two messages of it."""
+    client.events.clear()
+    client.ask_picture(BLACK)
+    for _ in range(10):
+        client.ask_picture(GREY)
+    client.spin_until(lambda: len(client.events) == 2, "start and end")
+    return [read_event_message(message) for message in client.events]
+
+
+def test_topic_of_another_type_and_bad_names_are_said(client: RosClient) -> None:
+    publisher = client.node.create_publisher(String, "/posed/words", 1)
+    client.set_parameters(pose_topic="/posed/words")
+    place = frame_with_place(client, "/posed/words has")
+    assert place.startswith("/posed/words has std_msgs/msg/String: give pose_topic a topic of ")
+    (result,) = client.set_parameters(pose_topic="no topic!")
+    assert not result.successful
+    assert result.reason == (
+        "pose_topic is 'no topic!': failed to resolve name: topic name must not contain characters "
+        "other than alphanumerics, '_', '~', '{', or '}'"
+    )
+    assert client.get_parameter("pose_topic") == "/posed/words"
+    client.set_parameters(pose_topic="")
+    client.node.destroy_publisher(publisher)
