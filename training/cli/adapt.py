@@ -10,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from anomaly_detector.cli.arguments import add_recordings, add_shared
 from anomaly_detector.drawing.page import write_page
 from anomaly_detector.model.shipped import resolve_model
 from training.adaptation.adapt import STEPS, AdaptOptions, adapt
@@ -28,16 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", required=True, metavar="FILE",
         help="model file, with the NAME.training folder of its training beside it",
     )  # fmt: skip
-    add(
-        "--data", nargs="+", required=True, metavar="SOURCE",
-        help="normal drives of today: image folders, bags or videos; a minute is enough",
-    )  # fmt: skip
+    purpose = "normal drives of today: image folders, bags or videos; a minute is enough"
+    add_recordings(parser, "--data", purpose, required=True)
     add("--out", type=Path, required=True, metavar="FILE", help="model file to write (.onnx)")
-    add(
-        "--events", nargs="+", default=[], metavar="FOLDER",
-        help="folders of the robot's black box: frames of their alarms are learned as anomalies",
-    )  # fmt: skip
-    add("--topic", help="image topic, for a bag with more than one")
+    purpose = "folders of the robot's black box: frames of their alarms are learned as anomalies"
+    add_recordings(parser, "--events", purpose)
+    add_shared(parser, "--topic", "--cache")
     add(
         "--steps", type=int, default=STEPS, metavar="N",
         help="steps of fine-tuning, of 48 frames a step (default %(default)s)",
@@ -57,7 +54,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="go on from the last checkpoint of an adaptation that was cut off, if there is one",
     )  # fmt: skip
     add("--device", choices=DEVICES, default="auto", help="where to compute (default %(default)s)")
-    add("--cache", type=Path, metavar="FOLDER", help="folder for resized frames (default ~/.cache)")
 
 
 def run(arguments: argparse.Namespace) -> int:
