@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,13 +22,7 @@ from anomaly_detector.model.fingerprint import fingerprints
 from anomaly_detector.model.metadata import Calibration, ModelMetadata
 from anomaly_detector.recordings import expand_sources
 from training.config.options import FALSE_ALARM_RATE, TrainOptions
-from training.data.frames import (
-    FrameSet,
-    open_anomaly_set,
-    open_frame_set,
-    open_normal_of_anomalies,
-    split_blocks,
-)
+from training.data.frames import FrameSet, open_frame_set, split_blocks
 from training.data.past import Past
 from training.export.provenance import inputs, provenance, resolved_recipe, write_history
 from training.fitting.cluster.cluster import Cluster, Membership, read_membership
@@ -128,11 +122,13 @@ def prepare(options: TrainOptions) -> TrainingRun:
         anomalies=expand_sources(options.anomalies),
     )
     frames = _open(options, options.data)
-    anomalies = _open(options, options.anomalies, open_anomaly_set) if options.anomalies else None
     scorer = find_scorer(options.scorer)
-    if scorer.normal_of_anomalies:
-        normal = _open(options, options.anomalies, open_normal_of_anomalies)
-        frames = FrameSet([*frames.parts, *normal.parts])
+    anomalies = None
+    if options.anomalies:
+        anomalies = _open(options, options.anomalies, anomalous=True)
+        if scorer.normal_of_anomalies:
+            normal = _open(options, options.anomalies, anomalous=False)
+            frames = FrameSet([*frames.parts, *normal.parts])
     split = split_blocks(
         frames.lengths,
         frames.gaps,
@@ -155,13 +151,12 @@ def prepare(options: TrainOptions) -> TrainingRun:
 
 
 def _open(
-    options: TrainOptions,
-    sources: Sequence[str],
-    open_set: Callable[..., FrameSet] = open_frame_set,
+    options: TrainOptions, sources: Sequence[str], *, anomalous: bool | None = None
 ) -> FrameSet:
-    return open_set(
+    return open_frame_set(
         sources,
         options.topic,
+        anomalous=anomalous,
         view=options.view,
         cache=options.cache,
         progress=options.progress,

@@ -35,7 +35,7 @@ from anomaly_detector.recordings import expand_sources
 from training.adaptation.changes import FEWEST_FRAMES, Changes, compare, stand_out
 from training.adaptation.threshold import DEFAULT_RULE, RULES
 from training.config.options import FALSE_ALARM_RATE
-from training.data.frames import FrameSet, fold_blocks, open_anomaly_set, open_frame_set
+from training.data.frames import FrameSet, fold_blocks, open_frame_set
 from training.data.past import Past, load_some, spread
 from training.export.provenance import write_history
 from training.fitting.device import select_device
@@ -236,10 +236,10 @@ def _prepare(options: AdaptOptions) -> _Adaptation:
     can_adapt = _adaptable(old)
     _check_folder(options.model, old, source)
     past = source.past()
-    frames = _open(options, options.data, old, open_frame_set)
+    frames = _open(options, options.data, old)
     today = _Today.of(frames)
     _check_today(today, old)
-    events = _open(options, options.events, old, open_anomaly_set) if options.events else None
+    events = _open(options, options.events, old, anomalous=True) if options.events else None
     anomalies = load_some(events, _MOST_EVENT_FRAMES)
     changes = compare(past.images, today.images)
     stretches = [stand_out(past.images, images) for images in today.parts()]
@@ -340,11 +340,13 @@ def _open(
     options: AdaptOptions,
     recordings: Sequence[str],
     old: ModelMetadata,
-    open_set: Callable[..., FrameSet],
+    *,
+    anomalous: bool | None = None,
 ) -> FrameSet:
-    return open_set(
+    return open_frame_set(
         expand_sources(recordings),
         options.topic,
+        anomalous=anomalous,
         view=old.view,
         cache=options.cache,
         progress=options.progress,

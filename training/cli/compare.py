@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from anomaly_detector.model.fingerprint import (
 )
 from anomaly_detector.recordings import expand_sources
 from training.config.options import TrainOptions
-from training.data.frames import FrameSet, open_anomaly_set, open_frame_set
+from training.data.frames import open_frame_set
 from training.evaluation.compare import Comparison, compare, labelled_measure, stress_measure
 from training.evaluation.faults import FAULT_SETS
 from training.evaluation.metrics import json_safe
@@ -137,17 +137,21 @@ def _trained_on(options: TrainOptions, test: str) -> tuple[TrainedRecording, ...
     """Return the recordings to be trained on that the test drive shows frames of."""
 
     def opened(
-        open_set: Callable[..., FrameSet], sources: Sequence[str]
+        sources: Sequence[str], *, anomalous: bool | None = None
     ) -> list[tuple[str, NDArray[np.uint8]]]:
-        frames = open_set(
-            expand_sources(sources), options.topic, view=options.view, cache=options.cache
+        frames = open_frame_set(
+            expand_sources(sources),
+            options.topic,
+            anomalous=anomalous,
+            view=options.view,
+            cache=options.cache,
         )
         return [(part.source.name, part.images) for part in frames.parts]
 
-    trained = opened(open_frame_set, options.data)
+    trained = opened(options.data)
     if options.anomalies:
-        trained += opened(open_anomaly_set, options.anomalies)
-    ((name, images),) = opened(open_frame_set, [test])
+        trained += opened(options.anomalies, anomalous=True)
+    ((name, images),) = opened([test])
     known = fingerprints(trained)
     return tuple(known_again(name, images, known))
 

@@ -33,7 +33,7 @@ _TRAIN, _GAP, _VALIDATION, _CALIBRATION = range(4)
 
 
 class FrameSet:
-    """The shrunk frames of one or more recordings, read from their memory-mapped caches.
+    """The resized frames of one or more recordings, read from their memory-mapped caches.
 
     Args:
         parts: the recordings, in order.
@@ -117,83 +117,49 @@ def open_frame_set(
     sources: Sequence[str],
     topic: str | None = None,
     *,
+    anomalous: bool | None = None,
     view: View = WHOLE_FRAME,
     cache: Path | None = None,
     progress: bool = True,
 ) -> FrameSet:
-    """Open recordings and shrink their frames through the cache.
+    """Open recordings and resize their frames through the cache.
 
     Args:
         sources: as :func:`training.data.opening.open_recording` takes them.
         topic: image topic, for bags with more than one.
+        anomalous: for recordings of anomalies. An image folder with a ``labels.csv``, as
+            ``training corridor`` writes it, also shows normal frames: True leaves these out, and
+            False gives them alone, of which there may be none. A folder of the robot's black box,
+            or one of its events, gives the frames that were anomalous during the alarm
+            (:mod:`training.data.events`).
         view: what to see of each frame.
         cache: folder of the cache; None for the user's.
         progress: show progress bars.
 
     Raises:
-        SourceError: one of them cannot be used.
+        SourceError: one of them cannot be used, or has no anomalous frame.
     """
     if not sources:
         raise SourceError("no recording given: name an image folder, a bag or a video")
-    opened = [open_recording(source, topic) for source in sources]
-    return _cached(opened, view, cache, progress)
-
-
-def open_anomaly_set(
-    sources: Sequence[str],
-    topic: str | None = None,
-    *,
-    view: View = WHOLE_FRAME,
-    cache: Path | None = None,
-    progress: bool = True,
-) -> FrameSet:
-    """Open recordings of anomalies; as :func:`open_frame_set`.
-
-    Of an image folder with a ``labels.csv``, as ``training corridor`` writes it, the frames that
-    are labelled as normal are left out: a drive with hazards shows normal frames too. A folder of
-    the robot's black box, or one of its events, gives the frames that were anomalous during the
-    alarm (:mod:`training.data.events`).
-
-    Raises:
-        SourceError: one of them cannot be used, or has no anomalous frame.
-    """
-    opened = [
-        open_recorded_events(Path(source)) or _anomalies_of(open_recording(source, topic))
-        for source in sources
-    ]
-    return _cached(opened, view, cache, progress)
-
-
-def open_normal_of_anomalies(
-    sources: Sequence[str],
-    topic: str | None = None,
-    *,
-    view: View = WHOLE_FRAME,
-    cache: Path | None = None,
-    progress: bool = True,
-) -> FrameSet:
-    """Open the frames that :func:`open_anomaly_set` leaves out as normal; there may be none."""
-    parts = [
-        _labelled(open_recording(source, topic), anomalous=False)
-        for source in sources
-        if open_recorded_events(Path(source)) is None
-    ]
-    return _cached([part for part in parts if part], view, cache, progress)
-
-
-def _cached(
-    sources: Sequence[FrameSource], view: View, cache: Path | None, progress: bool
-) -> FrameSet:
-    for source in sources:
+    opened = [item for text in sources if (item := _open(text, topic, anomalous)) is not None]
+    for source in opened:
         source.view = view
-    parts = [cache_frames(source, cache, progress=progress) for source in sources]
+    parts = [cache_frames(source, cache, progress=progress) for source in opened]
     for part in parts:
         warn_unreadable(part.source, part.unreadable)
     return FrameSet(parts)
 
 
-def _anomalies_of(source: FrameSource) -> FrameSource:
-    part = _labelled(source, anomalous=True)
+def _open(text: str, topic: str | None, anomalous: bool | None) -> FrameSource | None:
+    """Open the wanted frames of a recording; None where it has none that are normal."""
+    if anomalous is None:
+        return open_recording(text, topic)
+    if (events := open_recorded_events(Path(text))) is not None:
+        return events if anomalous else None
+    source = open_recording(text, topic)
+    part = _labelled(source, anomalous=anomalous)
+    if not anomalous:
+        return part or None
     if part is not None and not len(part):
         raise SourceError(
             f"{part.path / _LABELS} labels every frame as normal: give recordings of anomalies"

@@ -27,7 +27,7 @@ from anomaly_detector.images.preprocessing import View, preprocess
 from anomaly_detector.model.detector import Detector
 from training.cli.main import main
 from training.data.events import open_recorded_events
-from training.data.frames import open_anomaly_set
+from training.data.frames import open_frame_set
 
 NORMAL = make_drive(40)
 BOXES = [add_box(item) for item in make_drive(40, seed=1)]
@@ -59,7 +59,9 @@ def test_only_anomalous_frames_during_the_alarm_are_taken(recorded: Path, tmp_pa
         content["frames"][15]["is_anomaly"] = False
         content["frames"][5]["is_anomaly"] = True
         (event / "event.json").write_text(json.dumps(content))
-    (anomalies,) = open_anomaly_set([str(copied)], cache=tmp_path / "cache", progress=False).parts
+    (anomalies,) = open_frame_set(
+        [str(copied)], anomalous=True, cache=tmp_path / "cache", progress=False
+    ).parts
     expected = [n for n in range(10, 40) if n != 15]
     events = [read_event(path) for path in find_events(copied)]
     assert [event.format for event in events] == list(BLACK_BOX_FORMATS)
@@ -85,8 +87,12 @@ def test_16_bit_pictures_of_an_event_are_scaled_as_the_model_says(tmp_path: Path
                 [1.5] * 20, lambda number: EncodedPicture("16UC1; png", pictures[number % 2])
             )
     view = View(scaling=ImageScaling(0, 2550))
-    (part,) = open_anomaly_set(
-        [str(tmp_path / "box")], view=view, cache=tmp_path / "cache", progress=False
+    (part,) = open_frame_set(
+        [str(tmp_path / "box")],
+        anomalous=True,
+        view=view,
+        cache=tmp_path / "cache",
+        progress=False,
     ).parts
     greys = part.images.reshape(len(part), -1)
     assert len(part) == 40
@@ -97,7 +103,7 @@ def test_16_bit_pictures_of_an_event_are_scaled_as_the_model_says(tmp_path: Path
 @pytest.mark.parametrize("index", [0, 1], ids=BLACK_BOX_FORMATS)
 def test_single_event(index: int, recorded: Path, tmp_path: Path) -> None:
     event = events_in(recorded)[index]
-    frames = open_anomaly_set([str(event)], cache=tmp_path / "cache", progress=False)
+    frames = open_frame_set([str(event)], anomalous=True, cache=tmp_path / "cache", progress=False)
     assert len(frames) == 30
     renamed = tmp_path / "door left open"
     shutil.copytree(event, renamed)
@@ -116,9 +122,9 @@ def test_damaged_picture_is_left_out(recorded: Path, tmp_path: Path) -> None:
     pictures[20].write_bytes(b"no picture")
     pictures[21].unlink()
     with pytest.raises(SourceError, match=f"{pictures[21].name} is missing: copy the event again"):
-        open_anomaly_set([str(copied)], cache=tmp_path / "cache", progress=False)
+        open_frame_set([str(copied)], anomalous=True, cache=tmp_path / "cache", progress=False)
     pictures[21].write_bytes(b"")
-    frames = open_anomaly_set([str(copied)], cache=tmp_path / "cache", progress=False)
+    frames = open_frame_set([str(copied)], anomalous=True, cache=tmp_path / "cache", progress=False)
     assert len(frames) == 58
     assert [item.name.split("/")[1] for item in frames.parts[0].unreadable] == [
         pictures[20].name,
@@ -136,13 +142,13 @@ def test_events_that_cannot_be_used_are_named(recorded: Path, tmp_path: Path) ->
 
     rewrite(version=2)
     with pytest.raises(SourceError, match="version 2, this package reads 1"):
-        open_anomaly_set([str(copied)])
+        open_frame_set([str(copied)], anomalous=True)
     rewrite(frames=[{"name": "000000"}])
     with pytest.raises(SourceError, match=r"event\.json cannot be read \('stamp_ns'\)"):
-        open_anomaly_set([str(copied)])
+        open_frame_set([str(copied)], anomalous=True)
     rewrite(frames=[row | {"phase": "after"} for row in content["frames"]])
     with pytest.raises(SourceError, match="1 recorded events but no frame that was anomalous"):
-        open_anomaly_set([str(copied)])
+        open_frame_set([str(copied)], anomalous=True)
     # No event at all: taken for what it is, a bag.
     (copied / "event.json").unlink()
     assert open_recorded_events(copied) is None

@@ -21,7 +21,7 @@ from anomaly_detector.images.image import Image
 from anomaly_detector.images.preprocessing import preprocess
 from anomaly_detector.model.detector import Detector
 from training.cli.main import main
-from training.data.frames import open_anomaly_set, open_frame_set, split_anomalies, split_blocks
+from training.data.frames import open_frame_set, split_anomalies, split_blocks
 from training.export.convert import convert, write_detector
 from training.networks.autoencoders import build_autoencoder
 from training.networks.backend import seed_everything
@@ -295,8 +295,10 @@ def test_normal_frames_of_a_labelled_drive_are_no_anomalies(tmp_path: Path) -> N
     folder = write_images(tmp_path / "hazards", make_drive(6))
     rows = "\n".join(f"frame_{index}.png,{int(index in (2, 4))}" for index in range(6))
     (folder / "labels.csv").write_text(f"frame,label\n{rows}\n")
-    anomalies = open_anomaly_set([str(folder)], cache=tmp_path / "cache", progress=False)
+    anomalies = open_frame_set(
+        [str(folder)], anomalous=True, cache=tmp_path / "cache", progress=False
+    )
     assert list(anomalies.parts[0].names) == ["frame_2.png", "frame_4.png"]
     (folder / "labels.csv").write_text(f"frame,label\n{rows.replace(',1', ',0')}\n")
     with pytest.raises(SourceError, match="labels every frame as normal"):
-        open_anomaly_set([str(folder)], cache=tmp_path / "cache", progress=False)
+        open_frame_set([str(folder)], anomalous=True, cache=tmp_path / "cache", progress=False)
