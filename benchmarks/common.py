@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from anomaly_detector.benchmarking.camera import parse_size
 from anomaly_detector.benchmarking.machine import machine
-from anomaly_detector.cli.arguments import parse_stretch
+from anomaly_detector.cli.arguments import add_exclude
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
 from anomaly_detector.model.shipped import resolve_model
@@ -32,13 +32,6 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--size": {"type": parse_size, "default": "640x480", "metavar": "WIDTHxHEIGHT"},
     "--hz": {"type": float, "default": 30.0, "help": "of the camera (%(default)s)"},
     "--topic": {"help": "image topic, for bags with several"},
-    "--exclude": {
-        "type": parse_stretch,
-        "nargs": "+",
-        "default": [],
-        "metavar": "A-B",
-        "help": "frames of the test drive to leave out",
-    },
     "--seed": {"type": int, "default": 0},
     "--json": {"type": Path, "metavar": "FILE", "help": "write the figures there too"},
 }
@@ -55,7 +48,10 @@ def options(doc: str | None, *names: str) -> argparse.ArgumentParser:
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for name in (*names, "--json"):
-        parser.add_argument(name, **_OPTIONS[name])
+        if name == "--exclude":
+            add_exclude(parser, "frames of the test drive to leave out")
+        else:
+            parser.add_argument(name, **_OPTIONS[name])
     return parser
 
 
