@@ -7,15 +7,13 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.drawing.page import Card, KeyFigure, Page, Picture, Section, Table
+from anomaly_detector.drawing.page import Card, KeyFigure, Page, Section, Table
 from training.adaptation.changes import LIMITS, Change, Changes
 from training.data.past import spread
-from training.reports.figures import image_uri
-from training.reports.page import percent_text
+from training.reports.page import frame_picture, percent_text
 
 Images = NDArray[np.uint8]
 
-_THUMBNAIL_SIZE = 160
 _PAIRS = 6
 
 
@@ -116,8 +114,8 @@ def _card(changes: Changes, past: Images, today: Images, row: int) -> Card:
         f"Frame {frame}",
         [f"correlation {changes.similarity[row]:.2f}"],
         [
-            Picture(image_uri(today[frame], _THUMBNAIL_SIZE), f"Frame {frame} of today"),
-            Picture(image_uri(past[match], _THUMBNAIL_SIZE), f"Known frame {match}"),
+            frame_picture(today[frame], f"Frame {frame} of today"),
+            frame_picture(past[match], f"Known frame {match}"),
         ],
     )
 
@@ -128,10 +126,7 @@ def _left_out(today: Images, stretches: Sequence[tuple[int, int]]) -> Section:
     cards = []
     for first, last in stretches:
         frames = sorted({first, (first + last) // 2, last})
-        pictures = [
-            Picture(image_uri(today[frame], _THUMBNAIL_SIZE), f"Frame {frame} of today")
-            for frame in frames
-        ]
+        pictures = [frame_picture(today[frame], f"Frame {frame} of today") for frame in frames]
         cards.append(Card(f"Frames {first} to {last}", [f"{last - first + 1} frames"], pictures))
     return Section(
         "Left out",

@@ -27,6 +27,11 @@ def figure_picture(
     return Picture(figure_uri(figure, vector=vector), alt, caption, wide)
 
 
+def frame_picture(image: NDArray[np.uint8], alt: str) -> Picture:
+    """Return a frame, uint8 RGB [H, W, 3], as a thumbnail."""
+    return Picture(image_uri(image, _THUMBNAIL_SIZE), alt)
+
+
 def frame_card(
     title: str,
     lines: Sequence[str],
@@ -39,7 +44,7 @@ def frame_card(
         title,
         lines,
         (
-            Picture(image_uri(image, _THUMBNAIL_SIZE), f"Frame {title}"),
+            frame_picture(image, f"Frame {title}"),
             Picture(image_uri(overlay), f"Anomaly map of frame {title}"),
         ),
     )
