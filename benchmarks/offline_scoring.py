@@ -24,7 +24,7 @@ import numpy as np
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.ordered_pool import usable_cores
 from anomaly_detector.recordings import open_source
-from anomaly_detector.recordings.cache import shrunk_frame
+from anomaly_detector.recordings.cache import preprocessed_frame
 from anomaly_detector.scoring.tables import write_scores
 from benchmarks.common import anonymous_mib, options, peak_anonymous_mib, run, write_jpegs
 from training.data.corridor import CorridorDrive
@@ -65,7 +65,7 @@ def score_once(
 
 def differing_scores(detector: Detector, frames: Path, batch: int, count: int) -> int:
     """Return how many of the first frames get another score in batches than alone."""
-    resized = open_source(frames).mapped(shrunk_frame, reduced=True)
+    resized = open_source(frames).mapped(preprocessed_frame, reduced=True)
     images = np.stack([frame.pixels.array for frame in islice(resized, count)])
     alone = [detector.score_batch(image[np.newaxis]).score[0] for image in images]
     parts = [images[start : start + batch] for start in range(0, len(images), batch)]

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
+from anomaly_detector.images.image import Image
+from anomaly_detector.images.preprocessing import preprocess
 from training.config.options import TrainOptions
 from training.data.bags import StampedImage, write_image_bag
 from training.train import train
@@ -37,6 +39,11 @@ def make_drive(count: int, seed: int = 0) -> list[NDArray[np.uint8]]:
         frame = np.stack([red, green, blue], -1) + noise
         frames.append(np.clip(frame, 0, 255).astype(np.uint8))
     return frames
+
+
+def preprocessed(frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Return RGB frames as the model sees them, uint8 [N, 64, 64, 3]."""
+    return np.stack([preprocess(Image(frame, "rgb")) for frame in frames])
 
 
 def add_box(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -25,7 +25,7 @@ from anomaly_detector.model.detector import Detection, Detector
 from anomaly_detector.model.file import read_model_file
 from anomaly_detector.model.session import session_options
 
-STEPS = ("convert", "shrink", "infer", "decide")
+STEPS = ("convert", "resize", "infer", "decide")
 """Message to pixels, to 64x64 RGB, through the network to a detection, to the alarm decision."""
 
 WORK = "node work"
@@ -97,15 +97,15 @@ class FrameSteps:
         pixels = self.convert(message)
         converted = clock()
         small = self.detector.prepare(pixels)
-        shrunk = clock()
+        resized = clock()
         detection = self.detector.detect(small)
         inferred = clock()
         state = self._decisions.update(detection, stamp_ns=time.time_ns())
         end = clock()
         durations = self.durations
         durations["convert"].append(converted - start)
-        durations["shrink"].append(shrunk - converted)
-        durations["infer"].append(inferred - shrunk)
+        durations["resize"].append(resized - converted)
+        durations["infer"].append(inferred - resized)
         durations["decide"].append(end - inferred)
         durations[WORK].append(end - start)
         return detection, state.is_alarm

@@ -1,6 +1,6 @@
-"""Shrunk frames of a recording in one memory-mapped uint8 array.
+"""Preprocessed frames of a recording in one memory-mapped uint8 array.
 
-A recording is decoded and shrunk once; training then reads 12 KB a frame from the page cache,
+A recording is decoded and resized once; training then reads 12 KB a frame from the page cache,
 whatever the recording's size, and holds no more of it in memory than the system sees fit.
 """
 
@@ -29,7 +29,7 @@ _FRAME_BYTES = INPUT_SIZE * INPUT_SIZE * 3
 
 @dataclass(frozen=True)
 class CachedFrames:
-    """The shrunk frames of one recording.
+    """The preprocessed frames of one recording.
 
     Attributes:
         source: the recording's path.
@@ -56,7 +56,7 @@ def cache_frames(
     workers: int | None = None,
     progress: bool = True,
 ) -> CachedFrames:
-    """Shrink all frames of a recording, or take them from the cache.
+    """Preprocess all frames of a recording, or take them from the cache.
 
     An entry is found again by the recording's files (names, sizes, times), topic and view, decode
     and resize method; a changed recording is read again.
@@ -96,7 +96,7 @@ def _build(source: FrameSource, entry: Path, workers: int, progress: bool) -> No
     with atomic_directory(entry) as folder:
         with (folder / "frames.u8").open("wb") as file:
             bar = tqdm(
-                source.mapped(shrunk_frame, workers, reduced=True),
+                source.mapped(preprocessed_frame, workers, reduced=True),
                 f"reading {source.path.name}",
                 len(source),
                 unit="frame",
@@ -114,7 +114,7 @@ def _build(source: FrameSource, entry: Path, workers: int, progress: bool) -> No
         (folder / "index.json").write_text(json.dumps(index))
 
 
-def shrunk_frame(frame: Frame) -> Frame:
+def preprocessed_frame(frame: Frame) -> Frame:
     """Return a frame with its picture at the model's input size, uint8 [64, 64, 3] RGB."""
     return replace(frame, pixels=Image(preprocess(frame.pixels), "rgb"))
 

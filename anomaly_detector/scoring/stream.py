@@ -22,7 +22,7 @@ from anomaly_detector.model.detector import Detector
 from anomaly_detector.ordered_pool import map_in_order, usable_cores
 from anomaly_detector.recordings import Frame, FrameSource
 from anomaly_detector.recordings.base import check_fps, stamp_and_time
-from anomaly_detector.recordings.cache import shrunk_frame
+from anomaly_detector.recordings.cache import preprocessed_frame
 
 BATCH_SIZE = 16
 """Frames a run where the last bit of a score does not matter: larger ones gain nothing more."""
@@ -111,7 +111,7 @@ def score_recording(
 
     source.view = detector.view
     size = batch_size * max(1, _FRAMES_A_TASK // batch_size)
-    batches = _batched(source.mapped(shrunk_frame, workers, reduced=True), size)
+    batches = _batched(source.mapped(preprocessed_frame, workers, reduced=True), size)
     # A GPU takes one batch after the other anyhow.
     threads = workers if list(detector.providers) == [_CPU] else 1
     index = 0

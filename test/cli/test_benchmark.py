@@ -14,7 +14,7 @@ from anomaly_detector.cli import main as cli
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.message import as_image
 
-ROWS = {"convert", "shrink", "infer", "decide", "node work"}
+ROWS = {"convert", "resize", "infer", "decide", "node work"}
 ROWS |= {"floor: read the bytes", "floor: bare network"}
 
 
@@ -37,7 +37,7 @@ def test_each_step_has_its_row(
     for name, row in rows.items():
         assert 0 < row["p50"] <= row["p95"] <= row["p99"], name
     assert rows["node work"]["p50"] > rows["convert"]["p50"]
-    # This network is so small that the shrink alone takes several times as long.
+    # This network is so small that resizing alone takes several times as long.
     assert cost["ratio"] > 1
     assert cost["cpu_percent"] > 0
     assert cost["resident_mb"] > 10

@@ -11,13 +11,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import pytest
-from conftest import make_drive, write_bag, write_images
+from conftest import make_drive, preprocessed, write_bag, write_images
 from model_files import write_grey_difference_model
 from numpy.typing import NDArray
 
 from anomaly_detector.cli.main import main as robot
-from anomaly_detector.images.image import Image
-from anomaly_detector.images.preprocessing import preprocess
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.file import read_metadata
 from anomaly_detector.model.fingerprint import (
@@ -32,10 +30,6 @@ from training.cli.main import main as training
 
 DRIVE = make_drive(90)
 WARNING = "warning: the model was trained on "
-
-
-def preprocessed(frames: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    return np.stack([preprocess(Image(frame, "rgb")) for frame in frames])
 
 
 def names(

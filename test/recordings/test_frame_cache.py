@@ -1,4 +1,4 @@
-"""The cache of shrunk frames: the same bytes however it is built, and never half of it."""
+"""The cache of preprocessed frames: the same bytes however it is built, and never half of it."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def cached(folder: Path, cache: Path, workers: int | None = None) -> CachedFrame
     return cache_frames(open_source(folder), cache, workers=workers, progress=False)
 
 
-def fail_to_shrink(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+def fail_to_preprocess(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def fail(frame: Frame) -> None:
         raise error
 
-    monkeypatch.setattr(frame_cache, "shrunk_frame", fail)
+    monkeypatch.setattr(frame_cache, "preprocessed_frame", fail)
 
 
-def test_frames_are_shrunk_in_natural_order(drive: Path, tmp_path: Path) -> None:
+def test_frames_are_preprocessed_in_natural_order(drive: Path, tmp_path: Path) -> None:
     frames = cached(drive, tmp_path / "cache")
     assert frames.names == [f"{index}.png" for index in range(40)]
     assert frames.stamps_ns == [None] * 40
@@ -64,7 +64,7 @@ def test_a_second_call_reads_no_frame(
     drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = cached(drive, tmp_path / "cache")
-    fail_to_shrink(monkeypatch, AssertionError("a frame was read again"))
+    fail_to_preprocess(monkeypatch, AssertionError("a frame was read again"))
     second = cached(drive, tmp_path / "cache")
     np.testing.assert_array_equal(first.images, second.images)
     assert second.names == first.names
@@ -165,7 +165,7 @@ def test_an_interrupted_build_leaves_nothing_behind(
     drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        fail_to_shrink(patch, KeyboardInterrupt())
+        fail_to_preprocess(patch, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
             cached(drive, tmp_path / "cache", 2)
     assert not (tmp_path / "cache").exists()
@@ -190,16 +190,16 @@ def test_a_damaged_entry_is_named_with_the_remedy(damage: str, drive: Path, tmp_
 def test_the_slower_of_two_builds_takes_the_entry_of_the_faster(
     drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shrunk = frame_cache.shrunk_frame
+    preprocessed = frame_cache.preprocessed_frame
     others: list[CachedFrames] = []
 
     def overtaken(frame: Frame) -> Frame:
         if frame.name == "39.png":
-            monkeypatch.setattr(frame_cache, "shrunk_frame", shrunk)
+            monkeypatch.setattr(frame_cache, "preprocessed_frame", preprocessed)
             others.append(cached(drive, tmp_path / "cache"))
-        return shrunk(frame)
+        return preprocessed(frame)
 
-    monkeypatch.setattr(frame_cache, "shrunk_frame", overtaken)
+    monkeypatch.setattr(frame_cache, "preprocessed_frame", overtaken)
     frames = cached(drive, tmp_path / "cache")
     np.testing.assert_array_equal(frames.images, others[0].images)
     assert len(list((tmp_path / "cache").iterdir())) == 1
@@ -237,7 +237,7 @@ def test_a_folder_that_cannot_be_written_is_named(drive: Path, tmp_path: Path) -
 def test_a_full_disk_is_one_line(
     drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fail_to_shrink(monkeypatch, OSError(28, "No space left on device"))
+    fail_to_preprocess(monkeypatch, OSError(28, "No space left on device"))
     with pytest.raises(AnomalyDetectorError, match=r"No space left on device\): make room"):
         cached(drive, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()

@@ -100,7 +100,7 @@ class LatentEncoder:
             ) from error
 
     def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the latents, float32 [N, size], of shrunk frames, uint8 [N, 64, 64, 3].
+        """Return the latents, float32 [N, size], of preprocessed frames, uint8 [N, 64, 64, 3].
 
         Raises:
             ModelError: the tensor is not one finite vector per frame.

@@ -21,7 +21,7 @@ ScoringFunction: TypeAlias = Callable[[Any], dict[str, Any]]
 for networks with an encoder, ``code`` float32 [N, 128], its latent, which export keeps as a tensor
 of this name.
 
-It is what is exported. Everything after the shrink is inside it: the cast, the network and the
+It is what is exported. Everything after preprocessing is inside it: the cast, the network and the
 score. Written with ``keras.ops`` alone, it runs on every Keras backend.
 """
 

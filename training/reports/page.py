@@ -106,7 +106,7 @@ def model_card_section(metadata: ModelMetadata, file_name: str) -> Section:
         (
             "Input",
             f"{metadata.input_size}x{metadata.input_size} {metadata.color_order}, "
-            f"shrunk by {metadata.resize_method}",
+            f"resized by {metadata.resize_method}",
         ),
         ("Format version", str(metadata.format_version)),
     ]

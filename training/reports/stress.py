@@ -178,7 +178,7 @@ def _parameters(result: StressResult) -> Section:
         "Parameters",
         [
             "Sizes are in units: pixels of the model's 64x64 input. A fault of the stage camera is "
-            "put on the full-size frame, which is then shrunk; one of the stage input on the "
+            "put on the full-size frame, which is then resized; one of the stage input on the "
             "resized frame. A range is drawn from evenly, anew in every frame."
         ],
         tables=[table_of(rows, text_columns=4)],

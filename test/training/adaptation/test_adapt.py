@@ -12,11 +12,16 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from conftest import add_box, make_drive, options_for, skip_without_keras, write_images
+from conftest import (
+    add_box,
+    make_drive,
+    options_for,
+    preprocessed,
+    skip_without_keras,
+    write_images,
+)
 from numpy.typing import NDArray
 
-from anomaly_detector.images.image import Image
-from anomaly_detector.images.preprocessing import preprocess
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.editing import write_with_metadata
 from anomaly_detector.model.file import read_metadata
@@ -25,10 +30,6 @@ from training.fitting.checkpoint import Checkpoint
 from training.fitting.run import FineTuning
 from training.fitting.run_folder import RunFolder
 from training.train import train
-
-
-def shrunk(frames: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    return np.stack([preprocess(Image(frame, "rgb")) for frame in frames])
 
 
 def dimmed(frames: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
@@ -120,11 +121,13 @@ def test_the_sample_grows_and_held_out_frames_stay_so(folder: Path, tuesday: Pat
     assert [item.name for item in new.recordings] == ["monday", "tuesday"]
     assert np.bincount(new.drives).tolist() == [len(old), 40]
     np.testing.assert_array_equal(new.calibration, old.calibration)
-    np.testing.assert_array_equal(new.anomalies, shrunk([add_box(f) for f in make_drive(3, 4)]))
+    np.testing.assert_array_equal(
+        new.anomalies, preprocessed([add_box(f) for f in make_drive(3, 4)])
+    )
 
 
 def test_today_looks_more_normal_than_before(folder: Path, tuesday: Path) -> None:
-    images = shrunk(dimmed(make_drive(40, seed=5)))
+    images = preprocessed(dimmed(make_drive(40, seed=5)))
     before, after = Detector(folder / "monday.onnx"), Detector(tuesday)
     assert after.score_batch(images).score.mean() < before.score_batch(images).score.mean()
     assert np.mean(after.score_batch(images).score >= after.threshold) < 0.1

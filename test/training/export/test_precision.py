@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from conftest import make_drive
+from conftest import make_drive, preprocessed
 from model_files import write_grey_difference_model
 from onnx import TensorProto, helper, numpy_helper
 
@@ -115,7 +115,7 @@ def test_int8_keeps_what_anomalies_stand_out_by(tmp_path: Path) -> None:
     model = onnx.load(float32)
     remove_normalized_score(model)
     generator = np.random.default_rng(0)
-    normal = np.stack([preprocess(Image(frame, "rgb")) for frame in make_drive(20)])
+    normal = preprocessed(make_drive(20))
     strange = np.stack(
         [
             np.full((64, 64, 3), 90, np.uint8),

@@ -8,17 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from conftest import add_box, make_drive, options_for, write_bag, write_images
+from conftest import add_box, make_drive, options_for, preprocessed, write_bag, write_images
 from model_files import write_grey_difference_model
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
-from anomaly_detector.images.image import Image
-from anomaly_detector.images.preprocessing import preprocess
 from anomaly_detector.model.detector import Detector
 from training.cli.main import main
 from training.data.frames import open_frame_set, split_anomalies, split_blocks
@@ -30,12 +27,6 @@ from training.scorers.reconstruction import reconstruction_scorer
 from training.train import choose_threshold, train
 
 ROOT = Path(__file__).parents[3]
-
-
-def shrunk(
-    frames: list[np.ndarray[Any, np.dtype[np.uint8]]],
-) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    return np.stack([preprocess(Image(frame, "rgb")) for frame in frames])
 
 
 def test_blocks_are_consecutive_and_apart_from_the_training_frames() -> None:
@@ -156,10 +147,10 @@ def test_validation_of_the_default_scorer_is_from_all_recordings_and_blocks() ->
 def test_trained_model_finds_the_box(trained_model: Path) -> None:
     detector = Detector(trained_model)
     normal = make_drive(30, seed=2)
-    normal_scores = detector.score_batch(shrunk(normal)).score
-    box_scores, _, maps = detector.score_batch(shrunk([add_box(frame) for frame in normal]))
+    normal_scores = detector.score_batch(preprocessed(normal)).score
+    box_scores, _, maps = detector.score_batch(preprocessed([add_box(frame) for frame in normal]))
     assert np.median(box_scores) > np.quantile(normal_scores, 0.9)
-    # The error is largest in the box, rows 28..53 and columns 26..45 after the shrink.
+    # The error is largest in the box, rows 28..53 and columns 26..45 after resizing.
     assert maps.mean(axis=0)[28:53, 26:45].mean() > 2 * maps.mean(axis=0)[:20].mean()
 
 
@@ -195,7 +186,7 @@ def test_history_is_saved(trained_model: Path) -> None:
 
 def test_same_seed_gives_the_same_model(trained_model: Path, normal_drive: Path) -> None:
     folder = trained_model.parent
-    images = shrunk(make_drive(4, seed=5))
+    images = preprocessed(make_drive(4, seed=5))
     scores = []
     for seed in (0, 1):
         out = folder / f"seed_{seed}.onnx"
@@ -225,7 +216,9 @@ def test_mlp_is_trained_on_anomalies(
     detector = Detector(out)
     assert detector.metadata.metrics["validation_accuracy"] > 0.8
     normal = make_drive(20, seed=2)
-    scores, _, maps = detector.score_batch(shrunk(normal + [add_box(frame) for frame in normal]))
+    scores, _, maps = detector.score_batch(
+        preprocessed(normal + [add_box(frame) for frame in normal])
+    )
     assert scores[20:].mean() > scores[:20].mean() + 0.2
     assert maps.shape == (40, 8, 8)
 

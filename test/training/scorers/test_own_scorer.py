@@ -9,13 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from colour_scorer import SCORER
-from conftest import make_drive, options_for, write_images
+from conftest import make_drive, options_for, preprocessed, write_images
 from ros_harness import image_message, ros_client, running_node
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.images.image import Image
 from anomaly_detector.images.message import decode_image
-from anomaly_detector.images.preprocessing import preprocess
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.map_scale import MapScale
 from anomaly_detector.ros.node.detection_message import read_detection
@@ -54,7 +52,7 @@ def test_model_says_what_the_scorer_says(detector: Detector) -> None:
 
 
 def test_score_by_hand(detector: Detector) -> None:
-    images = np.stack([preprocess(Image(frame, "rgb")) for frame in make_drive(3, seed=5)])
+    images = preprocessed(make_drive(3, seed=5))
     difference = images - np.array(detector.metadata.metrics["mean_colour"])
     scores, _, maps = detector.score_batch(images)
     np.testing.assert_allclose(scores, np.abs(difference.mean(axis=(1, 2))).max(-1), rtol=1e-4)

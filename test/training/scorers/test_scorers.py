@@ -6,12 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import make_drive
+from conftest import make_drive, preprocessed
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.images.image import Image
-from anomaly_detector.images.preprocessing import preprocess
 from training.export.convert import MAX_RELATIVE_DIFFERENCE, convert, parity
 from training.fitting.run import ScoringFunction, TrainingResult
 from training.networks.autoencoders import Autoencoder, build_autoencoder
@@ -33,7 +31,7 @@ def autoencoder() -> Autoencoder:
 @pytest.fixture(scope="module")
 def images() -> NDArray[np.uint8]:
     """Five frames of a drive, noise and black."""
-    drive = [preprocess(Image(frame, "rgb")) for frame in make_drive(5)]
+    drive = list(preprocessed(make_drive(5)))
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     return np.stack([*drive, noise, np.zeros_like(noise)])
 
@@ -43,7 +41,7 @@ def flow(autoencoder: Autoencoder) -> Any:
     """A Real-NVP with arbitrary weights, on the scale of the codes."""
     from training.networks.realnvp import RealNVP
 
-    drive = np.stack([preprocess(Image(frame, "rgb")) for frame in make_drive(60, seed=4)])
+    drive = preprocessed(make_drive(60, seed=4))
     latents = np.asarray(autoencoder.encoder(drive.astype(np.float32)))
     flow = RealNVP(latents.shape[1], seed=1)
     generator = np.random.default_rng(5)

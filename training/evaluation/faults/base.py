@@ -35,7 +35,7 @@ class Fault(abc.ABC):
     Attributes:
         name: unique among all registered faults.
         group: heading under which it is listed.
-        stage: ``camera`` for a fault of the full-size frame, before the shrink; ``input`` for one
+        stage: ``camera`` for a fault of the full-size frame, before resizing; ``input`` for one
             that is put on the resized frame itself.
         per_frame: whether one faulted frame shows the fault; False for faults of a sequence.
     """
@@ -111,7 +111,7 @@ def blend(image: Image, paint: Floats, alpha: Floats) -> Image:
 def optical_scale(image: Image) -> float:
     """Return camera pixels per unit for faults of the lens.
 
-    A lens blurs alike in both directions, while the shrink squeezes a wide frame sideways. The
+    A lens blurs alike in both directions, while resizing squeezes a wide frame sideways. The
     geometric mean of both scales keeps the fault's area at 64x64.
     """
     height, width = image.shape[:2]
@@ -174,7 +174,7 @@ def smooth_noise(
 
 
 def seen_at(mask: Mask, size: int = UNITS) -> Mask:
-    """Shrink a mask to what the model sees of it.
+    """Resize a mask to what the model sees of it.
 
     A cell counts when half of it is covered; where nothing covers a half, as with a thin line,
     when any of it is.

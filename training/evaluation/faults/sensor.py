@@ -113,7 +113,7 @@ class ColorCast(Fault, group="sensor"):
 class SensorNoise(Fault, group="sensor"):
     """Noise of a camera at its highest gain: blotchy grain, as denoising leaves it.
 
-    White noise per camera pixel would be averaged away by the shrink; the grain is scaled so that
+    White noise per camera pixel would be averaged away by resizing; the grain is scaled so that
     the resized frame has the given deviation, before it is clipped to 0..255.
 
     Attributes:
