@@ -29,6 +29,7 @@ from anomaly_detector.monitoring.statistics import FrameStatistics
 from anomaly_detector.ros.node.diagnostics import MEANINGS, NodeStatus
 from anomaly_detector.ros.node.parameters import PARAMETERS
 from anomaly_detector.ros.node.result_publishers import TOPICS
+from training.adaptation.changes import LIMITS
 from training.config.options import DEFAULT_SCORER
 from training.evaluation.faults import FAULT_SETS
 from training.scorers import registry
@@ -195,6 +196,18 @@ def image_errors() -> str:
     return markdown(("reason", "what is wrong"), rows)
 
 
+def changes() -> str:
+    """Return the changes for which a drive of today is refused."""
+    rows = []
+    for name, limit in LIMITS.items():
+        bounds = (("under", limit.low), ("above", limit.high))
+        text = " or ".join(f"{word} {bound:g}" for word, bound in bounds if math.isfinite(bound))
+        rows.append(
+            (f"`{name}`", limit.what, text + " of the past's" * limit.is_factor, limit.remedy)
+        )
+    return markdown(("change", "figure", "refused", "what to do"), rows)
+
+
 def faults(chosen: str) -> str:
     """Return the faults of a set; neighbours of one class share a description."""
     rows = []
@@ -265,6 +278,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "encodings": encodings,
     "image errors": image_errors,
     "scorers": scorers,
+    "changes": changes,
     "faults reference": lambda: faults("reference"),
     "faults full": lambda: faults("full"),
     "verbs anomaly_detector": lambda: verbs("anomaly_detector"),

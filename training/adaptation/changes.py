@@ -56,29 +56,29 @@ class Limit:
 
     Attributes:
         what: the figure, with its unit.
-        low: least figure of today; infinite for none.
-        high: largest one.
+        low: least figure of today; minus infinity for none.
+        high: largest one; infinity for none.
         is_factor: low and high are to be multiplied by the figure of the past.
-        cause: what makes it change.
+        remedy: what to do if it is a fault.
     """
 
     what: str
     low: float
     high: float
     is_factor: bool
-    cause: str
+    remedy: str
 
 
-_NONE = float("inf")
+_INF = float("inf")
 
 LIMITS: dict[str, Limit] = {
-    "blur": Limit("sharpness", 0.75, _NONE, True, "clean or refocus the lens"),
+    "blur": Limit("sharpness", 0.75, _INF, True, "clean or refocus the lens"),
     "exposure": Limit("mean grey level", 0.65, 1.55, True, "check the exposure and the light"),
     "contrast": Limit("contrast", 0.72, 1.6, True, "look for fog or grease on the lens"),
     "colour": Limit("ratio of colour channels", 0.78, 1.28, True, "check the white balance"),
     "roll": Limit("roll in degrees", -3.0, 3.0, False, "straighten the camera"),
-    "cover": Limit("share of the picture covered", 0, 0.09, False, "free and clean the lens"),
-    "place": Limit("share of frames of known places", 0.4, 1, False, "train a model of its own"),
+    "cover": Limit("share of the picture covered", -_INF, 0.09, False, "free and clean the lens"),
+    "place": Limit("share of frames of known places", 0.4, _INF, False, "train a model of its own"),
 }
 """By name of the change, as in ``--accept-change``."""
 
@@ -114,9 +114,9 @@ class Change:
     def limit_text(self) -> str:
         """The limits in words."""
         low, high = self.limits
-        if self.name == "place" or high == _NONE:
+        if high == _INF:
             return f"at least {low:.3g}"
-        return f"at most {high:.3g}" if self.name == "cover" else f"{low:.3g} to {high:.3g}"
+        return f"at most {high:.3g}" if low == -_INF else f"{low:.3g} to {high:.3g}"
 
     def __str__(self) -> str:
         limit = LIMITS[self.name]
@@ -170,7 +170,7 @@ class Changes:
         if faults:
             raise AnomalyDetectorError(
                 f"today's drive differs from the drives before: {'; '.join(map(str, faults))}: "
-                f"{LIMITS[faults[0].name].cause} and record again, or if it is to stay so, "
+                f"{LIMITS[faults[0].name].remedy} and record again, or if it is to stay so, "
                 f"--accept-change {' '.join(change.name for change in faults)}"
             )
         return [change.to_dict() for change in self.outside]

@@ -36,9 +36,9 @@ def changes_page(
     refused = [change for change in changes.outside if change.name not in accepted]
     warning = None
     if refused:
-        causes = "; ".join(f"{change.name}: {LIMITS[change.name].cause}" for change in refused)
+        remedies = "; ".join(f"{change.name}: {LIMITS[change.name].remedy}" for change in refused)
         names = " ".join(change.name for change in refused)
-        warning = f"Refused. {causes}. If it is to stay so: --accept-change {names}"
+        warning = f"Refused. {remedies}. If it is to stay so: --accept-change {names}"
     return Page(
         "Today's drive and the drives before",
         f"{len(today)} frames of today, {len(past)} known frames",
