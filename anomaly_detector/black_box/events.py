@@ -14,6 +14,9 @@ from anomaly_detector.poses import Place, place_of
 EVENT_FILE = "event.json"
 EVENT_KIND = "anomaly_detector black box event"
 EVENT_VERSION = 1
+ALARM, SAMPLE = "alarm", "sample"
+"""Kinds of events: around an alarm, or a normal frame that stands for those not flagged."""
+
 EVENT_NAME = re.compile(r"event_\d{8}T\d{6}Z_(\d{6,})")
 """Name of an event's folder: UTC of the robot's clock, and a number that counts up."""
 
@@ -26,7 +29,7 @@ class RecordedFrame:
         name: file name (jpeg), or six digits, its place in the bag (mcap); the name that
             :mod:`anomaly_detector.recordings` gives it.
         stamp_ns: time it is recorded under, nanoseconds.
-        phase: ``before``, ``during`` or ``after`` the alarm.
+        phase: ``before``, ``during`` or ``after`` the alarm, or ``sample``.
         score: in the model's units; None when it was not a number.
         normalized_score: in [0, 1]; None likewise.
         is_anomaly: whether the single frame was anomalous.
@@ -51,12 +54,14 @@ class RecordedEvent:
         format: ``mcap`` or ``jpeg``.
         frames: in the order of their stamps.
         place: where the frame with the highest score was taken; None likewise.
+        kind: :data:`ALARM` or :data:`SAMPLE`.
     """
 
     path: Path
     format: str
     frames: tuple[RecordedFrame, ...]
     place: Place | None = None
+    kind: str = ALARM
 
     @property
     def anomalous_frames(self) -> list[RecordedFrame]:
@@ -64,15 +69,20 @@ class RecordedEvent:
         return [frame for frame in self.frames if frame.phase == "during" and frame.is_anomaly]
 
 
-def is_event(path: Path) -> bool:
-    """Return whether a folder was written by the black box, by its ``event.json``."""
+def event_content(path: Path) -> dict[str, Any] | None:
+    """Return the ``event.json`` of a folder that the black box wrote; None for other folders."""
     if path.is_symlink() or not path.is_dir():
-        return False
+        return None
     try:
         content = json.loads((path / EVENT_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and content.get("kind") == EVENT_KIND
+        return None
+    return content if isinstance(content, dict) and content.get("kind") == EVENT_KIND else None
+
+
+def is_event(path: Path) -> bool:
+    """Return whether a folder was written by the black box, by its ``event.json``."""
+    return event_content(path) is not None
 
 
 def find_events(path: Path) -> list[Path]:
@@ -123,7 +133,8 @@ def read_event(path: Path) -> RecordedEvent:
             for row in content["frames"]
         )
         place = place_of(content.get("pose"), int(content["peak"]["stamp_ns"]))
-        return RecordedEvent(path, str(content["format"]), frames, place)
+        kind = str(content.get("event_kind", ALARM))
+        return RecordedEvent(path, str(content["format"]), frames, place, kind)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SourceError(
             f"{file} cannot be read ({as_one_line(error)}): copy the event again or leave it out"

@@ -16,8 +16,9 @@ from anomaly_detector.poses import Place
 if TYPE_CHECKING:  # the detector brings ONNX Runtime along, which readers of events do not need
     from anomaly_detector.model.detector import Detection
 
-Phase = Literal["before", "during", "after"]
-"""Where a frame lies: before the alarm was raised, while it was on, after it was cleared."""
+Phase = Literal["before", "during", "after", "sample"]
+"""Where a frame lies: before the alarm was raised, while it was on, after it was cleared; or a
+sample of normal ones."""
 
 JPEG_QUALITY = 95
 

@@ -16,6 +16,7 @@ from anomaly_detector.black_box.selection import (
     EventSelection,
     Forget,
     OpenEvent,
+    Sample,
     Take,
 )
 from anomaly_detector.black_box.settings import BlackBoxSettings
@@ -47,7 +48,10 @@ class BlackBoxStatistics:
     Attributes:
         events_written: events, and further parts of long ones, that are complete on the disk.
         events_dropped: those that could not be written.
-        events_removed: older ones removed to keep the size.
+        events_removed: others removed to keep the size.
+        events_lost: of these, that nobody had looked at; samples do not count.
+        events_not_kept: of these, that were to be kept: nothing else was left.
+        samples_written: normal frames that are complete on the disk.
         frames_recorded: frames in the events written.
         frames_dropped: frames that were due but not recorded: too many waiting, no picture,
             an event that could not be written or outgrew ``max_megabytes``.
@@ -61,6 +65,9 @@ class BlackBoxStatistics:
     events_written: int = 0
     events_dropped: int = 0
     events_removed: int = 0
+    events_lost: int = 0
+    events_not_kept: int = 0
+    samples_written: int = 0
     frames_recorded: int = 0
     frames_dropped: int = 0
     frames_waiting: int = 0
@@ -146,7 +153,7 @@ class BlackBox:
 
     def _send(self, commands: list[Command]) -> None:
         for command in commands:
-            if isinstance(command, Take):
+            if isinstance(command, Take | Sample):
                 self._sent += 1
                 self._sent_bytes += command.frame.picture_bytes
             self._commands.put(command)
@@ -157,6 +164,8 @@ class BlackBox:
         return replace(
             self._counts,
             events_removed=self._store.removed,
+            events_lost=self._store.removed_unreviewed,
+            events_not_kept=self._store.removed_kept,
             frames_dropped=self._counts.frames_dropped + self._selection.refused + self._add_errors,
             frames_waiting=self._sent - self._received,
             bytes_on_disk=self._store.bytes_on_disk,
@@ -209,7 +218,7 @@ class BlackBox:
             except Exception as error:
                 self._fail(error)
             finally:
-                if isinstance(command, Take):
+                if isinstance(command, Take | Sample):
                     self._received += 1
                     self._received_bytes += command.frame.picture_bytes
         self._store.close()
@@ -227,6 +236,8 @@ class BlackBox:
             self._open(command)
         elif isinstance(command, CloseEvent):
             self._close(command)
+        elif isinstance(command, Sample):
+            self._sample(command.frame)
         elif isinstance(command, Forget):
             self._ring.clear()
             self._ring_bytes = 0
@@ -245,6 +256,30 @@ class BlackBox:
             self._keep(frame)
         elif self._event is not None:
             self._write(self._event, frame, command.phase)
+
+    def _sample(self, frame: BlackBoxFrame) -> None:
+        """Write a normal frame, where there is room without the removal of other events."""
+        stored = encode_frame(frame)
+        size = len(stored.data) + _BYTES_PER_EVENT + _BYTES_PER_FRAME
+        path = self._store.begin()
+        if not self._store.make_room(size, is_sample=True):
+            return
+        now = stored.stamp_ns
+        opened = OpenEvent(now, 1, frame.detection.threshold, frame.has_stamp)
+        writer = WRITERS[self.settings.format](path, opened, self.model, self._topic)
+        try:
+            writer.add(stored, "sample")
+            writer.finish(
+                CloseEvent(
+                    now, 1, now, now, stored.score, stored.normalized_score, stored.place, alarms=0
+                )
+            )
+            self._store.publish(path, writer.began, is_sample=True)
+        except Exception:
+            writer.abandon()
+            shutil.rmtree(path, ignore_errors=True)
+            raise
+        self._counts.samples_written += 1
 
     def _keep(self, frame: StoredFrame) -> None:
         since = frame.stamp_ns - round(self.settings.seconds_before * 1e9)

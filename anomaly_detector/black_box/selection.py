@@ -7,6 +7,7 @@ that are taken. The commands it gives are carried out by the recorder's own thre
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import dataclass
 
 from anomaly_detector.black_box.frames import BlackBoxFrame, Phase
@@ -20,6 +21,13 @@ class Take:
 
     frame: BlackBoxFrame
     phase: Phase
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Record a normal frame as an event of its own; it shares no buffer with the caller."""
+
+    frame: BlackBoxFrame
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,7 @@ class Forget:
     """Leave the frames before this one: time jumped back."""
 
 
-Command = Take | OpenEvent | CloseEvent | Forget
+Command = Take | Sample | OpenEvent | CloseEvent | Forget
 
 
 class EventSelection:
@@ -107,6 +115,7 @@ class EventSelection:
         self._last_ns: int | None = None
         self._had_stamp = False
         self._grid_ns: int | None = None
+        self._samples = _SampleTimes(settings.sample_rate)
         self.refused = 0
 
     @property
@@ -129,6 +138,8 @@ class EventSelection:
             commands += self.finish()
             commands.append(Forget())
             self._grid_ns = None
+            self._samples.forget()
+        self._samples.pass_to(now)
         self._last_ns, self._had_stamp = now, frame.has_stamp
         is_on = frame.decision.is_alarm
         self._follow_alarm(now, is_on, frame, commands)
@@ -141,7 +152,12 @@ class EventSelection:
             event.see(frame, is_taken)
         if is_taken:
             phase: Phase = "before" if event is None else "during" if is_on else "after"
-            commands.append(Take(frame.detached(), phase))
+            frame = frame.detached()
+            commands.append(Take(frame, phase))
+        is_normal = event is None and not frame.detection.is_anomaly
+        if self._samples.is_due and is_normal and has_room:
+            self._samples.is_due = False
+            commands.append(Sample(frame if is_taken else frame.detached()))
         return commands
 
     def _follow_alarm(
@@ -194,6 +210,38 @@ class EventSelection:
             return []
         event.continues = continues
         return [event] if event.spare is None else [event.spare, event]
+
+
+class _SampleTimes:
+    """Gives one random time in each period; it depends on the period alone, also of a bag.
+
+    Attributes:
+        is_due: such a time has passed, and nothing was taken since.
+    """
+
+    def __init__(self, per_minute: float) -> None:
+        self._period_ns = _nanoseconds(60.0 / per_minute) if per_minute else 0
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew: time jumped back."""
+        self.is_due = False
+        self._period = -1
+        self._due_ns: int | None = None
+
+    def pass_to(self, now: int) -> None:
+        """Let time pass to a frame's."""
+        if not self._period_ns:
+            return
+        period = now // self._period_ns
+        if period != self._period:
+            is_first, self._period = self._period < 0, period
+            share = random.Random(period).random()
+            due = round((period + share) * self._period_ns)
+            # What lay before the first frame has passed nobody.
+            self._due_ns = None if is_first and due < now else due
+        if self._due_ns is not None and now >= self._due_ns:
+            self.is_due, self._due_ns = True, None
 
 
 def _nanoseconds(seconds: float) -> int:

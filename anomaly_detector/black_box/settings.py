@@ -55,9 +55,17 @@ class BlackBoxSettings:
     )
     max_megabytes: float = setting(
         1000.0,
-        "Size of all events in the folder together; the oldest are removed to keep it.",
+        "Size of all events in the folder together; others are removed to keep it, those judged "
+        "normal first and anomalies last.",
         minimum=1.0,
         maximum=100_000.0,
+    )
+    sample_rate: float = setting(
+        1.0,
+        "Normal frames recorded a minute, at random times, each as an event of kind sample; they "
+        "are removed before other events. 0 for none.",
+        minimum=0.0,
+        maximum=60.0,
     )
     memory_megabytes: float = setting(
         64.0,

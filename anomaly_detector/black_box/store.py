@@ -1,5 +1,9 @@
 """The folder that the events lie in: whole events only, and no more than fit.
 
+Room is made by what people said of the events: samples go first, then those judged normal, those
+that nobody has looked at, those they were unsure of, and anomalies, the rarest data there is. Of
+equals the oldest goes. What they want kept goes only when nothing else is left.
+
 An event is put together in a workspace, a hidden folder with a file that the process keeps
 locked, and then moved to its place in one step. After a kill the lock is gone, whatever became of
 the process number, and the next black box in the same folder removes the workspace.
@@ -12,17 +16,28 @@ import os
 import shutil
 import tempfile
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from anomaly_detector.black_box.events import EVENT_NAME, event_number, is_event
+from anomaly_detector.black_box.events import (
+    EVENT_NAME,
+    SAMPLE,
+    event_content,
+    event_number,
+    is_event,
+)
 from anomaly_detector.black_box.settings import BlackBoxSettings
+from anomaly_detector.black_box.verdicts import REVIEW_FILE, UNREVIEWED, Verdict, read_verdict
 from anomaly_detector.black_box.writing import prepare_format
-from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.files import sync
 
 _WORKSPACE_PREFIX = ".black_box_"
 _LOCK = "lock"
+
+_ORDER = ("normal", UNREVIEWED, "unsure", "anomaly")
+"""Verdicts, from those whose events go first."""
 
 
 def check_black_box(settings: BlackBoxSettings) -> None:
@@ -42,6 +57,44 @@ def check_black_box(settings: BlackBoxSettings) -> None:
         )
 
 
+_UNREVIEWED = Verdict(UNREVIEWED)
+
+
+@dataclass
+class _Stored:
+    """What is known of an event in the folder, without reading it again."""
+
+    size: int
+    is_sample: bool
+    verdict: Verdict = _UNREVIEWED
+    # Of the review.json that the verdict was read from.
+    stamp: tuple[int, int] | None = None
+
+    @property
+    def rank(self) -> int:
+        """How late it goes."""
+        if self.verdict.keep:
+            return len(_ORDER)
+        rank = _ORDER.index(self.verdict.verdict)
+        return -1 if self.is_sample and rank < _ORDER.index("unsure") else rank
+
+    def look(self, path: Path) -> None:
+        """Read what people said of it, if that has changed."""
+        try:
+            status = os.stat(path / REVIEW_FILE)
+        except OSError:
+            self.verdict, self.stamp = _UNREVIEWED, None
+            return
+        stamp = status.st_mtime_ns, status.st_ino
+        if stamp == self.stamp:
+            return
+        self.stamp = stamp
+        try:
+            self.verdict = read_verdict(path) or _UNREVIEWED
+        except SourceError:  # somebody said something of it: what, a person may still find out
+            self.verdict = Verdict("anomaly")
+
+
 class EventStore:
     """A folder of events, used by one thread; others may use the same folder.
 
@@ -53,6 +106,8 @@ class EventStore:
 
     Attributes:
         removed: number of events removed to make room.
+        removed_unreviewed: of these, that nobody had looked at; samples do not count.
+        removed_kept: of these, that were to be kept.
         bytes_on_disk: size of all events in the folder, as of the last look; other threads may
             read it.
     """
@@ -60,9 +115,9 @@ class EventStore:
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder = folder
         self.max_bytes = max_bytes
-        self.removed = 0
+        self.removed = self.removed_unreviewed = self.removed_kept = 0
         self.bytes_on_disk = 0
-        self._sizes: dict[str, int] = {}
+        self._events: dict[str, _Stored] = {}
         self._workspace: Path | None = None
         self._lock: int | None = None
 
@@ -99,28 +154,29 @@ class EventStore:
             shutil.rmtree(path)
         return path
 
-    def make_room(self, open_bytes: int) -> bool:
-        """Remove the oldest events until an open one of this size fits.
+    def make_room(self, open_bytes: int, *, is_sample: bool = False) -> bool:
+        """Remove events until an open one of this size fits; a sample removes only samples.
 
         Returns:
             Whether it does.
         """
-        self._shrink_to(self.max_bytes - open_bytes)
+        self._shrink_to(self.max_bytes - open_bytes, is_sample)
         return self.bytes_on_disk + open_bytes <= self.max_bytes
 
-    def publish(self, path: Path, began: datetime) -> Path:
-        """Move a complete event to its place, and remove the oldest ones to make room for it.
+    def publish(self, path: Path, began: datetime, *, is_sample: bool = False) -> Path:
+        """Move a complete event to its place, and remove others to make room for it.
 
         Args:
             path: where :meth:`begin` said.
             began: UTC.
+            is_sample: whether it is one.
 
         Returns:
             Where it is now.
         """
         size = _size(path)
         self._look()
-        self._shrink_to(self.max_bytes - size)
+        self._shrink_to(self.max_bytes - size, is_sample)
         number = max(map(event_number, os.listdir(self.folder)), default=0)
         while True:
             number += 1
@@ -136,29 +192,41 @@ class EventStore:
                 if not os.path.lexists(target):
                     raise
         sync(self.folder)
-        self._sizes[target.name] = size
+        self._events[target.name] = _Stored(size, is_sample)
         self.bytes_on_disk += size
         return target
 
     def _look(self) -> None:
         """Find the events, which others may have written or removed."""
         names = [name for name in os.listdir(self.folder) if EVENT_NAME.fullmatch(name)]
-        self._sizes = {
-            name: self._sizes.get(name) or _size(self.folder / name)
+        self._events = {
+            name: stored
             for name in names
-            if name in self._sizes or is_event(self.folder / name)
+            if (stored := self._events.get(name) or self._stored(self.folder / name)) is not None
         }
-        self.bytes_on_disk = sum(self._sizes.values())
+        self.bytes_on_disk = sum(stored.size for stored in self._events.values())
 
-    def _shrink_to(self, max_bytes: int) -> None:
-        oldest = sorted(self._sizes, key=lambda name: (event_number(name), name))
-        for name in oldest:
-            if self.bytes_on_disk <= max_bytes:
+    def _stored(self, path: Path) -> _Stored | None:
+        content = event_content(path)
+        if content is None:
+            return None
+        return _Stored(_size(path), content.get("event_kind") == SAMPLE)
+
+    def _shrink_to(self, max_bytes: int, for_sample: bool) -> None:
+        if self.bytes_on_disk <= max_bytes:
+            return
+        for name, stored in self._events.items():
+            stored.look(self.folder / name)
+        going = sorted(
+            (stored.rank, event_number(name), name) for name, stored in self._events.items()
+        )
+        for rank, _, name in going:
+            if self.bytes_on_disk <= max_bytes or (for_sample and rank >= 0):
                 break
             self._remove(name)
 
     def _remove(self, name: str) -> None:
-        path = self.folder / name
+        path, stored = self.folder / name, self._events.pop(name)
         # Looked at again: what was an event may have been replaced since.
         if is_event(path) and self._workspace is not None:
             # Moved first, so that a kill in between leaves no half event.
@@ -170,7 +238,10 @@ class EventStore:
             else:
                 shutil.rmtree(moved)
                 self.removed += 1
-        self.bytes_on_disk -= self._sizes.pop(name)
+                self.removed_kept += stored.verdict.keep
+                is_lost = not (stored.verdict.is_reviewed or stored.is_sample)
+                self.removed_unreviewed += is_lost
+        self.bytes_on_disk -= stored.size
 
     def _remove_stale_workspaces(self) -> None:
         for path in self.folder.glob(f"{_WORKSPACE_PREFIX}*"):

@@ -62,6 +62,7 @@ def test_event_with_frames_before_during_and_after(format_name: str, tmp_path: P
     assert content == {
         "kind": "anomaly_detector black box event",
         "version": 1,
+        "event_kind": "alarm",
         "stamps": "header",
         "model": "corridor",
         "threshold": 1.0,

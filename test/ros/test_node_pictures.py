@@ -152,6 +152,7 @@ def test_black_box_records_an_alarm(
         black_box_format="jpeg",
         black_box_seconds_after=0.0,
         black_box_max_rate_hz=60.0,
+        black_box_sample_rate=0.0,
     )
     assert all(result.successful for result in results), results
     for index, picture in enumerate([GREY] * 5 + [BLACK] * 6 + [GREY] * 12):
@@ -205,7 +206,7 @@ def test_black_box_that_cannot_write_warns_and_the_node_goes_on(
 def test_alarm_that_is_on_at_the_end_is_recorded(model: Path, tmp_path: Path, end: str) -> None:
     folder = tmp_path / "box"
     with (
-        running_node(model=model, black_box_folder=folder) as node,
+        running_node(model=model, black_box_folder=folder, black_box_sample_rate=0.0) as node,
         ros_client() as client,
     ):
         client.ask_picture(BLACK)

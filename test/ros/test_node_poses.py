@@ -89,7 +89,11 @@ def test_event_and_black_box_have_the_place_or_say_why_not(
     publisher = publisher_of(client, kind, topic)
     at_ns = now_ns(client)
     publisher.publish(pose_message(Pose(at_ns, "map", 3.25, 4.0, 0.0, -1.0), kind, Types()))
-    settings = {"black_box_folder": str(tmp_path), "black_box_seconds_after": 0.0}
+    settings = {
+        "black_box_folder": str(tmp_path),
+        "black_box_seconds_after": 0.0,
+        "black_box_sample_rate": 0.0,
+    }
     client.set_parameters(pose_topic=topic, **settings)
     frame_with_place(client, "map")
     found = alarm(client)

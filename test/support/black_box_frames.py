@@ -67,8 +67,11 @@ def frame(
 
 
 def open_box(folder: Path, format_name: str = "jpeg", **options: Any) -> BlackBox:
-    """Open a black box that records 2 s before and 1 s after an alarm, but for other options."""
-    settings = {"seconds_before": 2.0, "seconds_after": 1.0} | options
+    """Open a black box that records 2 s before and 1 s after an alarm, but for other options.
+
+    It takes no samples.
+    """
+    settings = {"seconds_before": 2.0, "seconds_after": 1.0, "sample_rate": 0.0} | options
     return BlackBox(BlackBoxSettings(str(folder), format_name, **settings), model="corridor")
 
 

@@ -53,8 +53,11 @@ MEANINGS = {
     "Model loading": "being loaded",
     "Execution provider wanted": "of ONNX Runtime, in order of preference",
     "Execution provider": "the one in use",
-    "Black box events": "written; this and the next four with a black box only",
+    "Black box events": "written; this and the next seven with a black box only",
     "Black box events dropped": "events that could not be written",
+    "Black box events lost unreviewed": "removed to make room before anybody had looked at them",
+    "Black box events not kept": "removed though they were to be kept: nothing else was left",
+    "Black box samples": "normal frames written",
     "Black box frames": "frames written",
     "Black box size (MB)": "of all events in the folder",
     "Black box error": "the last one",
@@ -221,6 +224,9 @@ def _black_box_values(black_box: BlackBox | None) -> dict[str, str]:
     return {
         "Black box events": str(statistics.events_written),
         "Black box events dropped": str(statistics.events_dropped),
+        "Black box events lost unreviewed": str(statistics.events_lost),
+        "Black box events not kept": str(statistics.events_not_kept),
+        "Black box samples": str(statistics.samples_written),
         "Black box frames": str(statistics.frames_recorded),
         "Black box size (MB)": f"{statistics.bytes_on_disk / 1e6:.1f}",
         "Black box error": statistics.last_error,
@@ -228,9 +234,17 @@ def _black_box_values(black_box: BlackBox | None) -> dict[str, str]:
 
 
 def _black_box_warning(black_box: BlackBox | None) -> str | None:
-    if black_box is None or not black_box.statistics.is_failing:
+    if black_box is None:
         return None
-    return f"black box: {black_box.statistics.last_error}"
+    statistics = black_box.statistics
+    if statistics.is_failing:
+        return f"black box: {statistics.last_error}"
+    if statistics.events_not_kept:
+        return (
+            f"black box: {statistics.events_not_kept} events that were to be kept were removed: "
+            "raise black_box_max_megabytes or copy what is there"
+        )
+    return None
 
 
 def _score(value: float | None) -> str:
