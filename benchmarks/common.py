@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import signal
 import sys
 import threading
 import time
@@ -55,6 +57,17 @@ def options(doc: str | None, *names: str) -> argparse.ArgumentParser:
     return parser
 
 
+def end_children_on_sigterm() -> None:
+    """Have SIGTERM end this process and those that it started, as Ctrl-C in a terminal does."""
+
+    def end(number: int, _: Any) -> None:
+        for child in multiprocessing.active_children():
+            child.kill()  # one that is forked has this handler, too
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+
+
 def run(
     parser: argparse.ArgumentParser,
     measure: Callable[[argparse.Namespace], tuple[Mapping[str, Any], bool]],
@@ -68,6 +81,7 @@ def run(
     Returns:
         The exit code: 1 for an error in one line, or a missed bar.
     """
+    end_children_on_sigterm()
     try:
         arguments = parser.parse_args()
         where = machine()

@@ -46,6 +46,7 @@ from anomaly_detector.model.detector import Detector
 from anomaly_detector.ordered_pool import usable_cores
 from anomaly_detector.recordings import Frame
 from anomaly_detector.scoring.stream import score_recording
+from benchmarks.common import end_children_on_sigterm
 from benchmarks.places import PLACES, Drive, read_drive
 from benchmarks.unseen_faults import UNSEEN_FAULTS
 from training.adaptation.adapt import AdaptOptions, adapt
@@ -388,6 +389,7 @@ def _parse() -> tuple[argparse.Namespace, TrainOptions]:
 
 def main() -> int:
     """Run the command line and return the exit code."""
+    end_children_on_sigterm()
     try:
         arguments, options = _parse()
         folder = arguments.out / "rows"

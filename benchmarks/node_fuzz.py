@@ -39,7 +39,7 @@ from anomaly_detector.benchmarking.machine import process_usage
 from anomaly_detector.images.encodings import ImageScaling
 from anomaly_detector.images.message import decode_compressed, decode_image
 from anomaly_detector.model.detector import Detector
-from anomaly_detector.ros.benchmarking.live import running_node
+from anomaly_detector.ros.benchmarking.live import NODE_COMMAND, running
 from anomaly_detector.ros.node.detection_message import read_detection
 from anomaly_detector.ros.tools.tool_node import domain_id, tool_node
 from benchmarks.common import options, run
@@ -278,7 +278,7 @@ def fuzz(
     wanted: dict[int, float] = {}
     reasons: Counter[frozenset[str]] = Counter()
     with ExitStack() as stack:
-        node = stack.enter_context(running_node(arguments))
+        node = stack.enter_context(running([*NODE_COMMAND, *arguments]))
         own = stack.enter_context(tool_node("fuzzer", "fuzzing"))
         client = Client(own, Image if raw else CompressedImage, topic)
         stack.callback(client.close)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from programs import ROOT
 
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.ros.benchmarking.live import LiveResult, Sample
@@ -94,3 +99,38 @@ def test_slow_model_is_a_detector(tmp_path: Path) -> None:
         white = detector.detect(np.full((64, 64, 3), 255, np.uint8), "rgb")
     assert black.score == 0.0
     assert white.score > 0.0
+
+
+POOL = """
+import time
+from concurrent.futures import ProcessPoolExecutor
+from benchmarks.common import options, run
+
+def measure(_):
+    with ProcessPoolExecutor(2) as pool:
+        return list(pool.map(time.sleep, [600.0] * 4)), True
+
+run(options("Waits."), measure)
+"""
+
+
+@pytest.mark.parametrize("way", ["node and camera", "pool"])
+def test_sigterm_ends_what_a_benchmark_has_started(model: Path, way: str) -> None:
+    soak = ["-m", "benchmarks.node_soak", "--model", str(model), "--size", "64x48"]
+    arguments = ["-c", POOL] if way == "pool" else soak
+    with subprocess.Popen([sys.executable, *arguments], cwd=ROOT) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        deadline = time.monotonic() + 60.0
+        try:
+            while len(started := children.read_text().split()) < 2:
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30.0) == 128 + signal.SIGTERM
+        finally:
+            process.kill()
+    left = [pid for pid in started if Path("/proc", pid).exists()]
+    for pid in left:
+        os.kill(int(pid), signal.SIGKILL)
+    assert not left

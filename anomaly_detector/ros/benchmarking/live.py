@@ -114,11 +114,11 @@ def plain_environment(base: Mapping[str, str], folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def running_node(
-    arguments: Sequence[str], environment: dict[str, str] | None = None
+def running(
+    command: Sequence[str], environment: dict[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a detector node with ROS arguments for the time of the block."""
-    process = subprocess.Popen([*NODE_COMMAND, *arguments], env=environment)
+    """Run a process for the time of the block."""
+    process = subprocess.Popen(command, env=environment)
     try:
         yield process
     finally:
@@ -168,7 +168,7 @@ def measure_live(
     arguments = [part for setting in settings for part in ("-p", setting)]
     with (
         tempfile.TemporaryDirectory() as folder,
-        running_node([*arguments, "--log-level", "warn"], environment) as node,
+        running([*NODE_COMMAND, *arguments, "--log-level", "warn"], environment) as node,
         LiveListener() as listener,
     ):
         listener.wait_for_node(node)
@@ -189,8 +189,8 @@ def measure_live(
         }
         command = [sys.executable, "-m", "anomaly_detector.ros.benchmarking.camera"]
         command += [f"--{name}={value}" for name, value in options.items()]
-        camera = subprocess.Popen(command, env=camera_environment)
-        samples = _sample(camera, node, seconds, progress)
+        with running(command, camera_environment) as camera:
+            samples = _sample(camera, node, seconds, progress)
         if camera.returncode:
             raise AnomalyDetectorError(f"the camera ended with exit code {camera.returncode}")
         sent: list[int] = json.loads(sent_file.read_text(encoding="utf-8"))
