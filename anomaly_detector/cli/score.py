@@ -22,7 +22,7 @@ from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.shipped import resolve_model
 from anomaly_detector.recordings import expand_sources, open_source, read_poses, warn_unreadable
 from anomaly_detector.scoring.fleet.job import FleetOptions, score_fleet
-from anomaly_detector.scoring.fleet.summary import summary_table
+from anomaly_detector.scoring.fleet.report import summary_table
 from anomaly_detector.scoring.stream import BATCH_SIZE
 from anomaly_detector.scoring.tables import write_scores
 

@@ -17,8 +17,8 @@ from anomaly_detector.ordered_pool import usable_cores
 from anomaly_detector.recordings.base import check_fps
 from anomaly_detector.scoring.fleet.dask_cluster import run_on_dask
 from anomaly_detector.scoring.fleet.processes import Finished, run_here, run_in_processes
+from anomaly_detector.scoring.fleet.report import write_summaries
 from anomaly_detector.scoring.fleet.results import ResultFolder, SourceResult, unique_names
-from anomaly_detector.scoring.fleet.summary import write_summaries
 from anomaly_detector.scoring.fleet.task import ScoreOptions, ScoreOutcome, ScoreTask, file_sha256
 
 

@@ -1,4 +1,4 @@
-"""A job's summary: CSV, JSON, a page to read, and a table for the terminal."""
+"""The report on a job: CSV, JSON, a page to read, and a table for the terminal."""
 
 from __future__ import annotations
 
