@@ -37,7 +37,7 @@ def record(box: BlackBox, drive: Drive, kilobytes: int = 10) -> BlackBoxStatisti
     before = box.statistics
     drive.normal(1.0, make=lambda _: camera)
     drive.anomaly(2.0, make=lambda _: camera)
-    drive.normal(1.0, make=lambda _: camera)
+    drive.normal(1.2, make=lambda _: camera)  # closes it; else the black box waits for 3 s
     wait_until(
         lambda: (
             box.statistics.events_written + box.statistics.events_dropped

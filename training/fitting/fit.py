@@ -75,6 +75,8 @@ def fit(
     held_out = Batches(load, validation, 4 * settings.batch_size, None, None, cluster)
     if not (keep_optimizer and model.compiled):
         model.compile(optimizer=adam(settings), loss=loss, jit_compile=jit_compile())
+        # Variables made within the first step would have TensorFlow trace it twice: seconds.
+        model.optimizer.build(model.trainable_variables)
 
     def loop(callbacks: Sequence[Any], done: int) -> None:
         options = {"epochs": settings.epochs, "initial_epoch": done}
