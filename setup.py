@@ -104,6 +104,7 @@ setup(
             "ros-rosgraph-msgs",
             "ros-sensor-msgs",
             "ros-std-msgs",
+            "ros-std-srvs",
         ],
         # The same for another distro, with the numpy that its apt packages are built for.
         "jazzy": [
@@ -116,6 +117,7 @@ setup(
             "ros-jazzy-rmw-fastrtps-cpp",
             "ros-jazzy-sensor-msgs",
             "ros-jazzy-std-msgs",
+            "ros-jazzy-std-srvs",
         ],
         "test": [
             "colcon-common-extensions",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import Protocol
 
 _SECOND_NS = 1_000_000_000
@@ -101,6 +102,11 @@ def format_stamp(stamp_ns: int) -> str:
 def stamp_text(stamp_ns: int | None) -> str:
     """Return a stamp as :func:`format_stamp` does, and nothing where there is none."""
     return "" if stamp_ns is None else format_stamp(stamp_ns)
+
+
+def utc_text(stamp_ns: int) -> str:
+    """Return a stamp as date and time in UTC, to the second."""
+    return f"{datetime.fromtimestamp(stamp_ns // _SECOND_NS, timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def parse_stamp(text: str) -> int:

@@ -55,6 +55,7 @@ class RecordedEvent:
         frames: in the order of their stamps.
         place: where the frame with the highest score was taken; None likewise.
         kind: :data:`ALARM` or :data:`SAMPLE`.
+        repeat_of: name of the event that it repeats; empty for one that was raised.
     """
 
     path: Path
@@ -62,6 +63,7 @@ class RecordedEvent:
     frames: tuple[RecordedFrame, ...]
     place: Place | None = None
     kind: str = ALARM
+    repeat_of: str = ""
 
     @property
     def anomalous_frames(self) -> list[RecordedFrame]:
@@ -134,7 +136,8 @@ def read_event(path: Path) -> RecordedEvent:
         )
         place = place_of(content.get("pose"), int(content["peak"]["stamp_ns"]))
         kind = str(content.get("event_kind", ALARM))
-        return RecordedEvent(path, str(content["format"]), frames, place, kind)
+        repeat_of = str(content.get("repeat_of") or "")
+        return RecordedEvent(path, str(content["format"]), frames, place, kind, repeat_of)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SourceError(
             f"{file} cannot be read ({as_one_line(error)}): copy the event again or leave it out"

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from anomaly_detector.alarms.alarm_filter import AlarmState
+from anomaly_detector.alarms.incidents import AlarmReport
 from anomaly_detector.errors import ImageError
 from anomaly_detector.images.image import Image
 from anomaly_detector.poses import Place
@@ -57,6 +58,7 @@ class BlackBoxFrame:
         arrival_ns: when it arrived, nanoseconds of a monotonic clock; used without a stamp.
         frame_id: of the header.
         place: where it was taken; None where nobody gives poses.
+        alarm: what is known of the alarm that is on.
     """
 
     picture: Image | EncodedPicture
@@ -66,6 +68,7 @@ class BlackBoxFrame:
     arrival_ns: int
     frame_id: str = ""
     place: Place | None = None
+    alarm: AlarmReport = AlarmReport()  # noqa: RUF009
 
     @property
     def has_stamp(self) -> bool:

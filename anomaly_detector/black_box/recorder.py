@@ -30,6 +30,9 @@ _MAX_WAITING = 32
 _MAX_COMMANDS = 10_000
 """Commands that wait; only an alarm that flickers before a disk that hangs gets there."""
 
+_MAX_NAMES = 10_000
+"""Alarms whose events are known, for those that repeat them."""
+
 _IDLE_MARGIN_S = 2.0
 """When no frame comes for this much longer than the time after an alarm, its event is closed."""
 
@@ -115,6 +118,8 @@ class BlackBox:
         self._ring: deque[StoredFrame] = deque()
         self._ring_bytes = 0
         self._event: EventWriter | None = None
+        # The event of each alarm, by the alarm's number.
+        self._names: dict[int, str] = {}
         self._counts = BlackBoxStatistics()
         self._thread = threading.Thread(target=self._run, name="black box", daemon=True)
         self._thread.start()
@@ -330,8 +335,13 @@ class BlackBox:
         event = self._event
         if event is None:
             return
-        event.finish(command)
-        self._store.publish(event.path, event.began)
+        repeat_of = None if command.repeat_of is None else self._names.get(command.repeat_of)
+        event.finish(command, repeat_of)
+        place = self._store.publish(event.path, event.began, is_repeat=repeat_of is not None)
+        for number in command.numbers:
+            self._names.setdefault(number, place.name)
+        while len(self._names) > _MAX_NAMES:
+            del self._names[next(iter(self._names))]
         self._event = None
         self._counts.events_written += 1
         self._counts.frames_recorded += event.frames

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from anomaly_detector.black_box.frames import BlackBoxFrame, Phase
 from anomaly_detector.black_box.settings import BlackBoxSettings
@@ -54,6 +54,8 @@ class CloseEvent:
         peak_place: where it was taken.
         alarm_frames: number of frames with the alarm on, recorded or not.
         alarms: how often the alarm was raised.
+        numbers: of these alarms, counted by the caller.
+        repeat_of: number of the alarm that they repeat; None when one of them repeats none.
         continues: the alarm was still on when this part was cut.
         is_on: the alarm is on.
         spare: the peak frame, as long as it has not been taken.
@@ -68,6 +70,8 @@ class CloseEvent:
     peak_place: Place | None = None
     alarm_frames: int = 0
     alarms: int = 1
+    numbers: set[int] = field(default_factory=set)
+    repeat_of: int | None = None
     continues: bool = False
     is_on: bool = True
     spare: Take | None = None
@@ -76,6 +80,8 @@ class CloseEvent:
         """Count a frame with the alarm on, and keep it if it is the peak and not taken."""
         self.end_ns = frame.time_ns
         self.alarm_frames += 1
+        self.numbers.add(frame.alarm.number)
+        self.repeat_of = frame.alarm.repeat_of if self.alarm_frames == 1 or self.repeat_of else None
         score = frame.detection.score
         if score > self.peak_score or self.alarm_frames == 1:
             self.peak_ns = frame.time_ns

@@ -2,7 +2,7 @@
 
 Room is made by what people said of the events: samples go first, then those judged normal, those
 that nobody has looked at, those they were unsure of, and anomalies, the rarest data there is. Of
-equals the oldest goes. What they want kept goes only when nothing else is left.
+equals repeats go first, then the oldest. What they want kept goes only when nothing else is left.
 
 An event is put together in a workspace, a hidden folder with a file that the process keeps
 locked, and then moved to its place in one step. After a kill the lock is gone, whatever became of
@@ -66,6 +66,7 @@ class _Stored:
 
     size: int
     is_sample: bool
+    is_repeat: bool = False
     verdict: Verdict = _UNREVIEWED
     # Of the review.json that the verdict was read from.
     stamp: tuple[int, int] | None = None
@@ -163,13 +164,16 @@ class EventStore:
         self._shrink_to(self.max_bytes - open_bytes, is_sample)
         return self.bytes_on_disk + open_bytes <= self.max_bytes
 
-    def publish(self, path: Path, began: datetime, *, is_sample: bool = False) -> Path:
+    def publish(
+        self, path: Path, began: datetime, *, is_sample: bool = False, is_repeat: bool = False
+    ) -> Path:
         """Move a complete event to its place, and remove others to make room for it.
 
         Args:
             path: where :meth:`begin` said.
             began: UTC.
             is_sample: whether it is one.
+            is_repeat: whether it repeats another.
 
         Returns:
             Where it is now.
@@ -192,7 +196,7 @@ class EventStore:
                 if not os.path.lexists(target):
                     raise
         sync(self.folder)
-        self._events[target.name] = _Stored(size, is_sample)
+        self._events[target.name] = _Stored(size, is_sample, is_repeat)
         self.bytes_on_disk += size
         return target
 
@@ -210,7 +214,8 @@ class EventStore:
         content = event_content(path)
         if content is None:
             return None
-        return _Stored(_size(path), content.get("event_kind") == SAMPLE)
+        is_sample, is_repeat = content.get("event_kind") == SAMPLE, bool(content.get("repeat_of"))
+        return _Stored(_size(path), is_sample, is_repeat)
 
     def _shrink_to(self, max_bytes: int, for_sample: bool) -> None:
         if self.bytes_on_disk <= max_bytes:
@@ -218,9 +223,10 @@ class EventStore:
         for name, stored in self._events.items():
             stored.look(self.folder / name)
         going = sorted(
-            (stored.rank, event_number(name), name) for name, stored in self._events.items()
+            (stored.rank, not stored.is_repeat, event_number(name), name)
+            for name, stored in self._events.items()
         )
-        for rank, _, name in going:
+        for rank, _, _, name in going:
             if self.bytes_on_disk <= max_bytes or (for_sample and rank >= 0):
                 break
             self._remove(name)

@@ -66,8 +66,8 @@ class EventWriter(abc.ABC):
         self._rows.append(_Row(name, phase, replace(frame, data=b"")))
         self.bytes_written += len(frame.data)
 
-    def finish(self, alarm: CloseEvent) -> None:
-        """Complete the event."""
+    def finish(self, alarm: CloseEvent, repeat_of: str | None = None) -> None:
+        """Complete the event; ``repeat_of`` is the name of the one that it repeats."""
         rows = sorted(self._rows, key=lambda row: row.frame.stamp_ns)
         self._end(rows)
         shown = ("during", "sample")
@@ -90,6 +90,7 @@ class EventWriter(abc.ABC):
                 "frame": during.get(alarm.peak_ns),
             },
             "pose": _content(alarm.peak_place),
+            "repeat_of": repeat_of,
             "alarms": alarm.alarms,
             "alarm_frames": alarm.alarm_frames,
             "part": alarm.part,

@@ -75,6 +75,7 @@ def test_event_with_frames_before_during_and_after(format_name: str, tmp_path: P
             "frame": peak["name"],
         },
         "pose": None,
+        "repeat_of": None,
         "alarms": 1,
         "alarm_frames": 60,
         "part": 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from pathlib import Path
 
@@ -58,6 +59,7 @@ def removal_order(folder: Path, *, is_sample: bool = False) -> tuple[list[str], 
 def judged(tmp_path: Path) -> dict[str, str]:
     """Record an event for each verdict; return their names by what they are."""
     whats = ["anomaly", "kept", "unreviewed", "normal", "unsure", "damaged", "late normal", "taken"]
+    whats.append("repeat")
     with open_box(tmp_path, sample_rate=60.0) as box:
         drive = Drive(box)
         for _ in whats:
@@ -71,6 +73,9 @@ def judged(tmp_path: Path) -> dict[str, str]:
     write_verdict(paths["taken"], Verdict("anomaly"))
     write_verdict(paths["taken"], Verdict("unreviewed"))
     (paths["damaged"] / REVIEW_FILE).write_text("{")
+    content = event_json(paths["repeat"]) | {"repeat_of": paths["unreviewed"].name}
+    (paths["repeat"] / "event.json").write_text(json.dumps(content))
+    assert read_event(paths["repeat"]).repeat_of == paths["unreviewed"].name
     names = {path.name: what for what, path in paths.items()}
     return {path.name: names.get(path.name, "sample") for path in find_events(tmp_path)}
 
@@ -83,11 +88,11 @@ def test_normal_goes_first_and_anomalies_last(tmp_path: Path, judged: dict[str, 
     order, counts = removal_order(tmp_path)
     assert order[: len(samples) - 1] == samples[1:]
     assert [judged[name] for name in order[len(samples) - 1 :]] == [
-        "normal", "late normal", "unreviewed", "taken", "unsure", *sorted_by_number(
+        "normal", "late normal", "repeat", "unreviewed", "taken", "unsure", *sorted_by_number(
             judged, {"anomaly", "damaged"}, samples[0]
         ), "kept",
     ]  # fmt: skip
-    assert counts == (2, 1)
+    assert counts == (3, 1)
     assert find_events(tmp_path) == []
 
 
@@ -100,7 +105,7 @@ def sorted_by_number(judged: dict[str, str], whats: set[str], sample: str) -> li
 def test_samples_make_room_for_samples_only(tmp_path: Path, judged: dict[str, str]) -> None:
     gone, counts = removal_order(tmp_path, is_sample=True)
     assert [judged[name] for name in gone] == ["sample"] * len(gone)
-    assert len(find_events(tmp_path)) == len(judged) - len(gone) == 8
+    assert len(find_events(tmp_path)) == len(judged) - len(gone) == 9
     assert counts == (0, 0)
 
 

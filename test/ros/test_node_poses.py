@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
 from model_files import write_grey_difference_model
 from posed_bags import pose_message
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile
@@ -150,3 +151,50 @@ def test_topic_of_another_type_and_bad_names_are_said(client: RosClient) -> None
     assert client.get_parameter("pose_topic") == "/posed/words"
     client.set_parameters(pose_topic="")
     client.node.destroy_publisher(publisher)
+
+
+def test_repeats_are_quiet_and_a_place_can_be_snoozed(client: RosClient, tmp_path: Path) -> None:
+    std_srvs = pytest.importorskip("std_srvs.srv")
+    topic, kind = "/posed/odometry", POSE_TYPES[0]
+    publisher = publisher_of(client, kind, topic)
+
+    def drive_to(x: float) -> None:
+        pose = Pose(now_ns(client), "map", x, 0.0, 0.0, 0.0)
+        publisher.publish(pose_message(pose, kind, Types()))
+        frame_with_place(client, f"map {x:.2f}")
+
+    settings = {"black_box_folder": str(tmp_path), "black_box_seconds_after": 0.0}
+    client.set_parameters(pose_topic=topic, pose_max_age=60.0, **settings)
+    drive_to(20.0)
+    first = client.wait_for_diagnostics(lambda _, v: v["Alarms"] != "unknown", "a status")
+    count = int(status_values(first)["Alarms"])
+    assert_alarms(client, count + 1, repeat_of="", level=DiagnosticStatus.WARN)
+    drive_to(20.5)
+    assert_alarms(client, count + 2, repeat_of=str(count + 1), level=DiagnosticStatus.OK)
+    drive_to(30.0)
+    assert_alarms(client, count + 3, repeat_of="", level=DiagnosticStatus.WARN)
+    answer = client.call(std_srvs.Trigger, "snooze", std_srvs.Trigger.Request())
+    assert answer.success
+    assert answer.message.startswith("snoozed: map 30.00 0.00 until 2023-11-14T23:")
+    client.set_parameters(repeat_hours=0.0)
+    (_, end) = assert_alarms(client, count + 4, repeat_of="", level=DiagnosticStatus.OK)
+    assert float(end.snoozed_until) - float(end.start_stamp) == pytest.approx(3600, abs=60)
+    client.wait_for_diagnostics(lambda _, v: v["Snoozed"] in answer.message, "the snooze")
+    answer = client.call(std_srvs.Trigger, "end_snooze", std_srvs.Trigger.Request())
+    assert (answer.success, answer.message) == (True, "1 snoozes ended")
+    assert_alarms(client, count + 5, repeat_of="", level=DiagnosticStatus.WARN)
+    # All of it is recorded; a repeat names the event that it repeats.
+    client.wait_for_diagnostics(lambda _, v: v.get("Black box events") == "5", "five events")
+    events = [read_event(path) for path in find_events(tmp_path)]
+    assert [event.repeat_of for event in events] == ["", events[0].path.name, "", "", ""]
+    client.set_parameters(black_box_folder="", pose_topic="", repeat_hours=8.0)
+    client.node.destroy_publisher(publisher)
+
+
+def assert_alarms(client: RosClient, number: int, repeat_of: str, level: bytes) -> list[Any]:
+    """Raise an alarm; return what the node says of its start and end."""
+    messages = alarm(client)
+    start = client.events[0].status[0]
+    assert start.level == level
+    assert [(m.number, m.repeat_of) for m in messages] == [(number, repeat_of)] * 2
+    return messages

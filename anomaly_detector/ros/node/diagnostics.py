@@ -41,7 +41,9 @@ MEANINGS = {
     "Score": "of the newest frame, in the model's units",
     "Normalized score": "of the newest frame",
     "Anomaly state": "of the newest frame: normal, anomaly or alarm",
-    "Alarms": "raised since configuration",
+    "Alarms": "since configuration",
+    "Alarms repeated": "of these, repeats of an earlier one",
+    "Snoozed": "places, and until when",
     "Scene": "as a whole: unknown, as trained, differs or blank picture",
     "Scene since": "stamp from which on it differs, or the picture is blank",
     "Scene median score": "of the last 60 seconds that count",
@@ -182,7 +184,9 @@ def _result_values(frames: FrameProcessor | None) -> dict[str, str]:
         "Score": score,
         "Normalized score": normalized,
         "Anomaly state": state,
-        "Alarms": "0" if frames is None else str(frames.alarms),
+        "Alarms": "0" if frames is None else str(frames.incidents.alarms),
+        "Alarms repeated": "0" if frames is None else str(frames.incidents.repeats),
+        "Snoozed": "" if frames is None else "; ".join(map(str, frames.incidents.snoozes)),
     }
 
 

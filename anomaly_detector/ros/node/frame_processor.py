@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from anomaly_detector.alarms.alarm_filter import AlarmEvent, AlarmFilter, AlarmState
+from anomaly_detector.alarms.incidents import AlarmReport, IncidentWatch
 from anomaly_detector.black_box import BlackBox, BlackBoxFrame, EncodedPicture
 from anomaly_detector.drawing.overlay import draw_overlay
 from anomaly_detector.errors import AnomalyDetectorError, ImageError, describe_error
@@ -38,7 +39,7 @@ class FrameProcessor:
     Attributes:
         detector: the model in use; :meth:`use` replaces it.
         black_box: records the frames around alarms; None where that is not asked for.
-        alarms: alarms raised since the node was configured.
+        incidents: the alarms since the node was configured.
         scene: what is known of the scene as a whole.
         last_detection: result of the newest scored frame, whose header is ``last_header``.
         last_bytes: size of the newest image's data.
@@ -53,7 +54,7 @@ class FrameProcessor:
         self.detector = detector
         self.black_box: BlackBox | None = None
         self.statistics = statistics
-        self.alarms = 0
+        self.incidents = IncidentWatch(settings.incidents)
         self._is_started = False
         self.is_alarm = False
         self.last_detection: Detection | None = None
@@ -62,9 +63,8 @@ class FrameProcessor:
         self.last_error = ""
         self.poses: PoseTrack | None = None
         self.last_place: Place | None = None
-        # Of the alarm that is on.
-        self._peak_score = 0.0
-        self._peak_place: Place | None = None
+        # Of the newest frame with an alarm.
+        self._alarm = AlarmReport()
         self._node = node
         self._settings = settings
         self._alarm_filter = AlarmFilter(settings.alarm)
@@ -94,6 +94,7 @@ class FrameProcessor:
             self.close_black_box()
             self.black_box = black_box
         self._settings = settings
+        self.incidents.settings = settings.incidents
         if settings.threshold != previous.threshold:
             self.detector.set_threshold(settings.threshold)
         if settings.view.over(self.detector.metadata.view) != self.detector.view:
@@ -189,12 +190,13 @@ class FrameProcessor:
         state = self._alarm_filter.update(detection, stamp_ns=time_ns)
         self._see_scene(time_ns, detection.score, image)
         self.last_place = None if self.poses is None else self.poses.at(time_ns)
+        alarm = self.incidents.update(state, detection, image.array, self.last_place, time_ns)
         try:
-            self._publish(message, time_ns, pixels, detection, state)
+            self._publish(message, time_ns, pixels, detection, state, alarm)
         finally:
             # A signal takes the topics away in the middle of a frame; the black box keeps it.
             if self.black_box is not None:
-                self._record(self.black_box, message, time_ns, pixels, detection, state)
+                self._record(self.black_box, message, time_ns, pixels, detection, state, alarm)
         self.statistics.score(time.monotonic(), time.perf_counter() - start, queueing_s)
         return gap_s
 
@@ -241,6 +243,7 @@ class FrameProcessor:
         pixels: Image,
         detection: Detection,
         state: AlarmState,
+        alarm: AlarmReport,
     ) -> None:
         header = message.header
         name = self._node.get_name()
@@ -250,15 +253,11 @@ class FrameProcessor:
         )
         if state.ended is not None:
             self._publish_event_end(header, state.ended)
-        place = self.last_place
-        if state.started or (state.is_alarm and score > self._peak_score):
-            self._peak_score, self._peak_place = score, place
-        if state.started:
-            self.alarms += 1
+        if state.is_alarm:
+            self._alarm = alarm
+        if state.started or alarm.is_raised_anew:
             self._results.publish_event(
-                write_event_start(
-                    header, self.alarms, time_ns, score, normalized_score, place, name
-                )
+                write_event_start(header, alarm, time_ns, score, normalized_score, name)
             )
         self.last_detection, self.last_header = detection, header
         self.is_alarm = state.is_alarm
@@ -285,6 +284,7 @@ class FrameProcessor:
         pixels: Image,
         detection: Detection,
         state: AlarmState,
+        alarm: AlarmReport,
     ) -> None:
         compressed = self._settings.image_transport == "compressed"
         black_box.add(
@@ -297,6 +297,7 @@ class FrameProcessor:
                 time.monotonic_ns(),
                 message.header.frame_id,
                 self.last_place,
+                alarm,
             )
         )
 
@@ -313,5 +314,5 @@ class FrameProcessor:
 
     def _publish_event_end(self, header: Any, event: AlarmEvent) -> None:
         self._results.publish_event(
-            write_event_end(header, self.alarms, event, self._peak_place, self._node.get_name())
+            write_event_end(header, self._alarm, event, self._node.get_name())
         )

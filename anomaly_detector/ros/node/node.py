@@ -23,6 +23,7 @@ from anomaly_detector.model.file import read_metadata
 from anomaly_detector.model.providers import choose_providers
 from anomaly_detector.monitoring.statistics import FrameStatistics
 from anomaly_detector.ros.graph.pose_input import PoseInput
+from anomaly_detector.ros.graph.snooze import SnoozeServices
 from anomaly_detector.ros.node.diagnostics import DiagnosticsPublisher, NodeStatus
 from anomaly_detector.ros.node.frame_processor import FrameProcessor
 from anomaly_detector.ros.node.image_input import ImageInput
@@ -52,6 +53,7 @@ class DetectorNode(LiveParametersNode):
         # While active.
         self._images: ImageInput | None = None
         self._poses: PoseInput | None = None
+        self._snooze: SnoozeServices | None = None
         self._activated = self.create_guard_condition(self._log_active)
         self._notice = BuildNotice(self.get_logger())
         # What the model in use was loaded with.
@@ -294,12 +296,17 @@ class DetectorNode(LiveParametersNode):
     def _watch_poses(self) -> None:
         """Listen to the poses that the parameters name, while there are images to be placed."""
         poses, self._poses = self._poses, None
+        snooze, self._snooze = self._snooze, None
         if poses is not None:
             poses.close()
+        if snooze is not None:
+            snooze.close()
+        if self._frames is None:
+            return
         if self._images is not None and self._settings.pose.topic:
             self._poses = PoseInput(self, self._settings.pose)
-        if self._frames is not None:
-            self._frames.poses = None if self._poses is None else self._poses.track
+            self._snooze = SnoozeServices(self, self._frames.incidents)
+        self._frames.poses = None if self._poses is None else self._poses.track
 
     def _log_active(self) -> None:
         if self._images is not None:

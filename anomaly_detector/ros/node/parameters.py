@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from anomaly_detector.alarms.alarm_filter import ALARM_OPTIONS, AlarmSettings
+from anomaly_detector.alarms.incidents import INCIDENT_SETTINGS, IncidentSettings
 from anomaly_detector.black_box import BLACK_BOX_SETTINGS, BlackBoxSettings
 from anomaly_detector.drawing.overlay import MAX_SIDE
 from anomaly_detector.errors import AnomalyDetectorError
@@ -179,6 +180,7 @@ PARAMETERS: tuple[ParameterDefinition, ...] = (
         maximum=60.0,
     ),
     *_parameters_of(POSE_SETTINGS, "pose_"),
+    *_parameters_of(INCIDENT_SETTINGS, ""),
     *_parameters_of(BLACK_BOX_SETTINGS, "black_box_"),
 )
 """The parameters of the detector node, in the order in which they are documented."""
@@ -211,6 +213,7 @@ class Parameters:
     limits: HealthLimits
     diagnostics_period: float
     pose: PoseSettings
+    incidents: IncidentSettings
     black_box: BlackBoxSettings | None
 
 
@@ -258,6 +261,7 @@ def to_parameters(values: Mapping[str, Any]) -> Parameters:
         "alarm": AlarmSettings(**_settings_of(values, ALARM_OPTIONS, "alarm_")),
         "limits": HealthLimits(**_settings_of(values, HEALTH_SETTINGS, "")),
         "pose": PoseSettings(**_settings_of(values, POSE_SETTINGS, "pose_")),
+        "incidents": IncidentSettings(**_settings_of(values, INCIDENT_SETTINGS, "")),
         "black_box": black_box if black_box.folder else None,
     }
     return Parameters(**{**same, **others})

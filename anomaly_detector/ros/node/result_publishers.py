@@ -55,7 +55,7 @@ TOPICS = (
         "start and end of an alarm: header of the frame; one status with event, number, "
         "start_stamp, end_stamp, frames, peak_stamp, peak_score, peak_normalized_score; with "
         "pose_topic the place of the peak: pose_frame, pose_x, pose_y, pose_z, pose_yaw, pose_age, "
-        "pose_problem",
+        "pose_problem; repeat_of, snoozed_until",
     ),
     Topic(
         "~/anomaly_map",
