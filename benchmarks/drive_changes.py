@@ -62,7 +62,7 @@ class Smear(Fault, group="lens"):
     sigma: float = 2.0
 
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:
-        depth = smooth_noise(rng, image.shape[:2], 3)[..., 0]
+        depth = smooth_noise(rng, image.shape[:2], 3)
         alpha = np.clip((depth - np.median(depth)) / 0.05 + 0.5, 0, 1)
         soft = cv2.GaussianBlur(image, (0, 0), self.sigma * optical_scale(image))
         return blend(image, soft.astype(np.float32), alpha), None

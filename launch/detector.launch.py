@@ -9,11 +9,11 @@ from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 
-from anomaly_detector.model.shipped import share_path
 from anomaly_detector.ros.launching.actions import (
     DDS_ARGUMENT,
     NAME_ARGUMENTS,
     NODE_ARGUMENTS,
+    PARAMS_FILE_ARGUMENT,
     PROVIDERS_ARGUMENT,
     dds_profile,
     detector_node,
@@ -64,11 +64,7 @@ def generate_launch_description() -> LaunchDescription:
                 "file says.",
             ),
             *NAME_ARGUMENTS,
-            DeclareLaunchArgument(
-                "params_file",
-                default_value=str(share_path("config/detector.yaml")),
-                description="YAML file with the node's parameters.",
-            ),
+            PARAMS_FILE_ARGUMENT,
             PROVIDERS_ARGUMENT,
             *NODE_ARGUMENTS,
             DDS_ARGUMENT,

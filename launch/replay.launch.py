@@ -23,10 +23,10 @@ from launch.events import Shutdown
 from launch.substitutions import LaunchConfiguration
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.model.shipped import share_path
 from anomaly_detector.ros.launching.actions import (
     DDS_ARGUMENT,
     NAME_ARGUMENTS,
+    PARAMS_FILE_ARGUMENT,
     PROVIDERS_ARGUMENT,
     given_parameters,
 )
@@ -129,11 +129,7 @@ def generate_launch_description() -> LaunchDescription:
                 "file.",
             ),
             *NAME_ARGUMENTS,
-            DeclareLaunchArgument(
-                "params_file",
-                default_value=str(share_path("config/detector.yaml")),
-                description="YAML file with the node's parameters.",
-            ),
+            PARAMS_FILE_ARGUMENT,
             PROVIDERS_ARGUMENT,
             DDS_ARGUMENT,
             OpaqueFunction(function=launch_replay),

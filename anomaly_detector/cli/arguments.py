@@ -42,11 +42,16 @@ def add_shared(parser: argparse.ArgumentParser, *names: str) -> None:
 
 
 def add_recordings(
-    parser: argparse.ArgumentParser, name: str, purpose: str, *, required: bool = False
+    parser: argparse.ArgumentParser,
+    name: str,
+    purpose: str,
+    *,
+    required: bool = False,
+    metavar: str = "RECORDING",
 ) -> None:
     """Declare an option that takes recordings and may be given several times."""
     parser.add_argument(
-        name, nargs="+", action="extend", default=[], required=required, metavar="RECORDING",
+        name, nargs="+", action="extend", default=[], required=required, metavar=metavar,
         help=purpose,
     )  # fmt: skip
 

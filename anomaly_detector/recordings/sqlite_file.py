@@ -20,8 +20,6 @@ from anomaly_detector.recordings.bag_file import (
     ros2_type,
 )
 
-SQLITE_MAGIC = b"SQLite format 3\0"
-
 _ROW = "id, topic_id, timestamp, data"
 
 _SIDE_FILES = ("-wal", "-journal")

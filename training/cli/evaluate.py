@@ -9,7 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from anomaly_detector.cli.arguments import add_shared, add_view_arguments, given_view
+from anomaly_detector.cli.arguments import (
+    add_recordings,
+    add_shared,
+    add_view_arguments,
+    given_view,
+)
 from anomaly_detector.drawing.page import write_page
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_directory, check_output_folder
@@ -30,23 +35,13 @@ from training.reports.page import number_text
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``python -m training evaluate``."""
     add_shared(parser, "--model", "--topic")
-    for name, metavar, text in (
-        (
-            "--data",
-            "RECORDING",
-            "recordings whose truth is in --labels (image folders, bags, videos)",
-        ),
-        ("--labels", "CSV", "labels of --data, one file per recording in the same order"),
-        ("--normal", "RECORDING", "recordings with normal frames only"),
-        (
-            "--anomalous",
-            "[NAME=]RECORDING",
-            "recordings with anomalous frames only, of class NAME (default: the folder's)",
-        ),
-    ):
-        parser.add_argument(
-            name, nargs="+", action="extend", default=[], metavar=metavar, help=text
-        )
+    purpose = "recordings whose truth is in --labels (image folders, bags, videos)"
+    add_recordings(parser, "--data", purpose)
+    purpose = "labels of --data, one file per recording in the same order"
+    add_recordings(parser, "--labels", purpose, metavar="CSV")
+    add_recordings(parser, "--normal", "recordings with normal frames only")
+    purpose = "recordings with anomalous frames only, of class NAME (default: the folder's)"
+    add_recordings(parser, "--anomalous", purpose, metavar="[NAME=]RECORDING")
     add_view_arguments(parser)
     add_report_argument(parser, "evaluation.json, scores.csv and report.html")
     add_bootstrap_arguments(parser, "of the bootstrap")

@@ -19,7 +19,6 @@ from anomaly_detector.files import atomic_path
 from anomaly_detector.images.preprocessing import INPUT_SIZE, WHOLE_FRAME, View
 from anomaly_detector.model.detector import Detector
 
-UNKNOWN_LABEL = -1
 """Label of a frame that nobody labelled; its class name is empty."""
 
 _TENSOR = "code"
@@ -33,7 +32,7 @@ class FrameTable:
         recordings: int64 [N], number of each frame's recording, ascending from 0.
         names: frame names.
         stamps_ns: stamps in nanoseconds, None where the recording has none.
-        labels: int64 [N]: 0 normal, 1 and more hazard classes, :data:`UNKNOWN_LABEL`.
+        labels: int64 [N]: 0 normal, 1 and more hazard classes, -1 unknown.
         classes: class names, empty for unknown.
     """
 

@@ -30,7 +30,7 @@ from anomaly_detector.model.normalization import normalize_for
 from anomaly_detector.ordered_pool import map_in_order
 from anomaly_detector.recordings import Frame, FrameSource, count_frames
 from training.evaluation.bootstrap import DEFAULT_BLOCK
-from training.evaluation.faults import Fault, FrozenFrame, seen_at
+from training.evaluation.faults import Fault, FrozenFrame, as_seen
 from training.evaluation.metrics import Interval, Ranking, json_safe, ranking_table
 
 TRAINED_REMEDY = "these figures say little about new frames: stress it with another normal drive"
@@ -261,7 +261,7 @@ def inject(
     if fault.stage == "input":
         return fault.apply(preprocess(frame.pixels), rng)
     image, mask = fault.apply(to_rgb(frame.pixels), rng)
-    return preprocess(Image(image, "rgb")), None if mask is None else seen_at(mask)
+    return preprocess(Image(image, "rgb")), None if mask is None else as_seen(mask)
 
 
 def run_stress(

@@ -18,7 +18,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.model.shipped import PACKAGE_NAME
+from anomaly_detector.model.shipped import PACKAGE_NAME, share_path
 from anomaly_detector.ros.graph.dds import large_image_environment
 
 NAME_ARGUMENTS = [
@@ -31,6 +31,12 @@ NAME_ARGUMENTS = [
         description="Name of the node, which its topics begin with.",
     ),
 ]
+
+PARAMS_FILE_ARGUMENT = DeclareLaunchArgument(
+    "params_file",
+    default_value=str(share_path("config/detector.yaml")),
+    description="YAML file with the node's parameters.",
+)
 
 PROVIDERS_ARGUMENT = DeclareLaunchArgument(
     "providers",

@@ -218,7 +218,6 @@ class Canvas:
         turn: float = 0.0,
         mask_gain: float = 1.5,
         lit: bool = True,
-        height: float = 0.0,
     ) -> None:
         """Lay a texture on the floor.
 
@@ -229,12 +228,11 @@ class Canvas:
             turn: rotation in radians.
             mask_gain: see `quad`.
             lit: see `quad`.
-            height: metres above the floor.
         """
         c, s = float(np.cos(turn)), float(np.sin(turn))
         u = np.array([c * size[0], 0.0, s * size[0]])
         v = np.array([s * size[1], 0.0, -c * size[1]])
-        origin = np.array([place[0], height, place[1]]) - 0.5 * u - 0.5 * v
+        origin = np.array([place[0], 0.0, place[1]]) - 0.5 * u - 0.5 * v
         self.quad(origin, u, v, texture, 1.0, mask_gain, lit)
 
     def shadow(

@@ -26,12 +26,9 @@ def resize(image: NDArray[np.float32], rows: int, cols: int, how: int) -> FloatI
     return np.asarray(cv2.resize(image, (cols, rows), interpolation=how), dtype=np.float32)
 
 
-def blur(image: FloatImage, sigma_x: float, sigma_y: float = 0.0) -> FloatImage:
-    """Gaussian blur; sigmas in pixels."""
-    return np.asarray(
-        cv2.GaussianBlur(image, (0, 0), max(sigma_x, 0.05), sigmaY=max(sigma_y, 0.0)),
-        dtype=np.float32,
-    )
+def blur(image: FloatImage, sigma: float) -> FloatImage:
+    """Gaussian blur; sigma in pixels."""
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), max(sigma, 0.05)), dtype=np.float32)
 
 
 def mixed(

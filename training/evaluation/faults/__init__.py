@@ -5,7 +5,7 @@ with whatever makes outliers for training, because a model must not be tested wi
 seen. ``docs/stress-faults.md`` describes every fault.
 """
 
-from training.evaluation.faults.base import UNITS, Fault, seen_at
+from training.evaluation.faults.base import UNITS, Fault, as_seen
 from training.evaluation.faults.registry import FAULT_SETS, FAULTS, choose_faults
 from training.evaluation.faults.transport import FrozenFrame
 
@@ -15,6 +15,6 @@ __all__ = [
     "UNITS",
     "Fault",
     "FrozenFrame",
+    "as_seen",
     "choose_faults",
-    "seen_at",
 ]

@@ -163,32 +163,30 @@ def _on_smaller(
     return np.asarray(cv2.resize(result, (width, height), interpolation=cv2.INTER_LINEAR))
 
 
-def smooth_noise(
-    rng: np.random.Generator, shape: tuple[int, int], cells: float, channels: int = 1
-) -> Floats:
-    """Make smooth random values with about ``cells`` bumps on a side, float [H, W, C], 0..1."""
+def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cells: float) -> Floats:
+    """Make smooth random values with about ``cells`` bumps on a side, float [H, W], 0..1."""
     count = max(2, round(cells) + 1)
-    grid = rng.random((count, count, channels), np.float32)
+    grid = rng.random((count, count), np.float32)
     big = cv2.resize(grid, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC)
-    return np.clip(np.asarray(big, np.float32).reshape(*shape, channels), 0, 1)
+    return np.clip(np.asarray(big, np.float32), 0, 1)
 
 
-def seen_at(mask: Mask, size: int = UNITS) -> Mask:
+def as_seen(mask: Mask) -> Mask:
     """Resize a mask to what the model sees of it.
 
     A cell counts when half of it is covered; where nothing covers a half, as with a thin line,
     when any of it is.
 
     Returns:
-        bool [size, size].
+        bool [64, 64].
     """
     height, width = mask.shape
     shares = mask.astype(np.float32)
-    if (height, width) != (size, size):
-        method = cv2.INTER_AREA if min(height, width) >= size else cv2.INTER_LINEAR
-        shares = np.asarray(cv2.resize(shares, (size, size), interpolation=method), np.float32)
-    seen = shares >= 0.5
-    return seen if seen.any() else shares > 0
+    if (height, width) != (UNITS, UNITS):
+        method = cv2.INTER_AREA if min(height, width) >= UNITS else cv2.INTER_LINEAR
+        shares = np.asarray(cv2.resize(shares, (UNITS, UNITS), interpolation=method), np.float32)
+    half = shares >= 0.5
+    return half if half.any() else shares > 0
 
 
 class Stencil:

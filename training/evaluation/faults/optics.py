@@ -139,7 +139,7 @@ class LensDirt(Fault, group="lens"):
             center = (rng.uniform(4, UNITS - 4), rng.uniform(4, UNITS - 4))
             spot = Stencil().polygon(_blob(rng, center, rng.uniform(*self.radius), 0.5))
             alpha = spot.opacity(image, softness=self.softness)
-            grime = smooth_noise(rng, image.shape[:2], 24)[..., 0]
+            grime = smooth_noise(rng, image.shape[:2], 24)
             alpha *= np.float32(rng.uniform(*self.opacity)) * (0.8 + 0.2 * grime)
             level = rng.uniform(*self.level)
             color = np.array([level, level * 0.88, level * 0.7], np.float32)
@@ -302,7 +302,7 @@ class TapeCover(Fault, group="covers"):
         )
         tapes = ((168, 168, 172), (150, 112, 66), (28, 28, 30), (206, 178, 40))
         color = np.array(tapes[int(rng.integers(len(tapes)))], np.float32)
-        creases = smooth_noise(rng, image.shape[:2], 18)
+        creases = smooth_noise(rng, image.shape[:2], 18)[..., np.newaxis]
         paint = color * (0.9 + 0.2 * creases)
         return blend(image, paint, alpha * np.float32(self.opacity)), alpha >= 0.5
 
@@ -325,6 +325,7 @@ class AllCover(Fault, group="covers"):
         height, width = image.shape[:2]
         texture = 0.7 * smooth_noise(rng, (height, width), 4)
         texture += 0.3 * smooth_noise(rng, (height, width), 20)
+        texture = texture[..., np.newaxis]
         tint = 1 + 0.3 * (rng.random(3, np.float32) - 0.5)
         dark = rng.uniform(*self.level) * tint * (1 + self.texture * (2 * texture - 1))
         angle = rng.uniform(0, 2 * np.pi)

@@ -37,7 +37,7 @@ def _grid(size: int) -> tuple[Floats, Floats]:
 def _wood(rng: np.random.Generator, size: int) -> Floats:
     """Boards: distorted growth rings between two browns, with fine grain along them."""
     x, y = _grid(size)
-    bend = smooth_noise(rng, (size, size), 3)[..., 0]
+    bend = smooth_noise(rng, (size, size), 3)
     rings = (x * rng.uniform(3, 7) + 0.8 * bend + 0.25 * np.sin(6 * y)) % 1.0
     grain = cv2.GaussianBlur(rng.random((size, size), np.float32), (0, 0), 0.8, sigmaY=size / 16)
     light = random_color(rng, (0.35, 0.6), (0.6, 0.9))
