@@ -91,13 +91,20 @@ class BlackBox:
         settings: what to record and where.
         model: name of the model, for ``event.json``; ``model`` may be set anew at any time.
         topic: of the images in a bag.
+        is_live: False for frames of a recording. Everything is then done before :meth:`add`
+            returns, what goes wrong is raised, and events begin at the time of their frames.
 
     Raises:
         AnomalyDetectorError: no folder is given, or mcap is asked for without ``rosbags``.
     """
 
     def __init__(
-        self, settings: BlackBoxSettings, *, model: str = "", topic: str = "/image/compressed"
+        self,
+        settings: BlackBoxSettings,
+        *,
+        model: str = "",
+        topic: str = "/image/compressed",
+        is_live: bool = True,
     ) -> None:
         self._store = EventStore(settings.path, round(settings.max_megabytes * 1e6))
         prepare_format(settings.format)
@@ -121,8 +128,12 @@ class BlackBox:
         # The event of each alarm, by the alarm's number.
         self._names: dict[int, str] = {}
         self._counts = BlackBoxStatistics()
+        self._is_live = is_live
         self._thread = threading.Thread(target=self._run, name="black box", daemon=True)
-        self._thread.start()
+        if is_live:
+            self._thread.start()
+        else:
+            self._store.open()
 
     def __enter__(self) -> BlackBox:
         return self
@@ -133,9 +144,12 @@ class BlackBox:
     def add(self, frame: BlackBoxFrame) -> None:
         """Show the black box a scored frame; it takes what it needs.
 
-        Never waits and never raises. Most frames cost a few comparisons, those that are due (at
-        ``max_rate_hz``) and new peaks of an event a copy of their picture.
+        When live, it never waits and never raises. Most frames cost a few comparisons, those that
+        are due (at ``max_rate_hz``) and new peaks of an event a copy of their picture.
         """
+        if not self._is_live:
+            self._send(self._selection.add(frame))
+            return
         try:
             with self._lock:
                 if self._closed:
@@ -158,6 +172,9 @@ class BlackBox:
 
     def _send(self, commands: list[Command]) -> None:
         for command in commands:
+            if not self._is_live:
+                self._execute(command)
+                continue
             if isinstance(command, Take | Sample):
                 self._sent += 1
                 self._sent_bytes += command.frame.picture_bytes
@@ -187,6 +204,10 @@ class BlackBox:
             Whether everything was written in time. What was not is lost, and cleared up by the
             next black box in the folder.
         """
+        if not self._is_live:
+            self._send(self._selection.finish())
+            self._store.close()
+            return True
         with self._lock:
             if not self._closed:
                 self._closed = True
@@ -270,8 +291,9 @@ class BlackBox:
         if not self._store.make_room(size, is_sample=True):
             return
         now = stored.stamp_ns
-        opened = OpenEvent(now, 1, frame.detection.threshold, frame.has_stamp)
-        writer = WRITERS[self.settings.format](path, opened, self.model, self._topic)
+        opened = OpenEvent(now, now, 1, frame.detection.threshold, frame.has_stamp)
+        began_ns = None if self._is_live else now
+        writer = WRITERS[self.settings.format](path, opened, self.model, self._topic, began_ns)
         try:
             writer.add(stored, "sample")
             writer.finish(
@@ -301,7 +323,9 @@ class BlackBox:
         try:
             path = self._store.begin()
             writer = WRITERS[self.settings.format]
-            self._event = writer(path, command, self.model, self._topic)
+            # A recording's clock is that of its stamps.
+            began_ns = None if self._is_live else command.start_ns
+            self._event = writer(path, command, self.model, self._topic, began_ns)
         except Exception:
             self._counts.events_dropped += 1
             self._counts.frames_dropped += len(before)

@@ -35,6 +35,7 @@ class OpenEvent:
     """Begin an event with the frames since ``since_ns``; or go on with ``part`` of one."""
 
     since_ns: int
+    start_ns: int
     part: int
     threshold: float
     has_stamps: bool
@@ -187,9 +188,9 @@ class EventSelection:
                 event.is_on = True
         if event is None and is_on:
             self._event = CloseEvent(now, part, now, now)
-            commands.append(
-                OpenEvent(now - self._before_ns, part, frame.detection.threshold, frame.has_stamp)
-            )
+            since = now - self._before_ns
+            threshold = frame.detection.threshold
+            commands.append(OpenEvent(since, now, part, threshold, frame.has_stamp))
         elif event is not None:
             event.is_on = is_on
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import json
 import math
+import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -42,13 +43,17 @@ class EventWriter(abc.ABC):
         opened: what the event began with.
         model: name of the model.
         topic: of the images in a bag; the scores are on topics beside it.
+        began_ns: time when it began, nanoseconds since 1970; None for now.
     """
 
     format: str
 
-    def __init__(self, path: Path, opened: OpenEvent, model: str, topic: str) -> None:
+    def __init__(
+        self, path: Path, opened: OpenEvent, model: str, topic: str, began_ns: int | None = None
+    ) -> None:
         self.path = path
-        self.began = datetime.now(timezone.utc)
+        seconds = time.time() if began_ns is None else began_ns / 1e9
+        self.began = datetime.fromtimestamp(seconds, timezone.utc)
         self.bytes_written = 0
         self._opened = opened
         self._model = model
@@ -133,8 +138,10 @@ class JpegEventWriter(EventWriter):
 
     format = "jpeg"
 
-    def __init__(self, path: Path, opened: OpenEvent, model: str, topic: str) -> None:
-        super().__init__(path, opened, model, topic)
+    def __init__(
+        self, path: Path, opened: OpenEvent, model: str, topic: str, began_ns: int | None = None
+    ) -> None:
+        super().__init__(path, opened, model, topic, began_ns)
         path.mkdir()
 
     def _write(self, frame: StoredFrame) -> str:
@@ -159,8 +166,10 @@ class McapEventWriter(EventWriter):
 
     format = "mcap"
 
-    def __init__(self, path: Path, opened: OpenEvent, model: str, topic: str) -> None:
-        super().__init__(path, opened, model, topic)
+    def __init__(
+        self, path: Path, opened: OpenEvent, model: str, topic: str, began_ns: int | None = None
+    ) -> None:
+        super().__init__(path, opened, model, topic, began_ns)
         # Imported here: importing the node's parts stays light.
         from rosbags.rosbag2 import StoragePlugin, Writer
 

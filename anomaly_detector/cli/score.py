@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from anomaly_detector.alarms.alarm_filter import AlarmSettings, add_alarm_arguments, alarm_settings
+from anomaly_detector.black_box.offline import EventRecorder, check_events_folder
 from anomaly_detector.cli.arguments import (
     add_pose_arguments,
     add_recordings,
@@ -44,6 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--events", type=Path, help="with --output: CSV file for the alarms, one row each"
     )
+    parser.add_argument(
+        "--events-dir", type=Path, metavar="DIR",
+        help="folder for recorded events, as the node's black box writes them; of many recordings "
+        "one folder each",
+    )  # fmt: skip
     add_shared(parser, "--topic")
     parser.add_argument(
         "--fps", type=float, help="frames a second of an image folder, which has no time stamps"
@@ -104,6 +110,10 @@ def _score_one(
         threshold=arguments.threshold,
         view=given_view(arguments, model),
     )
+    recorder = None
+    if arguments.events_dir is not None:
+        check_events_folder(arguments.events_dir)
+        recorder = EventRecorder(detector, poses)
     start = time.perf_counter()
     summary = write_scores(
         detector,
@@ -112,11 +122,15 @@ def _score_one(
         decision=decision,
         events=arguments.events,
         poses=poses,
+        recorder=recorder,
         fps=arguments.fps,
         workers=arguments.workers,
         batch_size=arguments.batch_size,
     )
     rate = summary.scored / (time.perf_counter() - start)
+    if recorder is not None:
+        count = recorder.write(source, arguments.events_dir)
+        print(f"{arguments.events_dir}: {count} events")
     warn_unreadable(path, summary.skipped)
     if summary.without_stamp:
         print(
@@ -159,6 +173,7 @@ def _score_many(
             decision=decision,
             batch_size=arguments.batch_size,
             pose=pose_settings(arguments),
+            events_dir=arguments.events_dir and str(arguments.events_dir.resolve()),
         )
     )
     for result in job.results:

@@ -55,9 +55,19 @@ class BagSource(FrameSource):
         return f"{super().identity}|{self.topic}|{_READER}"
 
     def _frames(self) -> Iterator[MaybePending]:
-        index = 0
         clock = FrameClock()
         decode = partial(_decode, scaling=self.view.scaling, reduced=self._reduced)
+        for item in self.messages():
+            if isinstance(item, UnreadableFrame):
+                yield item
+                continue
+            name, message, recorded_ns = item
+            stamp_ns = stamp_to_ns(message.header.stamp)
+            yield partial(decode, message, name, stamp_ns, clock.time_ns(stamp_ns, recorded_ns))
+
+    def messages(self) -> Iterator[tuple[str, Any, int] | UnreadableFrame]:
+        """Yield the name of each frame, its message, and when it was recorded, nanoseconds."""
+        index = 0
         with open_bag(self.path) as bag:
             for item in bag.messages(self.topic):
                 if isinstance(item, UnreadableFrame):
@@ -72,10 +82,7 @@ class BagSource(FrameSource):
                     reason = f"message cannot be deserialized: {as_one_line(error)}"
                     yield UnreadableFrame(name, reason)
                     continue
-                stamp_ns = stamp_to_ns(message.header.stamp)
-                yield partial(
-                    decode, message, name, stamp_ns, clock.time_ns(stamp_ns, item.time_ns)
-                )
+                yield name, message, item.time_ns
 
 
 def _decode(

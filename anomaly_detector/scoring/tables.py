@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from anomaly_detector.alarms.alarm_filter import AlarmEvent, AlarmFilter, AlarmSettings
+from anomaly_detector.black_box.offline import EventRecorder
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path, sync
 from anomaly_detector.model.detector import Detector
@@ -73,6 +74,7 @@ def write_scores(
     decision: AlarmSettings | None = None,
     events: Path | None = None,
     poses: PoseTrack | None = None,
+    recorder: EventRecorder | None = None,
     fps: float | None = None,
     workers: int | None = None,
     batch_size: int = BATCH_SIZE,
@@ -94,6 +96,7 @@ def write_scores(
         events: CSV file for the alarms, with the columns of :data:`EVENT_COLUMNS`; None for none.
         poses: of the robot; both tables get :data:`~anomaly_detector.poses.PLACE_COLUMNS`, that of
             alarms with the place of the peak. None leaves these columns out.
+        recorder: is shown every frame, and may write the events afterwards; None for none.
         fps: as for :meth:`anomaly_detector.model.detector.Detector.stream`.
         workers: as for :func:`anomaly_detector.scoring.stream.score_recording`.
         batch_size: likewise.
@@ -136,6 +139,8 @@ def write_scores(
                     *_place(poses, frame.time_ns),
                 ]
             )
+            if recorder is not None:
+                recorder.see(frame, state)
             scored += 1
             flagged += frame.is_anomaly
             peak = max(peak, frame.score)

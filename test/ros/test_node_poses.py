@@ -9,15 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from black_box_frames import event_json
+from conftest import START_NS
 from diagnostic_msgs.msg import DiagnosticStatus
-from model_files import write_grey_difference_model
-from posed_bags import pose_message
+from numpy.typing import NDArray
+from posed_bags import POSE_TOPIC, pose_message, write_posed_bag
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from ros_harness import RosClient, image_message, node_in
 from std_msgs.msg import String
 
 from anomaly_detector.black_box import find_events, read_event
+from anomaly_detector.cli.main import main
 from anomaly_detector.poses import PLACE_COLUMNS, POSE_TYPES, Pose
+from anomaly_detector.recordings import open_source
 from anomaly_detector.ros.node.event_message import read_event as read_event_message
 from anomaly_detector.ros.node.status_message import status_values
 
@@ -34,8 +38,7 @@ class Types(dict[str, Any]):
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RosClient]:
-    model = write_grey_difference_model(tmp_path_factory.mktemp("m") / "g.onnx", threshold=1000.0)
+def client(model: Path) -> Iterator[RosClient]:
     with node_in("posed", model=model, pose_max_age=60.0, diagnostics_period=0.1) as client:
         yield client
 
@@ -198,3 +201,56 @@ def assert_alarms(client: RosClient, number: int, repeat_of: str, level: bytes) 
     assert start.level == level
     assert [(m.number, m.repeat_of) for m in messages] == [(number, repeat_of)] * 2
     return messages
+
+
+def test_score_gives_the_events_that_the_node_records(
+    client: RosClient, model: Path, tmp_path: Path
+) -> None:
+    """The same frames through the live node and, as a bag, through ``score --events-dir``."""
+    pictures = [GREY] * 12 + [BLACK] * 3 + [GREY] * 45 + [BLACK] * 3 + [GREY] * 12
+    pose = Pose(START_NS, "map", 50.0, 6.0, 0.0, 0.5)
+    period_ns = 100_000_000
+    bag = write_posed_bag(tmp_path / "bag", pictures, [pose], period_ns=period_ns)
+    topic, kind = "/posed/of_the_bag", POSE_TYPES[0]
+    publisher = publisher_of(client, kind, topic)
+    publisher.publish(pose_message(pose, kind, Types()))
+    client.set_parameters(pose_topic=topic)
+    live, offline = tmp_path / "live", tmp_path / "offline"
+    client.publish_until_status(
+        stamped(GREY, START_NS - 1), lambda s: "map 50.00" in status_values(s)["Pose"], "the pose"
+    )
+    results = client.set_parameters(black_box_folder=str(live), black_box_sample_rate=1.0)
+    results += client.set_parameters(black_box_seconds_after=3.0)
+    assert all(result.successful for result in results)
+    for index, picture in enumerate(pictures):
+        client.ask(stamped(picture, START_NS + index * period_ns), once=True)
+    client.set_parameters(black_box_folder="", pose_topic="")
+    options = ["--pose-topic", POSE_TOPIC, "--pose-max-age", "60", "--batch-size", "1"]
+    command = ["score", "--model", str(model), "--input", str(bag), *options]
+    command += ["--output", str(tmp_path / "scores.csv"), "--events-dir", str(offline)]
+    assert main(command) == 0
+    recorded, scored = ([*map(read_event, find_events(folder))] for folder in (live, offline))
+    assert len(recorded) == len(scored) == 2
+    assert scored[1].repeat_of == scored[0].path.name
+    assert recorded[1].repeat_of == recorded[0].path.name
+    for one, other in zip(recorded, scored, strict=True):
+        assert one.frames == other.frames
+        assert one.place == other.place
+        first, second = (event_json(event.path) for event in (one, other))
+        for name in ("began_utc", "repeat_of"):
+            assert bool(first.pop(name)) == bool(second.pop(name))
+        assert first == second
+        # The pictures, too, to the last bit.
+        for shown, again in zip(open_source(one.path), open_source(other.path), strict=True):
+            assert shown.name == again.name
+            np.testing.assert_array_equal(shown.pixels.array, again.pixels.array)
+    # A recording begins when it was recorded, not when it is scored.
+    assert scored[0].path.name.startswith("event_20231114T2213")
+    client.node.destroy_publisher(publisher)
+
+
+def stamped(picture: NDArray[np.uint8], stamp_ns: int) -> Any:
+    message = image_message(picture, "rgb8")
+    message.header.frame_id = "camera"
+    message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, 10**9)
+    return message

@@ -82,6 +82,8 @@ class ResultFolder:
             if record["format"] != _FORMAT or record["depends_on"] != digest:
                 return None
             tables = (self.scores(task.name), self.events(task.name))
+            if task.events_folder is not None and not task.events_folder.is_dir():
+                return None
             if record["tables"] != [_sha256(path.read_bytes()) for path in tables]:
                 return None
             return SourceResult(**record["result"])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import anomaly_detector
 from anomaly_detector.alarms.alarm_filter import AlarmSettings
+from anomaly_detector.black_box.offline import EventRecorder
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
 from anomaly_detector.images.compressed import DECODE_METHOD
 from anomaly_detector.images.preprocessing import RESIZE_METHOD, WHOLE_FRAME, View
@@ -36,6 +37,8 @@ class ScoreOptions:
         decision: when an alarm is raised and cleared.
         batch_size: see :func:`anomaly_detector.scoring.stream.score_recording`.
         pose: where the robot was, for bags; other recordings leave it aside.
+        events_dir: folder for the events of each recording, the same for every worker; None for
+            none.
     """
 
     topic: str | None = None
@@ -46,6 +49,7 @@ class ScoreOptions:
     decision: AlarmSettings = AlarmSettings()  # noqa: RUF009
     batch_size: int = BATCH_SIZE
     pose: PoseSettings = PoseSettings()  # noqa: RUF009
+    events_dir: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,11 @@ class ScoreTask(ScoreOptions):
     model_sha256: str
     workers: int = 1
 
+    @property
+    def events_folder(self) -> Path | None:
+        """The folder for this recording's events."""
+        return Path(self.events_dir, self.name) if self.events_dir else None
+
     def digest(self) -> str:
         """Return a hash of all that the result depends on: recording, model, options, software.
 
@@ -77,6 +86,7 @@ class ScoreTask(ScoreOptions):
             *(self.threshold, self.providers, self.batch_size, asdict(self.decision)),
             asdict(self.view),
             *([asdict(self.pose)] if self.pose.topic else []),
+            *([self.events_dir] if self.events_dir else []),
             *(anomaly_detector.__version__, DECODE_METHOD, RESIZE_METHOD),
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -112,6 +122,7 @@ def score_task(task: ScoreTask) -> ScoreOutcome:
     detector = _detector(task)
     source = open_source(path, task.topic if is_bag(path) else None)
     poses = read_poses(path, task.pose) if is_bag(path) else None
+    recorder = None if task.events_folder is None else EventRecorder(detector, poses)
     with tempfile.TemporaryDirectory(prefix="anomaly_detector.") as folder:
         scores, events = Path(folder, "scores.csv"), Path(folder, "events.csv")
         summary = write_scores(
@@ -121,12 +132,15 @@ def score_task(task: ScoreTask) -> ScoreOutcome:
             decision=task.decision,
             events=events,
             poses=poses,
+            recorder=recorder,
             fps=task.fps,
             workers=task.workers,
             batch_size=task.batch_size,
             progress=False,
         )
         tables = scores.read_bytes(), events.read_bytes()
+    if recorder is not None and task.events_folder is not None:
+        recorder.write(source, task.events_folder)
     return ScoreOutcome(summary, *tables, detector.threshold, time.perf_counter() - start)
 
 
