@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,6 +53,11 @@ def add_box(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
     cv2.rectangle(frame, (50, 40), (85, 75), (255, 255, 255), -1)
     cv2.rectangle(frame, (50, 40), (85, 75), (0, 0, 0), 4)
     return frame
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file."""
+    return list(csv.DictReader(path.read_text().splitlines()))
 
 
 def write_images(folder: Path, frames: list[NDArray[np.uint8]]) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from black_box_frames import Drive, both_formats, event_json, events_in, open_box
-from conftest import PERIOD_NS, START_NS
+from conftest import PERIOD_NS, START_NS, read_rows
 from model_files import write_grey_difference_model
 from posed_bags import POSE_TOPIC, along_x, pose_message, write_posed_bag
 
@@ -172,10 +171,6 @@ def test_event_without_poses_has_none(tmp_path: Path) -> None:
 
 
 # --- in the tables of score -----------------------------------------------------------------------
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(path.read_text().splitlines()))
 
 
 @pytest.fixture(scope="module")

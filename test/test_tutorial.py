@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 import subprocess
@@ -10,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import skip_without_keras
+from conftest import read_rows, skip_without_keras
 from ros_harness import ROOT
 
 from anomaly_detector.black_box.events import find_events, read_event
@@ -66,5 +65,4 @@ def test_commands_run_from_start_to_end(tmp_path: Path) -> None:
     # The second training took them.
     assert "black_box" in str(models[1].provenance)
     assert "black_box" not in str(models[0].provenance)
-    with (tmp_path / "patrol.csv").open(newline="") as file:
-        assert len(list(csv.DictReader(file))) == 60
+    assert len(read_rows(tmp_path / "patrol.csv")) == 60

@@ -121,13 +121,13 @@ def prepare(options: TrainOptions) -> TrainingRun:
         data=expand_sources(options.data),
         anomalies=expand_sources(options.anomalies),
     )
-    frames = _open(options, options.data)
+    frames = open_frames(options, options.data)
     scorer = find_scorer(options.scorer)
     anomalies = None
     if options.anomalies:
-        anomalies = _open(options, options.anomalies, anomalous=True)
+        anomalies = open_frames(options, options.anomalies, anomalous=True)
         if scorer.normal_of_anomalies:
-            normal = _open(options, options.anomalies, anomalous=False)
+            normal = open_frames(options, options.anomalies, anomalous=False)
             frames = FrameSet([*frames.parts, *normal.parts])
     split = split_blocks(
         frames.lengths,
@@ -150,9 +150,10 @@ def prepare(options: TrainOptions) -> TrainingRun:
     return TrainingRun(options, frames, split, anomalies, folder)
 
 
-def _open(
+def open_frames(
     options: TrainOptions, sources: Sequence[str], *, anomalous: bool | None = None
 ) -> FrameSet:
+    """Open recordings as the options say; see :func:`training.data.frames.open_frame_set`."""
     return open_frame_set(
         sources,
         options.topic,

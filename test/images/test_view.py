@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from conftest import (
     FRAME_HEIGHT,
     FRAME_WIDTH,
     make_drive,
+    read_rows,
     skip_without_keras,
     write_encoded_bag,
     write_images,
@@ -113,8 +113,7 @@ def run(
 
 
 def written_scores(table: Path) -> NDArray[np.float32]:
-    with table.open() as file:
-        return np.array([row["score"] for row in csv.DictReader(file)], np.float32)
+    return np.array([row["score"] for row in read_rows(table)], np.float32)
 
 
 def test_training_sees_the_view_and_the_model_remembers_it(viewed: Viewed) -> None:

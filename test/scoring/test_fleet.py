@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
@@ -21,7 +20,7 @@ from urllib.parse import unquote
 import cv2
 import numpy as np
 import pytest
-from conftest import make_drive, write_bag, write_images
+from conftest import make_drive, read_rows, write_bag, write_images
 from model_files import write_grey_difference_model
 
 from anomaly_detector.cli.main import main
@@ -82,10 +81,6 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def rows_of(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(path.read_text().splitlines()))
-
-
 def test_many_give_the_same_tables_as_each_alone(
     tmp_path: Path,
     model: Path,
@@ -96,7 +91,7 @@ def test_many_give_the_same_tables_as_each_alone(
 ) -> None:
     assert run("--workers", "1", sources=[tmp_path / "drives" / "*"]) == 0
     printed = capsys.readouterr().out
-    rows = rows_of(out / "summary.csv")
+    rows = read_rows(out / "summary.csv")
     assert [row["name"] for row in rows] == ["bag_0", "bag_1", "bag_2", "images"]
     assert {row["status"] for row in rows} == {"scored"}
     assert [row["duration_s"] for row in rows] == ["0.2", "0.25", "0.3", "0.35"]
@@ -106,7 +101,7 @@ def test_many_give_the_same_tables_as_each_alone(
         assert main([*single, "--output", str(alone), "--events", str(events)]) == 0
         assert (out / f"{drive.name}.scores.csv").read_bytes() == alone.read_bytes()
         assert (out / f"{drive.name}.events.csv").read_bytes() == events.read_bytes()
-        scored = rows_of(alone)
+        scored = read_rows(alone)
         assert int(row["frames"]) == len(scored)
         assert int(row["flagged"]) == sum(item["is_anomaly"] == "1" for item in scored)
         assert float(row["peak_score"]) == max(np.float32(item["score"]) for item in scored)
@@ -150,7 +145,7 @@ def test_only_what_changed_is_scored_again(
     changed = {name for name in first if second[name] != first[name]}
     assert changed == {"images.result.json", "bag_1.result.json"}
     assert (out / "bag_1.scores.csv").read_bytes() == tables["bag_1.scores.csv"]
-    assert len(rows_of(out / "images.scores.csv")) == 7
+    assert len(read_rows(out / "images.scores.csv")) == 7
 
     assert run("--workers", "1", "--threshold", "1") == 0
     third = stamps(out)
@@ -177,7 +172,7 @@ def test_a_bad_recording_stops_no_other_and_is_reported(
     (error,) = re.findall("^error: .*", captured.err, re.MULTILINE)
     assert "2 of 5 recordings could not be scored" in error
     assert "warning: bag_1 failed: bag " in captured.err
-    rows = {row["name"]: row for row in rows_of(out / "summary.csv")}
+    rows = {row["name"]: row for row in read_rows(out / "summary.csv")}
     assert [row["status"] for row in rows.values()] == [
         "failed", "scored", "failed", "scored", "scored",
     ]  # fmt: skip
@@ -383,7 +378,7 @@ def test_dask_loses_a_worker_but_no_result(out: Path, slow: SlowJob, cluster: An
 def test_dask_reports_what_failed(drives: list[Path], out: Path, run: Run, cluster: Any) -> None:
     next(drives[1].glob("*.db3")).write_bytes(b"no database" * 100)
     assert run("--scheduler", cluster.scheduler_address) == 1
-    rows = rows_of(out / "summary.csv")
+    rows = read_rows(out / "summary.csv")
     assert [row["status"] for row in rows] == ["scored", "failed", "scored", "scored"]
     assert "cannot be read: bag_1.db3" in rows[1]["error"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import subprocess
 import sys
@@ -11,7 +10,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import PERIOD_NS, START_NS, make_drive, write_bag, write_images, write_stamped_bag
+from conftest import (
+    PERIOD_NS,
+    START_NS,
+    make_drive,
+    read_rows,
+    write_bag,
+    write_images,
+    write_stamped_bag,
+)
 from model_files import grey_difference_score, write_grey_difference_model
 
 from anomaly_detector.cli.main import main
@@ -22,10 +29,6 @@ from anomaly_detector.stamps import format_stamp
 
 FRAMES = make_drive(8)
 ROOT = Path(__file__).parents[2]
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(path.read_text().splitlines()))
 
 
 def score(model: Path, source: Path, output: Path, *options: str) -> list[dict[str, str]]:

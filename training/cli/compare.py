@@ -28,12 +28,12 @@ from anomaly_detector.model.fingerprint import (
 )
 from anomaly_detector.recordings import expand_sources
 from training.config.options import TrainOptions
-from training.data.frames import open_frame_set
 from training.evaluation.compare import Comparison, compare, labelled_measure, stress_measure
 from training.evaluation.faults import FAULT_SETS
 from training.evaluation.metrics import json_safe
 from training.networks.autoencoders import ARCHITECTURES
 from training.scorers.registry import scorers as all_scorers
+from training.train import open_frames
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -139,13 +139,7 @@ def _trained_on(options: TrainOptions, test: str) -> tuple[TrainedRecording, ...
     def opened(
         sources: Sequence[str], *, anomalous: bool | None = None
     ) -> list[tuple[str, NDArray[np.uint8]]]:
-        frames = open_frame_set(
-            expand_sources(sources),
-            options.topic,
-            anomalous=anomalous,
-            view=options.view,
-            cache=options.cache,
-        )
+        frames = open_frames(options, expand_sources(sources), anomalous=anomalous)
         return [(part.source.name, part.images) for part in frames.parts]
 
     trained = opened(options.data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 import signal
 from dataclasses import replace
@@ -17,6 +16,7 @@ from conftest import (
     make_drive,
     options_for,
     preprocessed,
+    read_rows,
     skip_without_keras,
     write_images,
 )
@@ -88,9 +88,8 @@ def tuesday(folder: Path) -> Path:
 
 
 def test_an_adaptation_that_was_interrupted_goes_on(tuesday: Path) -> None:
-    with tuesday.with_suffix(".history.csv").open(newline="") as file:
-        rows = [(row["network"], row["epoch"]) for row in csv.DictReader(file)]
-    assert sorted(set(rows)) == [
+    rows = read_rows(tuesday.with_suffix(".history.csv"))
+    assert sorted({(row["network"], row["epoch"]) for row in rows}) == [
         ("exposure", "1"), ("exposure", "2"), ("without part 1", "1"), ("without part 2", "1"),
     ]  # fmt: skip
     names = {path.name for path in tuesday.with_suffix(".training").iterdir()}

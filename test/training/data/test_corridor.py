@@ -1,6 +1,5 @@
 """The synthetic corridor: deterministic, and its truth matches its pixels."""
 
-import csv
 import itertools
 import math
 import pickle
@@ -9,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from conftest import read_rows
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
@@ -177,8 +177,7 @@ def test_written_drive_is_consistent(tmp_path: Path) -> None:
     out = tmp_path / "drive"
     drive = make_drive(24, 0, 1, ("cones", "tape"))
     write_drive(drive, out, workers=1, progress=False)
-    with (out / "labels.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(out / "labels.csv")
     assert list(rows[0]) == [
         "frame",
         "stamp_ns",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from conftest import read_rows
 from model_files import write_grey_difference_model
 from numpy.typing import NDArray
 
@@ -322,8 +322,7 @@ def test_parts_of_the_data_set_are_trained_on_and_evaluated(
     out = tmp_path / "evaluation"
     arguments = ["--model", str(model), "--data", f"{release_2022}#test_set", "--out", str(out)]
     assert main(["evaluate", *arguments, "--bootstrap", "0"]) == 0
-    with (out / "scores.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(out / "scores.csv")
     assert [int(row["label"]) for row in rows] == TEST_LABELS
     assert [row["class"] for row in rows] == [
         HAZARDS_AND_ROBOTS_CLASSES[label] for label in TEST_LABELS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import re
 import subprocess
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import PERIOD_NS, START_NS, write_bag, write_images
+from conftest import PERIOD_NS, START_NS, read_rows, write_bag, write_images
 from model_files import GREY, write_grey_difference_model
 from numpy.typing import NDArray
 
@@ -65,11 +64,6 @@ def _run(*options: str | Path) -> int:
     return run(parser.parse_args([str(option) for option in options]))
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def test_labelled_drive_by_hand(
     model: Path, drive: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,7 +96,7 @@ def test_labelled_drive_by_hand(
     assert (boxes["class"], boxes["delay_frames"], boxes["delay_s"]) == ("boxes", 4, 0.2)
     assert (water["class"], water["missed"]) == ("water", True)
 
-    rows = _rows(out / "scores.csv")
+    rows = read_rows(out / "scores.csv")
     assert len(rows) == 60
     assert list(rows[0]) == [
         "frame", "stamp", "score", "is_anomaly", "label", "class", "recording",
@@ -154,7 +148,7 @@ def test_recordings_of_one_kind_each_get_class_names(
     assert [item["name"] for item in result["ranking"]["classes"]] == ["box", "wet floor"]
     assert result["ranking"]["macro"]["roc_auc"]["value"] == 1
     assert [event["delay_s"] for event in result["events"]] == [None, 0.0]
-    last = _rows(out / "scores.csv")[-1]
+    last = read_rows(out / "scores.csv")[-1]
     assert (last["frame"], last["stamp"], last["label"]) == ("000003", "1700000000.273456789", "2")
     assert "wet floor" in capsys.readouterr().out
 

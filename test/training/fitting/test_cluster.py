@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import socket
 import subprocess
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_drive, write_images
+from conftest import make_drive, read_rows, write_images
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.model.detector import Detector
@@ -54,11 +53,10 @@ def workers(*commands: list[str]) -> Iterator[list[subprocess.Popen[str]]]:
 
 
 def losses(model: Path) -> dict[str, list[float]]:
-    with model.with_suffix(".history.csv").open() as file:
-        found: dict[str, list[float]] = {}
-        for row in csv.DictReader(file):
-            found.setdefault(row["quantity"], []).append(float(row["value"]))
-        return found
+    found: dict[str, list[float]] = {}
+    for row in read_rows(model.with_suffix(".history.csv")):
+        found.setdefault(row["quantity"], []).append(float(row["value"]))
+    return found
 
 
 def train_options(drive: Path, out: Path, epochs: int) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import signal
 import subprocess
 import sys
@@ -11,7 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import add_box, make_drive, options_for, preprocessed, write_bag, write_images
+from conftest import (
+    add_box,
+    make_drive,
+    options_for,
+    preprocessed,
+    read_rows,
+    write_bag,
+    write_images,
+)
 from model_files import write_grey_difference_model
 from numpy.typing import NDArray
 
@@ -175,8 +182,7 @@ def test_metadata_tells_how_the_model_was_made(trained_model: Path) -> None:
 
 
 def test_history_is_saved(trained_model: Path) -> None:
-    with trained_model.with_suffix(".history.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(trained_model.with_suffix(".history.csv"))
     losses = [float(r["value"]) for r in rows if r["quantity"] == "val_loss"]
     assert len(losses) == 3
     assert min(losses) == pytest.approx(
