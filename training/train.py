@@ -18,11 +18,20 @@ from anomaly_detector.alarms.calibration import (
     describe_calibration,
     score_quantiles,
 )
+from anomaly_detector.errors import SourceError
 from anomaly_detector.model.fingerprint import fingerprints
 from anomaly_detector.model.metadata import Calibration, ModelMetadata
 from anomaly_detector.recordings import expand_sources
 from training.config.options import FALSE_ALARM_RATE, TrainOptions
-from training.data.frames import FrameSet, open_frame_set, split_blocks
+from training.data.frames import (
+    EventFrames,
+    FrameSet,
+    joined,
+    open_events,
+    open_frame_set,
+    split_blocks,
+    weighed,
+)
 from training.data.past import Past
 from training.export.provenance import inputs, provenance, resolved_recipe, write_history
 from training.fitting.cluster.cluster import Cluster, Membership, read_membership
@@ -120,6 +129,7 @@ def prepare(options: TrainOptions) -> TrainingRun:
         architecture=resolve_architecture(options.scorer, options.architecture),
         data=expand_sources(options.data),
         anomalies=expand_sources(options.anomalies),
+        events=expand_sources(options.events),
     )
     frames = open_frames(options, options.data)
     scorer = find_scorer(options.scorer)
@@ -128,7 +138,17 @@ def prepare(options: TrainOptions) -> TrainingRun:
         anomalies = open_frames(options, options.anomalies, anomalous=True)
         if scorer.normal_of_anomalies:
             normal = open_frames(options, options.anomalies, anomalous=False)
-            frames = FrameSet([*frames.parts, *normal.parts])
+            frames = joined(frames, normal)
+    first, events = len(frames), _open_events(options, len(frames))
+    if events is not None:
+        frames = joined(frames, events.normal)
+        if "anomalies" in scorer.options:
+            anomalies = joined(anomalies, events.anomalies)
+    if scorer.needs_anomalies and anomalies is None:
+        raise SourceError(
+            f"scorer {options.scorer} learns from anomalies, and no event is judged one: give "
+            "--anomalies RECORDING"
+        )
     split = split_blocks(
         frames.lengths,
         frames.gaps,
@@ -136,6 +156,7 @@ def prepare(options: TrainOptions) -> TrainingRun:
         seed=options.seed,
         choose_epoch=scorer.chooses_epoch,
     )
+    split = replace(split, train=weighed(split.train, first))
     folder = RunFolder.beside(options.out, options.resume)
     recipe = resolved_recipe(options)
     folder.start(
@@ -147,7 +168,21 @@ def prepare(options: TrainOptions) -> TrainingRun:
             "anomalous frames": [] if anomalies is None else anomalies.lengths,
         }
     )
-    return TrainingRun(options, frames, split, anomalies, folder)
+    counts = dict(events.counts) if events is not None else {}
+    return TrainingRun(options, frames, split, anomalies, folder, events=counts)
+
+
+def _open_events(options: TrainOptions, drive_frames: int) -> EventFrames | None:
+    if not options.events:
+        return None
+    events = open_events(
+        options.events, drive_frames,
+        view=options.view, cache=options.cache, progress=options.progress,
+    )  # fmt: skip
+    unused = "anomalies" not in find_scorer(options.scorer).options
+    note = f" (scorer {options.scorer} learns from no anomalies)" if unused else ""
+    print(f"{events}{note}")
+    return events
 
 
 def open_frames(

@@ -161,7 +161,7 @@ def replace_normalization(
 
 
 def import_onnx() -> Any:
-    """Import the package onnx, which only those need who change a model file.
+    """Import the package onnx, which only those need who change a model file or read its graph.
 
     Raises:
         AnomalyDetectorError: it is not installed.
@@ -170,7 +170,8 @@ def import_onnx() -> Any:
         import onnx
     except ImportError as error:
         raise AnomalyDetectorError(
-            f"changing a model file needs the package onnx ({error}): pip install onnx"
+            f"changing a model file or reading its graph needs the package onnx ({error}): "
+            "pip install onnx"
         ) from error
     return onnx
 

@@ -31,13 +31,13 @@ from anomaly_detector.images.encodings import ImageScaling
 from anomaly_detector.images.image import Image, RegionOfInterest, crop, parse_region
 from anomaly_detector.images.preprocessing import View, preprocess
 from anomaly_detector.model.detector import Detector
+from anomaly_detector.model.latents import LatentEncoder
 from anomaly_detector.recordings import open_source
 from anomaly_detector.recordings.cache import cache_frames
 from anomaly_detector.ros.node.detection_message import read_detection
 from anomaly_detector.ros.replay import picture
 from training.cli.main import main as workstation
 from training.config.options import TrainOptions
-from training.data.latents import LatentEncoder
 from training.train import train
 
 REGION = RegionOfInterest(20, 10, 80, 0)

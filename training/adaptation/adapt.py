@@ -25,6 +25,7 @@ from anomaly_detector.alarms.calibration import (
     check_false_alarm_rate,
     describe_calibration,
 )
+from anomaly_detector.black_box import find_events
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.files import check_output_file, printable
 from anomaly_detector.model.file import read_metadata
@@ -35,7 +36,14 @@ from anomaly_detector.recordings import expand_sources
 from training.adaptation.changes import FEWEST_FRAMES, Changes, compare, stand_out
 from training.adaptation.threshold import DEFAULT_RULE, RULES
 from training.config.options import FALSE_ALARM_RATE
-from training.data.frames import FrameSet, fold_blocks, open_frame_set
+from training.data.frames import (
+    FrameSet,
+    fold_blocks,
+    joined,
+    open_events,
+    open_frame_set,
+    weighed,
+)
 from training.data.past import Past, load_some, spread
 from training.export.provenance import write_history
 from training.fitting.device import select_device
@@ -67,7 +75,8 @@ class AdaptOptions:
         model: the model file to start from, with its training folder beside it.
         data: normal drives of today.
         out: model file to write.
-        events: folders of the robot's black box; the frames of their alarms are anomalies.
+        events: folders of the robot's black box: events judged normal join today, those judged
+            anomalies the anomalies; or recordings of anomalies.
         topic: image topic of bags with several.
         steps: of fine-tuning.
         false_alarm_rate: share of normal frames to be flagged; None for the model's own.
@@ -131,6 +140,19 @@ class _Today:
         lengths = [int(part.sum()) for part in parts]
         return replace(self, images=self.images[kept], lengths=lengths)
 
+    def with_events(self, frames: FrameSet) -> _Today:
+        """Return these frames and, as one more recording, those of events judged normal."""
+        images = frames.load(np.arange(len(frames)))
+        # Each fold needs two of them.
+        images = np.repeat(images, -(-2 * FOLDS // len(images)), axis=0)
+        return replace(
+            self,
+            images=np.concatenate([self.images, images]),
+            lengths=[*self.lengths, len(images)],
+            gaps=[*self.gaps, max(frames.gaps)],
+            names=[*self.names, frames.parts[0].source.name],
+        )
+
     def parts(self) -> list[NDArray[np.uint8]]:
         return np.split(self.images, np.cumsum(self.lengths)[:-1])
 
@@ -154,7 +176,9 @@ def adapt(options: AdaptOptions) -> ModelMetadata:
     select_device(options.device)
     fine_tune = adaptation.adapt(adaptation.source)
     scores, histories = _cross_fit(adaptation, fine_tune)
-    result = fine_tune(adaptation.tuning("all", adaptation.today.images, options.steps))
+    today = adaptation.today.images
+    everything = weighed(np.arange(len(today)), adaptation.first_of_events)
+    result = fine_tune(adaptation.tuning("all", today[everything], options.steps))
     return _export(adaptation, result, scores, {**result.histories, **histories})
 
 
@@ -169,7 +193,8 @@ class _Adaptation:
         source: its training folder.
         past: the sample of what it has seen.
         today: what it adapts to.
-        events: frames of recorded anomalies, uint8 [A, 64, 64, 3].
+        first_of_events: number of its first frame that is of an event judged normal.
+        anomalies: frames of recorded anomalies, uint8 [A, 64, 64, 3].
         folder: of the new model.
         records: what is said of the data in the new model.
     """
@@ -180,7 +205,8 @@ class _Adaptation:
     source: RunFolder
     past: Past
     today: _Today
-    events: NDArray[np.uint8]
+    first_of_events: int
+    anomalies: NDArray[np.uint8]
     folder: RunFolder
     records: Mapping[str, Any]
 
@@ -192,7 +218,7 @@ class _Adaptation:
             self.past.trained,
             images,
             validation[spread(len(validation), _VALIDATION_FRAMES)],
-            np.concatenate([self.past.anomalies, self.events]),
+            np.concatenate([self.past.anomalies, self.anomalies]),
             steps,
             self.options.seed,
             f"adapting ({name})",
@@ -213,7 +239,8 @@ def _cross_fit(
     for number, split in enumerate(fold_blocks(today.lengths, today.gaps, FOLDS), 1):
         name = f"without part {number}"
         steps = max(1, adaptation.options.steps // FOLDS)
-        result = fine_tune(adaptation.tuning(name, today.images[split.train], steps))
+        train = weighed(split.train, adaptation.first_of_events)
+        result = fine_tune(adaptation.tuning(name, today.images[train], steps))
         scores[split.calibration] = _scores(result, today.images[split.calibration])
         (histories[name],) = result.histories.values()
     return scores, histories
@@ -239,7 +266,7 @@ def _prepare(options: AdaptOptions) -> _Adaptation:
     frames = _open(options, options.data, old)
     today = _Today.of(frames)
     _check_today(today, old)
-    events = _open(options, options.events, old, anomalous=True) if options.events else None
+    events, normal = _open_events(options, old, len(today.images))
     anomalies = load_some(events, _MOST_EVENT_FRAMES)
     changes = compare(past.images, today.images)
     stretches = [stand_out(past.images, images) for images in today.parts()]
@@ -250,14 +277,22 @@ def _prepare(options: AdaptOptions) -> _Adaptation:
         options.on_compared(changes, past.images, today.images, shifted)
     accepted = changes.refused(options.accept_change)
     kept = today.without(stretches)
+    # What the past flagged differs from it, and people have said that it is no fault.
+    adapted = kept if normal is None else kept.with_events(normal)
     folder = RunFolder.beside(options.out, options.resume)
     records: dict[str, Any] = {
         "data": [printable(name) for name in today.names],
-        "events": [printable(part.source.name) for part in events.parts] if events else [],
+        "events": [
+            printable(name)
+            for name in dict.fromkeys(
+                part.source.name for item in (events, normal) if item for part in item.parts
+            )
+        ],
         "frames": {
             "recorded": len(frames),
             "adapted": len(kept.images),
             "anomalies": len(anomalies),
+            **({} if normal is None else {"normal of events": len(normal)}),
         },
         "left_out": {
             name: [[today.every * number for number in stretch] for stretch in own]
@@ -276,7 +311,27 @@ def _prepare(options: AdaptOptions) -> _Adaptation:
             file=sys.stderr,
         )
     folder.start(records | {"lineage": _lineage(old), "seed": options.seed, "gaps": today.gaps})
-    return _Adaptation(options, old, can_adapt, source, past, kept, anomalies, folder, records)
+    return _Adaptation(
+        options, old, can_adapt, source, past,
+        adapted, len(kept.images), anomalies, folder, records,
+    )  # fmt: skip
+
+
+def _open_events(
+    options: AdaptOptions, old: ModelMetadata, drive_frames: int
+) -> tuple[FrameSet | None, FrameSet | None]:
+    """Return the anomalies, and the frames of events judged normal."""
+    paths = expand_sources(options.events)
+    boxes = [path for path in paths if find_events(Path(path))]
+    others = [path for path in paths if path not in boxes]
+    anomalies = _open(options, others, old, anomalous=True) if others else None
+    if not boxes:
+        return anomalies, None
+    found = open_events(
+        boxes, drive_frames, view=old.view, cache=options.cache, progress=options.progress
+    )
+    print(found)
+    return joined(anomalies, found.anomalies), found.normal
 
 
 def _check(options: AdaptOptions, source: RunFolder) -> None:
@@ -385,7 +440,7 @@ def _export(
     seen = fingerprints(list(zip(today.names, today.parts(), strict=True)))
     drives = np.repeat(np.arange(len(today.lengths)), today.lengths)
     is_held_out = np.zeros(len(drives), bool)
-    grown = past.grown(Past(today.images, drives, is_held_out, seen, adaptation.events))
+    grown = past.grown(Past(today.images, drives, is_held_out, seen, adaptation.anomalies))
     entry = {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "version": anomaly_detector.__version__,

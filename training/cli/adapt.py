@@ -32,7 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     purpose = "normal drives of today: image folders, bags or videos; a minute is enough"
     add_recordings(parser, "--data", purpose, required=True)
     add("--out", type=Path, required=True, metavar="FILE", help="model file to write (.onnx)")
-    purpose = "folders of the robot's black box: frames of their alarms are learned as anomalies"
+    purpose = (
+        "folders of the robot's black box: events judged normal join today's frames as with train, "
+        "those judged anomalies are learned as anomalies; or recordings of anomalies"
+    )
     add_recordings(parser, "--events", purpose)
     add_shared(parser, "--topic", "--cache")
     add(

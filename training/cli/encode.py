@@ -18,6 +18,7 @@ from anomaly_detector.cli.arguments import (
 )
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import check_output_file
+from anomaly_detector.model.latents import LatentEncoder
 from anomaly_detector.model.shipped import resolve_model
 from anomaly_detector.recordings import (
     BagSource,
@@ -28,7 +29,7 @@ from anomaly_detector.recordings import (
 )
 from anomaly_detector.recordings.cache import CachedFrames, cache_frames
 from training.data.labels import FrameLabels, read_labels
-from training.data.latents import FrameTable, LatentEncoder, write_latents
+from training.data.latents import FrameTable, write_latents
 from training.data.opening import LabelledRecording, Truths, frame_names
 
 _BATCH = 256

@@ -64,9 +64,15 @@ class TrainOptions:
     scorer: str = _option(DEFAULT_SCORER, "what makes the score")
     anomalies: Sequence[str] = _option(
         (),
-        "recordings of anomalies, or folders of the robot's black box, for scorers that learn "
-        "from them",
+        "recordings of anomalies, or folders of the robot's black box whose events are all judged, "
+        "for scorers that learn from them",
         metavar="RECORDING",
+    )
+    events: Sequence[str] = _option(
+        (),
+        "folders of the robot's black box: events judged normal join the normal frames, as a fifth "
+        "of them at most (few are repeated, up to ten times), those judged anomalies the anomalies",
+        metavar="FOLDER",
     )
     epochs: int = _option(100, "most epochs to train the autoencoder", least=1)
     mlp_epochs: int = _option(100, "most epochs to train the mlp of mlp-thesis", least=1)

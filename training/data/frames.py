@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +22,12 @@ from anomaly_detector.recordings import (
     warn_unreadable,
 )
 from anomaly_detector.recordings.cache import CachedFrames, cache_frames
-from training.data.events import open_recorded_events
+from training.data.events import (
+    RecordedEventsSource,
+    open_recorded_anomalies,
+    read_reviewed,
+    thinned,
+)
 from training.data.labels import read_labels
 from training.data.opening import open_recording
 
@@ -64,6 +71,16 @@ class FrameSet:
             rows = owners == owner
             images[rows] = self.parts[owner].images[indices[rows] - self._starts[owner]]
         return images
+
+
+@overload
+def joined(frames: FrameSet, more: FrameSet | None) -> FrameSet: ...
+@overload
+def joined(frames: FrameSet | None, more: FrameSet | None) -> FrameSet | None: ...
+def joined(frames: FrameSet | None, more: FrameSet | None) -> FrameSet | None:
+    """Return the recordings of both as one set; None when there is none."""
+    sets = [item for item in (frames, more) if item is not None]
+    return FrameSet([part for item in sets for part in item.parts]) if sets else None
 
 
 def frame_period(part: CachedFrames) -> float | None:
@@ -130,21 +147,28 @@ def open_frame_set(
         anomalous: for recordings of anomalies. An image folder with a ``labels.csv``, as
             ``training corridor`` writes it, also shows normal frames: True leaves these out, and
             False gives them alone, of which there may be none. A folder of the robot's black box,
-            or one of its events, gives the frames that were anomalous during the alarm
+            or one of its events, gives the frames judged anomalies
             (:mod:`training.data.events`).
         view: what to see of each frame.
         cache: folder of the cache; None for the user's.
         progress: show progress bars.
 
     Raises:
-        SourceError: one of them cannot be used, or has no anomalous frame.
+        SourceError: one of them cannot be used, has no anomalous frame, or events that nobody has
+            judged.
     """
     if not sources:
         raise SourceError("no recording given: name an image folder, a bag or a video")
     opened = [item for text in sources if (item := _open(text, topic, anomalous)) is not None]
-    for source in opened:
+    return _cached(opened, view, cache, progress)
+
+
+def _cached(
+    sources: Sequence[FrameSource], view: View, cache: Path | None, progress: bool
+) -> FrameSet:
+    for source in sources:
         source.view = view
-    parts = [cache_frames(source, cache, progress=progress) for source in opened]
+    parts = [cache_frames(source, cache, progress=progress) for source in sources]
     for part in parts:
         warn_unreadable(part.source, part.unreadable)
     return FrameSet(parts)
@@ -154,7 +178,7 @@ def _open(text: str, topic: str | None, anomalous: bool | None) -> FrameSource |
     """Open the wanted frames of a recording; None where it has none that are normal."""
     if anomalous is None:
         return open_recording(text, topic)
-    if (events := open_recorded_events(Path(text))) is not None:
+    if (events := open_recorded_anomalies(Path(text))) is not None:
         return events if anomalous else None
     source = open_recording(text, topic)
     part = _labelled(source, anomalous=anomalous)
@@ -175,6 +199,109 @@ def _labelled(source: FrameSource, *, anomalous: bool) -> FrameSource | None:
     labels, _ = read_labels(table).for_frames([file.name for file in source.files])
     files = [f for f, label in zip(source.files, labels, strict=True) if bool(label) == anomalous]
     return ImageFilesSource(source.path, files)
+
+
+EVENTS_SHARE = 0.2
+"""Most of the normal frames that are of events judged normal."""
+
+MOST_REPEATS = 10
+"""How often a frame of theirs is trained on in an epoch, at most."""
+
+
+@dataclass(frozen=True)
+class EventFrames:
+    """What people said of recorded events, as frames.
+
+    Attributes:
+        normal: of those judged normal; None for none.
+        anomalies: of those judged anomalies; None for none.
+        counts: number of events of each verdict.
+    """
+
+    normal: FrameSet | None
+    anomalies: FrameSet | None
+    counts: Counter[str]
+
+    def __str__(self) -> str:
+        parts = [
+            f"{self.counts[verdict]} judged {verdict} ({len(frames or ())} frames)"
+            for verdict, frames in (("normal", self.normal), ("anomaly", self.anomalies))
+        ]
+        return (
+            f"events: {', '.join(parts)}; left out: {self.counts['unsure']} unsure, "
+            f"{self.counts['unreviewed']} unreviewed"
+        )
+
+
+def open_events(
+    sources: Sequence[str],
+    drive_frames: int,
+    *,
+    view: View = WHOLE_FRAME,
+    cache: Path | None = None,
+    progress: bool = True,
+) -> EventFrames:
+    """Open folders of the robot's black box, and sort their frames by the verdicts.
+
+    Args:
+        sources: folders of events, or single ones.
+        drive_frames: of the normal drives that they join: no more normal frames are taken than
+            make :data:`EVENTS_SHARE` of all, spread evenly over the events.
+        view: what to see of each frame.
+        cache: folder of the cache; None for the user's.
+        progress: show progress bars.
+
+    Raises:
+        SourceError: a folder has no event, or a damaged one; or no event was judged normal or
+            an anomaly.
+    """
+    reviewed = []
+    for source in sources:
+        found = read_reviewed(Path(source))
+        if found is None:
+            raise SourceError(
+                f"{source} holds no recorded event: give a folder of the robot's black box; "
+                "other recordings of anomalies are for --anomalies"
+            )
+        reviewed.append(found)
+    counts = sum((folder.counts for folder in reviewed), Counter[str]())
+    total = sum(len(item.frames) for folder in reviewed for item in folder.normal)
+    most = drive_frames * EVENTS_SHARE / (1 - EVENTS_SHARE)
+    normal = [
+        RecordedEventsSource(folder.path, thinned(folder.normal, min(1.0, most / total)))
+        for folder in reviewed
+        if folder.normal
+    ]
+    anomalies = [
+        RecordedEventsSource(folder.path, folder.anomalies)
+        for folder in reviewed
+        if folder.anomalies
+    ]
+    if not normal and not anomalies:
+        raise SourceError(
+            f"{', '.join(map(str, sources))}: none of {counts.total()} events is judged normal or "
+            f"an anomaly: judge them with python -m anomaly_detector review {sources[0]}"
+        )
+    return EventFrames(
+        _cached(normal, view, cache, progress) if normal else None,
+        _cached(anomalies, view, cache, progress) if anomalies else None,
+        counts,
+    )
+
+
+def weighed(train: NDArray[np.int64], first: int) -> NDArray[np.int64]:
+    """Return numbers of frames to train on, those of events repeated so that they count.
+
+    They are repeated up to :data:`EVENTS_SHARE` of all, but at most :data:`MOST_REPEATS` times.
+
+    Args:
+        train: ascending.
+        first: number of the first frame of the events; those before are of the drives.
+    """
+    drive, own = np.split(train, [np.searchsorted(train, first)])
+    wanted = len(drive) * EVENTS_SHARE / (1 - EVENTS_SHARE)
+    times = round(wanted / max(1, len(own)))
+    return np.concatenate([drive, np.repeat(own, max(1, min(MOST_REPEATS, times)))])
 
 
 def split_blocks(

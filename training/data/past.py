@@ -74,7 +74,7 @@ class Past:
             for drive in range(len(frames.parts)):
                 own = part[drives[part] == drive]
                 candidates.append(own[spread(len(own), max(1, _CANDIDATES // len(frames.parts)))])
-        numbers = np.sort(np.concatenate(candidates))
+        numbers = np.unique(np.concatenate(candidates))
         return cls(
             frames.load(numbers),
             drives[numbers],

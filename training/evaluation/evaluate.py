@@ -16,9 +16,10 @@ from tqdm import tqdm
 
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.fingerprint import TrainedRecording, trained_warning
+from anomaly_detector.model.latents import LatentEncoder, has_latent
 from anomaly_detector.model.metadata import ModelMetadata
 from anomaly_detector.recordings import UnreadableFrame, count_frames, warn_unreadable
-from training.data.latents import FrameTable, LatentEncoder, has_latent
+from training.data.latents import FrameTable
 from training.data.opening import LabelledRecording, Truths
 from training.evaluation.bootstrap import DEFAULT_BLOCK
 from training.evaluation.metrics import (

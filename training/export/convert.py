@@ -40,7 +40,7 @@ def convert(scorer: ScoringFunction) -> Any:
     """Convert a scoring function to an ``onnx.ModelProto``.
 
     The encoder's vector, if the scorer gives one, becomes no output but a tensor named ``code``
-    inside the graph, where :class:`training.data.latents.LatentEncoder` finds it.
+    inside the graph, where :class:`anomaly_detector.model.latents.LatentEncoder` finds it.
 
     Args:
         scorer: the Keras scoring function.

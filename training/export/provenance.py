@@ -12,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import anomaly_detector
 from anomaly_detector.files import atomic_path, printable
 from anomaly_detector.recordings import count_frames
@@ -21,7 +23,7 @@ from training.data.frames import frame_period
 from training.fitting.run import TrainingRun
 from training.scorers.options import fixed_threshold, used_options
 
-_INPUTS = ("data", "anomalies", "topic")
+_INPUTS = ("data", "anomalies", "events", "topic")
 _RUN_ONLY = ("out", "cache", "progress", "resume", "tensorboard", "device", "cluster", "worker")
 _NO_RECIPE = (*_INPUTS, *_RUN_ONLY)
 
@@ -44,10 +46,12 @@ def resolved_recipe(options: TrainOptions) -> dict[str, Any]:
 def inputs(options: TrainOptions) -> dict[str, Any]:
     """Return what was trained on, by name."""
     # Where a recording lay on the training machine is nobody's business; its name is.
+    events = [printable(Path(source).name) for source in options.events]
     return {
         "data": [printable(Path(source).name) for source in options.data],
         "anomalies": [printable(Path(source).name) for source in options.anomalies],
         "topic": options.topic,
+        **({"events": events} if events else {}),
     }
 
 
@@ -61,11 +65,12 @@ def provenance(run: TrainingRun) -> dict[str, Any]:
         "frames": {
             "recorded": len(run.frames),
             "unreadable": sum(count_frames(part.unreadable) for part in parts),
-            "train": len(split.train),
+            "train": len(np.unique(split.train)),
             "validation": len(split.validation),
             "calibration": len(split.calibration),
             "anomalies": len(run.anomalies or ()),
         },
+        **({"events": dict(run.events)} if run.events else {}),
         "gaps": [_gap(part, frames) for part, frames in zip(parts, split.gaps, strict=True)],
         "versions": {
             "anomaly_detector": anomaly_detector.__version__,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -37,6 +37,7 @@ class TrainingRun:
         anomalies: frames of anomalies, for scorers that learn from them.
         folder: of the checkpoints.
         cluster: the workers that train together; None for this machine alone.
+        events: what is said in the model of the recorded events that joined.
     """
 
     options: TrainOptions
@@ -45,6 +46,7 @@ class TrainingRun:
     anomalies: FrameSet | None
     folder: RunFolder
     cluster: Cluster | None = None
+    events: Mapping[str, int] = field(default_factory=dict)
 
     def fit_arguments(self, network: str) -> dict[str, Any]:
         """Return the arguments of :func:`training.fitting.fit.fit` that no network has of its own.

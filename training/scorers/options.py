@@ -23,7 +23,7 @@ from training.scorers.registry import find_scorer, networks, scorers
 
 EVERY_SCORER = frozenset(
     {
-        *("data", "out", "topic", "region", "image_scaling", "scorer", "architecture"),
+        *("data", "events", "out", "topic", "region", "image_scaling", "scorer", "architecture"),
         *("held_out", "false_alarm_rate", "threshold", "seed", "time_limit"),
         *("resume", "tensorboard", "cluster", "worker", "device", "cache"),
     }
@@ -187,7 +187,7 @@ def check_options(options: TrainOptions) -> None:
     _check_given(options, [n for n, v in values.items() if v not in (defaults[n], [])])
     if not options.data:
         raise AnomalyDetectorError("nothing to train on: give --data RECORDING")
-    if find_scorer(options.scorer).needs_anomalies and not options.anomalies:
+    if find_scorer(options.scorer).needs_anomalies and not (options.anomalies or options.events):
         raise AnomalyDetectorError(
             f"scorer {options.scorer} learns from anomalies: give --anomalies RECORDING"
         )

@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from black_box_frames import Drive, events_in, open_box
 from conftest import (
     add_box,
     make_drive,
@@ -22,6 +23,8 @@ from conftest import (
 )
 from numpy.typing import NDArray
 
+from anomaly_detector.black_box import Verdict, write_verdict
+from anomaly_detector.images.image import Image
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.editing import write_with_metadata
 from anomaly_detector.model.file import read_metadata
@@ -48,6 +51,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     write_images(folder / "blurred", blurred)
     write_images(folder / "alarm", [add_box(frame) for frame in make_drive(3, seed=4)])
+    doors = dimmed(make_drive(20, seed=6))
+    with open_box(folder / "box", max_rate_hz=20.0) as box:
+        Drive(box).anomaly(1.0, make=lambda number: Image(doors[number], "rgb"))
+    write_verdict(events_in(folder / "box")[0], Verdict("normal"))
     options: dict[str, Any] = {"exposure_epochs": 1, "exposure_steps": 6}
     train(options_for(monday, folder / "monday.onnx", **options))
     return folder
@@ -68,6 +75,7 @@ def tuesday(folder: Path) -> Path:
     """Monday's model adapted to Tuesday, with a Ctrl-C after half of the last fine-tuning."""
     out = folder / "tuesday.onnx"
     arguments = command(folder, out.name, events=str(folder / "alarm"))
+    arguments.insert(arguments.index("--events") + 1, str(folder / "box"))
     last = out.with_suffix(".training") / "all.checkpoint.npz"
     write = Checkpoint.write
 
@@ -99,15 +107,16 @@ def test_an_adaptation_that_was_interrupted_goes_on(tuesday: Path) -> None:
 def test_the_model_says_what_it_was_adapted_to(folder: Path, tuesday: Path) -> None:
     old, new = read_metadata(folder / "monday.onnx"), read_metadata(tuesday)
     (entry,) = new.provenance["adapted"]
-    assert (entry["data"], entry["events"], entry["steps"]) == (["tuesday"], ["alarm"], 8)
-    assert entry["frames"] == {"recorded": 40, "adapted": 40, "anomalies": 3}
-    assert entry["scores"] == {"today": 40, "past": 16}
+    assert (entry["data"], entry["events"], entry["steps"]) == (["tuesday"], ["alarm", "box"], 8)
+    frames = {"recorded": 40, "adapted": 40, "anomalies": 3, "normal of events": 10}
+    assert entry["frames"] == frames
+    assert entry["scores"] == {"today": 50, "past": 16}
     assert (entry["previous_name"], entry["previous_threshold"]) == ("monday", old.threshold)
     assert entry["thresholds"]["each"] == new.threshold != old.threshold
     assert entry["covers"] == "same days"
     assert (entry["left_out"], entry["accepted_changes"]) == ({}, [])
-    assert new.calibration.frames in (16, 40)
-    assert [item.name for item in new.training_recordings] == ["monday", "tuesday"]
+    assert new.calibration.frames in (16, 50)
+    assert [item.name for item in new.training_recordings] == ["monday", "tuesday", "box"]
     assert new.training_recordings[:1] == old.training_recordings
     assert new.provenance["created"] == old.provenance["created"]
     assert read_metadata(folder / "monday.onnx") == old
@@ -117,8 +126,8 @@ def test_the_model_says_what_it_was_adapted_to(folder: Path, tuesday: Path) -> N
 
 def test_the_sample_grows_and_held_out_frames_stay_so(folder: Path, tuesday: Path) -> None:
     old, new = (RunFolder.beside(model).past() for model in (folder / "monday.onnx", tuesday))
-    assert [item.name for item in new.recordings] == ["monday", "tuesday"]
-    assert np.bincount(new.drives).tolist() == [len(old), 40]
+    assert [item.name for item in new.recordings] == ["monday", "tuesday", "box"]
+    assert np.bincount(new.drives).tolist() == [len(old), 40, 10]
     np.testing.assert_array_equal(new.calibration, old.calibration)
     np.testing.assert_array_equal(
         new.anomalies, preprocessed([add_box(f) for f in make_drive(3, 4)])

@@ -19,11 +19,12 @@ from anomaly_detector.errors import ModelError, OutputError
 from anomaly_detector.images.image import Image
 from anomaly_detector.images.preprocessing import preprocess
 from anomaly_detector.model.detector import Detector
+from anomaly_detector.model.latents import LatentEncoder, has_latent
 from anomaly_detector.model.metadata import METADATA_KEY
 from anomaly_detector.recordings import open_source
 from training.cli.evaluate import write_evaluation
 from training.cli.main import main
-from training.data.latents import FrameTable, LatentEncoder, has_latent, write_latents
+from training.data.latents import FrameTable, write_latents
 from training.data.opening import LabelledRecording
 from training.evaluation.evaluate import evaluate
 from training.reports.latent_space import latent_space_figure
