@@ -1,7 +1,7 @@
 # Every target sets up what it needs. PYTHON=python3.12 chooses the interpreter of a new .venv.
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= cpu,fleet,training,pretrained,ros,test
+EXTRAS ?= cpu,fleet,review,training,pretrained,ros,test
 RUN = $(VENV)/bin/python
 
 # A clean environment: a sourced ROS workspace would put other versions in front of the .venv's.
@@ -46,7 +46,7 @@ test-jazzy: $(JAZZY_VENV)/.ready ## the robot side's tests again, on ROS 2 Jazzy
 
 $(JAZZY_VENV)/.ready: setup.py
 	$(PYTHON) -m venv $(JAZZY_VENV)
-	$(JAZZY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[cpu,calibrate,replay,watch,jazzy,test]'
+	$(JAZZY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[cpu,calibrate,replay,review,watch,jazzy,test]'
 	touch $@
 
 lint: $(VENV)/.ready ## ruff, mypy --strict and vermin alone

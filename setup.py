@@ -40,7 +40,11 @@ setup(
     maintainer="Seed c02e0a44 maintainers",
     maintainer_email="maintainers@users.noreply.r-seed-c02e0a44.example",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={NAME: ["py.typed"], f"{NAME}.drawing": ["templates/*"]},
+    package_data={
+        NAME: ["py.typed"],
+        f"{NAME}.drawing": ["templates/*"],
+        f"{NAME}.review": ["page/*"],
+    },
     data_files=share_files(),
     zip_safe=True,
     python_requires=">=3.10",
@@ -51,6 +55,8 @@ setup(
         "calibrate": ["onnx>=1.16"],
         # For timeline and report of 'python -m anomaly_detector replay'.
         "replay": ["jinja2>=3.0", "matplotlib>=3.5"],
+        # For 'python -m anomaly_detector review'.
+        "review": ["starlette>=0.26", "uvicorn>=0.17"],
         # For the full view of 'python -m anomaly_detector watch'.
         "watch": ["rich>=11"],
         # On a ROS host OpenCV comes from apt (python3-opencv): install only onnxruntime there.

@@ -152,6 +152,7 @@ def test_colcon_builds_and_the_node_starts_from_the_install_space(tmp_path: Path
         installed = {file.name for file in (share / folder).iterdir()}
         assert {file.name for file in (ROOT / folder).iterdir() if file.is_file()} == installed
     assert list(prefix.rglob("anomaly_detector/drawing/templates/page.html.j2"))
+    assert list(prefix.rglob("anomaly_detector/review/page/review.js"))
     programs = prefix / "lib" / "anomaly_detector"
     assert {"anomaly-detector", "anomaly-detector-train"} <= {f.name for f in programs.iterdir()}
     node = programs / "detector_node"

@@ -20,6 +20,10 @@ _VERBS = {
         "anomaly_detector.cli.benchmark",
         "measure what a frame costs on this machine, step by step, beside the floor",
     ),
+    "review": (
+        "anomaly_detector.cli.review",
+        "serve a web page to look at recorded events and say what they were",
+    ),
     "play": (
         "anomaly_detector.ros.tools.player",
         "play a bag's camera topic over ROS 2, for hosts without 'ros2 bag play'",

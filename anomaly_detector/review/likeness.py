@@ -1,0 +1,160 @@
+"""Which events look alike, and the normal frame of training that looks the most like one.
+
+What is compared is the latent of the peak's frame that the model's own encoder gives, less the mean
+of those of the events' first frames: latents of one building have most in common. A model without
+an encoder, or no model, leaves the frame itself: shrunk as for a model, averaged to 8x8 cells of
+RGB, less its own mean, so that brightness alone makes no difference.
+"""
+
+from __future__ import annotations
+
+import threading
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.images.preprocessing import INPUT_SIZE
+from anomaly_detector.model.latents import LatentEncoder, has_latent
+from anomaly_detector.review.catalog import Catalog, Entry
+from anomaly_detector.review.pictures import Pictures
+
+_CELLS = 8
+_BATCH = 64
+
+
+class Likeness:
+    """Compares events; describes them one after the other in a thread of its own.
+
+    Args:
+        catalog: the events.
+        pictures: of their frames.
+        model: its file; None for none.
+
+    Attributes:
+        by: what is compared, in words.
+        known: whether there are normal frames of training.
+    """
+
+    def __init__(self, catalog: Catalog, pictures: Pictures, model: Path | None) -> None:
+        self._catalog, self._pictures = catalog, pictures
+        self._encoder, self.by = _encoder(model)
+        self._vectors: dict[tuple[str, tuple[int, ...]], NDArray[np.float32] | None] = {}
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._normal = _normal_frames(model)
+        self.known = len(self._normal) > 0
+        self._normal_vectors: NDArray[np.float32] | None = None
+        threading.Thread(target=self._describe_all, name="likeness", daemon=True).start()
+
+    def groups(self, alike: float) -> tuple[list[list[str]], int]:
+        """Return the ids of events that look alike, the largest group first.
+
+        In the order of time, each event joins the group whose first event it is the most like, or
+        opens one.
+
+        Args:
+            alike: the least cosine of the angle between two of a group.
+
+        Returns:
+            The groups, and the number of events that are not described yet.
+        """
+        self._wake.set()
+        entries = sorted(
+            self._catalog.entries.values(), key=lambda entry: entry.facts["start_stamp_ns"]
+        )
+        found = [(entry.id, self._vectors.get(_key(entry))) for entry in entries]
+        waiting = sum(_key(entry) not in self._vectors for entry in entries)
+        known = [(key, pair) for key, pair in found if pair is not None]
+        if not known:
+            return [], waiting
+        vectors = np.stack([pair[0] for _, pair in known])
+        if self._encoder is not None:
+            vectors -= np.mean([pair[1] for _, pair in known], axis=0)
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        groups: list[list[str]] = []
+        firsts = np.zeros_like(vectors)
+        for (key, _), vector in zip(known, vectors, strict=True):
+            likeness = firsts[: len(groups)] @ vector
+            if groups and likeness.max() >= alike:
+                groups[int(likeness.argmax())].append(key)
+            else:
+                firsts[len(groups)] = vector
+                groups.append([key])
+        return sorted(groups, key=lambda group: -len(group)), waiting
+
+    def nearest(self, entry: Entry, number: int) -> bytes | None:
+        """Return the normal frame of training most like a frame, as PNG; None where none is known.
+
+        Raises:
+            SourceError, ImageError: the frame cannot be read.
+        """
+        if not self.known:
+            return None
+        vector = self._describe(self._pictures.shrunk(entry, number)[np.newaxis])[0]
+        with self._lock:
+            if self._normal_vectors is None:
+                parts = np.array_split(self._normal, -(-len(self._normal) // _BATCH))
+                self._normal_vectors = np.concatenate([self._describe(part) for part in parts])
+        distances = np.linalg.norm(self._normal_vectors - vector, axis=1)
+        image = self._normal[int(distances.argmin())]
+        large = cv2.resize(image, (256, 256), interpolation=cv2.INTER_CUBIC)
+        return bytes(cv2.imencode(".png", large[:, :, ::-1])[1])
+
+    def _describe(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return a vector for each frame, float32 [N, size]."""
+        if self._encoder is not None:
+            return self._encoder.encode(images)
+        side = INPUT_SIZE // _CELLS
+        cells = images.reshape(len(images), _CELLS, side, _CELLS, side, 3)
+        vectors = cells.mean((2, 4), dtype=np.float32).reshape(len(images), -1)
+        centred: NDArray[np.float32] = vectors - vectors.mean(axis=1, keepdims=True)
+        return centred
+
+    def _describe_all(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            for entry in list(self._catalog.entries.values()):
+                key = _key(entry)
+                if key in self._vectors:
+                    continue
+                try:
+                    numbers = (entry.peak, 0) if self._encoder else (entry.peak,)
+                    images = [self._pictures.shrunk(entry, number) for number in numbers]
+                    self._vectors[key] = self._describe(np.stack(images))
+                except (AnomalyDetectorError, OSError):
+                    self._vectors[key] = None  # the page shows that its picture is missing
+
+
+def _key(entry: Entry) -> tuple[str, tuple[int, ...]]:
+    return entry.id, entry.seen[:3]
+
+
+def _encoder(model: Path | None) -> tuple[LatentEncoder | None, str]:
+    picture = "pictures of 8x8 cells"
+    if model is None:
+        return None, picture
+    try:
+        if has_latent(model):
+            return LatentEncoder(model), f"latents of {model.name}"
+        return None, f"{picture}: {model.name} has no encoder"
+    except AnomalyDetectorError as error:
+        return None, f"{picture}: {error}"
+
+
+def _normal_frames(model: Path | None) -> NDArray[np.uint8]:
+    """Return the sample of normal frames in the training folder beside a model, if there is one."""
+    none = np.zeros((0, INPUT_SIZE, INPUT_SIZE, 3), np.uint8)
+    path = None if model is None else model.with_suffix(".training") / "past.npz"
+    if path is None or not path.is_file():
+        return none
+    try:
+        with np.load(path) as file:
+            images = file["images"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return none
+    return images if images.shape[1:] == none.shape[1:] and images.dtype == np.uint8 else none
