@@ -180,7 +180,7 @@ def measure(
     faults: dict[str, dict[str, Any]] = {}
     if not drive.things:
         spread = np.unique(np.linspace(0, len(normal) - 1, test_frames).round().astype(int))
-        images = _faulted(drive, tuple(normal[index] for index in spread))
+        images = _faulted(drive, tuple(normal[index] for index in spread), detector.view.size)
         with ThreadPoolExecutor(usable_cores()) as pool:
             for fault, found in zip(_FAULTS, pool.map(of_fault, images), strict=True):
                 family = "stress" if fault in STRESS_FAULTS else "unseen"
@@ -202,13 +202,13 @@ def measure(
 
 
 @lru_cache(maxsize=4)  # the parts that the rows of one drive are measured on, 80 MB each
-def _faulted(drive: Drive, numbers: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Put each fault on some frames, the same in every row; uint8 [faults, frames, 64, 64, 3]."""
+def _faulted(drive: Drive, numbers: tuple[int, ...], size: int) -> NDArray[np.uint8]:
+    """Put each fault on some frames, the same in every row; uint8 [faults, frames, H, W, 3]."""
     number_of = {drive.files[number].name: number for number in numbers}
 
     def faulted(frame: Frame) -> list[NDArray[np.uint8]]:
         number = number_of[frame.name]
-        return [inject(each, frame, fault_generator(0, each, number))[0] for each in _FAULTS]
+        return [inject(each, frame, fault_generator(0, each, number), size)[0] for each in _FAULTS]
 
     return np.stack(list(drive.source(numbers).mapped(faulted, usable_cores())), axis=1)
 

@@ -178,7 +178,7 @@ def _pieces_of_the_drive(
         pool: uint8 [N, 64, 64, 3], normal frames.
     """
 
-    def crop(generator: np.random.Generator) -> Any:
+    def crop(generator: np.random.Generator, size: int) -> Any:
         """A piece of another frame, enlarged, turned, with other colours and contrast."""
         side = int(generator.integers(8, INPUT_SIZE + 1))
         top, left = generator.integers(0, INPUT_SIZE - side + 1, 2)

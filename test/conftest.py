@@ -42,9 +42,9 @@ def make_drive(count: int, seed: int = 0) -> list[NDArray[np.uint8]]:
     return frames
 
 
-def preprocessed(frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Return RGB frames as the model sees them, uint8 [N, 64, 64, 3]."""
-    return np.stack([preprocess(Image(frame, "rgb")) for frame in frames])
+def preprocessed(frames: Sequence[NDArray[np.uint8]], size: int = 64) -> NDArray[np.uint8]:
+    """Return RGB frames as the model sees them, uint8 [N, size, size, 3]."""
+    return np.stack([preprocess(Image(frame, "rgb"), size) for frame in frames])
 
 
 def add_box(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -19,6 +19,7 @@ from anomaly_detector.alarms.calibration import (
     score_quantiles,
 )
 from anomaly_detector.errors import SourceError
+from anomaly_detector.images.preprocessing import View
 from anomaly_detector.model.fingerprint import fingerprints
 from anomaly_detector.model.metadata import Calibration, ModelMetadata
 from anomaly_detector.recordings import expand_sources
@@ -193,10 +194,14 @@ def open_frames(
         sources,
         options.topic,
         anomalous=anomalous,
-        view=options.view,
+        view=_view(options),
         cache=options.cache,
         progress=options.progress,
     )
+
+
+def _view(options: TrainOptions) -> View:
+    return replace(options.view, size=find_scorer(options.scorer).input_size)
 
 
 def export_trained(run: TrainingRun, trained: TrainingResult) -> ModelMetadata:
@@ -208,7 +213,7 @@ def export_trained(run: TrainingRun, trained: TrainingResult) -> ModelMetadata:
     from training.export.convert import convert, score_images, write_detector
 
     options = run.options
-    model = convert(trained.scorer)
+    model = convert(trained.scorer, run.frames.size)
     images = run.frames.load(run.split.calibration)
     threshold, calibration = choose_threshold(
         score_images(model, images),
@@ -232,7 +237,7 @@ def export_trained(run: TrainingRun, trained: TrainingResult) -> ModelMetadata:
         provenance={**provenance(run), **trained.provenance},
         metrics=trained.metrics,
     )
-    metadata = with_scorer_facts(metadata.with_view(options.view))
+    metadata = with_scorer_facts(metadata.with_view(_view(options)))
     # The model last: where it is, all else is.
     past = None
     if find_scorer(options.scorer).adapt is not None:

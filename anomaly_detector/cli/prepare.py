@@ -14,7 +14,6 @@ import numpy as np
 
 from anomaly_detector.cli.arguments import add_shared
 from anomaly_detector.images.image import Image
-from anomaly_detector.images.preprocessing import INPUT_SIZE
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.providers import TENSORRT, short_name
 from anomaly_detector.model.shipped import resolve_model
@@ -51,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         on_build=report_build,
     ) as detector:
         loaded = time.monotonic() - start
-        black = np.zeros((INPUT_SIZE, INPUT_SIZE, 3), np.uint8)
+        black = np.zeros((detector.view.size, detector.view.size, 3), np.uint8)
         detection = detector.detect(Image(black, "rgb", region=detector.view.region))
     report = detector.provider_report
     if report.warning:

@@ -17,10 +17,14 @@ from anomaly_detector.images.encodings import ImageScaling
 from anomaly_detector.images.image import Image, RegionOfInterest, to_rgb
 
 INPUT_SIZE = 64
-"""Height and width of the model's input (thesis 5.4.1, paper section IV)."""
+"""Height and width of a model's input (thesis 5.4.1, paper section IV), if it says no other."""
+
+INPUT_SIZES = range(16, 513)
+"""Those that a model may say."""
 
 RESIZE_METHOD = "stepped-area64/1"
-"""Name and version of the resize in :func:`preprocess`; change the version when a pixel changes."""
+"""Name and version of the resize in :func:`preprocess`, to any size; change the version when a
+pixel changes."""
 
 COMPATIBLE_RESIZE_METHODS = frozenset(
     {
@@ -55,16 +59,19 @@ class View:
         region: the part of the frame.
         scaling: the values that become black and white, for pictures of more than 8 bits; None
             where the encoding says it.
+        size: height and width that the region is resized to.
     """
 
     region: RegionOfInterest = field(default_factory=RegionOfInterest)
     scaling: ImageScaling | None = None
+    size: int = INPUT_SIZE
 
     def over(self, own: View) -> View:
-        """Return a model's own view with what is stated here in its place."""
+        """Return a model's own view with what is stated here in its place; its size stays."""
         return View(
             own.region if self.region.is_whole_frame else self.region,
             own.scaling if self.scaling is None else self.scaling,
+            own.size,
         )
 
 
@@ -72,27 +79,31 @@ WHOLE_FRAME = View()
 """All of a frame, scaled as its encoding says."""
 
 
-def preprocess(image: Image) -> NDArray[np.uint8]:
-    """Resize a frame to the model's input, RGB; the aspect ratio is not kept (thesis 5.4.1).
+def preprocess(image: Image, size: int = INPUT_SIZE) -> NDArray[np.uint8]:
+    """Resize a frame to a model's input, RGB; the aspect ratio is not kept (thesis 5.4.1).
 
     True area averaging of a whole camera frame (``cv2.INTER_AREA``) costs up to thirty times the
     network's own time, because OpenCV is quick at it only for whole factors. So larger frames go
-    through a bilinear step to a multiple of 64 that depends on the frame's size, and are averaged
-    from there. ``python -m benchmarks.resize`` prints time and difference to true area averaging
-    for each size. The colour order is fixed last, on 64x64 pixels.
+    through a bilinear step to a multiple of ``size`` that depends on the frame's size, and are
+    averaged from there. ``python -m benchmarks.resize`` prints time and difference to true area
+    averaging for each size. The colour order is fixed last, on the fewest pixels.
 
     Args:
         image: a frame of any size and channel order.
+        size: height and width of the input.
 
     Returns:
-        uint8 [64, 64, 3], RGB, contiguous.
+        uint8 [size, size, 3], RGB, contiguous.
     """
     array = image.array
     height, width = array.shape[:2]
-    if (height, width) == (INPUT_SIZE, INPUT_SIZE):
+    if (height, width) == (size, size):
         small = array
     elif height * width <= _AREA_PIXELS:
-        small = _area(array, INPUT_SIZE, INPUT_SIZE)
+        small = _area(array, size, size)
+    elif size != INPUT_SIZE:
+        enough = height * width > _FINE_PIXELS
+        small = _area(_linear(array, 4 * size, 3 * size) if enough else array, size, size)
     elif width >= _THINNED_WIDTH and (stride := _row_stride(height)):
         # Rows that are further apart tell more about an output pixel than pairs of neighbours,
         # and half of the rows that the bilinear step touches buy three columns for two.

@@ -1,6 +1,7 @@
 """A detector: one ONNX file, checked at load, and the scores it gives.
 
-The file's contract: input ``image`` uint8 [N, 64, 64, 3] RGB; outputs ``score`` float32 [N],
+The file's contract: input ``image`` uint8 [N, H, W, 3] RGB, 64x64 pixels or what its
+metadata says; outputs ``score`` float32 [N],
 ``normalized_score`` float32 [N] and ``anomaly_map`` float32 [N, H, W]; scaling, network and scoring
 are inside the graph; one metadata entry (:mod:`anomaly_detector.model.metadata`) says the rest.
 ``docs/model-format.md`` describes it all, :mod:`anomaly_detector.model.file` checks it.
@@ -223,7 +224,7 @@ class Detector:
         """Score frames that have the size of the model's input.
 
         Args:
-            images: uint8 [N, 64, 64, 3] RGB, from
+            images: uint8 [N, H, W, 3] RGB, as large as ``view.size``, from
                 :func:`~anomaly_detector.images.preprocessing.preprocess`.
 
         Raises:
@@ -240,7 +241,7 @@ class Detector:
         return result._replace(normalized_score=normalized)
 
     def prepare(self, frame: FrameLike, order: ColorOrder | None = None) -> Image:
-        """Return the model's input, 64x64 RGB; arguments and errors as for :meth:`detect`.
+        """Return the model's input, RGB; arguments and errors as for :meth:`detect`.
 
         What has been prepared stays as it is, and can be given to :meth:`detect`.
         """
@@ -327,4 +328,4 @@ def _image_of(frame: FrameLike, order: ColorOrder | None, view: View) -> Image:
 
 
 def _prepared(image: Image, view: View) -> Image:
-    return Image(preprocess(crop(image, view.region)), "rgb", region=view.region)
+    return Image(preprocess(crop(image, view.region), view.size), "rgb", region=view.region)

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from anomaly_detector.errors import ModelError
-from anomaly_detector.images.preprocessing import INPUT_SIZE
 from anomaly_detector.model.metadata import METADATA_KEY, ModelMetadata
 from anomaly_detector.model.shipped import resolve_model
 
@@ -99,7 +98,7 @@ def read_model_file(path: str | Path) -> ModelFile:
             f"export it again ({one_line(error)})"
         ) from error
     metadata = _metadata(path, texts.get(METADATA_KEY))
-    _check_signature(path, inputs, outputs)
+    _check_signature(path, inputs, outputs, metadata.input_size)
     return ModelFile(path, data, metadata)
 
 
@@ -190,18 +189,18 @@ def _metadata(path: Path, text: str | None) -> ModelMetadata:
         ) from error
 
 
-def _check_signature(path: Path, inputs: Any, outputs: Any) -> None:
+def _check_signature(path: Path, inputs: Any, outputs: Any, size: int) -> None:
     ranks = {item.name: len(item.shape) for item in outputs if item.type == "tensor(float)"}
     if [(item.name, item.type) for item in inputs] != [("image", "tensor(uint8)")]:
         problem = f"inputs are {_listed(inputs)}"
-    elif inputs[0].shape[1:] != [INPUT_SIZE, INPUT_SIZE, 3]:
+    elif inputs[0].shape[1:] != [size, size, 3]:
         problem = f"input 'image' has shape {inputs[0].shape}"
     elif any(ranks.get(name) != rank for name, rank in _OUTPUT_RANKS.items()):
         problem = f"outputs are {_listed(outputs)}"
     else:
         return
     raise ModelError(
-        f"model {path}: {problem}; a detector takes image uint8 [N, 64, 64, 3] and gives "
+        f"model {path}: {problem}; a detector takes image uint8 [N, {size}, {size}, 3] and gives "
         f"score and normalized_score float32 [N] and anomaly_map float32 [N, H, W]: {_EXPORT}"
     )
 

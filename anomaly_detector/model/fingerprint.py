@@ -11,6 +11,7 @@ import hashlib
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import cv2
@@ -64,7 +65,7 @@ class TrainedRecording:
 
 
 def fingerprints(recordings: Sequence[tuple[str, NDArray[np.uint8]]]) -> tuple[Fingerprint, ...]:
-    """Return the fingerprints of recordings, each a name and uint8 [N, 64, 64, 3] as trained on."""
+    """Return the fingerprints of recordings, each a name and uint8 [N, H, W, 3] as trained on."""
     each = max(1, len(recordings))
     most = max(_LEAST_FRAMES, min(_MOST_FRAMES, _MOST_HASHES // each))
     found = []
@@ -89,7 +90,8 @@ def find_trained(
     found: list[TrainedRecording] = []
     for source in sources if metadata.training_recordings else ():
         source.view = metadata.view
-        hashes = list(source.mapped(_frame_hash, usable_cores(), reduced=True))
+        hashed = partial(_frame_hash, size=metadata.view.size)
+        hashes = list(source.mapped(hashed, usable_cores(), reduced=True))
         found += known_again(source.path.name, hashes, metadata.training_recordings)
     return tuple(found)
 
@@ -99,7 +101,7 @@ def known_again(
 ) -> Iterator[TrainedRecording]:
     """Yield the training recordings that a recording is a copy, a part or an extension of.
 
-    ``frames`` are the hash of every frame, or the frames, uint8 [N, 64, 64, 3].
+    ``frames`` are the hash of every frame, or the frames, uint8 [N, H, W, 3].
     """
     hashes: Collection[str] = {f if isinstance(f, str) else _hash(f) for f in frames}
     for fingerprint in known:
@@ -124,12 +126,12 @@ def trained_warning(found: Sequence[TrainedRecording], consequence: str) -> str 
     return f"warning: the model was trained on {', '.join(names)}: {consequence}"
 
 
-def _frame_hash(frame: Frame) -> str:
-    return _hash(preprocess(frame.pixels))
+def _frame_hash(frame: Frame, size: int) -> str:
+    return _hash(preprocess(frame.pixels, size))
 
 
 def _hash(image: NDArray[np.uint8]) -> str:
-    """Return the hash of a frame, uint8 [64, 64, 3].
+    """Return the hash of a frame, uint8 [H, W, 3].
 
     Of coarse cells and coarse grey levels: another decoder's last bit seldom changes it, and the
     noise of another drive through the same place always does.

@@ -21,6 +21,7 @@ from anomaly_detector.images.image import RegionOfInterest
 from anomaly_detector.images.preprocessing import (
     COMPATIBLE_RESIZE_METHODS,
     INPUT_SIZE,
+    INPUT_SIZES,
     RESIZE_METHOD,
     View,
 )
@@ -79,12 +80,17 @@ class ModelMetadata:
     def view(self) -> View:
         """What the model sees of a frame."""
         scaling = None if self.image_scaling is None else ImageScaling(*self.image_scaling)
-        return View(RegionOfInterest(*self.region_of_interest), scaling)
+        return View(RegionOfInterest(*self.region_of_interest), scaling, self.input_size)
 
     def with_view(self, view: View) -> ModelMetadata:
         """Return the metadata of a model that sees frames so."""
         scaling = None if view.scaling is None else astuple(view.scaling)
-        return replace(self, region_of_interest=astuple(view.region), image_scaling=scaling)
+        return replace(
+            self,
+            input_size=view.size,
+            region_of_interest=astuple(view.region),
+            image_scaling=scaling,
+        )
 
     def with_threshold(self, threshold: float, calibration: Calibration) -> ModelMetadata:
         """Return the metadata of the model with another threshold."""
@@ -153,7 +159,7 @@ class ModelMetadata:
         except AnomalyDetectorError as error:
             raise ModelError(f"model {source}: metadata field {error}: {_EXPORT}") from error
         for name, got, wanted, accepted in (
-            ("input_size", metadata.input_size, INPUT_SIZE, {INPUT_SIZE}),
+            ("input_size", metadata.input_size, "16 to 512 pixels", INPUT_SIZES),
             ("color_order", metadata.color_order, "rgb", {"rgb"}),
             ("resize_method", metadata.resize_method, RESIZE_METHOD, COMPATIBLE_RESIZE_METHODS),
         ):

@@ -19,7 +19,6 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
-from anomaly_detector.images.preprocessing import INPUT_SIZE
 from anomaly_detector.model.normalization import NORMALIZED_OUTPUT, normalize_for
 from anomaly_detector.model.providers import (
     CPU,
@@ -99,7 +98,9 @@ class Session:
         if TENSORRT in choice.usable and tensorrt_version() is not None:
             cache = engine_cache(file.digest, gpu_device(), fp16=fp16)
             folder = cache.folder if cache.prepare() else None
-            provider_options[TENSORRT] = tensorrt_options(folder, fp16=fp16, cuda_graph=cuda_graph)
+            provider_options[TENSORRT] = tensorrt_options(
+                folder, file.metadata.input_size, fp16=fp16, cuda_graph=cuda_graph
+            )
             is_built = folder is None or not cache.has_engine()
             if is_built:
                 on_build(BuildEvent("started", 0.0, folder))
@@ -135,7 +136,8 @@ class Session:
         self.is_half_precision = fp16 and provider == TENSORRT
         self._max_batch = MAX_BATCH if provider == TENSORRT else math.inf
         self._session, self._binding, self._run_options = session, None, None
-        black = np.zeros((1, INPUT_SIZE, INPUT_SIZE, 3), np.uint8)
+        size = file.metadata.input_size
+        black = np.zeros((1, size, size, 3), np.uint8)
         if cuda_graph and provider in (CUDA, TENSORRT):
             # -1: this run is not recorded, its arrays lie elsewhere each time.
             self._run_options = onnxruntime.RunOptions()
@@ -156,7 +158,7 @@ class Session:
             )
 
     def run(self, images: NDArray[np.uint8]) -> BatchScores:
-        """Return what the graph gives for frames, uint8 [N, 64, 64, 3], at the model's threshold.
+        """Return what the graph gives for frames, uint8 [N, H, W, 3], at the model's threshold.
 
         Raises:
             ModelError: the graph fails, or gives NaN or infinite scores.

@@ -20,7 +20,6 @@ from pathlib import Path
 import onnxruntime
 
 from anomaly_detector.files import user_cache_folder
-from anomaly_detector.images.preprocessing import INPUT_SIZE
 
 MAX_BATCH = 64
 """Frames of one run on TensorRT: an engine is built for a range of batch sizes."""
@@ -104,12 +103,15 @@ def engine_cache(
     return EngineCache(user_cache_folder("tensorrt") / f"{readable}-{digest[:8]}-{key}")
 
 
-def tensorrt_options(folder: Path | None, *, fp16: bool, cuda_graph: bool) -> dict[str, str]:
+def tensorrt_options(
+    folder: Path | None, size: int, *, fp16: bool, cuda_graph: bool
+) -> dict[str, str]:
     """Return the options of ONNX Runtime's TensorRT provider.
 
-    Engines and timings are kept in ``folder``, or not at all.
+    Engines and timings are kept in ``folder``, or not at all; frames are ``size`` pixels wide and
+    high.
     """
-    frames = f"x{INPUT_SIZE}x{INPUT_SIZE}x3"
+    frames = f"x{size}x{size}x3"
     options = {
         "trt_fp16_enable": str(fp16),
         "trt_cuda_graph_enable": str(cuda_graph),

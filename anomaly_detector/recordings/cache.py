@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +26,6 @@ from anomaly_detector.images.preprocessing import INPUT_SIZE, RESIZE_METHOD, pre
 from anomaly_detector.ordered_pool import usable_cores
 from anomaly_detector.recordings import Frame, FrameSource, UnreadableFrame
 
-_FRAME_BYTES = INPUT_SIZE * INPUT_SIZE * 3
-
 
 @dataclass(frozen=True)
 class CachedFrames:
@@ -33,7 +33,7 @@ class CachedFrames:
 
     Attributes:
         source: the recording's path.
-        images: uint8 [N, 64, 64, 3] RGB, memory-mapped, read-only.
+        images: uint8 [N, H, W, 3] RGB, memory-mapped, read-only.
         names: N frame names, as in :class:`anomaly_detector.recordings.Frame`.
         stamps_ns: N stamps in nanoseconds; None where the recording has none.
         unreadable: what could not be read.
@@ -77,6 +77,8 @@ def cache_frames(
         method += f"|{source.view.region}"
     if source.view.scaling is not None:
         method += f"|{source.view.scaling}"
+    if source.view.size != INPUT_SIZE:
+        method += f"|{source.view.size}"
     identity = f"{source.identity}|{method}".encode(errors="backslashreplace")
     key = hashlib.sha256(identity).hexdigest()[:32]
     entry = (user_cache_folder("frames") if folder is None else folder) / key
@@ -87,7 +89,7 @@ def cache_frames(
             # Another process may have finished the same entry first: theirs is as good.
             if not (entry / "index.json").is_file():
                 raise
-    return _load(source.path, entry)
+    return _load(source.path, entry, source.view.size)
 
 
 def _build(source: FrameSource, entry: Path, workers: int, progress: bool) -> None:
@@ -96,7 +98,9 @@ def _build(source: FrameSource, entry: Path, workers: int, progress: bool) -> No
     with atomic_directory(entry) as folder:
         with (folder / "frames.u8").open("wb") as file:
             bar = tqdm(
-                source.mapped(preprocessed_frame, workers, reduced=True),
+                source.mapped(
+                    partial(preprocessed_frame, size=source.view.size), workers, reduced=True
+                ),
                 f"reading {source.path.name}",
                 len(source),
                 unit="frame",
@@ -114,21 +118,21 @@ def _build(source: FrameSource, entry: Path, workers: int, progress: bool) -> No
         (folder / "index.json").write_text(json.dumps(index))
 
 
-def preprocessed_frame(frame: Frame) -> Frame:
-    """Return a frame with its picture at the model's input size, uint8 [64, 64, 3] RGB."""
-    return replace(frame, pixels=Image(preprocess(frame.pixels), "rgb"))
+def preprocessed_frame(frame: Frame, size: int) -> Frame:
+    """Return a frame with its picture at the model's input size, uint8 [size, size, 3] RGB."""
+    return replace(frame, pixels=Image(preprocess(frame.pixels, size), "rgb"))
 
 
-def _load(path: Path, entry: Path) -> CachedFrames:
+def _load(path: Path, entry: Path, size: int) -> CachedFrames:
     file = entry / "frames.u8"
     try:
         index = json.loads((entry / "index.json").read_text())
-        count = len(index["names"])
-        if file.stat().st_size != count * _FRAME_BYTES:
+        shape = len(index["names"]), size, size, 3
+        if file.stat().st_size != math.prod(shape):
             raise ValueError("index and frames do not fit together")
         return CachedFrames(
             source=path,
-            images=np.memmap(file, np.uint8, "r", shape=(count, INPUT_SIZE, INPUT_SIZE, 3)),
+            images=np.memmap(file, np.uint8, "r", shape=shape),
             names=index["names"],
             stamps_ns=index["stamps_ns"],
             unreadable=[UnreadableFrame(*item) for item in index["unreadable"]],

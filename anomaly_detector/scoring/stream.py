@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import TypeAlias, TypeVar
 
@@ -110,8 +111,9 @@ def score_recording(
         return frames, _run(detector, [frame.pixels.array for frame in frames], batch_size)
 
     source.view = detector.view
+    resize = partial(preprocessed_frame, size=detector.view.size)
     size = batch_size * max(1, _FRAMES_A_TASK // batch_size)
-    batches = _batched(source.mapped(preprocessed_frame, workers, reduced=True), size)
+    batches = _batched(source.mapped(resize, workers, reduced=True), size)
     # A GPU takes one batch after the other anyhow.
     threads = workers if list(detector.providers) == [_CPU] else 1
     index = 0

@@ -7,9 +7,11 @@ import math
 import threading
 import time
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -17,10 +19,13 @@ import pytest
 from model_files import grey_difference_score, write_grey_difference_model
 
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
-from anomaly_detector.images.image import Image
+from anomaly_detector.images.image import Image, RegionOfInterest
+from anomaly_detector.images.preprocessing import View, preprocess
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.normalization import normalize_for
 from anomaly_detector.model.session import IoBinding
+from anomaly_detector.recordings import open_source
+from anomaly_detector.scoring.stream import score_recording
 
 
 def random_images(count: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -35,6 +40,31 @@ def test_scores_follow_the_formula(tmp_path: Path) -> None:
     np.testing.assert_allclose(scores, expected, rtol=1e-5)
     assert maps.shape == (5, 64, 64)
     np.testing.assert_allclose(maps.mean(axis=(1, 2)), scores, rtol=1e-5)
+
+
+def test_model_says_how_large_its_input_is(tmp_path: Path) -> None:
+    detector = Detector(write_grey_difference_model(tmp_path / "large.onnx", input_size=128))
+    frame = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
+    expected = grey_difference_score(preprocess(Image(frame, "rgb"), 128))
+    result = detector.detect(frame, "rgb")
+    assert result.score == pytest.approx(expected, rel=1e-5)
+    assert result.score > 1.3 * grey_difference_score(preprocess(Image(frame, "rgb")))
+    assert result.anomaly_map.shape == detector.prepare(frame, "rgb").array.shape[:2] == (128, 128)
+    # What overrides the rest of its view leaves the size.
+    detector.set_view(View(RegionOfInterest(0, 0, 160, 120)))
+    assert detector.prepare(frame, "rgb").array.shape == (128, 128, 3)
+    cv2.imwrite(str(tmp_path / "0.png"), frame[..., ::-1])
+    detector.set_view(View())
+    (scored,) = score_recording(detector, open_source(tmp_path))
+    assert scored.score == result.score
+    with pytest.raises(ModelError, match=r"shape \['N', 128, 128, 3\]; .* \[N, 64, 64, 3\]"):
+        Detector(
+            write_grey_difference_model(
+                tmp_path / "wrong.onnx",
+                input_size=128,
+                metadata=replace(detector.metadata, input_size=64).to_json(),
+            )
+        )
 
 
 def test_detection_of_a_camera_frame(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_fields_that_came_later_have_the_values_of_models_from_before() -> None:
         ("threshold", "high", "'threshold' is 'high', not a number"),
         ("threshold", True, "'threshold' is True, not a number"),
         ("threshold", math.inf, "not a finite number"),
-        ("input_size", 128, "input_size is 128"),
+        ("input_size", 8, "input_size is 8"),
         ("color_order", "bgr", "color_order is 'bgr'"),
         ("resize_method", "nearest/1", "resize_method is 'nearest/1'"),
         ("calibration", "x", "'calibration' is 'x', not an object"),

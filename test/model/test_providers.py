@@ -268,14 +268,15 @@ def test_engine_cache_folder_is_the_users_alone(tmp_path: Path) -> None:
 
 
 def test_tensorrt_options(tmp_path: Path) -> None:
-    options = tensorrt_options(tmp_path, fp16=True, cuda_graph=False)
+    options = tensorrt_options(tmp_path, 64, fp16=True, cuda_graph=False)
     assert options["trt_engine_cache_path"] == str(tmp_path)
     assert options["trt_fp16_enable"] == "True"
     assert options["trt_cuda_graph_enable"] == "False"
     assert options["trt_profile_min_shapes"] == "image:1x64x64x3"
     assert options["trt_profile_max_shapes"] == "image:64x64x64x3"
-    unkept = tensorrt_options(None, fp16=False, cuda_graph=True)
+    unkept = tensorrt_options(None, 128, fp16=False, cuda_graph=True)
     assert unkept["trt_cuda_graph_enable"] == "True"
+    assert unkept["trt_profile_opt_shapes"] == "image:1x128x128x3"
     assert not [name for name in unkept if "cache" in name]
 
 

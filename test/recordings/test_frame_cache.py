@@ -41,7 +41,7 @@ def cached(folder: Path, cache: Path, workers: int | None = None) -> CachedFrame
 
 
 def fail_to_preprocess(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    def fail(frame: Frame) -> None:
+    def fail(frame: Frame, size: int) -> None:
         raise error
 
     monkeypatch.setattr(frame_cache, "preprocessed_frame", fail)
@@ -193,11 +193,11 @@ def test_the_slower_of_two_builds_takes_the_entry_of_the_faster(
     preprocessed = frame_cache.preprocessed_frame
     others: list[CachedFrames] = []
 
-    def overtaken(frame: Frame) -> Frame:
+    def overtaken(frame: Frame, size: int) -> Frame:
         if frame.name == "39.png":
             monkeypatch.setattr(frame_cache, "preprocessed_frame", preprocessed)
             others.append(cached(drive, tmp_path / "cache"))
-        return preprocessed(frame)
+        return preprocessed(frame, size)
 
     monkeypatch.setattr(frame_cache, "preprocessed_frame", overtaken)
     frames = cached(drive, tmp_path / "cache")

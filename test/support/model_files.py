@@ -50,7 +50,8 @@ def write_grey_difference_model(
     name: str = "grey_difference",
     metadata: str | None = None,
     with_metadata: bool = True,
-    input_height: int = 64,
+    input_size: int = 64,
+    input_height: int | None = None,
     score_output: str = "score",
     slow_steps: int = 0,
 ) -> Path:
@@ -59,6 +60,7 @@ def write_grey_difference_model(
     ``slow_steps`` makes loading slow: so many products of large constant matrices, which ONNX
     Runtime computes while it optimises the graph; about 0.1 s each.
     """
+    input_height = input_size if input_height is None else input_height
     fast_score, slow = score_output, ""
     if slow_steps:
         fast_score = "fast_score"
@@ -70,8 +72,8 @@ def write_grey_difference_model(
             {score_output} = Add (fast_score, zero)"""
     model = onnx.parser.parse_model(f"""
         <ir_version: 9, opset_import: ["": 18]>
-        detector (uint8[N, {input_height}, 64, 3] image)
-            => (float[N] {score_output}, float[N, {input_height}, 64] anomaly_map)
+        detector (uint8[N, {input_height}, {input_size}, 3] image)
+            => (float[N] {score_output}, float[N, {input_height}, {input_size}] anomaly_map)
         <float grey = {{{GREY}}}, int64[1] channel_axis = {{3}}, int64[2] pixel_axes = {{1, 2}},
          int64[2] shape = {{1500, 1500}}>
         {{
@@ -89,6 +91,7 @@ def write_grey_difference_model(
         score_units="squared grey levels (0..255)",
         threshold=threshold,
         calibration=Calibration("fixed"),
+        input_size=input_size,
         # As training gives it for the mean of squared errors.
         map_scale=MapScale(2 * threshold, 8 * threshold, 5, follows_threshold=True)
         if threshold > 0

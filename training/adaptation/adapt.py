@@ -194,7 +194,7 @@ class _Adaptation:
         past: the sample of what it has seen.
         today: what it adapts to.
         first_of_events: number of its first frame that is of an event judged normal.
-        anomalies: frames of recorded anomalies, uint8 [A, 64, 64, 3].
+        anomalies: frames of recorded anomalies, uint8 [A, H, W, 3].
         folder: of the new model.
         records: what is said of the data in the new model.
     """
@@ -267,7 +267,7 @@ def _prepare(options: AdaptOptions) -> _Adaptation:
     today = _Today.of(frames)
     _check_today(today, old)
     events, normal = _open_events(options, old, len(today.images))
-    anomalies = load_some(events, _MOST_EVENT_FRAMES)
+    anomalies = load_some(events, _MOST_EVENT_FRAMES, old.input_size)
     changes = compare(past.images, today.images)
     stretches = [stand_out(past.images, images) for images in today.parts()]
     if options.on_compared is not None:
@@ -460,7 +460,7 @@ def _export(
     metadata = with_scorer_facts(metadata)
     adaptation.folder.keep(result.networks, metadata, grown)
     write_history(options.out.with_suffix(".history.csv"), histories)
-    model = convert(result.scorer)
+    model = convert(result.scorer, old.input_size)
     difference = write_detector(
         model, metadata, options.out, scorer=result.scorer, images=today.images
     )

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.images.preprocessing import INPUT_SIZE
 from training.data.past import pooled, spread
 
 Images: TypeAlias = NDArray[np.uint8]
@@ -244,8 +245,8 @@ def compare(past: Images, today: Images) -> Changes:
     """Compare a drive with the frames that a model knows; of either at most 200 are looked at.
 
     Args:
-        past: uint8 RGB [K, 64, 64, 3], in any order.
-        today: uint8 RGB [N, 64, 64, 3], in the order of recording.
+        past: uint8 RGB [K, H, W, 3], in any order.
+        today: uint8 RGB [N, H, W, 3], in the order of recording.
 
     Raises:
         AnomalyDetectorError: there are too few frames of either.
@@ -257,7 +258,7 @@ def compare(past: Images, today: Images) -> Changes:
                 f"{FEWEST_FRAMES}"
             )
     known, frames = spread(len(past), _MOST_FRAMES), spread(len(today), _MOST_FRAMES)
-    theirs, ours = _Look.of(past[known]), _Look.of(today[frames])
+    theirs, ours = _Look.of(_small(past[known])), _Look.of(_small(today[frames]))
     similarities = ours.thumbnails @ theirs.thumbnails.T
     count = min(_MATCHES, len(known))
     matches = np.argsort(-similarities, axis=1)[:, :count]
@@ -277,6 +278,12 @@ def compare(past: Images, today: Images) -> Changes:
         known[matches[:, 0]],
         similarity,
     )
+
+
+def _small(images: Images) -> Images:
+    """Return frames at 64x64, the size that the limits are for."""
+    factor = images.shape[1] // INPUT_SIZE
+    return images if factor == 1 else np.rint(pooled(images, factor)).astype(np.uint8)
 
 
 def _color_shift(ours: Floats, theirs: Floats, matches: NDArray[np.int64]) -> tuple[float, float]:
@@ -381,8 +388,8 @@ def stand_out(past: Images, today: Images) -> list[tuple[int, int]]:
     covered lens does, makes none.
 
     Args:
-        past: uint8 RGB [K, 64, 64, 3].
-        today: uint8 RGB [N, 64, 64, 3], in the order of recording.
+        past: uint8 RGB [K, H, W, 3].
+        today: uint8 RGB [N, H, W, 3], in the order of recording.
 
     Returns:
         The first and last frame of each, together at most :data:`MOST_LEFT_OUT` of the drive: the
@@ -413,7 +420,8 @@ def _strangeness(past: Images, today: Images) -> Floats:
 
     A cell of 4 pixels may lie a cell away in the known frame.
     """
-    theirs, ours = (pooled(images.astype(np.float32), _CELL // 2) for images in (past, today))
+    cell = past.shape[1] * _CELL // 2 // INPUT_SIZE
+    theirs, ours = (pooled(images.astype(np.float32), cell) for images in (past, today))
     theirs, ours = (cells - cells.mean(axis=(1, 2), keepdims=True) for cells in (theirs, ours))
     side = ours.shape[1]
     thumbnails = [_directions(pooled(cells, 2)) for cells in (theirs, ours)]

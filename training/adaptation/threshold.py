@@ -84,4 +84,4 @@ RULES: Mapping[str, Callable[[Scores, Scores, float], tuple[float, Calibration]]
 }
 """Ways of choosing: from today's and the past's scores in order of time, and the wanted rate."""
 
-DEFAULT_RULE = "each"
+DEFAULT_RULE = "extreme-value"

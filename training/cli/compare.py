@@ -95,7 +95,6 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.test,
             arguments.labels,
             arguments.topic,
-            options.view,
             arguments.cache,
             arguments.seen,
         )

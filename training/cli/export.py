@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.architecture,
             has_threshold=images is not None or arguments.threshold is not None,
         )
-    model = convert(scorer)
+    model = convert(scorer, view.size)
     if images is not None:
         threshold, calibration = choose_threshold(
             score_images(model, images), arguments.threshold, arguments.false_alarm_rate

@@ -77,7 +77,12 @@ class TrainOptions:
     epochs: int = _option(100, "most epochs to train the autoencoder", least=1)
     mlp_epochs: int = _option(100, "most epochs to train the mlp of mlp-thesis", least=1)
     realnvp_epochs: int = _option(500, "most epochs to train the flow of realnvp", least=1)
-    exposure_epochs: int = _option(18, "epochs to train on outliers made of the drive", least=1)
+    exposure_epochs: int | None = _option(
+        None,
+        "epochs to train on outliers made of the drive (default: 18, or 10 on the pretrained "
+        "encoder)",
+        least=1,
+    )
     exposure_steps: int = _option(
         100, "steps of each of these epochs, of 48 frames a step", least=1
     )

@@ -54,6 +54,11 @@ class FrameSet:
         return int(self._starts[-1])
 
     @property
+    def size(self) -> int:
+        """Height and width of the frames."""
+        return int(self.parts[0].images.shape[1])
+
+    @property
     def lengths(self) -> list[int]:
         """Number of frames of each recording."""
         return [len(part) for part in self.parts]
@@ -64,7 +69,7 @@ class FrameSet:
         return [_gap(part) for part in self.parts]
 
     def load(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Return frames by their numbers, uint8 [len(indices), 64, 64, 3]."""
+        """Return frames by their numbers, uint8 [len(indices), H, W, 3]."""
         images = np.empty((len(indices), *self.parts[0].images.shape[1:]), np.uint8)
         owners = np.searchsorted(self._starts, indices, side="right") - 1
         for owner in np.unique(owners):

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
-from anomaly_detector.images.preprocessing import INPUT_SIZE
 from anomaly_detector.model.fingerprint import Fingerprint, fingerprints
 from training.data.frames import BlockSplit, FrameSet
 
@@ -31,7 +30,8 @@ MOST_HELD_OUT = 100
 MOST_ANOMALIES = 100
 
 _CANDIDATES = 3000
-_CELL = 8
+_CELLS = 8
+"""Of a thumbnail, in each direction."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class Past:
     """A sample of what a model has seen.
 
     Attributes:
-        images: uint8 [K, 64, 64, 3], normal frames, drive by drive in the order of recording.
+        images: uint8 [K, H, W, 3], normal frames, drive by drive in the order of recording.
         drives: int64 [K], the number of each frame's drive.
         held_out: bool [K], never trained on; thresholds come from these.
         recordings: the drives.
-        anomalies: uint8 [A, 64, 64, 3], recorded anomalies that were trained on.
+        anomalies: uint8 [A, H, W, 3], recorded anomalies that were trained on.
     """
 
     images: NDArray[np.uint8]
@@ -80,7 +80,7 @@ class Past:
             drives[numbers],
             np.isin(numbers, split.calibration),
             fingerprints([(part.source.name, part.images) for part in frames.parts]),
-            load_some(anomalies, MOST_ANOMALIES),
+            load_some(anomalies, MOST_ANOMALIES, frames.size),
         ).within_limits()
 
     def grown(self, other: Past) -> Past:
@@ -165,10 +165,10 @@ def pooled(images: NDArray[np.generic], cell: int) -> NDArray[np.float32]:
     return np.asarray(cells.mean(axis=3))
 
 
-def load_some(frames: FrameSet | None, most: int) -> NDArray[np.uint8]:
-    """Return at most so many frames of some, uint8 [N, 64, 64, 3], spread evenly over them."""
+def load_some(frames: FrameSet | None, most: int, size: int) -> NDArray[np.uint8]:
+    """Return at most so many frames of some, uint8 [N, H, W, 3], spread evenly over them."""
     if frames is None:
-        return np.zeros((0, INPUT_SIZE, INPUT_SIZE, 3), np.uint8)
+        return np.zeros((0, size, size, 3), np.uint8)
     return frames.load(spread(len(frames), most))
 
 
@@ -191,7 +191,7 @@ def _covering(images: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
         return np.arange(len(images))
     if count == 0:
         return np.arange(0)
-    thumbnails = pooled(images, _CELL).reshape(len(images), -1)
+    thumbnails = pooled(images, images.shape[1] // _CELLS).reshape(len(images), -1)
     chosen = [len(images) // 2]
     distance = np.full(len(images), np.inf, np.float32)
     for _ in range(1, count):

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from anomaly_detector.images.preprocessing import INPUT_SIZE, View
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.recordings import open_source, warn_unreadable
 from training.config.options import TrainOptions
@@ -153,7 +152,7 @@ def _measured(job: TrainingRun, trained: TrainingResult, measure: Measure) -> Co
 
 
 def _milliseconds(detector: Detector) -> float:
-    image = np.random.default_rng(0).integers(0, 256, (1, INPUT_SIZE, INPUT_SIZE, 3), np.uint8)
+    image = np.zeros((1, detector.view.size, detector.view.size, 3), np.uint8)
     times = timeit.repeat(lambda: detector.score_batch(image), number=1, repeat=_TIMED_RUNS)
     return float(np.median(times)) * 1e3
 
@@ -162,7 +161,6 @@ def labelled_measure(
     test: str,
     labels: Path,
     topic: str | None,
-    view: View,
     cache: Path | None,
     seen: Sequence[str],
 ) -> Measure:
@@ -172,20 +170,17 @@ def labelled_measure(
         test: the recording.
         labels: its labels.csv.
         topic: image topic, for a bag with more than one.
-        view: what the models see of a frame.
         cache: folder for resized frames.
         seen: classes among the anomalies that were trained on.
     """
-    frames = open_frame_set([test], topic, view=view, cache=cache)
-    names = list(frames.parts[0].names)
-    truth, classes = read_labels(labels).for_frames(names)
-    sizes = read_visible_shares(labels, names)
-    images = np.asarray(frames.parts[0].images)
-    normal = truth == 0
-    small = normal | (sizes < SMALL_HAZARD)
-    unseen = normal | ~np.isin(np.array(classes), list(seen))
 
     def measure(detector: Detector) -> tuple[float, float, float | None]:
+        frames = open_frame_set([test], topic, view=detector.view, cache=cache).parts[0]
+        names, images = list(frames.names), frames.images
+        truth, classes = read_labels(labels).for_frames(names)
+        normal = truth == 0
+        small = normal | (read_visible_shares(labels, names) < SMALL_HAZARD)
+        unseen = normal | ~np.isin(np.array(classes), list(seen))
         parts = np.array_split(images, max(1, len(images) // 64))
         scores = np.concatenate([detector.score_batch(part).score for part in parts])
         aucs = [

@@ -30,7 +30,7 @@ from anomaly_detector.model.normalization import normalize_for
 from anomaly_detector.ordered_pool import map_in_order
 from anomaly_detector.recordings import Frame, FrameSource, count_frames
 from training.evaluation.bootstrap import DEFAULT_BLOCK
-from training.evaluation.faults import Fault, FrozenFrame, as_seen
+from training.evaluation.faults import UNITS, Fault, FrozenFrame, as_seen
 from training.evaluation.metrics import Interval, Ranking, json_safe, ranking_table
 
 TRAINED_REMEDY = "these figures say little about new frames: stress it with another normal drive"
@@ -54,7 +54,7 @@ class StressExample:
 
     Attributes:
         frame: frame name.
-        image: uint8 RGB [64, 64, 3], as the model saw it.
+        image: uint8 RGB [H, W, 3], as the model saw it.
         anomaly_map: float32 [H, W].
         score: its score.
     """
@@ -251,17 +251,17 @@ def fault_generator(seed: int, fault: Fault, number: int) -> np.random.Generator
 
 
 def inject(
-    fault: Fault, frame: Frame, rng: np.random.Generator
+    fault: Fault, frame: Frame, rng: np.random.Generator, size: int = INPUT_SIZE
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
     """Put a fault on a frame and resize it, or resize it first where the fault asks for that.
 
     Returns:
-        uint8 RGB [64, 64, 3], and the changed region, bool [64, 64], or None.
+        uint8 RGB [size, size, 3], and the changed region, bool [size, size], or None.
     """
     if fault.stage == "input":
-        return fault.apply(preprocess(frame.pixels), rng)
+        return fault.apply(preprocess(frame.pixels, size), rng)
     image, mask = fault.apply(to_rgb(frame.pixels), rng)
-    return preprocess(Image(image, "rgb")), None if mask is None else as_seen(mask)
+    return preprocess(Image(image, "rgb"), size), None if mask is None else as_seen(mask, size)
 
 
 def run_stress(
@@ -300,7 +300,8 @@ def run_stress(
     names = [fault.name for fault in faults]
     if not faults or len(set(names)) != len(names):
         raise ValueError(f"faults {names}: give at least one, and every name once")
-    injected = map_in_order(partial(_inject_all, faults, seed), frames, _WORKERS, _MOST_FRAMES)
+    inject_all = partial(_inject_all, faults, seed, detector.view.size)
+    injected = map_in_order(inject_all, frames, _WORKERS, _MOST_FRAMES)
     shown = None if progress else True
     scored = _score(
         detector, faults, seed, tqdm(injected, "stressing", total, unit="frame", disable=shown)
@@ -348,9 +349,9 @@ class _Injected:
     Attributes:
         number: of the frame.
         name: of the frame.
-        images: uint8 [64, 64, 3], the clean one first; also for a fault that needs the frames
+        images: uint8 [H, W, 3], the clean one first; also for a fault that needs the frames
             before, which are not known here.
-        masks: per fault bool [64, 64], or None.
+        masks: per fault bool [H, W], or None.
     """
 
     number: int
@@ -359,13 +360,15 @@ class _Injected:
     masks: list[NDArray[np.bool_] | None]
 
 
-def _inject_all(faults: Sequence[Fault], seed: int, item: tuple[int, Frame]) -> _Injected:
+def _inject_all(
+    faults: Sequence[Fault], seed: int, size: int, item: tuple[int, Frame]
+) -> _Injected:
     number, frame = item
-    result = _Injected(number, frame.name, [preprocess(frame.pixels)], [])
+    result = _Injected(number, frame.name, [preprocess(frame.pixels, size)], [])
     for fault in faults:
         image, mask = result.images[0], None
         if not isinstance(fault, FrozenFrame):
-            image, mask = inject(fault, frame, fault_generator(seed, fault, number))
+            image, mask = inject(fault, frame, fault_generator(seed, fault, number), size)
         result.images.append(image)
         result.masks.append(mask)
     return result
@@ -441,11 +444,12 @@ def _points_into(anomaly_map: NDArray[np.float32], mask: NDArray[np.bool_] | Non
     """Return whether the map's maximum lies in the region, widened; NaN without a region."""
     if mask is None or not mask.any():
         return math.nan
-    side = 2 * _POINTING_MARGIN + 1
+    size = mask.shape[0]
+    side = 2 * _POINTING_MARGIN * size // UNITS + 1
     wide = cv2.dilate(mask.astype(np.uint8), np.ones((side, side), np.uint8))
     height, width = anomaly_map.shape
     row, column = divmod(int(np.argmax(anomaly_map)), width)
-    y, x = int((row + 0.5) * INPUT_SIZE / height), int((column + 0.5) * INPUT_SIZE / width)
+    y, x = int((row + 0.5) * size / height), int((column + 0.5) * size / width)
     return float(wide[y, x])
 
 

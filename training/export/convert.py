@@ -36,7 +36,7 @@ _OUTPUTS = ("score", "anomaly_map")
 _CODE = "code"
 
 
-def convert(scorer: ScoringFunction) -> Any:
+def convert(scorer: ScoringFunction, size: int = INPUT_SIZE) -> Any:
     """Convert a scoring function to an ``onnx.ModelProto``.
 
     The encoder's vector, if the scorer gives one, becomes no output but a tensor named ``code``
@@ -44,6 +44,7 @@ def convert(scorer: ScoringFunction) -> Any:
 
     Args:
         scorer: the Keras scoring function.
+        size: height and width of its input.
     """
     tensorflow = import_tensorflow()
     import onnx
@@ -57,7 +58,7 @@ def convert(scorer: ScoringFunction) -> Any:
 
     # tf2onnx reports every rewritten operator.
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    signature = tensorflow.TensorSpec((None, INPUT_SIZE, INPUT_SIZE, 3), "uint8", name="image")
+    signature = tensorflow.TensorSpec((None, size, size, 3), "uint8", name="image")
 
     @tensorflow.function(input_signature=[signature], autograph=False)  # type: ignore[untyped-decorator,unused-ignore]
     def function(image: Any) -> dict[str, Any]:
@@ -136,7 +137,7 @@ def parity(scorer: ScoringFunction, model: Any, images: NDArray[np.uint8]) -> fl
     Args:
         scorer: the Keras scoring function.
         model: its ONNX conversion.
-        images: uint8 [N, 64, 64, 3].
+        images: uint8 [N, H, W, 3].
 
     Returns:
         The largest relative difference: of each score to its own value, and of each pixel of a
@@ -215,7 +216,7 @@ def write_detector(
         metadata: goes into the file.
         path: where to.
         scorer: the Keras scoring function that the model came from.
-        images: uint8 [N, 64, 64, 3]; both are compared on four of them, noise, black and white.
+        images: uint8 [N, H, W, 3]; both are compared on four of them, noise, black and white.
 
     Returns:
         The largest relative difference found.

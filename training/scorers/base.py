@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from anomaly_detector.images.preprocessing import INPUT_SIZE
 from anomaly_detector.model.map_scale import MapScale
 from training.fitting.run import FineTuning, ScoringFunction, TrainingResult, TrainingRun
 from training.fitting.run_folder import RunFolder
@@ -45,6 +46,7 @@ class Scorer:
         standardized_unit: unit on networks that reconstruct the standardised image, where it is
             another one.
         maximum: the largest possible score; None where it has no upper end.
+        input_size: height and width of the frames that its network takes.
         map_scale: which values of its maps are shown as heat, from the threshold and the scale of
             the normalised score. Without one heat is relative to the frame's highest cell: maps of
             gradient times activation show directions and have no unit.
@@ -66,6 +68,7 @@ class Scorer:
     chooses_epoch: bool = True
     standardized_unit: str | None = None
     maximum: float | None = None
+    input_size: int = INPUT_SIZE
     map_scale: Callable[[float, float], MapScale] = lambda threshold, scale: MapScale(0.0, None)
     adapt: Callable[[RunFolder], Callable[[FineTuning], TrainingResult]] | None = None
 

@@ -99,9 +99,7 @@ def test_a_scorer_with_a_network_of_its_own_is_one_row(
         [str(normal)], tmp_path / "m.onnx", exposure_epochs=1, exposure_steps=2,
         cache=tmp_path / "c", progress=False,
     )  # fmt: skip
-    measure = labelled_measure(
-        str(test), test / "labels.csv", None, options.view, tmp_path / "c", ()
-    )
+    measure = labelled_measure(str(test), test / "labels.csv", None, tmp_path / "c", ())
     rows = compare(options, ["v5", "v4"], ["outlier-exposure"], measure, tmp_path, reported.append)
     assert rows == reported
     assert [(row.architecture, row.scorer) for row in rows] == [("unet", "outlier-exposure")]

@@ -39,6 +39,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 POOL = preprocessed(make_drive(24))
+LARGE_POOL = preprocessed(make_drive(24), 128)
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +53,11 @@ def exposure() -> Any:
 def test_every_global_outlier_changes_the_picture_and_keeps_its_form(
     fault: Callable[..., NDArray[np.float32]],
 ) -> None:
-    for seed in range(8):
-        picture = POOL[seed].astype(np.float32)
+    for seed, pool in itertools.product(range(5), (POOL, LARGE_POOL)):
+        picture = pool[seed].astype(np.float32)
         before = picture.copy()
         result = fault(picture, np.random.default_rng(seed), TEXTURES)
-        assert result.shape == (64, 64, 3)
+        assert result.shape == picture.shape
         assert result.dtype == np.float32
         assert np.isfinite(result).all()
         np.testing.assert_array_equal(picture, before)
@@ -67,8 +68,9 @@ def test_every_global_outlier_changes_the_picture_and_keeps_its_form(
 
 @pytest.mark.parametrize("texture", TEXTURES)
 def test_textures(texture: Callable[..., NDArray[np.float32]]) -> None:
-    made = [texture(np.random.default_rng(seed)) for seed in range(6)]
+    made = [texture(np.random.default_rng(seed), 64) for seed in range(6)]
     assert all(item.shape == (64, 64, 3) and item.dtype == np.float32 for item in made)
+    assert texture(np.random.default_rng(0), 128).shape == (128, 128, 3)
     assert all(np.isfinite(item).all() for item in made)
     assert all((one != other).any() for one, other in itertools.pairwise(made))
 
@@ -105,13 +107,14 @@ def test_rolled_frames_are_rolled_by_as_much_as_they_say() -> None:
         assert 0.9 * abs(degrees) - 2 < seen < 1.8 * abs(degrees) + 3
 
 
-def test_mask_marks_the_pixels_that_visibly_differ() -> None:
+@pytest.mark.parametrize("pool", [POOL, LARGE_POOL], ids=["64", "128"])
+def test_mask_marks_the_pixels_that_visibly_differ(pool: NDArray[np.uint8]) -> None:
     masked, far, areas = [], [], []
     for seed in range(150):
-        picture = POOL[seed % len(POOL)].astype(np.float32)
+        picture = pool[seed % len(pool)].astype(np.float32)
         pasted, mask = add_local_outlier(picture, np.random.default_rng(seed), TEXTURES)
-        assert pasted.shape == (64, 64, 3)
-        assert mask.shape == (64, 64)
+        assert pasted.shape == picture.shape
+        assert mask.shape == picture.shape[:2]
         assert pasted.dtype == mask.dtype == np.float32
         assert set(np.unique(mask)) <= {0.0, 1.0}
         difference = np.abs(pasted - picture).mean(axis=2)
@@ -185,7 +188,7 @@ def test_other_kinds_of_outliers_take_the_place_of_the_usual_ones(exposure: Any)
         assert textures == [reds]
         return red
 
-    def reds(generator: Any) -> Any:
+    def reds(generator: Any, size: int) -> Any:
         return red
 
     parts = exposure.ExposureParts(textures=[reds], faults=[(redden, 1.0)])
@@ -229,17 +232,18 @@ def test_onnx_agrees_with_keras_and_with_the_formula(
     exposure: Any, pretrained: bool, most_nodes: int, most_transposes: int
 ) -> None:
     seed_everything(4)
-    network = exposure.build_exposure_network(pretrained=pretrained)
+    size = 128 if pretrained else 64
+    network = exposure.build_exposure_network(size, pretrained=pretrained)
     generator = np.random.default_rng(4)
     for variable in network.weights:
         if variable.path.endswith("moving_variance"):
             variable.assign(generator.uniform(0.5, 2, variable.shape))
         elif variable.path.endswith(("moving_mean", "beta", "bias")):
             variable.assign(generator.normal(0, 0.3, variable.shape))
-    images = generator.integers(0, 256, (7, 64, 64, 3), np.uint8)
+    images = generator.integers(0, 256, (7, size, size, 3), np.uint8)
     scorer = exposure_scorer(network)
     # Compares a batch of seven and one of one.
-    model = convert(scorer)
+    model = convert(scorer, size)
     assert 0 <= parity(scorer, model, images) <= MAX_RELATIVE_DIFFERENCE
     # Nothing that only one runtime knows, and nothing left to fold: every step of normalising, and
     # where a cell is, has become part of a convolution or a constant.
@@ -350,9 +354,10 @@ def test_pretrained_encoder_stays_as_it_is_and_travels_with_the_training_folder(
     metadata = detector.metadata
     assert metadata.scorer == "outlier-exposure-pretrained"
     assert metadata.architecture == "unet-efficientnet-lite0"
+    assert metadata.input_size == metadata.view.size == 128
     assert metadata.calibration.method == "split-conformal"
     folder = out.with_suffix(".training")
-    network = exposure.build_exposure_network(pretrained=True)
+    network = exposure.build_exposure_network(metadata.input_size, pretrained=True)
     fresh = [np.array(variable) for variable in network.trainable_variables]
     RunFolder(folder).load_weights("exposure", network)
     imagenet = efficientnet_lite0(128)

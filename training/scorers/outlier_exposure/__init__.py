@@ -96,8 +96,9 @@ def train_exposure(
 def _restored(folder: RunFolder) -> Any:
     from training.scorers.outlier_exposure.network import build_exposure_network
 
-    pretrained = folder.metadata().architecture == _PRETRAINED
-    network = build_exposure_network(pretrained=pretrained)
+    metadata = folder.metadata()
+    pretrained = metadata.architecture == _PRETRAINED
+    network = build_exposure_network(metadata.input_size, pretrained=pretrained)
     folder.load_weights("exposure", network)
     return network
 
@@ -135,5 +136,6 @@ SCORERS = (
         name="outlier-exposure-pretrained",
         description="the same on a frozen EfficientNet-Lite0 with ImageNet weights, for other days",
         architecture=_PRETRAINED,
+        input_size=128,
     ),
 )

@@ -53,10 +53,11 @@ _FEW_ANOMALIES = 10
 """So many recorded anomalies take the place of a quarter of the whole-picture faults."""
 
 _MASK_SHARE = 0.3
-"""A map cell counts as anomalous when this share of it is covered."""
+"""A map cell counts as anomalous when this share of it is covered; less of the larger ones, since
+lines are thinner there."""
 
 _MIN_VISIBLE = 2
-"""Pixels at 64x64 that must visibly differ for a frame to count as anomalous."""
+"""Square units that must visibly differ for a frame to count as anomalous."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,10 @@ class ExposureParts:
 ALL_PARTS = ExposureParts()
 
 
-def build_exposure_network(*, coord_conv: bool = True, pretrained: bool = False) -> Any:
-    """Build the network: float32 [N, 64, 64, 3] in 0..255 to a dict of log-odds.
+def build_exposure_network(
+    size: int = INPUT_SIZE, *, coord_conv: bool = True, pretrained: bool = False
+) -> Any:
+    """Build the network: float32 [N, size, size, 3] in 0..255 to a dict of log-odds.
 
     ``map`` is [N, 32, 32] and ``frame`` [N, 1], log-odds; ``roll`` [N, 8, 8] is each cell's guess
     of how far the camera has rolled, in units of :data:`ROLL_UNIT` degrees. Its mean is one of the
@@ -99,13 +102,14 @@ def build_exposure_network(*, coord_conv: bool = True, pretrained: bool = False)
     fastest with on a CPU.
 
     Args:
+        size: 64, or 128 if pretrained.
         coord_conv: tell every cell where it is, since what is normal depends on the place in the
             picture (:class:`training.networks.layers.CoordConv`); without it for comparison.
         pretrained: the encoder stands on a frozen EfficientNet-Lite0. It has random weights:
             see :func:`training.networks.efficientnet.load_imagenet`.
     """
-    image = keras.Input((INPUT_SIZE, INPUT_SIZE, 3), name="image")
-    place = CoordConv(INPUT_SIZE) if coord_conv else layers.Identity()
+    image = keras.Input((size, size, 3), name="image")
+    place = CoordConv(2 * MAP_SIZE) if coord_conv else layers.Identity()
     half, quarter, eighth = (_pretrained_encoder if pretrained else _encoder)(image, place)
     sixteenth = _convolution(eighth, 128, 2)
     up_eighth = _merge(sixteenth, eighth, 64)
@@ -146,15 +150,12 @@ def _encoder(image: Any, place: Any) -> tuple[Any, Any, Any]:
 def _pretrained_encoder(image: Any, place: Any) -> tuple[Any, Any, Any]:
     """Return features at 32x32, 16x16 and 8x8, each of a stage of the frozen EfficientNet-Lite0.
 
-    The picture is enlarged, since the stages halve it once more than these features do. Beside the
-    stages goes what convolutions of the picture itself see: noise and fine lines, which a network
-    for ImageNet looks past.
+    Beside the stages goes what convolutions of the picture itself see: noise and fine lines, which
+    a network for ImageNet looks past.
     """
-    large = (2 * INPUT_SIZE, 2 * INPUT_SIZE)
-    stages = efficientnet_lite0(2 * INPUT_SIZE)(
-        ops.image.resize(image, large, interpolation="bilinear")
-    )
-    own = layers.Conv2D(32, 3, strides=2, padding="same", use_bias=False)(image / 64.0 - 2.0)
+    stages = efficientnet_lite0(image.shape[1])(image)
+    own = layers.Conv2D(16, 3, strides=2, padding="same", use_bias=False)(image / 64.0 - 2.0)
+    own = layers.Conv2D(32, 3, strides=2, padding="same", use_bias=False)(_normalized(own))
     half = layers.Add()([layers.Conv2D(32, 1, use_bias=False)(stages["stage2"]), own])
     half = _convolution(_normalized(place(half)), 32)
     quarter = layers.Concatenate()([stages["stage3"], _convolution(half, 32, 2)])
@@ -182,9 +183,9 @@ def _merge(coarse: Any, fine: Any, filters: int) -> Any:
     return _convolution(layers.Add()([coarse, fine]), filters)
 
 
-def batch_inputs() -> dict[str, Any]:
-    """Return the Keras inputs for :func:`make_batch`'s arrays."""
-    shapes = {"image": (INPUT_SIZE, INPUT_SIZE, 3), "map": (MAP_SIZE, MAP_SIZE)}
+def batch_inputs(size: int = INPUT_SIZE) -> dict[str, Any]:
+    """Return the Keras inputs for :func:`make_batch`'s arrays of frames of a size."""
+    shapes = {"image": (size, size, 3), "map": (MAP_SIZE, MAP_SIZE)}
     names = ("image", "map", "map_weight", "frame", "roll", "roll_weight")
     return {name: keras.Input(shapes.get(name, ()), name=name) for name in names}
 
@@ -198,7 +199,7 @@ def loss_model(network: Any) -> Any:
     Returns:
         A model with output float32 [N]. It shares its weights with the network.
     """
-    inputs = batch_inputs()
+    inputs = batch_inputs(network.input_shape[1])
     answers = network(inputs["image"])
     cells = _cross_entropy(inputs["map"], answers["map"]) * (1 + 4 * inputs["map"])
     map_loss = 4 * ops.mean(cells, axis=(1, 2)) * inputs["map_weight"]
@@ -226,17 +227,17 @@ def make_batch(
 
     Args:
         generator: source of chance.
-        images: uint8 [N, 64, 64, 3], normal frames.
-        anomalies: uint8 [K, 64, 64, 3], recorded anomalies, 1 or more; the more there are, the
+        images: uint8 [N, S, S, 3], normal frames.
+        anomalies: uint8 [K, S, S, 3], recorded anomalies, 1 or more; the more there are, the
             more they take the place of whole-picture faults, up to half of them.
         parts: without one kind of outlier, its frames get the other.
 
     Returns:
-        ``image`` float32 [N, 64, 64, 3], whole grey levels; ``map`` [N, 32, 32] and ``frame`` [N],
+        ``image`` float32 [N, S, S, 3], whole grey levels; ``map`` [N, 32, 32] and ``frame`` [N],
         1 where anomalous; ``map_weight`` [N], 0 where nothing is known of the place; ``roll`` [N],
         in units of :data:`ROLL_UNIT` degrees, and ``roll_weight`` [N], 0 where it is not known.
     """
-    count = len(images)
+    count, unit = len(images), images.shape[1] / INPUT_SIZE
     batch = {
         "image": np.empty(images.shape, np.float32),
         "map": np.zeros((count, MAP_SIZE, MAP_SIZE), np.float32),
@@ -263,8 +264,8 @@ def make_batch(
         if kind == "local":
             picture, mask = add_local_outlier(picture, generator, parts.textures)
             cells = cv2.resize(mask, (MAP_SIZE, MAP_SIZE), interpolation=cv2.INTER_AREA)
-            batch["map"][index] = cells > _MASK_SHARE
-            batch["frame"][index] = mask.sum() > _MIN_VISIBLE
+            batch["map"][index] = cells > _MASK_SHARE / unit**0.5
+            batch["frame"][index] = mask.sum() > _MIN_VISIBLE * unit**2
         # A camera gives whole grey levels between 0 and 255, whatever was done to them.
         batch["image"][index] = np.rint(np.clip(picture, 0, 255))
     batch["roll_weight"] *= parts.roll

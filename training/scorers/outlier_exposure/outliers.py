@@ -14,11 +14,13 @@ next unknown corner for an anomaly, and its threshold comes from such corners
 (``benchmarks/exposure_ablation.py`` has them for comparison).
 
 The stress test (:mod:`training.evaluation.stress`) has generators of its own; nothing is shared
-with them. All pictures here are float32 [64, 64, 3], RGB, 0..255.
+with them. All pictures here are float32 [S, S, 3], RGB, 0..255, such as [64, 64, 3]; lengths are in
+*units*, the 64th part of a side.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -30,35 +32,31 @@ from anomaly_detector.images.preprocessing import INPUT_SIZE
 
 Picture: TypeAlias = NDArray[Any]
 Generator: TypeAlias = np.random.Generator
-Texture: TypeAlias = Callable[[Generator], Picture]
-"""From the source of chance to a texture [64, 64, 3]."""
+Texture: TypeAlias = Callable[[Generator, int], Picture]
+"""From the source of chance and a size S to a texture [S, S, 3]."""
 GlobalOutlier: TypeAlias = Callable[[Picture, Generator, Sequence[Texture]], Picture]
 """From a frame, the source of chance and textures to the frame with a fault."""
 
-_SIZE = INPUT_SIZE
-_CENTER = ((_SIZE - 1) / 2, (_SIZE - 1) / 2)
-_ROWS, _COLUMNS = np.mgrid[0:_SIZE, 0:_SIZE].astype(np.float32)
-
-# Shapes are drawn at twice the size and shrunk, which gives them soft edges.
-_CANVAS = 2 * _SIZE
+_FINE = 2
+"""Shapes are drawn at so many times the size and then made smaller, which gives them soft edges."""
 
 _MIN_CONTRAST = 6.0
 """Grey levels by which a pasted pixel must differ to count as anomalous: what cannot be seen is not
 to be learnt."""
 
 _MIN_AREA = 4.0
-"""Pixels; smaller shapes are drawn again."""
+"""Square units; smaller shapes are drawn again."""
 
 
 def vary_normal(picture: Picture, generator: Generator) -> Picture:
     """Vary a normal frame as far as another normal drive may: pose, light, sensor.
 
     Args:
-        picture: float32 [64, 64, 3].
+        picture: float32 [S, S, 3].
         generator: source of chance.
     """
     if generator.random() < 0.8:
-        picture = _warp(picture, _pose(generator), cv2.BORDER_REFLECT, generator)
+        picture = _warp(picture, _pose(generator, len(picture)), cv2.BORDER_REFLECT, generator)
     return _vary_light(picture, generator)
 
 
@@ -69,14 +67,14 @@ def roll_camera(picture: Picture, generator: Generator) -> tuple[Picture, float]
     would make rolled frames less sharp than normal ones, and the network would learn to tell that.
 
     Args:
-        picture: float32 [64, 64, 3].
+        picture: float32 [S, S, 3].
         generator: source of chance.
 
     Returns:
         The picture, and by how many degrees it has rolled, counterclockwise.
     """
     angle = float(np.exp(generator.uniform(np.log(3), np.log(25))) * generator.choice([-1, 1]))
-    # The camera's pixels are square, those of the squeezed 64x64 frame are not.
+    # The camera's pixels are square, those of the squeezed frame are not.
     aspect = generator.uniform(1, 1.8)
     cosine, sine = np.cos(np.radians(angle)), np.sin(np.radians(angle))
     # Corners zoomed away, or in view and mirrored, stretched or black.
@@ -86,23 +84,23 @@ def roll_camera(picture: Picture, generator: Generator) -> tuple[Picture, float]
         else generator.uniform(0.95, 1.2)
     )
     roll = np.array([[cosine, sine / aspect], [-sine * aspect, cosine]]) * zoom
-    motion = _then(_pose(generator), roll)
+    motion = _then(_pose(generator, len(picture)), roll, len(picture))
     borders = (cv2.BORDER_REFLECT, cv2.BORDER_REPLICATE, cv2.BORDER_CONSTANT)
     border = int(generator.choice(borders, p=(0.6, 0.2, 0.2)))
     return _vary_light(_warp(picture, motion, border, generator), generator), angle
 
 
-def _pose(generator: Generator) -> Picture:
+def _pose(generator: Generator, size: int) -> Picture:
     """Return the motion, float64 [2, 3], of a slightly different way through the scene."""
     angle, scale = generator.uniform(-1, 1), 1 + generator.uniform(-0.04, 0.04)
-    motion = np.asarray(cv2.getRotationMatrix2D(_CENTER, angle, scale), np.float64)
-    motion[:, 2] += generator.uniform(-2, 2, 2)
+    motion = np.asarray(cv2.getRotationMatrix2D(_center(size), angle, scale), np.float64)
+    motion[:, 2] += generator.uniform(-2, 2, 2) * _unit(size)
     return motion
 
 
-def _then(motion: Picture, stretch: Picture) -> Picture:
+def _then(motion: Picture, stretch: Picture, size: int) -> Picture:
     """Return one motion [2, 3] for another one and then a linear map about the middle."""
-    center = np.array(_CENTER)
+    center = np.array(_center(size))
     joined = stretch @ motion
     joined[:, 2] += center - stretch @ center
     return np.asarray(joined)
@@ -112,9 +110,10 @@ def _vary_light(picture: Picture, generator: Generator) -> Picture:
     gain = (1 + generator.uniform(-0.15, 0.15)) * (1 + generator.uniform(-0.04, 0.04, 3))
     picture = picture * gain.astype(np.float32) + np.float32(generator.uniform(-8, 8))
     if generator.random() < 0.3:
-        picture = _add_noise(picture, generator.uniform(0, 3), generator)
+        sigma = generator.uniform(0, 3) * _unit(len(picture)) ** 0.5
+        picture = _add_noise(picture, sigma, generator)
     if generator.random() < 0.3:
-        picture = _blur(picture, generator.uniform(0.1, 0.45))
+        picture = _blur(picture, generator.uniform(0.1, 0.45) * _unit(len(picture)))
     return picture
 
 
@@ -124,26 +123,26 @@ def add_local_outlier(
     """Paste one to three foreign things into a frame.
 
     Args:
-        picture: float32 [64, 64, 3].
+        picture: float32 [S, S, 3].
         generator: source of chance.
         textures: to fill shapes with, such as :data:`TEXTURES`.
 
     Returns:
-        The picture, and a mask float32 [64, 64], 1 where it visibly differs.
+        The picture, and a mask float32 [S, S], 1 where it visibly differs.
     """
-    mask = np.zeros((_SIZE, _SIZE), np.float32)
+    size, unit = len(picture), _unit(len(picture))
+    mask = np.zeros((size, size), np.float32)
     count = 1 if generator.random() < 0.8 else int(generator.integers(2, 4))
     for _ in range(count):
-        shape = _shape(generator)
+        shape = _shape(generator, size)
         filling = _filling(picture, generator, textures)
         if generator.random() < 0.35:
-            shape = np.asarray(
-                cv2.GaussianBlur(shape, (0, 0), generator.uniform(0.5, 4)), np.float32
-            )
+            sigma = generator.uniform(0.5, 4) * unit
+            shape = np.asarray(cv2.GaussianBlur(shape, (0, 0), sigma), np.float32)
         if generator.random() < 0.4:
             shape = shape * np.float32(generator.uniform(0.5, 1))
         if generator.random() < 0.3:
-            shade = np.linspace(generator.uniform(0.5, 1), generator.uniform(0.5, 1.2), _SIZE)
+            shade = np.linspace(generator.uniform(0.5, 1), generator.uniform(0.5, 1.2), size)
             filling = filling * shade.astype(np.float32)[:, np.newaxis, np.newaxis]
         pasted = _blend(picture, filling, shape[:, :, np.newaxis])
         visible = (shape > 0.3) & (np.abs(pasted - picture).mean(axis=2) > _MIN_CONTRAST)
@@ -161,7 +160,7 @@ def add_global_outlier(
     """Apply one fault to the whole frame.
 
     Args:
-        picture: float32 [64, 64, 3].
+        picture: float32 [S, S, 3].
         generator: source of chance.
         textures: to cover the frame with, such as :data:`TEXTURES`.
         faults: each with how often it is sampled, in relation to the others, such as
@@ -175,15 +174,16 @@ def add_global_outlier(
 # --- local outliers: what is pasted --------------------------------------------------------------
 
 
-def _shape(generator: Generator) -> Picture:
-    """Draw a shape, float32 [64, 64] in 0..1: polygon, ellipse, curve, box or blob."""
+def _shape(generator: Generator, size: int) -> Picture:
+    """Draw a shape, float32 [size, size] in 0..1: polygon, ellipse, curve, box or blob."""
+    side, unit = _FINE * size, _unit(size)
     while True:
-        radius = float(np.exp(generator.uniform(np.log(1.8), np.log(20)))) * 2
-        center = generator.uniform(0, _CANVAS, 2)
+        radius = float(np.exp(generator.uniform(np.log(1.8), np.log(20)))) * _FINE * unit
+        center = generator.uniform(0, side, 2)
         draw = _SHAPES[int(generator.integers(len(_SHAPES)))]
-        canvas = draw(np.zeros((_CANVAS, _CANVAS), np.float32), center, radius, generator)
-        shape = cv2.resize(canvas, (_SIZE, _SIZE), interpolation=cv2.INTER_AREA)
-        if shape.sum() >= _MIN_AREA:
+        canvas = draw(np.zeros((side, side), np.float32), center, radius, generator)
+        shape = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
+        if shape.sum() >= _MIN_AREA * unit**2:
             return np.asarray(shape, np.float32)
 
 
@@ -203,10 +203,11 @@ def _ellipse(canvas: Any, center: Any, radius: float, generator: Generator) -> A
 
 
 def _curve(canvas: Any, center: Any, radius: float, generator: Generator) -> Any:
-    steps = generator.normal(0, radius * 1.2 + 8, (int(generator.integers(2, 5)), 2))
+    fine = len(canvas) / INPUT_SIZE
+    steps = generator.normal(0, radius * 1.2 + 4 * fine, (int(generator.integers(2, 5)), 2))
     points = (np.cumsum(steps, 0) + center).astype(np.int32)
     closed = bool(generator.random() < 0.2)
-    thickness = int(np.exp(generator.uniform(0, np.log(7))))
+    thickness = int(np.exp(generator.uniform(0, np.log(3.5 * fine))))
     return cv2.polylines(canvas, [points], closed, (1.0,), thickness)
 
 
@@ -219,8 +220,8 @@ def _box(canvas: Any, center: Any, radius: float, generator: Generator) -> Any:
 def _blob(canvas: Any, center: Any, radius: float, generator: Generator) -> Any:
     cells = int(generator.integers(3, 9))
     coarse = generator.normal(0, 1, (cells, cells)).astype(np.float32)
-    field = cv2.resize(coarse, (_CANVAS, _CANVAS), interpolation=cv2.INTER_CUBIC)
-    rows, columns = np.mgrid[0:_CANVAS, 0:_CANVAS]
+    field = cv2.resize(coarse, canvas.shape, interpolation=cv2.INTER_CUBIC)
+    rows, columns = np.mgrid[0 : len(canvas), 0 : len(canvas)]
     distance = (columns - center[0]) ** 2 + (rows - center[1]) ** 2
     return (field - distance / (1.5 * radius**2) > -0.5).astype(np.float32)
 
@@ -231,60 +232,61 @@ _SHAPES: Sequence[Callable[..., Any]] = (_polygon, _ellipse, _curve, _curve, _bo
 
 def _filling(picture: Picture, generator: Generator, textures: Sequence[Texture]) -> Picture:
     """Return what fills a shape: mostly a foreign texture, else the frame itself, spoilt."""
-    kind = generator.random()
+    kind, size = generator.random(), len(picture)
     if kind < 0.72:
-        return _texture(generator, textures)
+        return _texture(generator, textures, size)
     if kind < 0.80:
-        return _blur(picture, generator.uniform(2, 6))
+        return _blur(picture, generator.uniform(2, 6) * _unit(size))
     if kind < 0.85:
         return np.asarray(picture * np.float32(generator.uniform(0, 0.6)), np.float32)
     if kind < 0.90:
         return np.asarray(
             picture + (255 - picture) * np.float32(generator.uniform(0.3, 0.9)), np.float32
         )
-    shift = generator.integers(8, _SIZE - 8, 2)
+    shift = generator.integers(size // 8, size - size // 8, 2)
     return np.roll(picture, (int(shift[0]), int(shift[1])), (0, 1))
 
 
 # --- textures -------------------------------------------------------------------------------------
 
 
-def _texture(generator: Generator, textures: Sequence[Texture]) -> Picture:
+def _texture(generator: Generator, textures: Sequence[Texture], size: int) -> Picture:
     make = textures[int(generator.integers(len(textures)))]
-    return np.clip(make(generator), 0, 255).astype(np.float32)
+    return np.clip(make(generator, size), 0, 255).astype(np.float32)
 
 
-def _flat(generator: Generator) -> Picture:
-    return np.full((_SIZE, _SIZE, 3), generator.uniform(0, 255, 3), np.float32)
+def _flat(generator: Generator, size: int) -> Picture:
+    return np.full((size, size, 3), generator.uniform(0, 255, 3), np.float32)
 
 
-def _shaded(generator: Generator) -> Picture:
+def _shaded(generator: Generator, size: int) -> Picture:
     """Smooth shading between four colours."""
     corners = generator.uniform(0, 255, (2, 2, 3)).astype(np.float32)
-    return np.asarray(cv2.resize(corners, (_SIZE, _SIZE)), np.float32)
+    return np.asarray(cv2.resize(corners, (size, size)), np.float32)
 
 
-def _band_noise(generator: Generator) -> Picture:
+def _band_noise(generator: Generator, size: int) -> Picture:
     """Noise of one coarseness, grey or coloured."""
-    cells = int(2 ** generator.uniform(1, 6))
+    cells = int(2 ** generator.uniform(1, np.log2(size)))
     channels = 3 if generator.random() < 0.6 else 1
     coarse = generator.uniform(0, 255, (cells, cells, channels)).astype(np.float32)
-    fine = cv2.resize(coarse, (_SIZE, _SIZE), interpolation=cv2.INTER_CUBIC)
-    fine = np.broadcast_to(fine.reshape(_SIZE, _SIZE, channels), (_SIZE, _SIZE, 3))
+    fine = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
+    fine = np.broadcast_to(fine.reshape(size, size, channels), (size, size, 3))
     contrast, level = generator.uniform(0.2, 1), generator.uniform(20, 235, 3)
     return np.asarray((fine - 128) * contrast + level, np.float32)
 
 
-def _stripes(generator: Generator) -> Picture:
-    angle, period = generator.uniform(0, np.pi), generator.uniform(2, 16)
-    phase = (_COLUMNS * np.cos(angle) + _ROWS * np.sin(angle)) * (2 * np.pi / period)
+def _stripes(generator: Generator, size: int) -> Picture:
+    angle, period = generator.uniform(0, np.pi), generator.uniform(2, size / 4)
+    rows, columns = _places(size)
+    phase = (columns * np.cos(angle) + rows * np.sin(angle)) * (2 * np.pi / period)
     first = (np.sin(phase) > 0)[:, :, np.newaxis]
     colors = generator.uniform(0, 255, (2, 3))
     return np.asarray(np.where(first, colors[0], colors[1]).astype(np.float32), np.float32)
 
 
-def _grey_grain(generator: Generator) -> Picture:
-    grain = generator.normal(0, generator.uniform(0, 20), (_SIZE, _SIZE, 1))
+def _grey_grain(generator: Generator, size: int) -> Picture:
+    grain = generator.normal(0, generator.uniform(0, 20), (size, size, 1))
     return np.repeat(generator.uniform(0, 255) + grain, 3, axis=2).astype(np.float32)
 
 
@@ -295,19 +297,21 @@ TEXTURES: Sequence[Texture] = (
     _stripes,
     _grey_grain,
 )
-"""Each gives a texture [64, 64, 3] from the source of chance."""
+"""Each gives a texture [S, S, 3] from the source of chance."""
 
 
 # --- global outliers: faults of the whole picture -------------------------------------------------
 
 
 def _unsharp(picture: Picture, generator: Generator, textures: Sequence[Texture]) -> Picture:
-    return _blur(picture, float(np.exp(generator.uniform(np.log(0.9), np.log(6)))))
+    sigma = float(np.exp(generator.uniform(np.log(0.9), np.log(6))))
+    return _blur(picture, sigma * _unit(len(picture)))
 
 
 def _smeared(picture: Picture, generator: Generator, textures: Sequence[Texture]) -> Picture:
     """Smeared along a line, as by motion."""
-    length = int(generator.integers(4, 14))
+    unit = _unit(len(picture))
+    length = int(generator.integers(int(4 * unit), int(14 * unit)))
     angle, half = generator.uniform(0, np.pi), (length - 1) / 2
     reach = np.array([np.cos(angle), np.sin(angle)]) * half
     kernel = np.zeros((length, length), np.float32)
@@ -328,13 +332,13 @@ def _brightened(picture: Picture, generator: Generator, textures: Sequence[Textu
 
 
 def _noisy(picture: Picture, generator: Generator, textures: Sequence[Texture]) -> Picture:
-    sigma = float(np.exp(generator.uniform(np.log(9), np.log(50))))
+    sigma = float(np.exp(generator.uniform(np.log(9), np.log(50)))) * _unit(len(picture)) ** 0.5
     return _add_noise(picture, sigma, generator, channels=3 if generator.random() < 0.6 else 1)
 
 
 def _dead_pixels(picture: Picture, generator: Generator, textures: Sequence[Texture]) -> Picture:
     share = generator.uniform(0.01, 0.2)
-    chance = generator.random((_SIZE, _SIZE, 1))
+    chance = generator.random((*picture.shape[:2], 1))
     low, high = chance < share / 2, chance > 1 - share / 2
     return np.where(low, 0.0, np.where(high, 255.0, picture)).astype(np.float32)
 
@@ -357,11 +361,12 @@ def _tinted(picture: Picture, generator: Generator, textures: Sequence[Texture])
 def _veiled(picture: Picture, generator: Generator, textures: Sequence[Texture]) -> Picture:
     """Fog, glare or shade that comes from one side or spreads from a point."""
     angle = generator.uniform(0, 2 * np.pi)
+    rows, columns = _places(len(picture))
     if generator.random() < 0.5:
-        distance = _COLUMNS * np.cos(angle) + _ROWS * np.sin(angle)
+        distance = columns * np.cos(angle) + rows * np.sin(angle)
     else:
-        x, y = generator.uniform(0, _SIZE, 2)
-        distance = np.hypot(_COLUMNS - x, _ROWS - y)
+        x, y = generator.uniform(0, len(picture), 2)
+        distance = np.hypot(columns - x, rows - y)
     share = (distance.max() - distance) / np.ptp(distance)
     share = share ** generator.uniform(0.5, 3)
     weight = (share * generator.uniform(0.5, 1)).astype(np.float32)[:, :, np.newaxis]
@@ -382,13 +387,14 @@ def _flattened(picture: Picture, generator: Generator, textures: Sequence[Textur
 
 def _lined(picture: Picture, generator: Generator, textures: Sequence[Texture]) -> Picture:
     """Rows or columns dead, glaring or in a rhythm."""
-    lines = np.zeros((_SIZE, 1, 1), np.float32)
+    size = len(picture)
+    lines = np.zeros((size, 1, 1), np.float32)
     if generator.random() < 0.5:
         period, phase = generator.uniform(2, 20), generator.uniform(0, 2 * np.pi)
-        wave = np.sin(np.arange(_SIZE) * (2 * np.pi / period) + phase)
+        wave = np.sin(np.arange(size) * (2 * np.pi / period) + phase)
         lines[:, 0, 0] = wave * generator.uniform(15, 60)
     else:
-        hit = generator.random(_SIZE) < generator.uniform(0.04, 0.3)
+        hit = generator.random(size) < generator.uniform(0.04, 0.3)
         lines[hit, 0, 0] = generator.normal(0, 90, int(hit.sum()))
     if generator.random() < 0.5:
         lines = lines.transpose(1, 0, 2)
@@ -397,15 +403,17 @@ def _lined(picture: Picture, generator: Generator, textures: Sequence[Texture]) 
 
 def _jittered(picture: Picture, generator: Generator, textures: Sequence[Texture]) -> Picture:
     """Rows out of line, as without synchronisation."""
-    shifts = generator.normal(0, generator.uniform(2, 8), _SIZE).astype(int)
+    sigma = generator.uniform(2, 8) * _unit(len(picture))
+    shifts = generator.normal(0, sigma, len(picture)).astype(int)
     rows = [np.roll(row, int(shift), 0) for row, shift in zip(picture, shifts, strict=True)]
     return np.stack(rows)
 
 
 def _blocky(picture: Picture, generator: Generator, textures: Sequence[Texture]) -> Picture:
-    side = _SIZE // int(generator.choice([4, 8, 16]))
+    size = len(picture)
+    side = size // int(generator.choice([4, 8, 16]))
     coarse = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
-    enlarged = cv2.resize(coarse, (_SIZE, _SIZE), interpolation=cv2.INTER_NEAREST)
+    enlarged = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_NEAREST)
     return np.asarray(enlarged, np.float32)
 
 
@@ -418,7 +426,9 @@ def _compressed(picture: Picture, generator: Generator, textures: Sequence[Textu
 
 def _covered(picture: Picture, generator: Generator, textures: Sequence[Texture]) -> Picture:
     """Covered all over by something out of focus, more or less opaque."""
-    cover = _blur(_texture(generator, textures), generator.uniform(0.5, 10))
+    size = len(picture)
+    cover = _texture(generator, textures, size)
+    cover = _blur(cover, generator.uniform(0.5, 10) * _unit(size))
     return _blend(picture, cover, np.float32(generator.uniform(0.5, 1)))
 
 
@@ -445,10 +455,25 @@ GLOBAL_OUTLIERS: Sequence[tuple[GlobalOutlier, float]] = (
 # --- shared steps ---------------------------------------------------------------------------------
 
 
+def _unit(size: int) -> float:
+    return size / INPUT_SIZE
+
+
+def _center(size: int) -> tuple[float, float]:
+    return (size - 1) / 2, (size - 1) / 2
+
+
+@functools.cache
+def _places(size: int) -> tuple[Picture, Picture]:
+    """Return row and column of every pixel."""
+    rows, columns = np.mgrid[0:size, 0:size].astype(np.float32)
+    return rows, columns
+
+
 def _warp(picture: Picture, motion: Any, border: int, generator: Generator) -> Picture:
     # Either way of interpolating, so that sharpness says nothing about the motion.
     flags = cv2.INTER_LINEAR if generator.random() < 0.5 else cv2.INTER_CUBIC
-    warped = cv2.warpAffine(picture, motion, (_SIZE, _SIZE), flags=flags, borderMode=border)
+    warped = cv2.warpAffine(picture, motion, picture.shape[:2], flags=flags, borderMode=border)
     return np.asarray(warped, np.float32)
 
 
@@ -457,7 +482,7 @@ def _blur(picture: Picture, sigma: float) -> Picture:
 
 
 def _add_noise(picture: Picture, sigma: float, generator: Generator, channels: int = 3) -> Picture:
-    noise = generator.standard_normal((_SIZE, _SIZE, channels), np.float32)
+    noise = generator.standard_normal((*picture.shape[:2], channels), np.float32)
     return np.asarray(picture + noise * np.float32(sigma), np.float32)
 
 

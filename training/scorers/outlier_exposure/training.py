@@ -26,6 +26,10 @@ from training.scorers.outlier_exposure.network import (
 EXPOSURE_BATCH = 48
 """Frames a step; every fourth gets a local outlier, every fourth a global one."""
 
+_EPOCHS = 18
+_PRETRAINED_EPOCHS = 10
+"""Its features come ready-made."""
+
 _ADAPTATION_EPOCH = 10
 """Steps between two checkpoints, at least."""
 
@@ -50,14 +54,21 @@ def fit_exposure(
         AnomalyDetectorError: training gave nothing.
     """
     seed_everything(run.options.seed)
-    network = build_exposure_network(coord_conv=parts.coord_conv, pretrained=pretrained)
+    network = build_exposure_network(
+        run.frames.size, coord_conv=parts.coord_conv, pretrained=pretrained
+    )
     if pretrained:
         load_imagenet(network.get_layer("efficientnet_lite0"))
-    return network, fit_to_outliers(run, "exposure", loss_model(network), parts)
+    epochs = _PRETRAINED_EPOCHS if pretrained else _EPOCHS
+    return network, fit_to_outliers(run, "exposure", loss_model(network), parts, epochs)
 
 
 def fit_to_outliers(
-    run: TrainingRun, name: str, model: Any, parts: ExposureParts = ALL_PARTS
+    run: TrainingRun,
+    name: str,
+    model: Any,
+    parts: ExposureParts = ALL_PARTS,
+    epochs: int = _EPOCHS,
 ) -> FitResult:
     """Fit a model to the normal frames of a run and to outliers made of them.
 
@@ -66,6 +77,7 @@ def fit_to_outliers(
         name: of the network.
         model: from :func:`make_batch`'s arrays to each frame's loss.
         parts: what the training consists of.
+        epochs: if the run's options state none.
 
     Raises:
         AnomalyDetectorError: training gave nothing.
@@ -98,7 +110,7 @@ def fit_to_outliers(
         train,
         validation,
         FitSettings(
-            epochs=options.exposure_epochs,
+            epochs=options.exposure_epochs or epochs,
             steps=options.exposure_steps,
             batch_size=EXPOSURE_BATCH,
             learning_rate=2e-3,
@@ -123,7 +135,7 @@ def fit_to_outliers(
 def made_frames(run: TrainingRun, count: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return varied normal frames and outliers, about ``count`` together, made of a run's frames.
 
-    They are float32 [N, 64, 64, 3].
+    They are float32 [N, H, W, 3].
     """
     generator = np.random.default_rng(run.options.seed)
     train = np.resize(generator.permutation(run.split.train), count)
@@ -202,6 +214,6 @@ def validation_frames(split: BlockSplit) -> NDArray[np.int64]:
 
 
 def _some_frames(frames: FrameSet, generator: np.random.Generator) -> NDArray[np.uint8]:
-    """Return some frames, uint8 [N, 64, 64, 3], so many that they are varied and fit in memory."""
+    """Return some frames, uint8 [N, H, W, 3], so many that they are varied and fit in memory."""
     count = min(len(frames), _MOST_ANOMALIES)
     return frames.load(np.sort(generator.choice(len(frames), count, replace=False)))
