@@ -18,13 +18,15 @@ from anomaly_detector.alarms.calibration import (
     describe_calibration,
     score_quantiles,
 )
-from anomaly_detector.errors import SourceError
+from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.images.preprocessing import View
 from anomaly_detector.model.fingerprint import fingerprints
 from anomaly_detector.model.metadata import Calibration, ModelMetadata
 from anomaly_detector.recordings import expand_sources
 from training.config.options import FALSE_ALARM_RATE, TrainOptions
+from training.data.days import days_of
 from training.data.frames import (
+    BlockSplit,
     EventFrames,
     FrameSet,
     joined,
@@ -42,6 +44,11 @@ from training.fitting.run_folder import RunFolder
 from training.networks.backend import import_keras
 from training.scorers.options import check_options, fixed_threshold, resolve_architecture
 from training.scorers.registry import find_scorer, with_scorer_facts
+
+HELD_OUT_DAYS = "held-out-days"
+"""Method of a threshold from frames of days that their networks were not trained on."""
+
+_BATCH = 64
 
 _FREE_TO_CHANGE = (
     *("epochs", "mlp_epochs", "realnvp_epochs", "time_limit"),
@@ -86,16 +93,51 @@ def _train(options: TrainOptions, membership: Membership | None) -> ModelMetadat
     select_device(options.device)
     if membership is not None:
         run = replace(run, cluster=_join(membership, run))
-    from training.scorers.autoencoder import cross_validate, train_autoencoder
+    from training.scorers.autoencoder import cross_validate
 
-    scorer = find_scorer(options.scorer)
-    if scorer.needs_autoencoder:
-        folds = {"cross_validation": cross_validate(run)} if options.folds else {}
-        trained = scorer.train(run, train_autoencoder(run))
-        trained = replace(trained, metrics={**folds, **trained.metrics})
-    else:
-        trained = scorer.train(run, None)
-    return export_trained(run, trained)
+    other_days = _scores_of_held_out_days(run)
+    folds = {"cross_validation": cross_validate(run)} if options.folds else {}
+    trained = _fit(run)
+    trained = replace(trained, metrics={**folds, **trained.metrics})
+    return export_trained(run, trained, other_days)
+
+
+def _fit(run: TrainingRun) -> TrainingResult:
+    from training.scorers.autoencoder import train_autoencoder
+
+    scorer = find_scorer(run.options.scorer)
+    return scorer.train(run, train_autoencoder(run) if scorer.needs_autoencoder else None)
+
+
+def _scores_of_held_out_days(run: TrainingRun) -> NDArray[np.float32] | None:
+    """Return the score of each frame by a network that was trained without its day, float32 [N].
+
+    None where days are not to be held out, or there is only one.
+
+    Raises:
+        AnomalyDetectorError: Ctrl-C.
+    """
+    options, parts = run.options, run.frames.parts
+    if options.hold_out == "blocks" or fixed_threshold(options) is not None:
+        return None
+    days = days_of(run.frames, len(options.data), each=options.hold_out == "days")
+    scores = []
+    for number, day in enumerate(days, 1):
+        names = ", ".join(parts[n].source.name for n in day)
+        if options.progress:
+            print(f"Holding out {names} ({number} of {len(days)})", file=sys.stderr)
+        rest = FrameSet([part for n, part in enumerate(parts) if n not in day])
+        split = _split(options, rest)
+        part = replace(run, frames=rest, split=split, folder=run.folder.part(f"without_{number}"))
+        trained = _fit(part)
+        if trained.interrupted:
+            raise AnomalyDetectorError(
+                f"training without {names} was interrupted, nothing is written: go on with --resume"
+            )
+        held_out = FrameSet([parts[n] for n in day])
+        for batch in np.array_split(np.arange(len(held_out)), -(-len(held_out) // _BATCH)):
+            scores.append(np.asarray(trained.scorer(held_out.load(batch))["score"]))
+    return np.concatenate(scores) if scores else None
 
 
 def _join(membership: Membership, run: TrainingRun) -> Cluster:
@@ -150,13 +192,7 @@ def prepare(options: TrainOptions) -> TrainingRun:
             f"scorer {options.scorer} learns from anomalies, and no event is judged one: give "
             "--anomalies RECORDING"
         )
-    split = split_blocks(
-        frames.lengths,
-        frames.gaps,
-        held_out=options.held_out,
-        seed=options.seed,
-        choose_epoch=scorer.chooses_epoch,
-    )
+    split = _split(options, frames)
     split = replace(split, train=weighed(split.train, first))
     folder = RunFolder.beside(options.out, options.resume)
     recipe = resolved_recipe(options)
@@ -173,12 +209,22 @@ def prepare(options: TrainOptions) -> TrainingRun:
     return TrainingRun(options, frames, split, anomalies, folder, events=counts)
 
 
+def _split(options: TrainOptions, frames: FrameSet) -> BlockSplit:
+    return split_blocks(
+        frames.lengths,
+        frames.gaps,
+        held_out=options.held_out,
+        seed=options.seed,
+        choose_epoch=find_scorer(options.scorer).chooses_epoch,
+    )
+
+
 def _open_events(options: TrainOptions, drive_frames: int) -> EventFrames | None:
     if not options.events:
         return None
     events = open_events(
         options.events, drive_frames,
-        view=options.view, cache=options.cache, progress=options.progress,
+        view=_view(options), cache=options.cache, progress=options.progress,
     )  # fmt: skip
     unused = "anomalies" not in find_scorer(options.scorer).options
     note = f" (scorer {options.scorer} learns from no anomalies)" if unused else ""
@@ -204,8 +250,15 @@ def _view(options: TrainOptions) -> View:
     return replace(options.view, size=find_scorer(options.scorer).input_size)
 
 
-def export_trained(run: TrainingRun, trained: TrainingResult) -> ModelMetadata:
+def export_trained(
+    run: TrainingRun, trained: TrainingResult, other_days: NDArray[np.float32] | None = None
+) -> ModelMetadata:
     """Convert, calibrate, check and write what was trained.
+
+    Args:
+        run: the run.
+        trained: what came of it.
+        other_days: scores of frames by networks that were trained without their day.
 
     Raises:
         AnomalyDetectorError: the export is at fault; no model is written.
@@ -219,6 +272,7 @@ def export_trained(run: TrainingRun, trained: TrainingResult) -> ModelMetadata:
         score_images(model, images),
         fixed_threshold(options),
         options.false_alarm_rate or FALSE_ALARM_RATE,
+        other_days,
     )
     metadata = ModelMetadata(
         name=options.out.stem,
@@ -253,16 +307,38 @@ def export_trained(run: TrainingRun, trained: TrainingResult) -> ModelMetadata:
             f"{describe_calibration(threshold, calibration)}; "
             f"ONNX Runtime against Keras {difference:.1e} relative"
         )
+        if fixed_threshold(options) is None:
+            print(_covers(options, other_days is not None))
     return metadata
 
 
+def _covers(options: TrainOptions, other_days: bool) -> str:
+    """Say what kind of unseen frames a threshold is for."""
+    if other_days:
+        return "The threshold covers other days as different as these are."
+    text = "The threshold covers the light and the things of these drives, and no other day"
+    if find_scorer(options.scorer).adapt is None:
+        return f"{text}."
+    return f"{text}: python -m training adapt --model {options.out} --data TODAY mends that."
+
+
 def choose_threshold(
-    held_out_scores: NDArray[np.float32], fixed: float | None, false_alarm_rate: float
+    held_out_scores: NDArray[np.float32],
+    fixed: float | None,
+    false_alarm_rate: float,
+    other_days: NDArray[np.float32] | None = None,
 ) -> tuple[float, Calibration]:
-    """Calibrate on held-out normal frames, and warn if they are too few, or take the fixed one."""
+    """Calibrate on held-out normal frames, and warn if they are too few, or take the fixed one.
+
+    With scores of held-out days the larger of both thresholds counts.
+    """
     if fixed is not None:
         return fixed, Calibration("fixed", quantiles=score_quantiles(held_out_scores))
     threshold, calibration = calibrate_threshold(held_out_scores, false_alarm_rate)
+    if other_days is not None:
+        higher, calibration = calibrate_threshold(other_days, false_alarm_rate)
+        threshold = max(threshold, higher)
+        calibration = replace(calibration, method=HELD_OUT_DAYS)
     shortfall = calibration_shortfall(calibration)
     if shortfall is not None:
         print(f"warning: {shortfall}", file=sys.stderr)

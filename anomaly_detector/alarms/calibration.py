@@ -29,6 +29,9 @@ from anomaly_detector.model.metadata import Calibration
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 1.0)
 """Probabilities whose score quantiles a model file carries."""
 
+EXTREME_VALUE = "extreme-value"
+"""Method of a threshold that is extrapolated from the highest scores; nothing is promised of it."""
+
 INTERVAL_LEVEL = 0.95
 """Probability that the interval of the false-alarm rate holds the true one."""
 
@@ -149,24 +152,28 @@ def calibration_shortfall(calibration: Calibration) -> str | None:
     rate, frames = calibration.false_alarm_rate, calibration.effective_frames
     if rate is None or frames is None or frames >= frames_needed(rate):
         return None
+    is_extrapolated = calibration.method == EXTREME_VALUE
+    what = "is extrapolated from the highest scores" if is_extrapolated else "is the highest score"
     return (
         f"{frames} independent frames are too few for a false-alarm rate of {rate:g}, which takes "
-        f"{frames_needed(rate)}: the highest normal score is the threshold; record a longer drive"
+        f"{frames_needed(rate)}: the threshold {what}; record a longer drive"
     )
 
 
 def describe_calibration(threshold: float, calibration: Calibration) -> str:
     """Say in one line what a threshold promises."""
-    if calibration.false_alarm_rate is None or calibration.false_alarm_interval is None:
+    if calibration.false_alarm_rate is None:
         return f"threshold {threshold:.6g} ({calibration.method})"
-    low, high = calibration.false_alarm_interval
     wanted = f"for a false-alarm rate of {calibration.false_alarm_rate:.3g}"
+    source = (
+        f"from {calibration.frames} frames worth {calibration.effective_frames} independent ones"
+    )
+    if calibration.false_alarm_interval is None:
+        return f"threshold {threshold:.6g} {wanted} ({calibration.method}, {source})"
+    low, high = calibration.false_alarm_interval
     if calibration_shortfall(calibration):
         wanted = f"is the highest normal score, too few frames {wanted}"
-    return (
-        f"threshold {threshold:.6g} {wanted} (95 % interval {low:.2g} to {high:.2g}, from "
-        f"{calibration.frames} frames worth {calibration.effective_frames} independent ones)"
-    )
+    return f"threshold {threshold:.6g} {wanted} (95 % interval {low:.2g} to {high:.2g}, {source})"
 
 
 def _tail_count(frames: int, false_alarm_rate: float) -> float:

@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.alarms.calibration import calibrate_threshold
+from anomaly_detector.alarms.calibration import EXTREME_VALUE, calibrate_threshold
 from anomaly_detector.model.metadata import Calibration
 
 Scores: TypeAlias = NDArray[np.float32]
@@ -58,7 +58,8 @@ def extreme_value(today: Scores, past: Scores, rate: float) -> tuple[float, Cali
     The tail is a generalised Pareto distribution, by probability-weighted moments (Hosking and
     Wallis 1987): between and above few scores it is smoother than the scores themselves.
     """
-    calibration = replace(each(today, past, rate)[1], method="extreme-value")
+    calibration = each(today, past, rate)[1]
+    calibration = replace(calibration, method=EXTREME_VALUE, false_alarm_interval=None)
     return max(_pareto_quantile(part, rate) for part in (today, past) if len(part)), calibration
 
 
@@ -80,8 +81,8 @@ RULES: Mapping[str, Callable[[Scores, Scores, float], tuple[float, Calibration]]
     "pool": pool,
     "today": today_alone,
     "last-quarter": last_quarter,
-    "extreme-value": extreme_value,
+    EXTREME_VALUE: extreme_value,
 }
 """Ways of choosing: from today's and the past's scores in order of time, and the wanted rate."""
 
-DEFAULT_RULE = "extreme-value"
+DEFAULT_RULE = EXTREME_VALUE

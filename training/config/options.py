@@ -149,6 +149,12 @@ class TrainOptions:
         0.2, "share of the frames for validation and calibration", metavar="SHARE",
         above=0, below=0.9, example="0.05 to 0.5",
     )  # fmt: skip
+    hold_out: str = _option(
+        "auto",
+        "what the threshold comes from: blocks of each drive; days, each held out in turn, which "
+        "takes as many further trainings; auto: days where the stamps of the drives tell of some",
+        choices=("auto", "blocks", "days"),
+    )
     seed: int = _option(0, "makes the run repeatable", least=0)
     false_alarm_rate: float | None = _option(
         None,

@@ -37,16 +37,22 @@ class RunFolder:
     Args:
         path: the folder.
         resume: take checkpoints that are there; else they are overwritten.
+        prefix: of the names of its checkpoints.
     """
 
-    def __init__(self, path: Path, resume: bool = False) -> None:
+    def __init__(self, path: Path, resume: bool = False, prefix: str = "") -> None:
         self.path = path
         self._resume = resume
+        self._prefix = prefix
 
     @classmethod
     def beside(cls, model: Path, resume: bool = False) -> RunFolder:
         """Return the folder of a model file."""
         return cls(model.with_suffix(".training"), resume)
+
+    def part(self, name: str) -> RunFolder:
+        """Return the same folder for a training that is a part of this one."""
+        return RunFolder(self.path, self._resume, f"{name}_")
 
     def start(self, run: Mapping[str, Any]) -> None:
         """Begin a training, or go on with one.
@@ -78,7 +84,10 @@ class RunFolder:
 
     def checkpoint(self, network: str) -> dict[str, Any]:
         """Return arguments ``checkpoint`` and ``resume`` of :func:`training.fitting.fit.fit`."""
-        return {"checkpoint": self.path / (network + _CHECKPOINT), "resume": self._resume}
+        return {
+            "checkpoint": self.path / (self._prefix + network + _CHECKPOINT),
+            "resume": self._resume,
+        }
 
     def trained(self, result: FitResult) -> None:
         """Take note of a finished network: what was trained on top of an older one is void."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from anomaly_detector.alarms.calibration import calibrate_threshold
+from anomaly_detector.alarms.calibration import calibrate_threshold, describe_calibration
 from anomaly_detector.errors import AnomalyDetectorError
 from training.adaptation.threshold import DEFAULT_RULE, RULES
 
@@ -18,10 +18,13 @@ def scores(mean: float, count: int = 400, seed: int = 0) -> np.ndarray:
 
 def test_the_larger_of_todays_and_the_pasts_is_the_threshold() -> None:
     low, high = scores(0), scores(3, seed=1)
-    rule = RULES[DEFAULT_RULE]
+    rule = RULES["each"]
     assert rule(high, low, 0.01) == calibrate_threshold(high, 0.01)
     assert rule(low, high, 0.01) == calibrate_threshold(high, 0.01)
     assert rule(low, NONE, 0.01) == calibrate_threshold(low, 0.01)
+    default = RULES[DEFAULT_RULE]
+    assert default(low, high, 0.01) == default(high, low, 0.01)
+    assert default(low, NONE, 0.01)[0] < default(low, high, 0.01)[0] < high.max() + 1
 
 
 def test_other_rules() -> None:
@@ -44,6 +47,7 @@ def test_tail_of_known_distributions(rate: float) -> None:
     threshold, calibration = RULES["extreme-value"](exponential, NONE, rate)
     assert threshold == expected
     assert (calibration.method, calibration.frames) == ("extreme-value", 5000)
+    assert "for a false-alarm rate of" in describe_calibration(threshold, calibration)
 
 
 def test_tail_of_hardly_any_scores_is_above_them() -> None:
