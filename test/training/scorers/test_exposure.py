@@ -307,7 +307,7 @@ def test_a_short_training_gives_a_working_detector(
 ) -> None:
     out = tmp_path / "tiny.onnx"
     command = ["train", "--data", str(normal_drive), "--out", str(out)]
-    command += ["--anomalies", str(anomalous_drive)]
+    command += ["--anomalies", str(anomalous_drive), "--scorer", "outlier-exposure"]
     command += ["--exposure-epochs", "2", "--exposure-steps", "20", "--cache", str(tmp_path / "c")]
     assert main(command) == 0
     detector = Detector(out)
