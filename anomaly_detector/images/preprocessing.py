@@ -40,6 +40,7 @@ COMPATIBLE_RESIZE_METHODS = frozenset(
 _AREA_PIXELS = 57_600
 
 # The largest frames that each intermediate size can be had for in the time that a frame may take.
+_COARSE_PIXELS = 100_000
 _FINE_PIXELS = 420_000
 _MEDIUM_PIXELS = 1_500_000
 
@@ -101,9 +102,11 @@ def preprocess(image: Image, size: int = INPUT_SIZE) -> NDArray[np.uint8]:
         small = array
     elif height * width <= _AREA_PIXELS:
         small = _area(array, size, size)
+    elif size != INPUT_SIZE and min(height, width) < 2 * size:
+        small = _area(array, size, size)
     elif size != INPUT_SIZE:
-        enough = height * width > _FINE_PIXELS
-        small = _area(_linear(array, 4 * size, 3 * size) if enough else array, size, size)
+        steps = (2, 2) if height * width <= _COARSE_PIXELS else (4, 3)
+        small = _area(_linear(array, steps[0] * size, steps[1] * size), size, size)
     elif width >= _THINNED_WIDTH and (stride := _row_stride(height)):
         # Rows that are further apart tell more about an output pixel than pairs of neighbours,
         # and half of the rows that the bilinear step touches buy three columns for two.

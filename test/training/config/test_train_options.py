@@ -56,7 +56,12 @@ def sample(name: str) -> tuple[list[str], str]:
     kind = option_types()[name].kind
     if kind is bool:
         return [flag], f"{name}: true"
-    choices = {"device": "cpu", "initializer": "he_normal", "augmentation": "thesis"}
+    choices = {
+        "device": "cpu",
+        "hold_out": "days",
+        "initializer": "he_normal",
+        "augmentation": "thesis",
+    }
     if name == "image_scaling":
         return [flag, "0", "4095"], f"{name}: [0, 4095]"
     value = {int: "3", float: "0.3"}.get(kind, choices.get(name, "x"))
