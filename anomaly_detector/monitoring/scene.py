@@ -30,6 +30,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anomaly_detector.images.preprocessing import INPUT_SIZE
 from anomaly_detector.model.metadata import ModelMetadata
 from anomaly_detector.stamps import format_stamp
 
@@ -173,7 +174,9 @@ class SceneWatch:
     ) -> None:
         """Take a second that is over into account."""
         is_out = score > quantile
-        grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        # The size that the limits are for.
+        grey = cv2.resize(grey, (INPUT_SIZE, INPUT_SIZE), interpolation=cv2.INTER_AREA)
         edges = float(cv2.Laplacian(grey, cv2.CV_32F).var())
         if is_out and edges < max(_MIN_EDGES, _BLANK_SHARE * self._median_edges()):
             self._see_blank(start_ns, edges)
