@@ -100,9 +100,7 @@ def preprocess(image: Image, size: int = INPUT_SIZE) -> NDArray[np.uint8]:
     height, width = array.shape[:2]
     if (height, width) == (size, size):
         small = array
-    elif height * width <= _AREA_PIXELS:
-        small = _area(array, size, size)
-    elif size != INPUT_SIZE and min(height, width) < 2 * size:
+    elif height * width <= _AREA_PIXELS or (size != INPUT_SIZE and min(height, width) < 2 * size):
         small = _area(array, size, size)
     elif size != INPUT_SIZE:
         steps = (2, 2) if height * width <= _COARSE_PIXELS else (4, 3)

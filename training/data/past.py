@@ -183,7 +183,8 @@ def _packed(images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.in
 
 def _unpacked(data: NDArray[np.uint8], lengths: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
     images = np.empty((len(lengths), size, size, 3), np.uint8)
-    for image, part in zip(images, np.split(data, np.cumsum(lengths)[:-1]), strict=True):
+    parts = np.split(data, np.cumsum(lengths))[: len(lengths)]
+    for image, part in zip(images, parts, strict=True):
         image[:] = np.asarray(cv2.imdecode(part, cv2.IMREAD_COLOR))
     return images
 
