@@ -171,20 +171,20 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cells: float)
     return np.clip(np.asarray(big, np.float32), 0, 1)
 
 
-def as_seen(mask: Mask) -> Mask:
+def as_seen(mask: Mask, size: int = UNITS) -> Mask:
     """Resize a mask to what the model sees of it.
 
     A cell counts when half of it is covered; where nothing covers a half, as with a thin line,
     when any of it is.
 
     Returns:
-        bool [64, 64].
+        bool [size, size].
     """
     height, width = mask.shape
     shares = mask.astype(np.float32)
-    if (height, width) != (UNITS, UNITS):
-        method = cv2.INTER_AREA if min(height, width) >= UNITS else cv2.INTER_LINEAR
-        shares = np.asarray(cv2.resize(shares, (UNITS, UNITS), interpolation=method), np.float32)
+    if (height, width) != (size, size):
+        method = cv2.INTER_AREA if min(height, width) >= size else cv2.INTER_LINEAR
+        shares = np.asarray(cv2.resize(shares, (size, size), interpolation=method), np.float32)
     half = shares >= 0.5
     return half if half.any() else shares > 0
 
