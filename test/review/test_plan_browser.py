@@ -7,11 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from black_box_frames import Drive, open_box
+from black_box_frames import Drive, open_box, wait_until
 from browser import chromium
 from conftest import START_NS
 from review_server import review_server
-from test_review_browser import wait
 
 from anomaly_detector.black_box import Verdict, find_events, read_event, write_verdict
 from anomaly_detector.black_box.plan import read_floor_map
@@ -55,7 +54,7 @@ def test_events_lie_on_the_floor_map_and_open_with_a_click(tmp_path: Path) -> No
         chromium(tmp_path / "profile") as page,
     ):
         page.get(f"{server.url}#/plan")
-        wait(lambda: len(page.find_elements("css selector", ".plan circle")) == 3)
+        wait_until(lambda: len(page.find_elements("css selector", ".plan circle")) == 3)
         kinds = [
             dot.get_attribute("class") for dot in page.find_elements("css selector", ".plan circle")
         ]
@@ -75,6 +74,6 @@ def test_events_lie_on_the_floor_map_and_open_with_a_click(tmp_path: Path) -> No
         page.execute_script(
             "document.querySelector('.plan circle.anomaly').dispatchEvent(new Event('click'))"
         )
-        wait(lambda: "#/events/" in page.current_url)
-        wait(lambda: page.find_elements("css selector", ".facts"))
+        wait_until(lambda: "#/events/" in page.current_url)
+        wait_until(lambda: bool(page.find_elements("css selector", ".facts")))
         assert "map 3." in page.find_element("css selector", ".facts").text
