@@ -23,7 +23,7 @@ from black_box_frames import event_json
 from conftest import make_drive, preprocessed
 from disks import small_disk
 from numpy.typing import NDArray
-from review_server import Server, make_box, name_of, review_server
+from review_server import Server, make_box, name_of, review_server, write_map
 
 from anomaly_detector.black_box import Verdict, read_event, read_verdict, write_verdict
 from anomaly_detector.cli.main import main
@@ -91,8 +91,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[Sim
             shutil.copytree(events[0][0], locked / events[0][0].name)
             subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
             folders.append(locked)
+        options = ["--model", str(trained), "--map", str(write_map(root))]
         before = hashes(root)
-        options = ["--model", str(trained)]
         server = stack.enter_context(review_server(folders, *options))
         yield SimpleNamespace(
             server=server, root=root, anna=events[0], berta=events[1], locked=locked
@@ -151,7 +151,7 @@ def test_pictures_are_those_recorded_and_small_and_with_the_overlay(
             assert "max-age" in headers["cache-control"]
             sizes.append(decoded(data).shape[1])
         assert sizes == [320, 3 * truth[0].shape[1], 256]
-    for wrong in ("/full/0123/0", f"/full/{event['id']}/9999", f"/other/{event['id']}/0", "/map"):
+    for wrong in ("/full/0123/0", f"/full/{event['id']}/9999", f"/other/{event['id']}/0"):
         assert place.server.ask(wrong)[0] == 404
 
 
@@ -295,6 +295,21 @@ def test_events_that_look_alike_are_in_one_group(place: SimpleNamespace) -> None
     assert len({groups[key] for key in ids}) == 3
     assert len(server.json("/api/groups?alike=-1")["groups"]) == 1
     assert server.ask("/api/groups?alike=x")[0] == 400
+
+
+def test_events_are_on_the_plan_where_they_were(place: SimpleNamespace) -> None:
+    server: Server = place.server
+    (plan,) = server.json("/api/plans")["plans"]
+    assert plan["frame_id"] == "map"
+    # The peak comes after 29 frames of 20 a second, at 1 m in ten seconds.
+    for number, path in enumerate(place.anna):
+        key = server.events()[name_of(path)]["id"]
+        assert plan["events"][key] == pytest.approx([number + 0.145, -2.0])
+    assert (plan["x"][0], plan["y"]) == (0.0, [-2.0, -2.0])
+    assert plan["map"] == {"x": -1.0, "y": -3.0, "yaw": 0.0, "width": 8.0, "height": 4.0}
+    _, data, headers = server.ask("/map")
+    assert headers["content-type"] == "image/png"
+    assert decoded(data).shape == (40, 80, 3)
 
 
 def test_every_verdict_that_was_confirmed_is_there_after_a_kill(tmp_path: Path) -> None:

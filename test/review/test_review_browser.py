@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from browser import chromium
-from review_server import make_box, name_of, review_server
+from review_server import make_box, name_of, review_server, write_map
 
 from anomaly_detector.black_box import read_verdict
 
@@ -34,7 +34,7 @@ def test_a_morning_of_review(tmp_path: Path, model: Path) -> None:
     (tmp_path / "anna" / "event_20261124T065843Z_000099").mkdir()
     folders = [tmp_path / "anna", tmp_path / "berta"]
     with (
-        review_server(folders, "--model", str(model)) as server,
+        review_server(folders, "--model", str(model), "--map", str(write_map(tmp_path))) as server,
         chromium(tmp_path / "profile") as page,
     ):
         ids = {event["id"]: name for name, event in server.events().items()}
@@ -155,6 +155,15 @@ def test_a_morning_of_review(tmp_path: Path, model: Path) -> None:
         )
         wait(lambda: "threshold: 9.0" in text("pre"))
         wait(lambda: "1of 1 judged anomaly" in text(".key.bad"))
+
+        # The plan: a click on an event opens it.
+        page.get(f"{server.url}#/plan")
+        wait(lambda: js("document.querySelectorAll('.plan circle').length") == 5)
+        assert js("document.querySelectorAll('.plan circle.anomaly').length") == 1
+        wait(lambda: js("document.querySelector('.plan image').getBBox().width") == 8)
+        js("document.querySelector('.plan circle').dispatchEvent(new Event('click'))")
+        wait(lambda: js("document.querySelector('.facts')?.textContent ?? ''"))
+        assert "map " in text(".facts")
 
         # A phone: nothing runs off the screen.
         page.execute_cdp_cmd(

@@ -11,11 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from black_box_frames import Drive, events_in, open_box
 from conftest import START_NS, make_drive
 
 from anomaly_detector.images.image import Image
+from anomaly_detector.poses import Place, Pose
 
 HOUR_NS = 3_600_000_000_000
 
@@ -31,12 +34,24 @@ def make_box(folder: Path, events: int, format_name: str = "jpeg") -> list[Path]
             picture[20 * look : 20 * look + 20] = 255, 0, 0
             return Image(picture, "rgb")
 
+        def place(stamp_ns: int, number: int = number) -> Place:
+            seconds = (stamp_ns - START_NS) % HOUR_NS / 1e9
+            return Place(Pose(stamp_ns, "map", number + seconds / 10, -2.0, 0.0, 0.0), 0.0)
+
         with open_box(folder, format_name, max_rate_hz=20.0) as box:
-            drive = Drive(box, start_ns=START_NS + number * HOUR_NS)
+            drive = Drive(box, start_ns=START_NS + number * HOUR_NS, place=place)
             drive.feed([0.4, 0.5, 0.6, 0.7] * 5, make)
             drive.feed([1.5] * 9 + [1.6 + number / 10] + [1.5] * 10, make)
             drive.feed([0.4, 0.5, 0.6, 0.7] * 5, make)
     return events_in(folder)
+
+
+def write_map(folder: Path) -> Path:
+    """Write a ROS map of 8 by 4 m whose corner is at -1, -3."""
+    cv2.imwrite(str(folder / "floor.pgm"), np.full((40, 80), 254, np.uint8))
+    path = folder / "floor.yaml"
+    path.write_text("image: floor.pgm\nresolution: 0.1\norigin: [-1.0, -3.0, 0.0]\n")
+    return path
 
 
 def name_of(event: Path) -> str:

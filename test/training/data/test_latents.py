@@ -11,9 +11,11 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from black_box_frames import wait_until
 from conftest import PERIOD_NS, START_NS, add_box, make_drive, write_bag, write_images
 from disks import leave_free, small_disk
 from model_files import write_grey_difference_model
+from review_server import make_box
 
 from anomaly_detector.errors import ModelError, OutputError
 from anomaly_detector.images.image import Image
@@ -22,6 +24,9 @@ from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.latents import LatentEncoder, has_latent
 from anomaly_detector.model.metadata import METADATA_KEY
 from anomaly_detector.recordings import open_source
+from anomaly_detector.review.catalog import Catalog
+from anomaly_detector.review.likeness import Likeness
+from anomaly_detector.review.pictures import Pictures
 from training.cli.evaluate import write_evaluation
 from training.cli.main import main
 from training.data.latents import FrameTable, write_latents
@@ -245,3 +250,20 @@ def test_figure_draws_every_class_where_it_lies() -> None:
         spread = points[index].std(axis=0).max()
         others = [c for i, c in enumerate(centres) if i != index]
         assert min(np.linalg.norm(centres[index] - other) for other in others) > 10 * spread
+
+
+def test_events_are_alike_by_the_latents_of_their_peaks(
+    tmp_path: Path, trained_model: Path
+) -> None:
+    paths = make_box(tmp_path / "box", 4)
+    catalog = Catalog([tmp_path / "box"])
+    catalog.look()
+    pictures = Pictures(Detector(trained_model))
+    likeness = Likeness(catalog, pictures, trained_model)
+    assert likeness.by == f"latents of {trained_model.name}"
+    wait_until(lambda: likeness.groups(0.95)[1] == 0)
+    groups, _ = likeness.groups(0.95)
+    names = {entry.id: entry.event.path for entry in catalog.entries.values()}
+    # The latents of a drive point in one direction: only what they have not in common tells.
+    assert {paths[0], paths[3]} in [{names[key] for key in group} for group in groups]
+    assert len(groups) > 1
