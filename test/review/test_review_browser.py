@@ -54,7 +54,7 @@ def test_a_morning_of_review(tmp_path: Path, model: Path) -> None:
         wait_until(
             lambda: js("Array.from(document.images).every(i => i.complete && i.naturalWidth)")
         )
-        assert "1 things in the folders" in text("#notices")
+        assert "1 thing in the folders is" in text("#notices")
         assert "half an event" in text("#notices li")
 
         # A verdict by keyboard in the list goes on to the next one.

@@ -160,8 +160,9 @@ function notices() {
   }
   const problems = [...damaged.map((event) => [event.name, event.problem]), ...(S.meta.problems ?? [])];
   if (problems.length) {
+    const count = problems.length + (S.meta.more_problems ?? 0);
     found.push(h("details", { class: "notice" },
-      h("summary", {}, `${problems.length + (S.meta.more_problems ?? 0)} things in the folders are not shown or not whole`),
+      h("summary", {}, `${count === 1 ? "1 thing in the folders is" : `${count} things in the folders are`} not shown or not whole`),
       h("ul", {}, problems.map(([path, reason]) => h("li", {}, h("code", {}, path), `: ${reason}`)))));
   }
   const node = document.querySelector("#notices");
