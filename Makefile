@@ -64,7 +64,8 @@ check-aarch64: $(VENV)/.ready ## every requirement of the robot side has a wheel
 model: $(VENV)/.ready ## train the model that models/ ships, on the synthetic corridor
 	rm -rf build/corridor
 	$(RUN) -m training corridor --out build/corridor --frames 1200 --seed 0
-	$(RUN) -m training train --data build/corridor --out models/corridor.onnx --seed 1
+	$(RUN) -m training train --data build/corridor --out models/corridor.onnx --seed 1 \
+	    --scorer outlier-exposure
 
 colcon: $(VENV)/.ready ## build the ROS 2 package with colcon, into install/
 	$(RUN) -m pip install --quiet --disable-pip-version-check colcon-common-extensions

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 
-from anomaly_detector.images.preprocessing import INPUT_SIZE
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.file import read_model_file
 from anomaly_detector.model.providers import CPU
@@ -74,7 +73,7 @@ def setting_row(
     session = onnxruntime.InferenceSession(
         data, session_options(threads, spinning=spinning), providers=[CPU]
     )
-    shape = (batch, INPUT_SIZE, INPUT_SIZE, 3)
+    shape = (batch, *session.get_inputs()[0].shape[1:])
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     results = session.run(OUTPUTS, {"image": images})
     shapes = {name: result.shape for name, result in zip(OUTPUTS, results, strict=True)}
@@ -105,7 +104,7 @@ def overhead(model: Path, seconds: float) -> tuple[float, float]:
     session = onnxruntime.InferenceSession(
         read_model_file(model).data, session_options(), providers=[CPU]
     )
-    image = np.random.default_rng(0).integers(0, 256, (INPUT_SIZE, INPUT_SIZE, 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, session.get_inputs()[0].shape[1:], np.uint8)
     bare, own = [], []
     end = time.perf_counter() + seconds
     while (start := time.perf_counter()) < end:
