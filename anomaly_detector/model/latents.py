@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import ModelError, as_one_line
-from anomaly_detector.images.preprocessing import INPUT_SIZE, WHOLE_FRAME, View
+from anomaly_detector.images.preprocessing import WHOLE_FRAME, View
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.normalization import import_onnx
 
@@ -63,7 +63,8 @@ class LatentEncoder:
             self._session = onnxruntime.InferenceSession(
                 encoder, options, providers=["CPUExecutionProvider"]
             )
-            self.size = self.encode(np.zeros((1, INPUT_SIZE, INPUT_SIZE, 3), np.uint8)).shape[1]
+            side = metadata.input_size
+            self.size = self.encode(np.zeros((1, side, side, 3), np.uint8)).shape[1]
         except Exception as error:  # onnxruntime's error types have no public common base
             if isinstance(error, ModelError):
                 raise
@@ -73,7 +74,7 @@ class LatentEncoder:
             ) from error
 
     def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the latents, float32 [N, size], of preprocessed frames, uint8 [N, 64, 64, 3].
+        """Return the latents, float32 [N, size], of preprocessed frames, uint8 [N, S, S, 3].
 
         Raises:
             ModelError: the tensor is not one finite vector per frame.

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.images.preprocessing import INPUT_SIZE
 from anomaly_detector.model.latents import LatentEncoder, has_latent
 from anomaly_detector.review.catalog import Catalog, Entry
 from anomaly_detector.review.pictures import Pictures
@@ -45,7 +44,7 @@ class Likeness:
         self._vectors: dict[tuple[str, tuple[int, ...]], NDArray[np.float32] | None] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
-        self._normal = _normal_frames(model)
+        self._normal = normal_frames(model)
         self.known = len(self._normal) > 0
         self._normal_vectors: NDArray[np.float32] | None = None
         threading.Thread(target=self._describe_all, name="likeness", daemon=True).start()
@@ -97,7 +96,8 @@ class Likeness:
         vector = self._describe(self._pictures.shrunk(entry, number)[np.newaxis])[0]
         with self._lock:
             if self._normal_vectors is None:
-                parts = np.array_split(self._normal, -(-len(self._normal) // _BATCH))
+                starts = range(0, len(self._normal), _BATCH)
+                parts = [np.stack(self._normal[start : start + _BATCH]) for start in starts]
                 self._normal_vectors = np.concatenate([self._describe(part) for part in parts])
         distances = np.linalg.norm(self._normal_vectors - vector, axis=1)
         image = self._normal[int(distances.argmin())]
@@ -108,9 +108,9 @@ class Likeness:
         """Return a vector for each frame, float32 [N, size]."""
         if self._encoder is not None:
             return self._encoder.encode(images)
-        side = INPUT_SIZE // _CELLS
-        cells = images.reshape(len(images), _CELLS, side, _CELLS, side, 3)
-        vectors = cells.mean((2, 4), dtype=np.float32).reshape(len(images), -1)
+        size = _CELLS, _CELLS
+        cells = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in images]
+        vectors = np.stack(cells).astype(np.float32).reshape(len(images), -1)
         centred: NDArray[np.float32] = vectors - vectors.mean(axis=1, keepdims=True)
         return centred
 
@@ -146,15 +146,18 @@ def _encoder(model: Path | None) -> tuple[LatentEncoder | None, str]:
         return None, f"{picture}: {error}"
 
 
-def _normal_frames(model: Path | None) -> NDArray[np.uint8]:
-    """Return the sample of normal frames in the training folder beside a model, if there is one."""
-    none = np.zeros((0, INPUT_SIZE, INPUT_SIZE, 3), np.uint8)
+def normal_frames(model: Path | None) -> list[NDArray[np.uint8]]:
+    """Return the normal frames, RGB, in the training folder beside a model, if there is one.
+
+    They are WebP pictures one behind the other (:mod:`training.data.past`).
+    """
     path = None if model is None else model.with_suffix(".training") / "past.npz"
     if path is None or not path.is_file():
-        return none
+        return []
     try:
         with np.load(path) as file:
-            images = file["images"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return none
-    return images if images.shape[1:] == none.shape[1:] and images.dtype == np.uint8 else none
+            pictures = np.split(file["images"], np.cumsum(file["images_lengths"])[:-1])
+        # Encoded as they are: no colour changes its place.
+        return [np.asarray(cv2.imdecode(item, cv2.IMREAD_COLOR), np.uint8) for item in pictures]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, cv2.error):
+        return []

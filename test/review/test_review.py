@@ -81,7 +81,12 @@ def place(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[Sim
     trained = root / "model.onnx"
     shutil.copy(model, trained)
     (root / "model.training").mkdir()
-    np.savez(root / "model.training" / "past.npz", images=preprocessed(make_drive(30)))
+    webp = [cv2.imencode(".webp", image)[1].ravel() for image in preprocessed(make_drive(30))]
+    np.savez(
+        root / "model.training" / "past.npz",
+        images=np.concatenate(webp),
+        images_lengths=[len(item) for item in webp],
+    )
     with ExitStack() as stack:
         folders = [anna, berta]
         locked = None

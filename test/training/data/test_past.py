@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.recordings.cache import CachedFrames
+from anomaly_detector.review.likeness import normal_frames
 from training.data.frames import BlockSplit, FrameSet, split_blocks
 from training.data.past import MOST_FRAMES, MOST_HELD_OUT, Past
+from training.fitting.run_folder import RunFolder
 
 
 def drive(name: str, count: int, seed: int = 0) -> CachedFrames:
@@ -46,6 +48,12 @@ def test_sample_of_a_training() -> None:
     assert set(split.calibration[split.calibration >= 900]) <= set(found)
     assert [(item.name, item.frames) for item in past.recordings] == [("long", 900), ("short", 60)]
     assert len(past.anomalies) == 100
+
+
+def test_the_review_page_reads_its_frames(tmp_path: Path) -> None:
+    past = Past.of(FrameSet([drive("0", 60)]), split_blocks([60], [3]), None)
+    past.write(RunFolder.beside(tmp_path / "model.onnx").path / "past.npz")
+    np.testing.assert_array_equal(normal_frames(tmp_path / "model.onnx"), past.images)
 
 
 def test_frames_that_cover_the_route_are_chosen() -> None:
