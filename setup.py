@@ -140,7 +140,7 @@ setup(
             "pytest-cov>=5",
             "pytest-repeat>=0.9.1",
             "pytest-timeout>=2.3",
-            "pytest-xdist>=3.5",
+            "pytest-xdist>=3.7",
             "rich>=11",
             "rosbags-image>=0.10",
             "ruff>=0.8",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import colour_scorer
 import cv2
 import numpy as np
 import pytest
@@ -20,11 +21,24 @@ from anomaly_detector.images.image import Image
 from anomaly_detector.images.preprocessing import preprocess
 from training.config.options import TrainOptions
 from training.data.bags import StampedImage, write_image_bag
+from training.scorers import registry
 from training.train import train
 
+TESTS = Path(__file__).parent
 FRAME_HEIGHT, FRAME_WIDTH = 90, 120
 START_NS = 1_700_000_000_123_456_789
 PERIOD_NS = 50_000_000
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files, so that no process works alone at the end."""
+    longest = ["test_tutorial.py", "training", "ros"]
+
+    def rank(item: pytest.Item) -> int:
+        first = item.path.relative_to(TESTS).parts[0]
+        return longest.index(first) if first in longest else len(longest)
+
+    items.sort(key=rank)
 
 
 def make_drive(count: int, seed: int = 0) -> list[NDArray[np.uint8]]:
@@ -144,6 +158,16 @@ def anomalous_drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 40 frames with a box in each."""
     frames = [add_box(frame) for frame in make_drive(40, seed=1)]
     return write_images(tmp_path_factory.mktemp("anomalous") / "drive", frames)
+
+
+@pytest.fixture(scope="module")
+def colour() -> Iterator[str]:
+    """Name of a scorer whose training takes no time, for what is the same with every scorer."""
+    skip_without_keras()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "_registered", {})
+        registry.register(colour_scorer.SCORER)
+        yield colour_scorer.SCORER.name
 
 
 @pytest.fixture(scope="session")

@@ -249,15 +249,14 @@ def test_the_node_warns_once_of_parameters_that_override_the_view(viewed: Viewed
 
 @pytest.mark.parametrize("encoding", ["16UC1", "32FC1"])
 def test_depth_is_trained_on_and_scored_with_the_models_scaling(
-    encoding: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    encoding: str, colour: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    skip_without_keras()
     metres = [frame[..., 0] / 64.0 for frame in make_drive(COUNT)]
     kind, unit = (np.uint16, 1000) if encoding == "16UC1" else (np.float32, 1)
     frames = [(frame * unit).astype(kind) for frame in metres]
     bag = write_encoded_bag(tmp_path / "depth", frames, encoding)
     model = tmp_path / "depth.onnx"
-    command = ["train", "--data", str(bag), "--scorer", "reconstruction", "--epochs", "1"]
+    command = ["train", "--data", str(bag), "--scorer", colour]
     command += ["--cache", str(tmp_path / "cache"), "--out", str(model)]
     assert workstation(command) == 1
     assert "is not known: give --image-scaling MIN MAX" in capsys.readouterr().err
@@ -269,7 +268,7 @@ def test_depth_is_trained_on_and_scored_with_the_models_scaling(
     values = frames[0].astype(float)
     scaled = np.rint(np.clip(values / unit - 0.5, 0, 2.5) * 102).astype(np.uint8)
     expected = Detector(model).detect(preprocess(Image(scaled, "mono")), "rgb").score
-    assert written_scores(scores)[0] == pytest.approx(expected, rel=0.02)
+    assert written_scores(scores)[0] == pytest.approx(expected, rel=0.02, abs=0.05)
 
 
 def test_the_node_names_its_own_remedy_for_depth_without_a_scaling(model: Path) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import pytest
-from conftest import make_drive, preprocessed, write_bag, write_images
+from conftest import make_drive, options_for, preprocessed, write_bag, write_images
 from model_files import write_grey_difference_model
 from numpy.typing import NDArray
 
@@ -27,6 +27,7 @@ from anomaly_detector.model.fingerprint import (
 from anomaly_detector.recordings import open_source
 from anomaly_detector.recordings.cache import cache_frames
 from training.cli.main import main as training
+from training.train import train
 
 DRIVE = make_drive(90)
 WARNING = "warning: the model was trained on "
@@ -71,9 +72,11 @@ def test_many_recordings_stay_small_in_the_metadata() -> None:
 
 
 def test_training_keeps_fingerprints_in_the_model(
-    trained_model: Path, normal_drive: Path, anomalous_drive: Path
+    colour: str, normal_drive: Path, tmp_path: Path
 ) -> None:
-    (kept,) = Detector(trained_model).metadata.training_recordings
+    options = options_for(normal_drive, tmp_path / "model.onnx", scorer=colour)
+    train(options)
+    (kept,) = Detector(options.out).metadata.training_recordings
     assert (kept.name, kept.frames) == (normal_drive.name, 120)
     assert list(known_again("again", preprocessed(make_drive(120)), [kept]))
     assert not list(known_again("other", preprocessed(make_drive(120, seed=1)), [kept]))
@@ -182,12 +185,17 @@ def test_calibrate(measured: Measured, tmp_path: Path, capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize(("test", "known"), [("copied", True), ("other", False)])
 def test_compare(
-    test: str, known: bool, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    test: str,
+    known: bool,
+    files: Path,
+    colour: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     drive = tmp_path / "normal_drive"
     write_images(drive, DRIVE)
     command = ["compare", "--data", drive, "--test", files / test, "--faults", "reference"]
-    command += ["--architectures", "v5", "--scorers", "reconstruction", "--minutes", "1e-6"]
+    command += ["--scorers", colour]
     command += ["--out", tmp_path / "out", "--cache", tmp_path / "cache"]
     assert training([str(item) for item in command]) == 0
     check_output(capsys.readouterr().out, known)

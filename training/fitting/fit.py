@@ -75,8 +75,6 @@ def fit(
     held_out = Batches(load, validation, 4 * settings.batch_size, None, None, cluster)
     if not (keep_optimizer and model.compiled):
         model.compile(optimizer=adam(settings), loss=loss, jit_compile=jit_compile())
-        # Variables made within the first step would have TensorFlow trace it twice: seconds.
-        model.optimizer.build(model.trainable_variables)
 
     def loop(callbacks: Sequence[Any], done: int) -> None:
         options = {"epochs": settings.epochs, "initial_epoch": done}
@@ -122,6 +120,9 @@ def run_loop(
     ``loop`` is called with the callbacks and the number of epochs that are done already, ``model``
     is compiled, ``frames`` are trained on in an epoch; the others are those of :func:`fit`.
     """
+    if cluster is None:  # whose loop does so itself
+        # Variables made within the first step would have TensorFlow trace it twice: seconds.
+        model.optimizer.build(model.trainable_variables)
     result = FitResult()
     best = BestWeights(result, settings.keep_best)
     bar = Progress(label, settings.epochs, frames, not progress)

@@ -17,6 +17,7 @@ from conftest import make_drive, read_rows, write_images
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.model.detector import Detector
+from training.cli.main import main
 from training.config.options import TrainOptions
 from training.fitting.cluster.cluster import Membership, read_membership
 from training.train import train
@@ -168,17 +169,15 @@ def test_worker_without_a_cluster(tmp_path: Path) -> None:
         train(TrainOptions([str(drive)], tmp_path / "model.onnx", worker=1))
 
 
-def test_port_that_is_taken(normal_drive: Path, tmp_path: Path) -> None:
+def test_port_that_is_taken(
+    normal_drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with socket.socket() as taken:
         taken.bind(("", 0))
         taken.listen()
         port = taken.getsockname()[1]
         options = train_options(normal_drive, tmp_path / "model.onnx", 1)
         options += ["--cluster", f"localhost:{port}", "localhost:1", "--worker", "0"]
-        result = subprocess.run(
-            [sys.executable, "-m", "training", "train", *options],
-            cwd=ROOT, text=True, capture_output=True, timeout=DEADLINE_S, check=False,
-        )  # fmt: skip
-    assert result.returncode == 1
-    assert f"port {port} of --cluster" in result.stderr
+        assert main(["train", *options]) == 1
+    assert f"port {port} of --cluster" in capsys.readouterr().err
     assert not (tmp_path / "model.onnx").exists()

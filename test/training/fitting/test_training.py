@@ -27,11 +27,13 @@ from anomaly_detector.model.detector import Detector
 from training.cli.main import main
 from training.data.frames import open_frame_set, split_anomalies, split_blocks
 from training.export.convert import convert, write_detector
+from training.fitting.run import TrainingResult
 from training.networks.autoencoders import build_autoencoder
 from training.networks.backend import seed_everything
 from training.scorers.outlier_exposure.training import validation_frames
 from training.scorers.reconstruction import reconstruction_scorer
-from training.train import choose_threshold, train
+from training.scorers.registry import find_scorer
+from training.train import choose_threshold, export_trained, prepare, train
 
 ROOT = Path(__file__).parents[3]
 
@@ -213,7 +215,7 @@ def test_mlp_is_trained_on_anomalies(
     code = main(
         [
             *("train", "--data", str(normal_drive), "--anomalies", str(anomalous_drive)),
-            *("--scorer", "mlp-thesis", "--out", str(out), "--epochs", "2", "--mlp-epochs", "100"),
+            *("--scorer", "mlp-thesis", "--out", str(out), "--epochs", "2", "--mlp-epochs", "30"),
             *("--cache", str(trained_model.parent / "cache")),
         ]
     )
@@ -229,9 +231,19 @@ def test_mlp_is_trained_on_anomalies(
     assert maps.shape == (40, 8, 8)
 
 
+@pytest.fixture(scope="module")
+def autoencoder(normal_drive: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
+    from training.scorers.autoencoder import train_autoencoder
+
+    out = tmp_path_factory.mktemp("base") / "base.onnx"
+    return train_autoencoder(
+        prepare(options_for(normal_drive, out, scorer="reconstruction", epochs=1))
+    )
+
+
 @pytest.mark.parametrize("frames", [1, 3])
 def test_mlp_is_trained_on_an_event_of_few_frames(
-    normal_drive: Path, frames: int, tmp_path: Path
+    normal_drive: Path, autoencoder: TrainingResult, frames: int, tmp_path: Path
 ) -> None:
     pictures = [add_box(frame) for frame in make_drive(frames, seed=1)]
     anomalies = write_images(tmp_path / "event", pictures)
@@ -239,7 +251,9 @@ def test_mlp_is_trained_on_an_event_of_few_frames(
         normal_drive, tmp_path / "mlp.onnx",
         scorer="mlp-thesis", anomalies=[str(anomalies)], epochs=1, mlp_epochs=2,
     )  # fmt: skip
-    assert train(options).provenance["frames"]["anomalies"] == frames
+    run = prepare(options)
+    metadata = export_trained(run, find_scorer("mlp-thesis").train(run, autoencoder))
+    assert metadata.provenance["frames"]["anomalies"] == frames
     assert Detector(options.out).metadata.scorer == "mlp-thesis"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,22 +20,13 @@ from training.cli.main import main
 from training.scorers import registry
 from training.train import train
 
-
-@pytest.fixture(scope="module", autouse=True)
-def registered() -> Iterator[None]:
-    """The scorer is there for the tests of this module."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "_registered", {})
-        registry.register(SCORER)
-        yield
+pytestmark = pytest.mark.usefixtures("colour")
 
 
 @pytest.fixture(scope="module")
-def detector(
-    registered: None, normal_drive: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Detector:
+def detector(colour: str, normal_drive: Path, tmp_path_factory: pytest.TempPathFactory) -> Detector:
     out = tmp_path_factory.mktemp("own") / "own.onnx"
-    train(options_for(normal_drive, out, scorer="colour"))
+    train(options_for(normal_drive, out, scorer=colour))
     return Detector(out)
 
 
