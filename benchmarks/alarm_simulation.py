@@ -71,6 +71,9 @@ def calibration_row(generator: np.random.Generator, count: int, correlation: flo
     return [f"{np.median(frames):.0f}", f"{np.mean(rates):.2%}", *shares]
 
 
+_NO_PICTURE = np.empty((0, 0, 3), np.uint8)
+
+
 def alarms_per_minute(values: NDArray[np.float32], fps: float, settings: AlarmSettings) -> float:
     """Return the alarms that a filter raises on normal scores, a minute."""
     threshold = float(norm.isf(RATE))
@@ -79,7 +82,7 @@ def alarms_per_minute(values: NDArray[np.float32], fps: float, settings: AlarmSe
     raised = 0
     for index, (score, level) in enumerate(zip(values.tolist(), normalized.tolist(), strict=True)):
         stamp = round(index * 1e9 / fps)
-        frame = ScoredFrame("", stamp, stamp, score, level, score >= threshold)
+        frame = ScoredFrame("", stamp, stamp, score, level, score >= threshold, _NO_PICTURE)
         raised += alarms.update(frame, stamp_ns=stamp).started
     return raised / MINUTES
 

@@ -15,6 +15,7 @@ import hashlib
 import sys
 import tempfile
 import time
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,8 @@ def score_once(
 
 def differing_scores(detector: Detector, frames: Path, batch: int, count: int) -> int:
     """Return how many of the first frames get another score in batches than alone."""
-    resized = open_source(frames).mapped(preprocessed_frame, reduced=True)
+    resize = partial(preprocessed_frame, size=detector.view.size)
+    resized = open_source(frames).mapped(resize, reduced=True)
     images = np.stack([frame.pixels.array for frame in islice(resized, count)])
     alone = [detector.score_batch(image[np.newaxis]).score[0] for image in images]
     parts = [images[start : start + batch] for start in range(0, len(images), batch)]
