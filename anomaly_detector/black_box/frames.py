@@ -11,7 +11,7 @@ import numpy as np
 from anomaly_detector.alarms.alarm_filter import AlarmState
 from anomaly_detector.alarms.incidents import AlarmReport
 from anomaly_detector.errors import ImageError
-from anomaly_detector.images.image import Image
+from anomaly_detector.images.image import Image, to_bgr
 from anomaly_detector.poses import Place
 
 if TYPE_CHECKING:  # the detector brings ONNX Runtime along, which readers of events do not need
@@ -26,7 +26,6 @@ JPEG_QUALITY = 95
 # What the header of a ROS message holds: int32 seconds.
 _MAX_STAMP_NS = (2**31 - 1) * 1_000_000_000
 
-_TO_JPEG = {"rgb": cv2.COLOR_RGB2BGR, "rgba": cv2.COLOR_RGBA2BGR, "bgra": cv2.COLOR_BGRA2BGR}
 
 _SUFFIXES = ((b"\x89PNG", ".png"), (b"RIFF", ".webp"), (b"BM", ".bmp"))
 
@@ -154,9 +153,7 @@ def encode_frame(frame: BlackBoxFrame) -> StoredFrame:
 
 def _jpeg(pixels: Image) -> bytes:
     try:
-        array = pixels.array
-        if pixels.order in _TO_JPEG:
-            array = np.asarray(cv2.cvtColor(array, _TO_JPEG[pixels.order]), np.uint8)
+        array = pixels.array if pixels.order == "mono" else to_bgr(pixels)
         done, data = cv2.imencode(".jpg", array, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     except cv2.error as error:
         raise ImageError(

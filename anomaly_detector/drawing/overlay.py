@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.images.image import Image, crop
+from anomaly_detector.images.image import Image, crop, to_bgr
 from anomaly_detector.images.message import FrameLike, as_image
 
 if TYPE_CHECKING:
@@ -39,12 +39,6 @@ _FADE_FROM, _FADE_TO = 0.35, 0.5
 _OPACITY = 0.65
 _OUTLINE_AT = 64
 
-_TO_BGR = {
-    "rgb": cv2.COLOR_RGB2BGR,
-    "rgba": cv2.COLOR_RGBA2BGR,
-    "bgra": cv2.COLOR_BGRA2BGR,
-    "mono": cv2.COLOR_GRAY2BGR,
-}
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _STRIP = (36, 32, 30)
@@ -147,9 +141,8 @@ def _resized_bgr(pixels: Image, max_side: int) -> NDArray[np.uint8]:
         factor = min(-(-_MIN_SIDE // longer), max(1, max_side // longer))
         size = (width * factor, height * factor)
         array = np.asarray(cv2.resize(array, size, interpolation=cv2.INTER_LINEAR), np.uint8)
-    if pixels.order == "bgr":
-        return array.copy() if array is pixels.array else array
-    return np.asarray(cv2.cvtColor(array, _TO_BGR[pixels.order]), np.uint8)
+    bgr = to_bgr(Image(array, pixels.order))
+    return bgr.copy() if bgr is pixels.array else bgr
 
 
 def _heat_tables() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

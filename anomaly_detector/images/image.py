@@ -25,6 +25,12 @@ _TO_RGB = {
     "bgra": cv2.COLOR_BGRA2RGB,
     "mono": cv2.COLOR_GRAY2RGB,
 }
+_TO_BGR = {
+    "rgb": cv2.COLOR_RGB2BGR,
+    "rgba": cv2.COLOR_RGBA2BGR,
+    "bgra": cv2.COLOR_BGRA2BGR,
+    "mono": cv2.COLOR_GRAY2BGR,
+}
 
 
 @dataclass(frozen=True)
@@ -164,3 +170,10 @@ def to_rgb(pixels: Image) -> NDArray[np.uint8]:
     if pixels.order == "rgb":
         return np.ascontiguousarray(pixels.array)
     return np.asarray(cv2.cvtColor(pixels.array, _TO_RGB[pixels.order]), dtype=np.uint8)
+
+
+def to_bgr(pixels: Image) -> NDArray[np.uint8]:
+    """Return the pixels as uint8 [H, W, 3] in BGR, OpenCV's order; the same array if they are."""
+    if pixels.order == "bgr":
+        return pixels.array
+    return np.asarray(cv2.cvtColor(pixels.array, _TO_BGR[pixels.order]), np.uint8)

@@ -2,7 +2,7 @@
 
 What is compared is the latent of the peak's frame that the model's own encoder gives, less the mean
 of those of the events' first frames: latents of one building have most in common. A model without
-an encoder, or no model, leaves the frame itself: shrunk as for a model, averaged to 8x8 cells of
+an encoder, or no model, leaves the frame itself: resized as for a model, averaged to 8x8 cells of
 RGB, less its own mean, so that brightness alone makes no difference.
 """
 
@@ -93,7 +93,7 @@ class Likeness:
         """
         if not self.known:
             return None
-        vector = self._describe(self._pictures.shrunk(entry, number)[np.newaxis])[0]
+        vector = self._describe(self._pictures.preprocessed(entry, number)[np.newaxis])[0]
         with self._lock:
             if self._normal_vectors is None:
                 starts = range(0, len(self._normal), _BATCH)
@@ -124,7 +124,7 @@ class Likeness:
                     continue
                 try:
                     numbers = (entry.peak, 0) if self._encoder else (entry.peak,)
-                    images = [self._pictures.shrunk(entry, number) for number in numbers]
+                    images = [self._pictures.preprocessed(entry, number) for number in numbers]
                     self._vectors[key] = self._describe(np.stack(images))
                 except (AnomalyDetectorError, OSError):
                     self._vectors[key] = None  # the page shows that its picture is missing

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from anomaly_detector.drawing.overlay import draw_overlay
 from anomaly_detector.errors import SourceError
 from anomaly_detector.images.compressed import decode_encoded_bytes
-from anomaly_detector.images.image import Image
+from anomaly_detector.images.image import Image, to_bgr
 from anomaly_detector.images.preprocessing import WHOLE_FRAME, preprocess
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.recordings import deserialize, open_bag
@@ -57,7 +57,7 @@ class Pictures:
         for magic, kind in _AS_THEY_ARE:
             if data.startswith(magic) and not (magic == b"\x89PNG" and data[_DEPTH_OF_PNG] == 16):
                 return data, kind
-        return _jpeg(_bgr(self._decoded(data, entry, number))), "image/jpeg"
+        return _jpeg(to_bgr(self._decoded(data, entry, number))), "image/jpeg"
 
     def thumbnail(self, entry: Entry, number: int) -> bytes:
         """Return a frame as a small JPEG; errors as of :meth:`frame`."""
@@ -66,7 +66,7 @@ class Pictures:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        array = _bgr(self._decoded(frame_bytes(entry, number), entry, number, reduced=True))
+        array = to_bgr(self._decoded(frame_bytes(entry, number), entry, number, reduced=True))
         height = max(1, round(array.shape[0] * THUMBNAIL_WIDTH / array.shape[1]))
         data = _jpeg(cv2.resize(array, (THUMBNAIL_WIDTH, height), interpolation=cv2.INTER_AREA))
         with self._lock:
@@ -89,8 +89,8 @@ class Pictures:
             detection = self._detector.detect(image)
         return _jpeg(draw_overlay(image, detection, is_alarm=frame.phase == "during"))
 
-    def shrunk(self, entry: Entry, number: int) -> NDArray[np.uint8]:
-        """Return a frame as a model sees it, uint8 [64, 64, 3] RGB; errors as of :meth:`frame`."""
+    def preprocessed(self, entry: Entry, number: int) -> NDArray[np.uint8]:
+        """Return a frame as a model sees it, uint8 [H, W, 3] RGB; errors as of :meth:`frame`."""
         image = self._decoded(frame_bytes(entry, number), entry, number, reduced=True)
         if self._detector is None:
             return preprocess(image)
@@ -145,18 +145,6 @@ def _bag_bytes(path: Path, topic: str, place: int) -> bytes:
             else:
                 index += 1
     raise SourceError(f"{path} has no frame {place}: copy the event again")
-
-
-def _bgr(image: Image) -> NDArray[np.uint8]:
-    codes = {
-        "rgb": cv2.COLOR_RGB2BGR,
-        "rgba": cv2.COLOR_RGBA2BGR,
-        "bgra": cv2.COLOR_BGRA2BGR,
-        "mono": cv2.COLOR_GRAY2BGR,
-    }
-    if image.order not in codes:
-        return image.array
-    return np.asarray(cv2.cvtColor(image.array, codes[image.order]), np.uint8)
 
 
 def _jpeg(array: Any) -> bytes:
