@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.images.packed import unpack
 from anomaly_detector.model.latents import LatentEncoder, has_latent
 from anomaly_detector.review.catalog import Catalog, Entry
 from anomaly_detector.review.pictures import Pictures
@@ -149,15 +150,13 @@ def _encoder(model: Path | None) -> tuple[LatentEncoder | None, str]:
 def normal_frames(model: Path | None) -> list[NDArray[np.uint8]]:
     """Return the normal frames, RGB, in the training folder beside a model, if there is one.
 
-    They are WebP pictures one behind the other (:mod:`training.data.past`).
+    :mod:`training.data.past` writes them.
     """
     path = None if model is None else model.with_suffix(".training") / "past.npz"
     if path is None or not path.is_file():
         return []
     try:
         with np.load(path) as file:
-            pictures = np.split(file["images"], np.cumsum(file["images_lengths"])[:-1])
-        # Encoded as they are: no colour changes its place.
-        return [np.asarray(cv2.imdecode(item, cv2.IMREAD_COLOR), np.uint8) for item in pictures]
+            return unpack(file["images"], file["images_lengths"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, cv2.error):
         return []

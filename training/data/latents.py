@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from anomaly_detector.files import atomic_path
 from anomaly_detector.model.latents import LatentEncoder
 
-"""Label of a frame that nobody labelled; its class name is empty."""
-
 
 @dataclass(frozen=True)
 class FrameTable:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,8 @@ from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
+from anomaly_detector.images.packed import pack, unpack
 from anomaly_detector.model.fingerprint import Fingerprint, fingerprints
-from anomaly_detector.ordered_pool import usable_cores
 from training.data.frames import BlockSplit, FrameSet
 
 MOST_FRAMES = 400
@@ -34,8 +33,6 @@ MOST_ANOMALIES = 100
 
 _CANDIDATES = 3000
 _PICTURES = ("images", "anomalies")
-_LOSSLESS = 101
-"""More than any quality, for WebP."""
 
 _CELLS = 8
 """Of a thumbnail, in each direction."""
@@ -134,7 +131,7 @@ class Past:
         recordings = json.dumps([asdict(item) for item in self.recordings])
         arrays = vars(self) | {"recordings": np.array(recordings)}
         for name in _PICTURES:
-            arrays[name], arrays[_lengths(name)] = _packed(arrays[name])
+            arrays[name], arrays[_lengths(name)] = pack(arrays[name])
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **arrays, size=self.images.shape[1])
 
@@ -154,7 +151,9 @@ class Past:
             with path.open("rb") as stream, np.load(stream) as file:
                 arrays: dict[str, Any] = {name: file[name] for name in cls.__dataclass_fields__}
                 for name in _PICTURES:
-                    arrays[name] = _unpacked(arrays[name], file[_lengths(name)], int(file["size"]))
+                    pictures = unpack(arrays[name], file[_lengths(name)])
+                    size = int(file["size"])
+                    arrays[name] = np.array(pictures, np.uint8).reshape(-1, size, size, 3)
             recordings = json.loads(str(arrays.pop("recordings")))
             return cls(**arrays, recordings=tuple(Fingerprint(**item) for item in recordings))
         except (
@@ -167,26 +166,6 @@ class Past:
 
 def _lengths(name: str) -> str:
     return f"{name}_lengths"
-
-
-def _packed(images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return pictures as WebP without loss, half the size of PNG, and how long each of them is."""
-
-    def encoded(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        _, data = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, _LOSSLESS])
-        return np.asarray(data, np.uint8).ravel()
-
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        parts = list(pool.map(encoded, images))
-    return np.concatenate([np.zeros(0, np.uint8), *parts]), np.array([*map(len, parts)], np.int64)
-
-
-def _unpacked(data: NDArray[np.uint8], lengths: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
-    images = np.empty((len(lengths), size, size, 3), np.uint8)
-    parts = np.split(data, np.cumsum(lengths))[: len(lengths)]
-    for image, part in zip(images, parts, strict=True):
-        image[:] = np.asarray(cv2.imdecode(part, cv2.IMREAD_COLOR))
-    return images
 
 
 def spread(count: int, most: int) -> NDArray[np.int64]:
