@@ -48,8 +48,6 @@ from training.scorers.registry import find_scorer, with_scorer_facts
 HELD_OUT_DAYS = "held-out-days"
 """Method of a threshold from frames of days that their networks were not trained on."""
 
-_BATCH = 64
-
 _FREE_TO_CHANGE = (
     *("epochs", "mlp_epochs", "realnvp_epochs", "time_limit"),
     *("false_alarm_rate", "threshold"),
@@ -134,9 +132,8 @@ def _scores_of_held_out_days(run: TrainingRun) -> NDArray[np.float32] | None:
             raise AnomalyDetectorError(
                 f"training without {names} was interrupted, nothing is written: go on with --resume"
             )
-        held_out = FrameSet([parts[n] for n in day])
-        for batch in np.array_split(np.arange(len(held_out)), -(-len(held_out) // _BATCH)):
-            scores.append(np.asarray(trained.scorer(held_out.load(batch))["score"]))
+        # Read from the cache batch by batch.
+        scores += [trained.scores(parts[n].images) for n in day]
     return np.concatenate(scores) if scores else None
 
 

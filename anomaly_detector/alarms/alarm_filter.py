@@ -157,8 +157,8 @@ class AlarmState:
     ended: AlarmEvent | None
 
 
-class Scored(Protocol):
-    """The result for one frame: a ``Detection`` or a ``ScoredFrame``."""
+class Scores(Protocol):
+    """The scores of one frame."""
 
     @property
     def score(self) -> float:
@@ -167,6 +167,10 @@ class Scored(Protocol):
     @property
     def normalized_score(self) -> float:
         """In [0, 1], 0.5 at the threshold."""
+
+
+class Scored(Scores, Protocol):
+    """The result for one frame: a ``Detection`` or a ``ScoredFrame``."""
 
     @property
     def is_anomaly(self) -> bool:

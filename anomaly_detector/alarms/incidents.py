@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.alarms.alarm_filter import AlarmState
+from anomaly_detector.alarms.alarm_filter import AlarmState, Scores
 from anomaly_detector.poses import Place, Pose
 from anomaly_detector.settings import Setting, setting, settings_of
 from anomaly_detector.stamps import utc_text
@@ -58,16 +58,8 @@ INCIDENT_SETTINGS: tuple[Setting, ...] = settings_of(IncidentSettings)
 """The definitions of the fields of :class:`IncidentSettings`, in order."""
 
 
-class Scored(Protocol):
-    """The result for one frame: a ``Detection`` or a ``ScoredFrame``."""
-
-    @property
-    def score(self) -> float:
-        """In the model's units."""
-
-    @property
-    def normalized_score(self) -> float:
-        """In [0, 1], 0.5 at the threshold."""
+class Mapped(Scores, Protocol):
+    """The scores of one frame, and where their evidence lies, as in a ``Detection``."""
 
     @property
     def anomaly_map(self) -> NDArray[np.float32]:
@@ -149,7 +141,7 @@ class IncidentWatch:
     def update(
         self,
         state: AlarmState,
-        result: Scored,
+        result: Mapped,
         image: NDArray[np.uint8],
         place: Place | None,
         time_ns: int,
@@ -159,7 +151,7 @@ class IncidentWatch:
         Args:
             state: the alarm filter's.
             result: its scores and map.
-            image: what the network saw, uint8 [64, 64, 3] RGB.
+            image: what the network saw, uint8 [H, W, 3] RGB.
             place: where it was taken; None without poses.
             time_ns: its time.
         """
@@ -268,7 +260,7 @@ def describe_look(
     back to the same centimetre.
 
     Args:
-        image: what the network saw, uint8 [64, 64, 3] RGB.
+        image: what the network saw, uint8 [H, W, 3] RGB.
         anomaly_map: float32 [H, W].
     """
     height, width = image.shape[:2]

@@ -1,4 +1,4 @@
-"""Camera frames: messages, files and arrays to an :class:`Image`, and to the model's 64x64 input.
+"""Camera frames: messages, files and arrays to an :class:`Image`, and to the model's input.
 
 :func:`as_image` takes whatever holds a picture, :func:`preprocess` makes the model's input of it.
 A :class:`View` says which region and which range of values a model sees.

@@ -50,7 +50,7 @@ class ScoredFrame:
         score: in the model's units.
         normalized_score: in [0, 1], 0.5 at the threshold.
         is_anomaly: the score is at or above the threshold.
-        image: what the network saw, uint8 [64, 64, 3] RGB.
+        image: what the network saw, uint8 [H, W, 3] RGB.
     """
 
     name: str

@@ -64,7 +64,6 @@ FOLDS = 2
 _MOST_FRAMES = 3000
 _MOST_EVENT_FRAMES = 2000
 _VALIDATION_FRAMES = 48
-_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -241,14 +240,9 @@ def _cross_fit(
         steps = max(1, adaptation.options.steps // FOLDS)
         train = weighed(split.train, adaptation.first_of_events)
         result = fine_tune(adaptation.tuning(name, today.images[train], steps))
-        scores[split.calibration] = _scores(result, today.images[split.calibration])
+        scores[split.calibration] = result.scores(today.images[split.calibration])
         (histories[name],) = result.histories.values()
     return scores, histories
-
-
-def _scores(result: TrainingResult, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    batches = np.array_split(images, range(_BATCH, len(images), _BATCH))
-    return np.concatenate([np.asarray(result.scorer(batch)["score"]) for batch in batches])
 
 
 def _prepare(options: AdaptOptions) -> _Adaptation:
@@ -433,7 +427,7 @@ def _export(
     options, old, today, past = (
         adaptation.options, adaptation.old, adaptation.today, adaptation.past,
     )  # fmt: skip
-    past_scores = _scores(result, past.calibration)
+    past_scores = result.scores(past.calibration)
     rate = options.false_alarm_rate or old.calibration.false_alarm_rate or FALSE_ALARM_RATE
     chosen = {name: rule(today_scores, past_scores, rate) for name, rule in RULES.items()}
     threshold, calibration = chosen[DEFAULT_RULE]

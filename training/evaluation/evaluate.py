@@ -63,7 +63,7 @@ class GalleryFrame:
         recording: number of its recording.
         class_name: true class.
         score: its score.
-        image: uint8 RGB [64, 64, 3].
+        image: uint8 RGB [H, W, 3].
         anomaly_map: float32 [H, W].
     """
 

@@ -65,7 +65,7 @@ def to_int8(model: Any, images: NDArray[np.uint8]) -> Any:
 
     Args:
         model: ``onnx.ModelProto`` with the outputs ``score`` and ``anomaly_map``.
-        images: uint8 [N, 64, 64, 3], frames like those of the training, for :func:`range_images`.
+        images: uint8 [N, H, W, 3], frames like those of the training, for :func:`range_images`.
 
     Raises:
         AnomalyDetectorError: the model has no convolution or matrix product.
@@ -115,7 +115,7 @@ def range_images(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return the frames that int8 takes its ranges of values from.
 
     Args:
-        images: uint8 [N, 64, 64, 3]; at most :data:`MAX_RANGE_FRAMES` evenly spread ones are used.
+        images: uint8 [N, H, W, 3]; at most :data:`MAX_RANGE_FRAMES` evenly spread ones are used.
 
     Returns:
         These, some of them inverted, frames of one colour, and noise.

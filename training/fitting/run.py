@@ -16,8 +16,10 @@ from training.fitting.run_folder import RunFolder
 from training.fitting.settings import FitResult
 from training.networks.autoencoders import Autoencoder
 
+_BATCH = 64
+
 ScoringFunction: TypeAlias = Callable[[Any], dict[str, Any]]
-"""From uint8 [N, 64, 64, 3] to ``score`` float32 [N], ``anomaly_map`` float32 [N, H, W] and,
+"""From uint8 [N, S, S, 3] to ``score`` float32 [N], ``anomaly_map`` float32 [N, H, W] and,
 for networks with an encoder, ``code`` float32 [N, 128], its latent, which export keeps as a tensor
 of this name.
 
@@ -68,10 +70,10 @@ class FineTuning:
     """What a trained scorer is fine-tuned on, and how.
 
     Attributes:
-        past: uint8 [K, 64, 64, 3], normal frames of its drives before: half of every batch.
-        today: uint8 [N, 64, 64, 3], normal frames that are new: the other half.
-        validation: uint8 [M, 64, 64, 3], normal frames for the loss after every epoch.
-        anomalies: uint8 [A, 64, 64, 3], recorded anomalies; perhaps none.
+        past: uint8 [K, H, W, 3], normal frames of its drives before: half of every batch.
+        today: uint8 [N, H, W, 3], normal frames that are new: the other half.
+        validation: uint8 [M, H, W, 3], normal frames for the loss after every epoch.
+        anomalies: uint8 [A, H, W, 3], recorded anomalies; perhaps none.
         steps: how many batches.
         seed: makes it repeatable.
         label: name on the progress bar.
@@ -144,6 +146,11 @@ class TrainingResult:
             {**base.histories, name: fitted.history},
             {**base.provenance, name: fitted.summary()},
         )
+
+    def scores(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the scores of frames, uint8 [N, H, W, 3], float32 [N]."""
+        batches = np.array_split(images, range(_BATCH, len(images), _BATCH))
+        return np.concatenate([np.asarray(self.scorer(batch)["score"]) for batch in batches])
 
     @property
     def interrupted(self) -> bool:

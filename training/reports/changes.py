@@ -28,8 +28,8 @@ def changes_page(
 
     Args:
         changes: from :func:`~training.adaptation.changes.compare`.
-        past: the frames that were compared, uint8 RGB [K, 64, 64, 3].
-        today: likewise, [N, 64, 64, 3].
+        past: the frames that were compared, uint8 RGB [K, H, W, 3].
+        today: likewise, [N, H, W, 3].
         stretches: first and last frames of today that are left out.
         accepted: names of the changes that are let through.
     """

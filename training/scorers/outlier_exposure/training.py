@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,17 @@ from training.scorers.outlier_exposure.network import (
 
 EXPOSURE_BATCH = 48
 """Frames a step; every fourth gets a local outlier, every fourth a global one."""
+
+_SETTINGS = FitSettings(
+    batch_size=EXPOSURE_BATCH,
+    clipnorm=1.0,
+    early_stopping_patience=0,
+    plateau_patience=0,
+    cosine=True,
+    # The loss on unseen places rises while the ranking still improves: the network grows more
+    # certain, of its mistakes too. Calibration takes care of the scale.
+    keep_best=False,
+)
 
 _EPOCHS = 18
 _PRETRAINED_EPOCHS = 10
@@ -96,9 +108,7 @@ def fit_to_outliers(
     def load(indices: NDArray[np.int64]) -> tuple[Any, NDArray[np.float32]]:
         batch: Any = run.frames.load(indices)
         if held_out[indices[0]]:
-            # The same outliers in every epoch, so that validation losses can be compared.
-            own = np.random.default_rng((options.seed, *indices[:4].tolist()))
-            batch = make_batch(own, batch, anomalies, parts)
+            batch = make_batch(_repeatable(options.seed, indices), batch, anomalies, parts)
         return batch, np.zeros(len(indices), np.float32)
 
     def sample(own: np.random.Generator, images: Any) -> dict[str, NDArray[np.float32]]:
@@ -109,19 +119,12 @@ def fit_to_outliers(
         load,
         train,
         validation,
-        FitSettings(
+        replace(
+            _SETTINGS,
             epochs=options.exposure_epochs or epochs,
             steps=options.exposure_steps,
-            batch_size=EXPOSURE_BATCH,
             learning_rate=2e-3,
-            clipnorm=1.0,
             weight_decay=parts.weight_decay,
-            early_stopping_patience=0,
-            plateau_patience=0,
-            cosine=True,
-            # The loss on unseen places rises while the ranking still improves: the network grows
-            # more certain, of its mistakes too. Calibration takes care of the scale.
-            keep_best=False,
             time_limit=options.time_limit,
             seed=options.seed,
         ),
@@ -168,7 +171,7 @@ def fine_tuner(network: Any) -> Callable[[FineTuning], FitResult]:
             batch: Any = indices
             numbers = indices - len(places)
             if numbers[0] >= 0:
-                own = np.random.default_rng((tuning.seed, *numbers[:4].tolist()))
+                own = _repeatable(tuning.seed, numbers)
                 batch = make_batch(own, tuning.validation[numbers], anomalies)
             return batch, np.zeros(len(indices), np.float32)
 
@@ -185,15 +188,10 @@ def fine_tuner(network: Any) -> Callable[[FineTuning], FitResult]:
             load,
             places,
             len(places) + np.arange(len(tuning.validation)),
-            FitSettings(
+            replace(
+                _SETTINGS,
                 epochs=epochs,
-                batch_size=EXPOSURE_BATCH,
                 learning_rate=1e-3,
-                clipnorm=1.0,
-                early_stopping_patience=0,
-                plateau_patience=0,
-                cosine=True,
-                keep_best=False,
                 keep_interrupted=False,
                 seed=tuning.seed,
             ),
@@ -205,6 +203,14 @@ def fine_tuner(network: Any) -> Callable[[FineTuning], FitResult]:
         )
 
     return fine_tune
+
+
+def _repeatable(seed: int, numbers: NDArray[np.int64]) -> np.random.Generator:
+    """Return a batch's source of chance that makes the same outliers in every epoch.
+
+    So validation losses can be compared.
+    """
+    return np.random.default_rng((seed, *numbers[:4].tolist()))
 
 
 def validation_frames(split: BlockSplit) -> NDArray[np.int64]:
