@@ -25,10 +25,12 @@ import training.cli.main
 from anomaly_detector.errors import IMAGE_ERROR_REASONS
 from anomaly_detector.images.encodings import ENCODINGS
 from anomaly_detector.monitoring.health import HealthLimits
+from anomaly_detector.monitoring.state import REASONS
 from anomaly_detector.monitoring.statistics import FrameStatistics
 from anomaly_detector.ros.node.diagnostics import MEANINGS, NodeStatus
 from anomaly_detector.ros.node.parameters import PARAMETERS
 from anomaly_detector.ros.node.result_publishers import TOPICS
+from anomaly_detector.ros.state.message import STATE_TOPIC
 from training.adaptation.changes import LIMITS
 from training.config.options import DEFAULT_SCORER
 from training.evaluation.faults import FAULT_SETS
@@ -152,6 +154,11 @@ def launch_table(file: str) -> str:
     )
 
 
+def state_reasons() -> str:
+    """Return why the state of the node is unknown."""
+    return markdown(("reason", "when"), ((f"`{word}`", when) for word, when in REASONS.items()))
+
+
 def topics() -> str:
     """Return the topics that the node publishes."""
     return markdown(
@@ -162,7 +169,7 @@ def topics() -> str:
                 f"`{t.message_type.__module__.split('.')[0]}/{t.message_type.__name__}`",
                 t.description,
             )
-            for t in TOPICS
+            for t in (*TOPICS, STATE_TOPIC)
         ),
     )
 
@@ -274,6 +281,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "multi_camera.launch.py": lambda: launch_table("multi_camera.launch.py"),
     "replay.launch.py": lambda: launch_table("replay.launch.py"),
     "topics": topics,
+    "state reasons": state_reasons,
     "diagnostics": diagnostics,
     "encodings": encodings,
     "image errors": image_errors,

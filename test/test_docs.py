@@ -13,6 +13,7 @@ import training.cli.main
 from anomaly_detector.ros.node.diagnostics import MEANINGS
 from anomaly_detector.ros.node.parameters import PARAMETERS
 from anomaly_detector.ros.node.result_publishers import TOPICS
+from anomaly_detector.ros.state.message import STATE_TOPIC
 from docs import generate
 
 ROOT = Path(__file__).parents[1]
@@ -111,7 +112,7 @@ def test_launch_files_and_their_arguments_exist(page: Page) -> None:
 @by_page
 def test_parameters_and_topics_of_the_node_exist(page: Page) -> None:
     parameters = {parameter.name for parameter in PARAMETERS} | {"use_sim_time"}
-    topics = {topic.name for topic in TOPICS}
+    topics = {topic.name for topic in (*TOPICS, STATE_TOPIC)}
     for line in page.command_lines:
         named = re.findall(r"ros2 param [gs]et /anomaly_detector (\w+)", line)
         assert set(named) <= parameters, line

@@ -42,6 +42,13 @@ class HealthLimits:
         minimum=0.1,
         maximum=3600.0,
     )
+    state_timeout: float = setting(
+        0.5,
+        "Time without a scored frame, or with a /clock that stands still, after which ~/state is "
+        "unknown, seconds; make it several periods of the camera.",
+        minimum=0.1,
+        maximum=3600.0,
+    )
     frozen_timeout: float = setting(
         5.0,
         "Time for which every frame shows the very same picture, after which the camera counts as "
@@ -110,18 +117,18 @@ def _rate_warnings(report: StatisticsReport, limits: HealthLimits) -> list[str]:
     return warnings
 
 
-def is_frozen(report: StatisticsReport, limits: HealthLimits) -> bool:
-    """Return whether a camera sends the same picture again and again.
+def is_frozen(unchanged_s: float, limits: HealthLimits) -> bool:
+    """Return whether a camera sends the same picture again and again, for seconds now.
 
     Even two frames of a camera at rest differ in some of their 12,288 preprocessed values, by the
     noise of its sensor; a driver that hangs repeats its last one.
     """
-    return 0.0 < limits.frozen_timeout < report.unchanged_s
+    return 0.0 < limits.frozen_timeout < unchanged_s
 
 
 def _frame_warnings(report: StatisticsReport, limits: HealthLimits) -> list[str]:
     warnings = []
-    if is_frozen(report, limits):
+    if is_frozen(report.unchanged_s, limits):
         warnings.append(f"the same picture for {report.unchanged_s:.1f} s: is the camera frozen?")
     sent = report.recent_received + report.recent_dropped
     if report.recent_dropped > _MIN_LOST_SHARE * sent:

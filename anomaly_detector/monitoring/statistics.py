@@ -98,9 +98,10 @@ class _Window:
 
 @dataclass
 class FrameStatistics:
-    """Keeps count of a stream of frames. Not for use from several threads at a time.
+    """Keeps count of a stream of frames. One thread writes; another may read a single number.
 
-    All times are of a monotonic clock, seconds.
+    All times are of a monotonic clock, seconds; ``last`` is that of the newest frame, and
+    ``unchanged_s`` as in the report.
     """
 
     received: int = 0
@@ -112,16 +113,16 @@ class FrameStatistics:
     repeated: int = 0
     consecutive_failures: int = 0
     counts_drops: bool = False
-    _last: float | None = None
+    unchanged_s: float = 0.0
+    last: float | None = None
     _picture: bytes = b""
     _picture_since: float = 0.0
-    _unchanged_s: float = 0.0
     _recent: defaultdict[str, _Window] = field(default_factory=lambda: defaultdict(_Window))
 
     def start(self) -> None:
         """Begin a new stretch of input: what came before says nothing about rates and age."""
-        self._last = None
-        self._picture, self._unchanged_s = b"", 0.0
+        self.last = None
+        self._picture, self.unchanged_s = b"", 0.0
         self.consecutive_failures = 0
         self._recent.clear()
 
@@ -130,8 +131,8 @@ class FrameStatistics:
 
         ``dropped`` frames were sent in between and never arrived; None where that is not known.
         """
-        gap = None if self._last is None else now - self._last
-        self._last = now
+        gap = None if self.last is None else now - self.last
+        self.last = now
         self.received += 1
         self._recent["arrivals"].add(now, 1 + (dropped or 0))
         if dropped is not None:
@@ -173,9 +174,9 @@ class FrameStatistics:
         """Notice whether a frame's preprocessed pixels are those of the one before."""
         if picture == self._picture:
             self.repeated += 1
-            self._unchanged_s = now - self._picture_since
+            self.unchanged_s = now - self._picture_since
         else:
-            self._picture, self._picture_since, self._unchanged_s = picture, now, 0.0
+            self._picture, self._picture_since, self.unchanged_s = picture, now, 0.0
 
     def report(self, now: float) -> StatisticsReport:
         """Say what the last :data:`WINDOW_S` seconds looked like."""
@@ -204,8 +205,8 @@ class FrameStatistics:
             recent_from_future=len(from_future),
             consecutive_failures=self.consecutive_failures,
             input_rate=rate,
-            age_s=None if self._last is None else now - self._last,
-            unchanged_s=self._unchanged_s,
+            age_s=None if self.last is None else now - self.last,
+            unchanged_s=self.unchanged_s,
             processing_p50_s=_percentile(processing, 50),
             processing_p99_s=_percentile(processing, 99),
             queueing_p50_s=_percentile(queueing, 50),

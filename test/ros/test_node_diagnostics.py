@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
@@ -22,6 +23,8 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Float32
 
 from anomaly_detector.ros.node.status_message import status_values
+
+BLACK = np.zeros((64, 64, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +55,9 @@ def test_stale_camera_is_reported_and_its_return_too(client: RosClient) -> None:
     assert float(values["Age of last frame (s)"]) >= 0
     assert values["Anomaly state"] in ("normal", "anomaly", "alarm")
     assert float(values["Score"]) > 0
+    client.wait_for_state("unknown", "no frames")
+    words = {record.state.word for record in client.states}
+    assert words & {"ok", "anomaly", "alarm"}
     client.wait_for_diagnostics(lambda s, _: s.level == DiagnosticStatus.STALE, "stale again")
 
 
@@ -63,6 +69,7 @@ def test_repeated_failures_are_an_error_and_end_with_a_good_frame(client: RosCli
     values = status_values(status)
     assert "32FC7" in values["Last error"]
     assert int(values["Frames failed (encoding)"]) >= 3
+    assert "32FC7" in client.wait_for_state("unknown", "frames failed", bad).state.detail
     client.ask(good(client))
     client.wait_for_diagnostics(lambda s, _: s.level != DiagnosticStatus.ERROR, "no ERROR")
 
@@ -122,6 +129,7 @@ def test_camera_that_repeats_its_picture_is_reported_and_its_recovery_too(
     )
     assert status.level == DiagnosticStatus.WARN
     assert int(status_values(status)["Frames repeated"]) >= 2
+    client.wait_for_state("unknown", "frozen camera", hung)
     client.wait_for_log("every image on /well/image for")
     client.ask(good(client))
     client.wait_for_log("the picture on /well/image changes again")
@@ -189,5 +197,7 @@ def test_killed_node_starts_anew(model: Path) -> None:
         for _ in range(2):
             with running_node("-r", "__ns:=/again", model=model) as node:
                 client.ask(good(client))
+                client.wait_for_state("alarm", frame=image_message(BLACK, "rgb8"))
                 node.kill()
                 assert node.wait() == -9
+            client.wait_for_silence()

@@ -63,6 +63,7 @@ def check_no_answer(client: RosClient) -> None:
 def test_each_state_holds_what_it_should(model: Path) -> None:
     with running_node(model=model, autostart="false") as node, ros_client() as client:
         assert client.state() == "unconfigured"
+        assert client.wait_for_state("unknown", "not active").state.detail == "unconfigured"
         assert result_topics(client) == set()
         for _ in range(2):  # once more after clean-up: nothing is left over
             assert client.change_state(CONFIGURE)
@@ -72,10 +73,12 @@ def test_each_state_holds_what_it_should(model: Path) -> None:
             )
             assert not is_subscribed(client)
             check_no_answer(client)
+            assert client.wait_for_state("unknown", "not active").state.detail == "inactive"
 
             for _ in range(2):  # and once more after deactivation
                 assert client.change_state(ACTIVATE)
                 assert client.state() == "active"
+                client.wait_for_state("unknown", "no frames")
                 client.ask_picture(noise(1))
                 assert client.change_state(DEACTIVATE)
                 assert client.state() == "inactive"
@@ -87,6 +90,8 @@ def test_each_state_holds_what_it_should(model: Path) -> None:
             client.spin_until(lambda: result_topics(client) == set(), "no topics")
         assert client.change_state(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
         assert client.state() == "finalized"
+        client.wait_for_silence()
+        assert not client.node.count_publishers(f"{client.node_name}/state")
         node.send_signal(signal.SIGINT)
         assert node.wait() == 0
         assert "Traceback" not in node.output
@@ -103,6 +108,8 @@ def test_missing_model_leaves_it_unconfigured_until_the_model_is_there(tmp_path:
         assert "ros2 lifecycle set /anomaly_detector configure" in line
         status = client.wait_for_diagnostics(lambda status, _: status.level == b"\x02", "ERROR")
         assert "late.onnx is not a file" in status.message
+        state = client.wait_for_state("unknown", "not active").state
+        assert "late.onnx is not a file" in state.detail
 
         assert not client.change_state(CONFIGURE)
         assert client.state() == "unconfigured"
@@ -166,6 +173,14 @@ def configured(model: Path) -> Iterator[DetectorNode]:
         yield node
         node.release()
         node.destroy_node()
+
+
+def test_state_of_a_participant_that_is_gone_is_missed(configured: DetectorNode) -> None:
+    """Its process lives."""
+    with ros_client() as client:
+        client.wait_for_state("unknown", "no frames")
+        configured.context.shutdown()
+        client.wait_for_silence()
 
 
 def frames_of(node: DetectorNode) -> FrameProcessor:

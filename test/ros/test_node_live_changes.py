@@ -210,6 +210,8 @@ def test_of_many_models_the_newest_is_loaded_and_those_between_are_not(
     )
     results = client.call(SetParameters, "set_parameters", request).results
     assert [result.successful for result in results] == [True] * 3
+    frame = image_message(BLACK, "rgb8")
+    client.wait_for_state("unknown", "model being changed", frame)
     client.wait_for_diagnostics(lambda _, v: v["Model loading"] == paths[-1], "the newest")
     client.wait_for_log("swapped: model slow_4")
     assert [line.split()[2] for line in logged(client, "loading model")] == [

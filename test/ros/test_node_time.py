@@ -62,6 +62,25 @@ def test_without_clock_frames_are_scored_and_the_silence_is_reported(robot: Simu
     robot.client.publish_until_status(
         message_at(GREY, START_S, 1), lambda s: "/clock" in s.message, "a warning about /clock"
     )
+    robot.client.wait_for_state("unknown", "clock stopped")
+
+
+def test_clock_that_stops_makes_the_state_unknown(robot: SimulatedRobot) -> None:
+    client = robot.client
+    clock = iter(range(START_S, START_S + 10_000))
+    frame = message_at(GREY, START_S)
+
+    def runs() -> bool:
+        robot.set_time(next(clock))
+        return client.listener.state().word == "ok"
+
+    client.publish_until(frame, runs, "ok while the clock runs")
+    # The camera goes on, and the stamps of the states do not stop with the clock.
+    before = time.time_ns()
+    record = client.wait_for_state("unknown", "clock stopped", frame)
+    assert record.alarm is False
+    assert record.stamp_ns is not None
+    assert record.stamp_ns > before
 
 
 def test_clock_that_jumps_back_resets_the_alarm_filter(robot: SimulatedRobot) -> None:

@@ -156,6 +156,7 @@ def test_recorded_bag_has_every_result_and_the_pictures_as_they_were(replayed: R
     # As many ends as starts: deactivating the node ended the last alarm.
     assert counts[f"{NODE}/event"] % 2 == 0
     assert counts["/diagnostics"] > 0
+    assert counts[f"{NODE}/state"] > 0
     rows = [line.split(",") for line in (replayed.folder / "scores.csv").read_text().split()[1:]]
     scores = [deserialize_message(data, Float32).data for data in found[f"{NODE}/score"]]
     assert [str(np.float32(score)) for score in scores] == [row[2] for row in rows]
@@ -177,6 +178,7 @@ def test_log_times_are_those_of_the_bag(replayed: Replayed) -> None:
 
 def test_report_is_whole_and_loads_nothing(replayed: Replayed) -> None:
     page = (replayed.folder / "report.html").read_text()
+    assert "What ~/state said" in page
     assert cv2.imread(str(replayed.folder / "timeline.png")) is not None
     assert "to the last bit" in page
     assert Counter(re.findall(r'src="(data:image/\w+);', page))["data:image/jpeg"] >= 2

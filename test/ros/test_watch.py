@@ -22,6 +22,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rich.console import Console
 from ros_harness import DEADLINE_S, ROOT, image_message, noise, ros_client, running, running_node
 
+from anomaly_detector.monitoring.state import DetectorState
 from anomaly_detector.ros.node.detection_message import DetectionRecord
 from anomaly_detector.ros.tools.watch_view import (
     WatchState,
@@ -87,6 +88,17 @@ def test_states() -> None:
     assert "no detection for 3.0 s" in state.trouble(13.0)
     state.add_detection(record(), 14.0)
     assert state.state(14.0) == "OK"
+
+
+def test_what_the_node_says_of_its_state_outranks_the_last_detection() -> None:
+    state = WatchState()
+    state.add_detection(record(), 1.0)
+    state.node_state = DetectorState("ok")
+    assert state.state(1.1) == "OK"
+    state.node_state = DetectorState("unknown", "clock stopped", "/clock has not moved for 1.0 s")
+    assert state.state(1.1) == "UNKNOWN"
+    assert "unknown: clock stopped: /clock has not moved" in watch_line(state, 1.1)
+    assert "unknown: clock stopped" in drawn(state, 1.1)
 
 
 def test_says_whether_the_node_or_its_images_are_missing() -> None:
@@ -251,7 +263,7 @@ def test_watches_a_real_node(model: Path) -> None:
         running(WATCH) as watch,
     ):
         node.wait_for_line("waiting for")
-        watch.wait_for_line("WAITING")
+        watch.wait_for_line("unknown: no frames: for")
         status = client.node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         values = [KeyValue(key=k, value=v) for k, v in DIAGNOSTICS.items()]
         mine = DiagnosticStatus(name="anomaly_detector: detector", values=values)
@@ -270,6 +282,9 @@ def test_watches_a_real_node(model: Path) -> None:
         score = client.detections[-1].status[0].values[0].value
         assert f"score {float(score):.4g} threshold 1000" in watch.output
         assert "999" not in watch.output
+        node.kill()
+        watch.wait_for_line("UNKNOWN")
+        watch.wait_for_line("the node has ended")
         watch.send_signal(signal.SIGTERM)
         assert watch.wait() == 0
         assert "Traceback" not in watch.output

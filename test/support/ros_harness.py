@@ -38,6 +38,8 @@ from std_msgs.msg import Bool, Float32
 
 from anomaly_detector.ros.node.detection_message import DetectionRecord, read_detection
 from anomaly_detector.ros.node.status_message import status_values
+from anomaly_detector.ros.state.listener import StateListener
+from anomaly_detector.ros.state.message import StateRecord
 from anomaly_detector.ros.tools.player import PlayResult, play
 from anomaly_detector.ros.tools.tool_node import domain_id, wait_until_found
 from anomaly_detector.stamps import stamp_to_ns
@@ -188,6 +190,8 @@ class RosClient:
         self.scores: list[float] = []
         self.anomalies: list[bool] = []
         self.logs: list[Any] = []
+        self.states: list[StateRecord] = []
+        self.missed_states = 0
         self._clients: dict[str, Any] = {}
         self._heard_by: set[bytes] = set()
         self._stamp_ns = 1_700_000_000_000_000_123
@@ -203,6 +207,7 @@ class RosClient:
         subscribe(Float32, f"{node_name}/score", lambda m: self.scores.append(m.data), 100)
         subscribe(Bool, f"{node_name}/anomaly", lambda m: self.anomalies.append(m.data), 100)
         subscribe(DiagnosticArray, f"{node_name}/event", self.events.append, 100)
+        self.listener = StateListener(self.node, node_name, self.states.append, self._miss_state)
         rosout = QoSProfile(depth=1000, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
         subscribe(Log, "/rosout", self.logs.append, rosout)
         subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
@@ -210,6 +215,9 @@ class RosClient:
     def _on_diagnostics(self, message: Any) -> None:
         wanted = f"{self.node_name.lstrip('/')}: detector"
         self.diagnostics += [status for status in message.status if status.name == wanted]
+
+    def _miss_state(self) -> None:
+        self.missed_states += 1
 
     def close(self) -> None:
         """Destroy the node and its context."""
@@ -310,6 +318,32 @@ class RosClient:
         self.diagnostics.clear()
         self.publish_until(message, lambda: any(map(condition, self.diagnostics)), what)
         return next(filter(condition, self.diagnostics))
+
+    def wait_for_state(self, word: str, reason: str = "", frame: Any = None) -> StateRecord:
+        """Wait until ``~/state`` says a word, and a reason where it is unknown; return it.
+
+        The frame is published meanwhile.
+        """
+
+        def said() -> bool:
+            state = self.listener.state()
+            return (state.word, state.reason) == (word, reason)
+
+        if frame is None:
+            self.spin_until(said, f"state {word} {reason}, it was {self.listener.state()}")
+        else:
+            self.publish_until(frame, said, f"state {word} {reason}")
+        assert self.listener.record is not None
+        return self.listener.record
+
+    def wait_for_silence(self) -> None:
+        """Wait until the middleware says that a state is overdue."""
+        missed = self.missed_states
+
+        def is_silent() -> bool:
+            return self.missed_states > missed and self.listener.state().reason == "no state"
+
+        self.spin_until(is_silent, "a missed deadline")
 
     def wait_for_log(self, text: str) -> Any:
         """Wait for a log message with ``text`` in it, and return it."""

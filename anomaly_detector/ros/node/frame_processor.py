@@ -14,6 +14,7 @@ from anomaly_detector.images.image import Image
 from anomaly_detector.images.message import as_image
 from anomaly_detector.model.detector import Detection, Detector
 from anomaly_detector.monitoring.scene import SceneWatch
+from anomaly_detector.monitoring.state import Verdict
 from anomaly_detector.monitoring.statistics import FrameStatistics, SequenceGaps
 from anomaly_detector.poses import Place, PoseTrack
 from anomaly_detector.ros.node.cv_bridge_rule import load_cv_bridge
@@ -46,6 +47,10 @@ class FrameProcessor:
         poses: of the robot, while somebody gives them; None otherwise.
         last_place: where the newest frame was taken; None without poses.
         last_error: what was wrong with the newest frame that failed.
+        verdict: on the newest scored frame of this stretch; None before the first, and again with
+            another model. It is replaced as a whole, for other threads.
+        busy_since: when the frame that is being worked on came, by the monotonic clock; None
+            between two frames.
     """
 
     def __init__(
@@ -63,6 +68,8 @@ class FrameProcessor:
         self.last_error = ""
         self.poses: PoseTrack | None = None
         self.last_place: Place | None = None
+        self.verdict: Verdict | None = None
+        self.busy_since: float | None = None
         # Of the newest frame with an alarm.
         self._alarm = AlarmReport()
         self._node = node
@@ -110,6 +117,7 @@ class FrameProcessor:
         previous, self.detector = self.detector, detector
         previous.close()
         self._watch_scene()
+        self.verdict = None
         if self.black_box is not None:
             self.black_box.model = detector.metadata.name
 
@@ -161,6 +169,7 @@ class FrameProcessor:
         """Forget what the alarm filter remembers; an alarm that is on ends with its last frame."""
         event = self._alarm_filter.finish()
         self.is_alarm = False
+        self.verdict = None
         if event is not None:
             self._publish_event_end(self.last_header, event)
 
@@ -172,9 +181,17 @@ class FrameProcessor:
         Its number is None where the middleware gives none. Returns the seconds since the image
         before, None for the first.
         """
-        start = time.perf_counter()
-        gap_s = self.statistics.receive(time.monotonic(), self._gaps.missing(publisher, number))
+        now = self.busy_since = time.monotonic()
+        gap_s = self.statistics.receive(now, self._gaps.missing(publisher, number))
         self.last_bytes = len(message.data)
+        try:
+            self._score(message)
+        finally:
+            self.busy_since = None
+        return gap_s
+
+    def _score(self, message: Any) -> None:
+        start = time.perf_counter()
         try:
             time_ns, queueing_s = self._read_stamp(message.header)
             pixels = self._decode(message, reduced=self.detector.view.region.is_whole_frame)
@@ -182,10 +199,10 @@ class FrameProcessor:
             detection = self.detector.detect(image)
         except AnomalyDetectorError as error:
             self._fail(error.reason if isinstance(error, ImageError) else "model", str(error))
-            return gap_s
+            return
         except Exception as error:  # one frame is never worth the node
             self._fail("internal", describe_error(error))
-            return gap_s
+            return
         self.statistics.see_picture(time.monotonic(), image.array.tobytes())
         state = self._alarm_filter.update(detection, stamp_ns=time_ns)
         self._see_scene(time_ns, detection.score, image)
@@ -197,8 +214,9 @@ class FrameProcessor:
             # A signal takes the topics away in the middle of a frame; the black box keeps it.
             if self.black_box is not None:
                 self._record(self.black_box, message, time_ns, pixels, detection, state, alarm)
-        self.statistics.score(time.monotonic(), time.perf_counter() - start, queueing_s)
-        return gap_s
+        now = time.monotonic()
+        self.statistics.score(now, time.perf_counter() - start, queueing_s)
+        self.verdict = Verdict(detection.is_anomaly, state.is_alarm, time_ns, now)
 
     def _decode(self, message: Any, *, reduced: bool) -> Image:
         """Return the pixels; ``reduced``, a JPEG may be decoded at a part of its size."""

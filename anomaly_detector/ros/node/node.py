@@ -21,6 +21,7 @@ from anomaly_detector.errors import AnomalyDetectorError, describe_error
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.file import read_metadata
 from anomaly_detector.model.providers import choose_providers
+from anomaly_detector.monitoring.state import Circumstances, judge
 from anomaly_detector.monitoring.statistics import FrameStatistics
 from anomaly_detector.ros.graph.pose_input import PoseInput
 from anomaly_detector.ros.graph.snooze import SnoozeServices
@@ -31,6 +32,8 @@ from anomaly_detector.ros.node.live_parameters import LiveParametersNode, change
 from anomaly_detector.ros.node.model_loader import BuildNotice, Loaded, ModelLoader, load_detector
 from anomaly_detector.ros.node.parameters import SESSION_PARAMETERS, Parameters
 from anomaly_detector.ros.node.watchers import ClockWatcher, ResultWatcher
+from anomaly_detector.ros.state.message import write_state
+from anomaly_detector.ros.state.publisher import ClockWatch, StatePublisher
 
 NODE_NAME = "anomaly_detector"
 
@@ -41,6 +44,8 @@ class DetectorNode(LiveParametersNode):
     Raises:
         AnomalyDetectorError: a parameter has a bad value.
     """
+
+    _state: StatePublisher | None = None
 
     def __init__(self, **node_options: Any) -> None:
         super().__init__(NODE_NAME, **node_options)
@@ -65,6 +70,8 @@ class DetectorNode(LiveParametersNode):
         self._diagnostics_timer = self._make_diagnostics_timer()
         self._clock_watcher = ClockWatcher(self, self._start_afresh)
         self._woken = self.create_guard_condition(lambda: None)
+        self._clock_watch = ClockWatch(self)
+        self._state = StatePublisher(self, self._write_state)
 
     # --- transitions ------------------------------------------------------------------------------
 
@@ -121,7 +128,13 @@ class DetectorNode(LiveParametersNode):
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free everything, from whichever state."""
-        return self._transition("shut down", self._release, "finalized", log="shut down")
+
+        def shut_down() -> None:
+            if self._state is not None:
+                self._state.close()
+            self._release()
+
+        return self._transition("shut down", shut_down, "finalized", log="shut down")
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free everything after a transition that broke half-way; it can be configured again."""
@@ -180,6 +193,12 @@ class DetectorNode(LiveParametersNode):
         # Somebody has taken the topics away; what is recorded goes to the disk all the same.
         if self._frames is not None:
             self._frames.close_black_box()
+
+    def destroy_node(self) -> None:
+        """Take the node out of the graph, its state first; rclpy may do it to half a node."""
+        if self._state is not None:
+            self._state.close()
+        super().destroy_node()
 
     def _release(self) -> None:
         self._loader.cancel()
@@ -345,7 +364,8 @@ class DetectorNode(LiveParametersNode):
         if frames is not None:
             if images is not None:
                 images.watcher.check(report, limits, frames.last_bytes, now)
-            self._results.check(frames.unheard())
+            unheard = [] if self._state is None else self._state.unheard()
+            self._results.check([*frames.unheard(), *unheard])
         self._diagnostics.publish(
             NodeStatus(
                 self._state_label,
@@ -358,4 +378,36 @@ class DetectorNode(LiveParametersNode):
                 notice=self._notice.text,
                 last_error=self._last_error or ("" if frames is None else frames.last_error),
             )
+        )
+
+    # --- state ------------------------------------------------------------------------------------
+
+    def _write_state(self, now: float) -> Any:
+        """Make the ``~/state`` of this moment, in its own thread: from references and numbers."""
+        frames, images, statistics = self._frames, self._images, self._statistics
+        verdict = None if frames is None else frames.verdict
+        busy_since = None if frames is None else frames.busy_since
+        since = statistics.last or (now if images is None else images.watcher.since)
+        seen = Circumstances(
+            lifecycle=self._state_label,
+            error=self._last_error,
+            clock_stopped_s=self._clock_watch.stopped_s(now),
+            verdict=verdict,
+            now_s=now,
+            silent_s=now - since,
+            busy_s=0.0 if busy_since is None else now - busy_since,
+            failures=statistics.consecutive_failures,
+            failure="" if frames is None else frames.last_error,
+            unchanged_s=statistics.unchanged_s,
+            scene="" if frames is None else frames.scene.word,
+            is_loading=self._loader.is_busy,
+        )
+        header = None if frames is None else frames.last_header
+        return write_state(
+            judge(seen, self._settings.limits),
+            verdict,
+            now,
+            self.get_name(),
+            "" if header is None else header.frame_id,
+            "" if frames is None else frames.detector.metadata.name,
         )

@@ -94,7 +94,7 @@ class ImageWatcher:
 
     def _check_frozen(self, report: StatisticsReport, limits: HealthLimits) -> None:
         """Warn once when the camera repeats itself, which no score of a single frame shows."""
-        was_frozen, self._is_frozen = self._is_frozen, is_frozen(report, limits)
+        was_frozen, self._is_frozen = self._is_frozen, is_frozen(report.unchanged_s, limits)
         if self._is_frozen and not was_frozen:
             self._warn(
                 f"every image on {self.images.topic_name} for {report.unchanged_s:.1f} s shows "

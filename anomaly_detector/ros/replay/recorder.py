@@ -27,6 +27,7 @@ from anomaly_detector.ros.node.detection_message import DetectionRecord, read_de
 from anomaly_detector.ros.node.event_message import EventRecord, read_event
 from anomaly_detector.ros.node.result_publishers import TOPICS, Topic
 from anomaly_detector.ros.node.status_message import status_values
+from anomaly_detector.ros.state.message import STATE_TOPIC, read_state
 from anomaly_detector.ros.tools.played_frames import PlayedFrame
 from anomaly_detector.ros.tools.tool_node import spinning
 from anomaly_detector.stamps import stamp_to_ns
@@ -51,6 +52,8 @@ class ResultRecorder:
         detections: the node's answers, in the order of their arrival.
         events: starts and ends of its alarms.
         latencies_ms: from publishing a frame to the arrival of its answer, in another process.
+        states: how often ``~/state`` said each state and reason, from the first frame to the last
+            answer.
         counts: messages that came, by the topic's name in :data:`FRAME_TOPICS`.
     """
 
@@ -62,6 +65,8 @@ class ResultRecorder:
         self.detections: list[DetectionRecord] = []
         self.events: list[EventRecord] = []
         self.latencies_ms: list[float] = []
+        self.states: Counter[tuple[str, str]] = Counter()
+        self._newest_states: Counter[tuple[str, str]] = Counter()
         self.counts: Counter[str] = Counter()
         self._bag = bag
         self._store = get_typestore(Stores.LATEST)
@@ -79,6 +84,7 @@ class ResultRecorder:
         for topic in FRAME_TOPICS:
             if image is not None or topic.name != "~/overlay/compressed":
                 self._subscribe(node, topic)
+        self._subscribe(node, STATE_TOPIC)
         self._state_changer = node.create_client(ChangeState, f"{node_name}/change_state")
         rosout = QoSProfile(depth=_DEPTH, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
         self._subscribe(node, Topic("/rosout", Log, "the log"), rosout)
@@ -99,7 +105,7 @@ class ResultRecorder:
     def _record(self, topic: str, connection: Any, data: bytes) -> None:
         arrived = time.monotonic()
         with self._changed:
-            if topic.startswith("~"):
+            if topic.startswith("~") and topic != STATE_TOPIC.name:
                 self._quiet = 0
             self.counts[topic] += 1
             try:
@@ -107,6 +113,9 @@ class ResultRecorder:
                     self._see(deserialize_message(data, DiagnosticArray))
                 elif topic == "~/detection":
                     self._answered(deserialize_message(data, DiagnosticArray), arrived)
+                elif topic == STATE_TOPIC.name and self._anchor is not None:
+                    state = read_state(deserialize_message(data, DiagnosticArray)).state
+                    self._newest_states[state.word, state.reason] += 1
                 elif topic == "~/event":
                     self.events.append(read_event(deserialize_message(data, DiagnosticArray)))
                 if self._anchor is not None:
@@ -133,6 +142,9 @@ class ResultRecorder:
     def _answered(self, message: Any, arrived: float) -> None:
         answer = read_detection(message)
         self.detections.append(answer)
+        # What is said once the drive is over does not count.
+        self.states += self._newest_states
+        self._newest_states.clear()
         sent = self._sent_at.get(answer.stamp_ns)
         if sent is not None:
             self.latencies_ms.append((arrived - sent) * 1e3)

@@ -22,6 +22,7 @@ from anomaly_detector.drawing.page import (
     write_page,
 )
 from anomaly_detector.monitoring.scene import ADVICE, scene_note
+from anomaly_detector.monitoring.state import STATE_PERIOD_S
 from anomaly_detector.recordings import UnreadableFrame, deserialize, open_bag
 from anomaly_detector.ros.replay.comparison import SCORE_TOLERANCE, frame_ranges
 from anomaly_detector.ros.replay.picture import Answered, bag_name, top_answers
@@ -59,6 +60,7 @@ def write_replay_report(path: Path, result: ReplayResult, folder: Path) -> None:
         *_scene(result),
         _alarms(result, alarms, overlays),
         *_highest(top, overlays),
+        *_states(result),
         *_frames_apart(result),
         _how(result),
     ]
@@ -222,6 +224,17 @@ def _highest(top: Answered, overlays: _Overlays) -> Iterable[Section]:
     ]
     if cards:
         yield Section("Frames with the highest scores", gallery=cards)
+
+
+def _states(result: ReplayResult) -> Iterable[Section]:
+    rows = [
+        [word, reason, f"{count * STATE_PERIOD_S:.1f}"]
+        for (word, reason), count in sorted(result.states.items(), key=lambda item: -item[1])
+    ]
+    if rows:
+        text = "What ~/state said from the first frame to the last answer, in real time."
+        table = Table(["state", "reason", "seconds"], rows, text_columns=2)
+        yield Section("State", [text], tables=[table])
 
 
 def _card(jpeg: bytes, title: str, line: str) -> Card:

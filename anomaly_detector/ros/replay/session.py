@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
@@ -83,7 +83,8 @@ class ReplayOptions:
 class ReplayResult:
     """What came of it: the node's answers and events, beside those of the detector offline.
 
-    ``latencies_ms`` are from publishing a frame to its answer, in another process.
+    ``latencies_ms`` are from publishing a frame to its answer, in another process; ``states`` is
+    how often ``~/state`` said each state and reason.
     """
 
     options: ReplayOptions
@@ -96,6 +97,7 @@ class ReplayResult:
     events: Sequence[EventRecord]
     same_events: bool
     latencies_ms: Sequence[float]
+    states: Mapping[tuple[str, str], int] = field(default_factory=dict)
     trained_on: tuple[TrainedRecording, ...] = ()
 
     @property
@@ -224,6 +226,7 @@ def replay(options: ReplayOptions, folder: Path) -> ReplayResult:
         recorder.events,
         _same_events(frames, recorder.events, events),
         recorder.latencies_ms,
+        recorder.states,
         trained_on,
     )
 

@@ -1,7 +1,7 @@
 """``python -m anomaly_detector watch``: a running node in a terminal, for example over SSH.
 
-Reads ``~/detection`` and ``/diagnostics``; sends nothing. Where it cannot draw (no terminal, or no
-package ``rich``), it prints a line a second.
+Reads ``~/state``, ``~/detection`` and ``/diagnostics``; sends nothing. Where it cannot draw (no
+terminal, or no package ``rich``), it prints a line a second.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ def _receiving(node: Any, state: WatchState, watched: str) -> Iterator[Callable[
     from rclpy.qos import QoSProfile
 
     from anomaly_detector.ros.node.detection_message import read_detection
+    from anomaly_detector.ros.state.listener import StateListener
 
     full_name = f"/{watched.strip('/')}"
     exact = {f"{name}: detector" for name in (full_name, full_name[1:])}
@@ -97,6 +98,7 @@ def _receiving(node: Any, state: WatchState, watched: str) -> Iterator[Callable[
         raise AnomalyDetectorError(
             f"--node is {watched!r}, which is no name of a node: {as_one_line(error)}"
         ) from error
+    listener = StateListener(node, full_name)
     node.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, QoSProfile(depth=100))
     executor = SingleThreadedExecutor(context=node.context)
     executor.add_node(node)
@@ -109,6 +111,8 @@ def _receiving(node: Any, state: WatchState, watched: str) -> Iterator[Callable[
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             executor.spin_once(timeout_sec=left)
+        if listener.record is not None:
+            state.node_state = listener.state()
         if end >= next_look_s:
             next_look_s = end + _LOOK_S
             state.is_there, state.others = _look(node, full_name)

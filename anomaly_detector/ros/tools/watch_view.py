@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from anomaly_detector.drawing.overlay import STATE_COLORS, state_word
 from anomaly_detector.monitoring.scene import scene_note
+from anomaly_detector.monitoring.state import SCENE_REASONS, DetectorState
 
 if TYPE_CHECKING:
     from anomaly_detector.ros.node.detection_message import DetectionRecord
@@ -46,6 +47,7 @@ class WatchState:
     """What is known of a node from its messages, and when the newest ones came.
 
     ``is_there`` is None while nobody knows; ``others`` are the full names of the other detectors.
+    ``node_state`` is what its ``~/state`` says, or its silence; None where none has ever come.
     """
 
     window_s: float = 60.0
@@ -54,6 +56,7 @@ class WatchState:
     diagnostics: Mapping[str, str] = field(default_factory=dict)
     diagnostics_message: str = ""
     diagnostics_s: float = -math.inf
+    node_state: DetectorState | None = None
     is_there: bool | None = None
     others: Sequence[str] = ()
     _history: deque[tuple[float, float, str]] = field(default_factory=deque)
@@ -98,7 +101,12 @@ class WatchState:
         return (len(ages) - 1) / max(ages[0] - min(ages[-1], ages[0] / len(ages)), 1e-3)
 
     def state(self, now_s: float) -> str:
-        """Return OK, ANOMALY or ALARM; STALE when detections stopped, WAITING before the first."""
+        """Return OK, ANOMALY, ALARM, or UNKNOWN where the node says so.
+
+        STALE when detections stopped, WAITING before the first.
+        """
+        if self.node_state is not None and self.node_state.word == "unknown":
+            return "UNKNOWN"
         if self.detection is None:
             return "WAITING"
         if now_s - self.detection_s > STALE_S:
@@ -106,7 +114,11 @@ class WatchState:
         return state_word(self.detection.is_anomaly, self.detection.alarm)
 
     def trouble(self, now_s: float) -> str:
-        """Say what is wrong with the flow of messages; empty when nothing is."""
+        """Say why there is no state, or what is wrong with the messages; empty as a rule."""
+        # Of the scene there is more to say, and of a node that says nothing.
+        known = self.node_state
+        if known is not None and known.reason not in ("", "no state", *SCENE_REASONS.values()):
+            return known.text
         if self.detection is None and self.is_there is False:
             if self.others:
                 return f"no such node; there is {', '.join(self.others)}: choose with --node"

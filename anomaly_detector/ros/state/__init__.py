@@ -1,0 +1,1 @@
+"""``~/state``: its message, who publishes it and who listens to it."""
