@@ -55,8 +55,8 @@ setup(
         "calibrate": ["onnx>=1.16"],
         # For timeline and report of 'python -m anomaly_detector replay'.
         "replay": ["jinja2>=3.0", "matplotlib>=3.5"],
-        # For 'python -m anomaly_detector review'.
-        "review": ["starlette>=0.26", "uvicorn>=0.17"],
+        # For 'python -m anomaly_detector review' and 'compare-models'.
+        "review": ["jinja2>=3.0", "starlette>=0.26", "uvicorn>=0.17"],
         # For the full view of 'python -m anomaly_detector watch'.
         "watch": ["rich>=11"],
         # On a ROS host OpenCV comes from apt (python3-opencv): install only onnxruntime there.

@@ -142,6 +142,17 @@ def false_alarm_interval(frames: int, false_alarm_rate: float) -> tuple[float, f
     return low, high
 
 
+def rate_interval(rate: float, frames: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share measured on so many independent frames.
+
+    It is that of the posterior of a uniform prior, widened to hold the share itself.
+    """
+    hits = rate * frames
+    outside = (1.0 - INTERVAL_LEVEL) / 2
+    low, high = _beta_quantiles(hits + 1, frames - hits + 1, (outside, 1.0 - outside))
+    return (min(low, rate) if hits > 0 else 0.0), (max(high, rate) if hits < frames else 1.0)
+
+
 def frames_needed(false_alarm_rate: float) -> int:
     """Return the number of independent frames below which no threshold can promise a rate."""
     return math.ceil(1.0 / false_alarm_rate - 1e-9) - 1

@@ -20,6 +20,8 @@ ALARM, SAMPLE = "alarm", "sample"
 EVENT_NAME = re.compile(r"event_\d{8}T\d{6}Z_(\d{6,})")
 """Name of an event's folder: UTC of the robot's clock, and a number that counts up."""
 
+_MOST_HELD = 100
+
 
 @dataclass(frozen=True)
 class RecordedFrame:
@@ -56,6 +58,7 @@ class RecordedEvent:
         place: where the frame with the highest score was taken; None likewise.
         kind: :data:`ALARM` or :data:`SAMPLE`.
         repeat_of: name of the event that it repeats; empty for one that was raised.
+        alarm_frames: frames of the camera with the alarm on, recorded or not.
     """
 
     path: Path
@@ -64,6 +67,13 @@ class RecordedEvent:
     place: Place | None = None
     kind: str = ALARM
     repeat_of: str = ""
+    alarm_frames: int = 0
+
+    @property
+    def hold(self) -> int:
+        """How many frames of the camera each recorded one stands for."""
+        during = sum(frame.phase == "during" for frame in self.frames)
+        return min(max(1, round(self.alarm_frames / max(1, during))), _MOST_HELD)
 
     @property
     def anomalous_frames(self) -> list[RecordedFrame]:
@@ -137,7 +147,10 @@ def read_event(path: Path) -> RecordedEvent:
         place = place_of(content.get("pose"), int(content["peak"]["stamp_ns"]))
         kind = str(content.get("event_kind", ALARM))
         repeat_of = str(content.get("repeat_of") or "")
-        return RecordedEvent(path, str(content["format"]), frames, place, kind, repeat_of)
+        alarm_frames = int(content.get("alarm_frames", 0))
+        return RecordedEvent(
+            path, str(content["format"]), frames, place, kind, repeat_of, alarm_frames
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SourceError(
             f"{file} cannot be read ({as_one_line(error)}): copy the event again or leave it out"

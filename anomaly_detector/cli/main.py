@@ -24,6 +24,10 @@ _VERBS = {
         "anomaly_detector.cli.review",
         "serve a web page to look at recorded events and say what they were",
     ),
+    "compare-models": (
+        "anomaly_detector.cli.compare_models",
+        "say whether a new model may replace an old one, by judged events and normal drives",
+    ),
     "play": (
         "anomaly_detector.ros.tools.player",
         "play a bag's camera topic over ROS 2, for hosts without 'ros2 bag play'",

@@ -71,7 +71,7 @@ def fingerprints(recordings: Sequence[tuple[str, NDArray[np.uint8]]]) -> tuple[F
     found = []
     for name, images in recordings:
         spread = np.unique(np.linspace(0, len(images) - 1, most).round().astype(int))
-        hashes = "".join(_hash(images[index]) for index in spread)
+        hashes = "".join(frame_hash(images[index]) for index in spread)
         found.append(Fingerprint(printable(name), len(images), hashes))
     return tuple(found)
 
@@ -90,7 +90,7 @@ def find_trained(
     found: list[TrainedRecording] = []
     for source in sources if metadata.training_recordings else ():
         source.view = metadata.view
-        hashed = partial(_frame_hash, size=metadata.view.size)
+        hashed = partial(_hash_of, size=metadata.view.size)
         hashes = list(source.mapped(hashed, usable_cores(), reduced=True))
         found += known_again(source.path.name, hashes, metadata.training_recordings)
     return tuple(found)
@@ -103,7 +103,7 @@ def known_again(
 
     ``frames`` are the hash of every frame, or the frames, uint8 [N, H, W, 3].
     """
-    hashes: Collection[str] = {f if isinstance(f, str) else _hash(f) for f in frames}
+    hashes: Collection[str] = {f if isinstance(f, str) else frame_hash(f) for f in frames}
     for fingerprint in known:
         parts = fingerprint.parts()
         # Of a piece only so many of the spread frames can be there.
@@ -126,11 +126,11 @@ def trained_warning(found: Sequence[TrainedRecording], consequence: str) -> str 
     return f"warning: the model was trained on {', '.join(names)}: {consequence}"
 
 
-def _frame_hash(frame: Frame, size: int) -> str:
-    return _hash(preprocess(frame.pixels, size))
+def _hash_of(frame: Frame, size: int) -> str:
+    return frame_hash(preprocess(frame.pixels, size))
 
 
-def _hash(image: NDArray[np.uint8]) -> str:
+def frame_hash(image: NDArray[np.uint8]) -> str:
     """Return the hash of a frame, uint8 [H, W, 3].
 
     Of coarse cells and coarse grey levels: another decoder's last bit seldom changes it, and the

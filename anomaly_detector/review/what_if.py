@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.alarms.alarm_filter import AlarmFilter, AlarmSettings
+from anomaly_detector.alarms.alarm_filter import AlarmFilter, AlarmSettings, AlarmState
 from anomaly_detector.black_box import UNREVIEWED
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.model.metadata import ModelMetadata
@@ -87,15 +87,13 @@ def scores_of(entry: Entry) -> Scores:
         for frame in event.frames
         if frame.score is not None and frame.normalized_score is not None
     ]
-    during = sum(frame.phase == "during" for frame in event.frames)
     _, scores, normalized = np.array(frames, np.float64).reshape(-1, 3).T
-    hold = max(1, round(entry.facts["alarm_frames"] / max(1, during)))
     return Scores(
         entry.id,
         np.array([stamp for stamp, _, _ in frames], np.int64),
         scores.astype(np.float32),
         normalized.astype(np.float32),
-        min(hold, 100),
+        event.hold,
     )
 
 
@@ -143,17 +141,40 @@ def alarms(
         scale = np.float32(max(abs(threshold - (old - width)), 1e-6 * abs(threshold), 1e-30))
     limit = float32_threshold(threshold)
     normalized = normalize_scores(scores.scores, limit, scale)
-    decide, raised = AlarmFilter(settings), 0
-    stamps = [None] * len(normalized) if scores.stamps_ns is None else scores.stamps_ns.tolist()
-    steps = np.diff(scores.stamps_ns) // scores.hold if scores.stamps_ns is not None else None
-    for number, (score, value) in enumerate(zip(scores.scores, normalized, strict=True)):
-        frame = Frame(float(score), float(value), bool(score >= limit))
-        for part in range(scores.hold):
-            stamp = stamps[number]
-            if stamp is not None and steps is not None and number < len(steps):
-                stamp += part * int(steps[number])
-            raised += decide.update(frame, stamp_ns=stamp).started
-    return raised
+    frames = [
+        Frame(float(score), float(value), bool(score >= limit))
+        for score, value in zip(scores.scores, normalized, strict=True)
+    ]
+    stamps = None if scores.stamps_ns is None else scores.stamps_ns.tolist()
+    return sum(state.started for _, state in held_states(frames, stamps, scores.hold, settings))
+
+
+def held_states(
+    frames: Sequence[Frame], stamps_ns: Sequence[int] | None, hold: int, settings: AlarmSettings
+) -> Iterator[tuple[int, AlarmState]]:
+    """Yield what the alarm filter makes of frames that each stand for several.
+
+    Args:
+        frames: in order.
+        stamps_ns: of each; None where there are none.
+        hold: how many frames of the camera each stands for.
+        settings: of the alarm filter.
+
+    Yields:
+        For every frame of the camera the number of the frame that stands for it, and the state.
+
+    Raises:
+        AnomalyDetectorError: seconds are asked for without stamps.
+    """
+    decide = AlarmFilter(settings)
+    for number, frame in enumerate(frames):
+        stamp, step = None, 0
+        if stamps_ns is not None:
+            stamp = stamps_ns[number]
+            step = (stamps_ns[min(number + 1, len(frames) - 1)] - stamp) // hold
+        for _ in range(hold):
+            yield number, decide.update(frame, stamp_ns=stamp)
+            stamp = None if stamp is None else stamp + step
 
 
 def try_settings(

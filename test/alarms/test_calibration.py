@@ -23,6 +23,7 @@ from anomaly_detector.alarms.calibration import (
     effective_frames,
     false_alarm_interval,
     frames_needed,
+    rate_interval,
 )
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
 from anomaly_detector.model.detector import Detector
@@ -184,6 +185,22 @@ def test_interval_is_the_beta_distributions(frames: int, rate: float) -> None:
     draws = np.random.default_rng(0).beta(above, frames + 1 - above, 200_000)
     assert np.mean(draws < low) == pytest.approx(0.025, abs=0.002)
     assert np.mean(draws > high) == pytest.approx(0.025, abs=0.002)
+
+
+@pytest.mark.parametrize(("frames", "hits"), [(100, 0), (100, 3), (40, 40), (1, 0), (20, 0.01)])
+def test_interval_of_a_measured_rate(frames: int, hits: float) -> None:
+    """Compared with draws of the rates that are as likely as what was seen makes them."""
+    low, high = rate_interval(hits / frames, frames)
+    draws = np.random.default_rng(0).beta(hits + 1, frames - hits + 1, 200_000)
+    assert low <= hits / frames <= high
+    if hits < 1:  # nothing is below what was seen
+        assert low == hits / frames
+    else:
+        assert np.mean(draws < low) == pytest.approx(0.025, abs=0.002)
+    if hits == frames:
+        assert high == 1.0
+    else:
+        assert np.mean(draws > high) == pytest.approx(0.025, abs=0.002)
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.9])

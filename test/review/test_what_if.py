@@ -82,7 +82,7 @@ def test_verdicts_kept_and_lost(tmp_path: Path) -> None:
     found = try_settings(entries, [], 1.65, settings, None)
     assert (found["days"], found["a_day"], found["drives_a_day"]) == (1.0, 2.0, None)
     # A frame of 20 a second that was recorded at 5 stands for four.
-    thin = replace(entries[0], facts=entries[0].facts | {"alarm_frames": 4 * 20})
+    thin = replace(entries[0], event=replace(entries[0].event, alarm_frames=4 * 20))
     assert (scores_of(entries[0]).hold, scores_of(thin).hold) == (1, 4)
     six = AlarmSettings(raise_frames=50, raise_window_frames=60, immediate_level=1.0)
     assert [alarms(scores_of(entry), 1.0, six, None) for entry in (entries[0], thin)] == [0, 1]

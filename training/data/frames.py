@@ -13,6 +13,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
+from anomaly_detector.black_box.reviewed import RecordedEventsSource, read_reviewed
 from anomaly_detector.errors import SourceError
 from anomaly_detector.images.preprocessing import WHOLE_FRAME, View
 from anomaly_detector.recordings import (
@@ -22,12 +23,7 @@ from anomaly_detector.recordings import (
     warn_unreadable,
 )
 from anomaly_detector.recordings.cache import CachedFrames, cache_frames
-from training.data.events import (
-    RecordedEventsSource,
-    open_recorded_anomalies,
-    read_reviewed,
-    thinned,
-)
+from training.data.events import open_recorded_anomalies, thinned
 from training.data.labels import read_labels
 from training.data.opening import open_recording
 
