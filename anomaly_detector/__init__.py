@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from anomaly_detector.images.image import Image
     from anomaly_detector.model.detector import Detection, Detector
     from anomaly_detector.model.file import read_metadata
+    from anomaly_detector.model.regions import AnomalyRegion, anomaly_regions
 else:  # a type checker would take every name for one that is there
 
     def __getattr__(name: str) -> Any:
@@ -40,6 +41,7 @@ __all__ = [
     "AlarmFilter",
     "AlarmSettings",
     "AnomalyDetectorError",
+    "AnomalyRegion",
     "Detection",
     "Detector",
     "Image",
@@ -47,6 +49,7 @@ __all__ = [
     "ModelError",
     "SourceError",
     "__version__",
+    "anomaly_regions",
     "draw_overlay",
     "read_metadata",
 ]
@@ -57,12 +60,14 @@ _HOMES = {
     "AlarmFilter": "anomaly_detector.alarms.alarm_filter",
     "AlarmSettings": "anomaly_detector.alarms.alarm_filter",
     "AnomalyDetectorError": "anomaly_detector.errors",
+    "AnomalyRegion": "anomaly_detector.model.regions",
     "Detection": "anomaly_detector.model.detector",
     "Detector": "anomaly_detector.model.detector",
     "Image": "anomaly_detector.images.image",
     "ImageError": "anomaly_detector.errors",
     "ModelError": "anomaly_detector.errors",
     "SourceError": "anomaly_detector.errors",
+    "anomaly_regions": "anomaly_detector.model.regions",
     "draw_overlay": "anomaly_detector.drawing.overlay",
     "read_metadata": "anomaly_detector.model.file",
 }

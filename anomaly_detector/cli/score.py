@@ -46,6 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--events", type=Path, help="with --output: CSV file for the alarms, one row each"
     )
     parser.add_argument(
+        "--regions", type=Path,
+        help="with --output: CSV file for the boxes around what is anomalous, in pixels of the "
+        "camera's frame, one row each",
+    )  # fmt: skip
+    parser.add_argument(
         "--events-dir", type=Path, metavar="DIR",
         help="folder for recorded events, as the node's black box writes them; of many recordings "
         "one folder each",
@@ -95,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise AnomalyDetectorError(
             f"--scheduler {arguments.scheduler} works with --output-dir DIR, not with --output"
         )
-    with output_files(arguments.output, arguments.events):
+    with output_files(arguments.output, arguments.events, arguments.regions):
         return _score_one(arguments, model, sources[0], decision)
 
 
@@ -121,6 +126,7 @@ def _score_one(
         arguments.output,
         decision=decision,
         events=arguments.events,
+        regions=arguments.regions,
         poses=poses,
         recorder=recorder,
         fps=arguments.fps,
@@ -155,6 +161,11 @@ def _score_many(
         raise AnomalyDetectorError(
             f"--events {arguments.events} goes with --output: --output-dir has a table of alarms "
             "for each recording"
+        )
+    if arguments.regions is not None:
+        raise AnomalyDetectorError(
+            f"--regions {arguments.regions} goes with --output, not with --output-dir: score the "
+            "recordings of interest one by one"
         )
     start = time.perf_counter()
     job = score_fleet(

@@ -10,6 +10,7 @@ apart.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import cv2
@@ -17,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.images.image import Image, crop, to_bgr
+from anomaly_detector.images.image import Image, RegionOfInterest, crop, to_bgr
 from anomaly_detector.images.message import FrameLike, as_image
+from anomaly_detector.model.regions import HOT, anomaly_regions
 
 if TYPE_CHECKING:
     from anomaly_detector.model.detector import Detection
@@ -37,7 +39,7 @@ _MIN_WIDTH = 200
 _FADE_FROM, _FADE_TO = 0.35, 0.5
 
 _OPACITY = 0.65
-_OUTLINE_AT = 64
+_OUTLINE_AT = round(255 * HOT)
 
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -62,8 +64,9 @@ def draw_overlay(
     is_alarm: bool = False,
     note: str = "",
     max_side: int = MAX_SIDE,
+    boxes: bool = True,
 ) -> NDArray[np.uint8]:
-    """Draw a frame's result over it: heat map, state and score.
+    """Draw a frame's result over it: heat map, boxes around hot regions, state and score.
 
     Example:
         >>> frame = np.zeros((480, 640, 3), np.uint8)
@@ -78,6 +81,7 @@ def draw_overlay(
         note: a line of text at the top of the picture; empty for none.
         max_side: the longer side of larger pictures is reduced to this, pixels. Pictures below 320
             are enlarged by a whole factor, so that the words can be read.
+        boxes: draw those of :func:`~anomaly_detector.model.regions.anomaly_regions`.
 
     Returns:
         uint8 BGR [H + strip, W, 3], C-contiguous, a new array. H and W are the picture's,
@@ -105,6 +109,8 @@ def draw_overlay(
         _draw_heat(picture, strength, outlined=detection.is_anomaly and scale.high is not None)
     word = state_word(detection.is_anomaly, is_alarm)
     color: Color = STATE_COLORS[word][::-1]
+    if boxes:
+        _draw_boxes(picture, detection, color)
     canvas_width = max(width, _MIN_WIDTH)
     unit = max(13, min(26, round(canvas_width / 26)))
     strip_height = 3 * unit
@@ -185,9 +191,25 @@ def _draw_heat(
     outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     smallest = mask.size / 4096
     outlines = [line for line in outlines if cv2.contourArea(line) >= smallest]
-    thickness = max(1, round(max(height, width) / 320))
+    thickness = _thickness(picture)
     cv2.drawContours(picture, outlines, -1, (0, 0, 0), thickness + 2, cv2.LINE_AA)
     cv2.drawContours(picture, outlines, -1, _INK, thickness, cv2.LINE_AA)
+
+
+def _draw_boxes(picture: NDArray[np.uint8], detection: Detection, color: Color) -> None:
+    """Draw the hot regions' boxes, in place; the picture shows what the map covers."""
+    height, width = picture.shape[:2]
+    shown = replace(detection, extent=RegionOfInterest(0, 0, width, height))
+    thickness = _thickness(picture)
+    for box in anomaly_regions(shown):
+        corners = (box.x, box.y), (box.x + box.width - 1, box.y + box.height - 1)
+        cv2.rectangle(picture, *corners, (0, 0, 0), thickness + 2, cv2.LINE_8)
+        cv2.rectangle(picture, *corners, color, thickness, cv2.LINE_8)
+
+
+def _thickness(picture: NDArray[np.uint8]) -> int:
+    height, width, _ = picture.shape
+    return max(1, round(max(height, width) / 320))
 
 
 def _draw_note(canvas: NDArray[np.uint8], unit: int, note: str) -> None:

@@ -65,6 +65,11 @@ class RegionOfInterest:
         """Return whether nothing is cut off, whatever the frame's size."""
         return self == RegionOfInterest()
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.width, self.height
+
     def __str__(self) -> str:
         """Return the text that :func:`parse_region` reads."""
         return f"{self.x},{self.y},{self.width},{self.height}"
@@ -87,6 +92,8 @@ class Image:
             for a JPEG that was decoded at reduced scale.
         invalid: number of pixels that held no value (NaN or infinite) and are 0 now.
         region: the part of the camera's frame that it is.
+        area: width and height of that part in pixels of the camera's frame, where the array has
+            been resized; None where it follows from array and scale.
     """
 
     array: NDArray[np.uint8]
@@ -94,6 +101,14 @@ class Image:
     scale: int = 1
     invalid: int = 0
     region: RegionOfInterest = RegionOfInterest()
+    area: tuple[int, int] | None = None
+
+    @property
+    def extent(self) -> RegionOfInterest:
+        """The part of the camera's frame that it is, with its size in pixels in any case."""
+        height, width = self.array.shape[:2]
+        area = self.area or (width * self.scale, height * self.scale)
+        return RegionOfInterest(self.region.x, self.region.y, *area)
 
 
 def parse_region(text: str) -> RegionOfInterest:

@@ -119,6 +119,11 @@ def preprocess(image: Image, size: int = INPUT_SIZE) -> NDArray[np.uint8]:
     return to_rgb(Image(small, image.order))
 
 
+def preprocessed(image: Image, size: int = INPUT_SIZE) -> Image:
+    """Return :func:`preprocess` of a frame, or of a part of it, which knows where it lies."""
+    return Image(preprocess(image, size), "rgb", region=image.region, area=image.extent.size)
+
+
 def _row_stride(height: int) -> int:
     """Return the odd stride that thins the rows without moving the picture; 0 when there is none.
 

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.images.image import ColorOrder, Image, crop
+from anomaly_detector.images.image import ColorOrder, Image, RegionOfInterest, crop
 from anomaly_detector.images.message import FrameLike, as_image
-from anomaly_detector.images.preprocessing import WHOLE_FRAME, View, preprocess
+from anomaly_detector.images.preprocessing import WHOLE_FRAME, View, preprocessed
 from anomaly_detector.model.file import read_model_file
 from anomaly_detector.model.map_scale import MapScale
 from anomaly_detector.model.normalization import (
@@ -55,6 +55,7 @@ class Detection:
         view: what the model saw of the frame.
         order: channel order of the frame, for drawing on it.
         map_scale: which values of the map are shown as heat.
+        extent: the part of the camera's frame that the map covers, in its pixels.
     """
 
     score: float
@@ -66,6 +67,7 @@ class Detection:
     view: View = WHOLE_FRAME
     order: ColorOrder = "rgb"
     map_scale: MapScale = MapScale(0.0, None)  # noqa: RUF009
+    extent: RegionOfInterest = RegionOfInterest()  # noqa: RUF009
 
 
 @dataclass(frozen=True)
@@ -279,6 +281,7 @@ class Detector:
             view=view,
             order=image.order,
             map_scale=limit.map_scale,
+            extent=prepared.extent,
         )
 
     def stream(
@@ -328,4 +331,4 @@ def _image_of(frame: FrameLike, order: ColorOrder | None, view: View) -> Image:
 
 
 def _prepared(image: Image, view: View) -> Image:
-    return Image(preprocess(crop(image, view.region), view.size), "rgb", region=view.region)
+    return preprocessed(crop(image, view.region), view.size)

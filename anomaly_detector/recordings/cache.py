@@ -21,8 +21,7 @@ from tqdm import tqdm
 from anomaly_detector.errors import OutputError, SourceError
 from anomaly_detector.files import atomic_directory, user_cache_folder
 from anomaly_detector.images.compressed import DECODE_METHOD
-from anomaly_detector.images.image import Image
-from anomaly_detector.images.preprocessing import INPUT_SIZE, RESIZE_METHOD, preprocess
+from anomaly_detector.images.preprocessing import INPUT_SIZE, RESIZE_METHOD, preprocessed
 from anomaly_detector.ordered_pool import usable_cores
 from anomaly_detector.recordings import Frame, FrameSource, UnreadableFrame
 
@@ -120,7 +119,7 @@ def _build(source: FrameSource, entry: Path, workers: int, progress: bool) -> No
 
 def preprocessed_frame(frame: Frame, size: int) -> Frame:
     """Return a frame with its picture at the model's input size, uint8 [size, size, 3] RGB."""
-    return replace(frame, pixels=Image(preprocess(frame.pixels, size), "rgb"))
+    return replace(frame, pixels=preprocessed(frame.pixels, size))
 
 
 def _load(path: Path, entry: Path, size: int) -> CachedFrames:

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.model.detector import Detector
+from anomaly_detector.model.detector import Detection, Detector
+from anomaly_detector.model.regions import AnomalyRegion, anomaly_regions
 from anomaly_detector.ordered_pool import map_in_order, usable_cores
 from anomaly_detector.recordings import Frame, FrameSource
 from anomaly_detector.recordings.base import check_fps, stamp_and_time
@@ -33,8 +34,9 @@ _FRAMES_A_TASK = 16
 
 _CPU = "CPUExecutionProvider"
 
-_Scores: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
-"""Scores and normalised scores of some frames, float32 [N] each."""
+_Scores: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32] | None]
+"""Scores and normalised scores of some frames, float32 [N] each, and their maps [N, H, W] where
+they are asked for."""
 
 _T = TypeVar("_T")
 
@@ -51,6 +53,7 @@ class ScoredFrame:
         normalized_score: in [0, 1], 0.5 at the threshold.
         is_anomaly: the score is at or above the threshold.
         image: what the network saw, uint8 [H, W, 3] RGB.
+        regions: boxes around what is anomalous, where they were asked for.
     """
 
     name: str
@@ -60,9 +63,12 @@ class ScoredFrame:
     normalized_score: float
     is_anomaly: bool
     image: NDArray[np.uint8] = field(compare=False, repr=False)
+    regions: Sequence[AnomalyRegion] = ()
 
 
-def _run(detector: Detector, images: Sequence[NDArray[np.uint8]], batch_size: int) -> _Scores:
+def _run(
+    detector: Detector, images: Sequence[NDArray[np.uint8]], batch_size: int, *, maps: bool
+) -> _Scores:
     """Score frames in runs of just ``batch_size``: the last one is filled up and cut.
 
     So a score depends on the frame and the size of the batch, not on how many frames follow.
@@ -72,9 +78,9 @@ def _run(detector: Detector, images: Sequence[NDArray[np.uint8]], batch_size: in
         batch = images[start : start + batch_size]
         filled = [*batch, *[batch[-1]] * (batch_size - len(batch))]
         result = detector.score_batch(np.stack(filled))
-        parts.append([values[: len(batch)] for values in result[:2]])
-    score, normalized = (np.concatenate(values) for values in zip(*parts, strict=True))
-    return score, normalized
+        parts.append([values[: len(batch)] for values in result[: 3 if maps else 2]])
+    score, normalized, *rest = (np.concatenate(values) for values in zip(*parts, strict=True))
+    return score, normalized, rest[0] if rest else None
 
 
 def score_recording(
@@ -84,6 +90,7 @@ def score_recording(
     fps: float | None = None,
     workers: int | None = None,
     batch_size: int = BATCH_SIZE,
+    regions: bool = False,
 ) -> Iterator[ScoredFrame]:
     """Score a recording, in order; the results do not depend on ``workers``.
 
@@ -95,6 +102,7 @@ def score_recording(
         workers: threads that decode, and on the CPU as many that run the network; None for one
             per processor core.
         batch_size: frames a run of the network; 1 gives the bits of the node's scores.
+        regions: look for them, too.
 
     Raises:
         SourceError: no frame is readable.
@@ -108,7 +116,8 @@ def score_recording(
             raise AnomalyDetectorError(f"{name} is {value}: give 1 or more")
 
     def scored(frames: Sequence[Frame]) -> tuple[Sequence[Frame], _Scores]:
-        return frames, _run(detector, [frame.pixels.array for frame in frames], batch_size)
+        images = [frame.pixels.array for frame in frames]
+        return frames, _run(detector, images, batch_size, maps=regions)
 
     source.view = detector.view
     resize = partial(preprocessed_frame, size=detector.view.size)
@@ -121,12 +130,28 @@ def score_recording(
         map_in_order(scored, batches, threads, threads + 1) if workers > 1 else map(scored, batches)
     )
     for frames, scores in results:
-        values = (array.tolist() for array in scores)
-        for frame, score, normalized in zip(frames, *values, strict=True):
+        maps = scores[2]
+        values = (array.tolist() for array in scores[:2])
+        for place, (frame, score, normalized) in enumerate(zip(frames, *values, strict=True)):
             stamp_ns, time_ns = stamp_and_time(frame, index, fps)
             is_anomaly = score >= detector.threshold
+            image = frame.pixels.array
+            found: Sequence[AnomalyRegion] = ()
+            if maps is not None:
+                found = anomaly_regions(
+                    Detection(
+                        score,
+                        normalized,
+                        detector.threshold,
+                        is_anomaly,
+                        maps[place],
+                        inference_ms=0.0,
+                        map_scale=detector.map_scale,
+                        extent=frame.pixels.extent,
+                    )
+                )
             yield ScoredFrame(
-                frame.name, stamp_ns, time_ns, score, normalized, is_anomaly, frame.pixels.array
+                frame.name, stamp_ns, time_ns, score, normalized, is_anomaly, image, found
             )
             index += 1
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
+from typing import Any, TextIO
 
 import numpy as np
 from tqdm import tqdm
@@ -20,7 +22,7 @@ from anomaly_detector.model.detector import Detector
 from anomaly_detector.monitoring.scene import SceneStretch, SceneWatch, scene_stretches
 from anomaly_detector.poses import PLACE_COLUMNS, PoseTrack
 from anomaly_detector.recordings import FrameSource, UnreadableFrame, count_frames
-from anomaly_detector.scoring.stream import BATCH_SIZE, score_recording
+from anomaly_detector.scoring.stream import BATCH_SIZE, ScoredFrame, score_recording
 from anomaly_detector.stamps import SteadyTime, stamp_text
 
 SCORE_COLUMNS = ("frame", "stamp", "score", "is_anomaly", "normalized_score", "alarm")
@@ -36,6 +38,8 @@ EVENT_COLUMNS = (
     "peak_score",
     "peak_normalized_score",
 )
+
+REGION_COLUMNS = ("frame", "stamp", "x", "y", "width", "height", "score")
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ def write_scores(
     *,
     decision: AlarmSettings | None = None,
     events: Path | None = None,
+    regions: Path | None = None,
     poses: PoseTrack | None = None,
     recorder: EventRecorder | None = None,
     fps: float | None = None,
@@ -94,8 +99,12 @@ def write_scores(
         output: the table of scores.
         decision: when an alarm is raised and cleared; None for the defaults.
         events: CSV file for the alarms, with the columns of :data:`EVENT_COLUMNS`; None for none.
-        poses: of the robot; both tables get :data:`~anomaly_detector.poses.PLACE_COLUMNS`, that of
-            alarms with the place of the peak. None leaves these columns out.
+        regions: CSV file for the boxes around what is anomalous, with the columns of
+            :data:`REGION_COLUMNS`, one row each
+            (:func:`~anomaly_detector.model.regions.anomaly_regions`); None for none.
+        poses: of the robot; tables of scores and alarms get
+            :data:`~anomaly_detector.poses.PLACE_COLUMNS`, that of alarms with the place of the
+            peak. None leaves these columns out.
         recorder: is shown every frame, and may write the events afterwards; None for none.
         fps: as for :meth:`anomaly_detector.model.detector.Detector.stream`.
         workers: as for :func:`anomaly_detector.scoring.stream.score_recording`.
@@ -105,11 +114,20 @@ def write_scores(
     Raises:
         SourceError: no frame is readable.
         ModelError: the model fails.
-        OutputError: a table cannot be written; neither is.
-        AnomalyDetectorError: a frame without a stamp is to be decided on in seconds.
+        OutputError: a table cannot be written; none is.
+        AnomalyDetectorError: a frame without a stamp is to be decided on in seconds, or regions
+            are asked of a model whose maps have no unit.
     """
-    if events is not None and events.resolve() == output.resolve():
-        raise AnomalyDetectorError(f"{output} is given for scores and events: name two files")
+    tables = {"scores": output, "events": events, "regions": regions}
+    given = {name: path.resolve() for name, path in tables.items() if path is not None}
+    for (first, path), (second, other) in combinations(given.items(), 2):
+        if path == other:
+            raise AnomalyDetectorError(f"{path} is given for {first} and {second}: name two files")
+    if regions is not None and detector.map_scale.high is None:
+        raise AnomalyDetectorError(
+            f"model {detector.metadata.name} has no regions: the maps of scorer "
+            f"{detector.metadata.scorer} have no unit; leave out --regions"
+        )
     decisions = AlarmFilter(decision)
     scored = flagged = without_stamp = 0
     peak = -math.inf
@@ -118,12 +136,26 @@ def write_scores(
     seen: list[tuple[str, float, float]] = []
     alarms: list[AlarmEvent] = []
     with ExitStack() as stack:
-        file = stack.enter_context(
-            stack.enter_context(atomic_path(output)).open("w", newline="", encoding="utf-8")
+
+        def table(path: Path, columns: Sequence[str]) -> tuple[TextIO, Any]:
+            file = stack.enter_context(
+                stack.enter_context(atomic_path(path)).open("w", newline="", encoding="utf-8")
+            )
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            return file, writer
+
+        # Before the scores, which are then complete before it.
+        boxes = None if regions is None else table(regions, REGION_COLUMNS)[1]
+        file, writer = table(output, SCORE_COLUMNS + _place_columns(poses))
+        results = score_recording(
+            detector,
+            source,
+            fps=fps,
+            workers=workers,
+            batch_size=batch_size,
+            regions=regions is not None,
         )
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(SCORE_COLUMNS + _place_columns(poses))
-        results = score_recording(detector, source, fps=fps, workers=workers, batch_size=batch_size)
         for frame in tqdm(results, "scoring", len(source), unit="frame", disable=not progress):
             state = decisions.update(frame, stamp_ns=frame.time_ns, name=frame.name)
             if state.ended is not None:
@@ -139,6 +171,8 @@ def write_scores(
                     *_place(poses, frame.time_ns),
                 ]
             )
+            if boxes is not None:
+                boxes.writerows(_region_rows(frame))
             if recorder is not None:
                 recorder.see(frame, state)
             scored += 1
@@ -178,6 +212,12 @@ def _place(poses: PoseTrack | None, time_ns: int | None) -> list[str]:
     if poses is None or time_ns is None:
         return []
     return list(poses.at(time_ns).texts().values())
+
+
+def _region_rows(frame: ScoredFrame) -> Iterator[list[Any]]:
+    for box in frame.regions:
+        values = [box.x, box.y, box.width, box.height, format_score(box.score)]
+        yield [frame.name, stamp_text(frame.stamp_ns), *values]
 
 
 def _write_events(alarms: list[AlarmEvent], poses: PoseTrack | None, path: Path) -> None:

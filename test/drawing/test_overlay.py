@@ -293,3 +293,14 @@ def test_shipped_model_on_the_corridor() -> None:
     shown = heat(largest.image)
     assert (shown & largest.mask).sum() > 0.3 * largest.mask.sum()
     assert shown.mean() < 0.5
+
+
+def test_boxes_are_those_of_the_regions_and_can_be_left_out() -> None:
+    dark = Image(np.zeros((480, 640, 3), np.uint8), "bgr")
+    with_boxes, without = render(dark), render(dark, boxes=False)
+    rows, columns = np.nonzero((with_boxes != without).any(axis=-1))
+    # Four cells of 20x15 pixels from the sixth on, and the line's width outside.
+    assert (rows.min(), rows.max()) == (88, 151)
+    assert (columns.min(), columns.max()) == (118, 201)
+    assert count_color(with_boxes[90:150, 120:200], STATE_COLORS["ANOMALY"]) > 200
+    assert np.array_equal(render(normalized_score=0.45), render(normalized_score=0.45, boxes=False))

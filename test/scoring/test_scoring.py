@@ -203,6 +203,49 @@ def test_bag_and_folder_with_a_rate_give_the_same(tmp_path: Path, fixed_model: P
     assert "10" in alarms
 
 
+def test_regions_are_boxes_in_the_cameras_frame(
+    tmp_path: Path, fixed_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = [np.full((240, 320, 3), 128, np.uint8) for _ in range(3)]
+    frames[1][60:120, 200:280] = 250
+    frames[1][150:210, 20:80] = 215
+    regions, events = tmp_path / "regions.csv", tmp_path / "events"
+    options = ["--regions", str(regions), "--events-dir", str(events)]
+    bag = write_bag(tmp_path / "bag", frames)
+    rows = score(fixed_model, bag, tmp_path / "scores.csv", *options)
+    assert [row["is_anomaly"] for row in rows] == ["0", "1", "0"]
+    found = read_rows(regions)
+    assert list(found[0]) == ["frame", "stamp", "x", "y", "width", "height", "score"]
+    assert {(row["frame"], row["stamp"]) for row in found} == {("000001", rows[1]["stamp"])}
+    assert found[0]["score"] == rows[1]["normalized_score"]
+    for row, thing in zip(found, ((200, 60, 80, 60), (20, 150, 60, 60)), strict=True):
+        box = [int(row[name]) for name in ("x", "y", "width", "height")]
+        # Two smoothed cells of 5x3.75 pixels on each side.
+        assert np.abs(np.subtract(box, thing)).max() <= 20
+    again = tmp_path / "again.csv"
+    score(fixed_model, bag, again, "--batch-size", "1", "--workers", "1", "--regions", str(regions))
+    assert read_rows(regions) == found
+    arguments = ["--model", str(fixed_model), "--input", str(bag), "--regions", str(regions)]
+    regions.unlink()
+    assert main(["score", *arguments, "--output-dir", str(tmp_path / "many")]) == 1
+    assert "goes with --output, not with --output-dir" in capsys.readouterr().err
+    assert not regions.exists()
+
+
+def test_a_model_whose_maps_have_no_unit_has_no_regions(
+    tmp_path: Path, flat_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = write_grey_difference_model(tmp_path / "zero.onnx", threshold=0.0)
+    output, regions = tmp_path / "scores.csv", tmp_path / "regions.csv"
+    arguments = ["--model", str(model), "--input", str(flat_folder), "--output", str(output)]
+    assert main(["score", *arguments, "--regions", str(regions)]) == 1
+    assert "has no regions: the maps of scorer reconstruction have no unit" in (
+        capsys.readouterr().err
+    )
+    assert not output.exists()
+    assert not regions.exists()
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
@@ -213,6 +256,7 @@ def test_bag_and_folder_with_a_rate_give_the_same(tmp_path: Path, fixed_model: P
         (["--raise-frames", "20"], "raise_frames is 20, more than raise_window_frames"),
         (["--clear-level", "nan"], "clear_level is nan"),
         (["--events", "{output}"], "is given for scores and events"),
+        (["--regions", "{output}"], "is given for scores and regions"),
     ],
 )
 def test_wrong_options_leave_no_output(

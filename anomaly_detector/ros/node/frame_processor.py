@@ -292,6 +292,7 @@ class FrameProcessor:
             is_alarm=self.is_alarm,
             note=self.scene.note,
             max_side=self._settings.overlay_max_side,
+            boxes=self._settings.overlay_boxes,
         )
 
     def _record(

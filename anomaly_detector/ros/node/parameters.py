@@ -171,6 +171,11 @@ PARAMETERS: tuple[ParameterDefinition, ...] = (
         minimum=64,
         maximum=4096,
     ),
+    ParameterDefinition(
+        "overlay_boxes",
+        True,
+        "Draw a box around each hot region in ~/overlay.",
+    ),
     *_parameters_of(HEALTH_SETTINGS, ""),
     ParameterDefinition(
         "diagnostics_period",
@@ -210,6 +215,7 @@ class Parameters:
     cuda_graph: bool
     alarm: AlarmSettings
     overlay_max_side: int
+    overlay_boxes: bool
     limits: HealthLimits
     diagnostics_period: float
     pose: PoseSettings
