@@ -209,7 +209,7 @@ def _draw_boxes(picture: NDArray[np.uint8], detection: Detection, color: Color) 
 
 def _thickness(picture: NDArray[np.uint8]) -> int:
     height, width, _ = picture.shape
-    return max(1, round(max(height, width) / 320))
+    return max(1, round(int(max(height, width)) / 320))
 
 
 def _draw_note(canvas: NDArray[np.uint8], unit: int, note: str) -> None:
