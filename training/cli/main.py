@@ -22,6 +22,10 @@ _VERBS = {
         "measure a model on labelled drives and write a report",
     ),
     "stress": ("training.cli.stress", "measure what a model makes of injected faults"),
+    "compare-models": (
+        "training.cli.compare_models",
+        "say whether a new model may replace an old one, with injected faults if wanted",
+    ),
     "download": ("training.cli.download", "download the Hazards&Robots data set"),
     "inspect-hazards-robots": (
         "training.cli.inspect_hazards_robots",

@@ -113,6 +113,26 @@ def resampled_areas(
     return result
 
 
+def resampled_means(values: FloatArray, blocks: IntArray, resamples: int, seed: int) -> FloatArray:
+    """Resample blocks and return the mean of every resample, [resamples].
+
+    Args:
+        values: float64 [N].
+        blocks: int64 [N], of each value, ascending from 0 (:func:`frame_blocks`).
+        resamples: how many.
+        seed: of the generator.
+    """
+    sums, counts = np.bincount(blocks, weights=values), np.bincount(blocks)
+    generator = np.random.default_rng(seed)
+    step = max(1, _CHUNK_CELLS // counts.size)
+    means = []
+    for start in range(0, resamples, step):
+        rows = min(step, resamples - start)
+        drawn = _draw_blocks(generator, [np.arange(counts.size)], rows)
+        means.append(drawn @ sums / (drawn @ counts))
+    return np.concatenate(means)
+
+
 def _draw_blocks(
     generator: np.random.Generator, strata: Sequence[IntArray], rows: int
 ) -> FloatArray:

@@ -29,7 +29,7 @@ from anomaly_detector.model.metadata import ModelMetadata
 from anomaly_detector.model.normalization import normalize_for
 from anomaly_detector.ordered_pool import map_in_order
 from anomaly_detector.recordings import Frame, FrameSource, count_frames
-from training.evaluation.bootstrap import DEFAULT_BLOCK
+from training.evaluation.bootstrap import DEFAULT_BLOCK, frame_blocks, resampled_means
 from training.evaluation.faults import UNITS, Fault, FrozenFrame, as_seen
 from training.evaluation.metrics import Interval, Ranking, json_safe, ranking_table
 
@@ -132,6 +132,7 @@ class StressResult:
         clean_scores: float64 [frames].
         faults: one per fault, in the order asked for.
         mean_roc_auc: over the counted faults; NaN without any.
+        recall: mean over the counted faults; NaN without any.
         clean_example: the examples' frame without a fault.
         trained_on: the recording, if the model was trained on it.
     """
@@ -146,6 +147,7 @@ class StressResult:
     clean_scores: FloatArray
     faults: tuple[FaultResult, ...]
     mean_roc_auc: Interval
+    recall: Interval
     clean_example: StressExample
     trained_on: tuple[TrainedRecording, ...] = ()
 
@@ -172,7 +174,7 @@ class StressResult:
     @property
     def mean_recall(self) -> float:
         """Mean recall over the counted faults; NaN without any."""
-        return _mean([item.recall for item in self.counted])
+        return self.recall.value
 
     @property
     def mean_pointing(self) -> float:
@@ -198,6 +200,7 @@ class StressResult:
             "minimum_roc_auc": None if worst is None else json_safe(worst.roc_auc.value),
             "worst_fault": None if worst is None else worst.fault.name,
             "mean_recall": json_safe(self.mean_recall),
+            "mean_recall_interval_95": json_safe([self.recall.low, self.recall.high]),
             "minimum_recall": json_safe(min((f.recall for f in self.counted), default=math.nan)),
             "mean_pointing": json_safe(self.mean_pointing),
             "false_alarm_rate": self.false_alarms,
@@ -337,6 +340,7 @@ def run_stress(
         clean_scores=clean,
         faults=tuple(results),
         mean_roc_auc=mean,
+        recall=_recall(scored, faults, threshold, bootstrap, block, seed),
         clean_example=scored.examples[0],
         trained_on=trained_on,
     )
@@ -438,6 +442,28 @@ def _areas(
         if counted:
             mean = table.macro.roc_auc
     return areas, mean
+
+
+def _recall(
+    scored: _Scored,
+    faults: Sequence[Fault],
+    threshold: float,
+    bootstrap: int,
+    block: int,
+    seed: int,
+) -> Interval:
+    """Return the mean recall of the counted faults; a frame is drawn with all of its faults."""
+    counted = [number for number, fault in enumerate(faults, 1) if fault.per_frame]
+    if not counted:
+        return Interval(math.nan)
+    flagged = scored.scores[:, counted] >= threshold
+    mean = _mean(flagged.mean(axis=0).tolist())
+    if not bootstrap:
+        return Interval(mean)
+    shares = flagged.mean(axis=1)
+    blocks, _ = frame_blocks(np.zeros(len(shares), np.int64), _stretches(scored.numbers), block)
+    low, high = np.percentile(resampled_means(shares, blocks, bootstrap, seed), [2.5, 97.5])
+    return Interval(mean, float(low), float(high))
 
 
 def _points_into(anomaly_map: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> float:

@@ -38,6 +38,42 @@ def stress_sections(result: StressResult) -> list[Section]:
     return [_summary(result), _table(result), _gallery(result), _parameters(result)]
 
 
+def recall_comparison(old: StressResult, new: StressResult) -> Section:
+    """Return a section with the recall of two models on the same frames and faults."""
+    rows = [
+        {
+            "Fault": name,
+            "Group": group,
+            old.model: percent_text(before),
+            f"{new.model} (new)": percent_text(now),
+        }
+        for name, group, before, now in [
+            ("mean", "", old.mean_recall, new.mean_recall),
+            *(
+                (item.fault.name, item.fault.group, item.recall, other.recall)
+                for item, other in zip(old.faults, new.faults, strict=True)
+            ),
+        ]
+    ]
+    return Section(
+        "Injected faults",
+        ["The share of the faulted frames that either model flags."],
+        key_figures=[
+            KeyFigure(
+                f"Faults flagged, {which}",
+                percent_text(result.mean_recall),
+                f"{range_text(result.recall)}mean over faults",
+            )
+            for which, result in (("old model", old), ("new model", new))
+        ],
+        tables=[table_of(rows, text_columns=2)],
+        notes=[
+            f"{old.frames} normal frames, each with every fault; intervals are of blocks of up "
+            f"to {old.block} consecutive frames."
+        ],
+    )
+
+
 def _summary(result: StressResult) -> Section:
     worst = result.worst
     keys = []
@@ -50,7 +86,11 @@ def _summary(result: StressResult) -> Section:
                 f"{range_text(area)}over {len(result.counted)} faults",
             ),
             KeyFigure("ROC-AUC, minimum", number_text(worst.roc_auc.value), worst.fault.name),
-            KeyFigure("Faults flagged", percent_text(result.mean_recall), "mean over faults"),
+            KeyFigure(
+                "Faults flagged",
+                percent_text(result.mean_recall),
+                f"{range_text(result.recall)}mean over faults",
+            ),
         ]
     if not math.isnan(result.mean_pointing):
         note = "map's maximum in the changed region, mean"

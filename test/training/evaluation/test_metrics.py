@@ -99,6 +99,15 @@ def test_bootstrap_resamples_have_the_areas_of_scikit_learn(
             assert samples[row, column] == pytest.approx(expected, abs=1e-12)
 
 
+def test_resampled_means_draw_whole_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, blocks = np.repeat([0.0, 1.0], [10, 30]), np.repeat(_ints(0, 1), [10, 30])
+    means = bootstrap.resampled_means(values, blocks, 400, seed=0)
+    assert sorted(set(means.tolist())) == [0.0, 0.75, 1.0]
+    assert np.mean(means == 0.75) == pytest.approx(0.5, abs=0.1)
+    monkeypatch.setattr(bootstrap, "_CHUNK_CELLS", 10)
+    assert len(bootstrap.resampled_means(values, blocks, 23, seed=0)) == 23
+
+
 def test_interval_covers_the_true_area() -> None:
     # Two unit normals one standard deviation apart: the true area is Phi(1 / sqrt(2)).
     truth = 0.5 * (1 + math.erf(0.5))

@@ -301,6 +301,7 @@ def test_faults_are_independent_of_all_other_drawing_code() -> None:
     # They measure, none trains on them; above all nothing that makes outliers for training.
     assert {name for name, imported in ARROWS.items() if imported & faults} - faults == {
         "training.cli.compare",
+        "training.cli.compare_models",
         "training.cli.stress",
         "training.evaluation.compare",
         "training.evaluation.stress",
@@ -364,6 +365,9 @@ def test_figures_by_hand(model: Path, drive: Path) -> None:
     assert not frozen.counted
     areas = [item.roc_auc.value for item in result.faults[:-1]]
     assert result.mean_roc_auc.value == pytest.approx(np.mean(areas))
+    assert result.mean_recall == pytest.approx(np.mean([f.recall for f in result.faults[:-1]]))
+    # Two of the four in every frame.
+    assert (result.recall.low, result.recall.high) == (0.5, 0.5)
     worst = result.worst
     assert worst is not None
     assert worst.roc_auc.value == min(areas)
