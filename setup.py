@@ -53,6 +53,8 @@ setup(
     extras_require={
         # For 'python -m anomaly_detector calibrate' on a robot.
         "calibrate": ["onnx>=1.16"],
+        # For 'python -m anomaly_detector adapt' there.
+        "adapt": ["jinja2>=3.0", "onnx>=1.16"],
         # For timeline and report of 'python -m anomaly_detector replay'.
         "replay": ["jinja2>=3.0", "matplotlib>=3.5"],
         # For 'python -m anomaly_detector review' and 'compare-models'.

@@ -230,7 +230,7 @@ def _train(options: TrainOptions, left_out: str | None) -> None:
         return
     run = prepare(options)
     # Not at the top: it imports Keras.
-    from training.scorers.outlier_exposure.network import ExposureParts
+    from training.scorers.outlier_exposure.batches import ExposureParts
 
     parts = ExposureParts(local_outliers=left_out != "local", global_outliers=left_out != "global")
     export_trained(run, train_exposure(run, parts=parts))
@@ -369,7 +369,7 @@ def _parse() -> tuple[argparse.Namespace, TrainOptions]:
     add("--test-frames", type=int, default=150, metavar="N", help=text)
     arguments = parser.parse_args()
     if arguments.adapt is None:
-        can_adapt = find_scorer(arguments.scorer).adapt is not None
+        can_adapt = find_scorer(arguments.scorer).adapts
         arguments.adapt = [NONE, *(way for way in WAYS if can_adapt or way != "adapt")]
     counts = (arguments.train_drives, arguments.seeds, arguments.test_frames, *arguments.seconds)
     if min(counts) < 1 or max(arguments.seconds) > 180:

@@ -222,7 +222,7 @@ def variants(arguments: argparse.Namespace) -> Iterator[tuple[str, Score, NDArra
     """Train every variant; yield its name, its score and the held-out frames."""
     import_keras()
     from training.scorers.autoencoder import train_autoencoder
-    from training.scorers.outlier_exposure.network import ExposureParts
+    from training.scorers.outlier_exposure.batches import ExposureParts
     from training.scorers.outlier_exposure.training import fit_exposure
 
     with tempfile.TemporaryDirectory() as folder:

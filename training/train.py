@@ -291,7 +291,7 @@ def export_trained(
     metadata = with_scorer_facts(metadata.with_view(_view(options)))
     # The model last: where it is, all else is.
     past = None
-    if find_scorer(options.scorer).adapt is not None:
+    if find_scorer(options.scorer).adapts:
         past = Past.of(run.frames, run.split, run.anomalies)
     run.folder.keep(trained.networks, metadata, past)
     write_history(options.out.with_suffix(".history.csv"), trained.histories)
@@ -314,9 +314,11 @@ def _covers(options: TrainOptions, other_days: bool) -> str:
     if other_days:
         return "The threshold covers other days as different as these are."
     text = "The threshold covers the light and the things of these drives, and no other day"
-    if find_scorer(options.scorer).adapt is None:
+    if not find_scorer(options.scorer).adapts:
         return f"{text}."
-    return f"{text}: python -m training adapt --model {options.out} --data TODAY mends that."
+    return (
+        f"{text}: python -m anomaly_detector adapt --model {options.out} --data TODAY mends that."
+    )
 
 
 def choose_threshold(

@@ -12,6 +12,8 @@ _VERBS = {
         "anomaly_detector.cli.calibrate",
         "give a model a new threshold from a normal drive, without training",
     ),
+    # Of the offline side, which is in the same package; it needs no TensorFlow.
+    "adapt": ("training.cli.adapt", "adapt a trained model to a normal drive of today"),
     "prepare": (
         "anomaly_detector.cli.prepare",
         "load a model, score a frame, and build what the GPU needs, ahead of the first start",

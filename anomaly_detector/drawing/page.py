@@ -18,8 +18,16 @@ from types import ModuleType
 from typing import TypeAlias
 from urllib.parse import quote
 
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from anomaly_detector.drawing.timeline import resized
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
+
+THUMBNAIL_SIZE = 160
+"""Height and width of a frame on a page, pixels."""
 
 
 @dataclass(frozen=True)
@@ -214,3 +222,20 @@ def write_page(page: Page, path: Path) -> None:
 def data_uri(kind: str, data: bytes) -> str:
     """Return the bytes of a file as a ``data:`` URI; ``kind`` is as ``image/png``."""
     return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def image_uri(image: NDArray[np.uint8], size: int | None = None) -> str:
+    """Return an RGB picture as a PNG ``data:`` URI.
+
+    Args:
+        image: uint8 RGB [H, W, 3].
+        size: height and width to enlarge it to, pixels; None keeps them.
+    """
+    shown = image if size is None else resized(image, size)
+    _, encoded = cv2.imencode(".png", cv2.cvtColor(shown, cv2.COLOR_RGB2BGR))
+    return data_uri("image/png", encoded.tobytes())
+
+
+def frame_picture(image: NDArray[np.uint8], alt: str) -> Picture:
+    """Return a frame, uint8 RGB [H, W, 3], as a thumbnail."""
+    return Picture(image_uri(image, THUMBNAIL_SIZE), alt)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
 
 from anomaly_detector.files import atomic_path
 from anomaly_detector.model.detector import Detector
@@ -14,12 +19,25 @@ from anomaly_detector.model.normalization import (
     replace_normalization,
 )
 
+NO_WEIGHTS: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
 
-def write_with_metadata(model: Path, metadata: ModelMetadata, output: Path) -> None:
+
+def write_with_metadata(
+    model: Path,
+    metadata: ModelMetadata,
+    output: Path,
+    weights: Mapping[str, NDArray[np.float32]] = NO_WEIGHTS,
+) -> None:
     """Write a copy of a model file with other metadata, and the constants that follow from it.
 
     The file is written beside its place, loaded as the robot would load it, and only then renamed;
     ``output`` may be ``model``.
+
+    Args:
+        model: the file to copy.
+        metadata: of the copy.
+        output: file to write.
+        weights: names of constants of the graph to their new values, of the same shapes.
 
     Raises:
         AnomalyDetectorError: the package onnx is missing, the model lacks a constant, or the new
@@ -30,6 +48,9 @@ def write_with_metadata(model: Path, metadata: ModelMetadata, output: Path) -> N
     replace_normalization(
         proto, float32_threshold(metadata.threshold), normalization_scale(metadata), str(model)
     )
+    for item in proto.graph.initializer:
+        if item.name in weights:
+            item.CopyFrom(onnx.numpy_helper.from_array(weights[item.name], item.name))
     entries = {item.key: item.value for item in proto.metadata_props}
     onnx.helper.set_model_props(proto, {**entries, METADATA_KEY: metadata.to_json()})
     with atomic_path(output) as temporary:

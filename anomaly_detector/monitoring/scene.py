@@ -38,7 +38,8 @@ SceneWord = Literal["unknown", "as trained", "differs", "blank picture"]
 
 ADVICE = (
     "if lens and model are the right ones, record a minute of normal driving and run 'python -m "
-    "training adapt' ('python -m anomaly_detector calibrate' without the model's training folder)"
+    "anomaly_detector adapt' ('python -m anomaly_detector calibrate' without the model's training "
+    "folder)"
 )
 
 _SECOND_NS = 1_000_000_000

@@ -76,7 +76,7 @@ def test_another_scene_from_the_first_frame_on_is_named_within_the_first_minute(
     assert state.warning is not None
     assert "since 1700000000.000000000 (58 s): median score 30, where 95 %" in state.warning
     assert "less than 0.95; 100% flagged" in state.warning
-    assert "python -m training adapt" in state.warning
+    assert "python -m anomaly_detector adapt" in state.warning
     assert "\n" not in state.warning
 
 

@@ -105,7 +105,7 @@ def test_another_scene_is_said_once_and_so_is_the_return(client: RosClient) -> N
     warning = client.wait_for_log("the scene differs from training as a whole since 2000.")
     status = client.wait_for_diagnostics(lambda _, v: v["Scene"] == "differs", "another scene")
     assert "the scene differs from training as a whole since 2000.000000000 (" in status.message
-    assert "python -m training adapt" in status.message
+    assert "python -m anomaly_detector adapt" in status.message
     client.wait_for_state("unknown", "scene differs", at(2000 + 2 * SECONDS, OTHER[0]))
     assert client.states[-1].is_anomaly
     values = status_values(status)
@@ -148,7 +148,7 @@ def test_covered_lens_is_named_as_one(client: RosClient) -> None:
     status = client.wait_for_diagnostics(lambda _, v: v["Scene"] == "blank picture", "it")
     assert "is the lens covered" in status.message
     assert "blank picture" in {record.state.reason for record in client.states}
-    assert "training adapt" not in status.message
+    assert "anomaly_detector adapt" not in status.message
     assert send(client, NORMAL[:3], 7013)[-1] == "unknown"
     client.wait_for_log("the picture has edges again")
 

@@ -1,9 +1,10 @@
 """Adapts a trained model to a drive of today, without forgetting the days before.
 
-The trained network is fine-tuned with rehearsal: half of each batch is of today's drive, half of
-the sample of the past that lies in the model's training folder. First it is fine-tuned without each
-part of today's drive in turn (cross-fitting): that gives scores of frames that it has not seen, for
-the threshold. Then it is fine-tuned on all of it.
+Its decoder and heads are fine-tuned with rehearsal: half of the frames are of today's drive, half
+of the sample of the past that lies in the model's training folder. First they are fine-tuned
+without each part of today's drive in turn (cross-fitting): that gives scores of frames that they
+have not seen, for the threshold. Then they are fine-tuned on all of it. The encoder stays, and all
+runs in numpy and ONNX Runtime, so a robot's computer can do it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 import anomaly_detector
 from anomaly_detector.alarms.calibration import (
@@ -28,12 +30,15 @@ from anomaly_detector.alarms.calibration import (
 from anomaly_detector.black_box import find_events
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.files import check_output_file, printable
+from anomaly_detector.model.editing import write_with_metadata
 from anomaly_detector.model.file import read_metadata
 from anomaly_detector.model.fingerprint import fingerprints, known_again, trained_warning
 from anomaly_detector.model.metadata import ModelMetadata
 from anomaly_detector.model.shipped import check_model_output
 from anomaly_detector.recordings import expand_sources
 from training.adaptation.changes import FEWEST_FRAMES, Changes, compare, stand_out
+from training.adaptation.decoder import BATCH, Array, Optimizer, Weights, steps
+from training.adaptation.decoder_file import Decoder
 from training.adaptation.threshold import DEFAULT_RULE, RULES
 from training.config.options import FALSE_ALARM_RATE
 from training.data.frames import (
@@ -44,26 +49,27 @@ from training.data.frames import (
     open_frame_set,
     weighed,
 )
-from training.data.past import Past, load_some, spread
+from training.data.past import Past, load_some
 from training.export.provenance import write_history
-from training.fitting.device import select_device
-from training.fitting.run import FineTuning, TrainingResult
+from training.fitting.checkpoint import Checkpoint
 from training.fitting.run_folder import RunFolder
-from training.networks.backend import import_keras
+from training.scorers.outlier_exposure.batches import make_batch
 from training.scorers.registry import find_scorer, scorers, with_scorer_facts
 
 OnCompared: TypeAlias = Callable[
     [Changes, NDArray[np.uint8], NDArray[np.uint8], Sequence[tuple[int, int]]], None
 ]
-FineTune: TypeAlias = Callable[[FineTuning], TrainingResult]
-
 STEPS = 200
 FOLDS = 2
 """Parts that today's drive is cut into for cross-fitting."""
 
 _MOST_FRAMES = 3000
 _MOST_EVENT_FRAMES = 2000
-_VALIDATION_FRAMES = 48
+
+_MADE_BATCHES = 100
+"""Of frames and outliers that every fine-tuning samples from; their features are computed once."""
+
+_CHECKPOINT_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,6 @@ class AdaptOptions:
         on_compared: gets what has changed, the frames of the past and of today that were compared
             and the stretches that are left out, also of a drive that is then refused.
         resume: go on from the last checkpoint.
-        device: where to compute.
         cache: folder for resized frames.
         progress: show progress bars and results.
     """
@@ -101,7 +106,6 @@ class AdaptOptions:
     on_compared: OnCompared | None = None
     seed: int = 0
     resume: bool = False
-    device: str = "auto"
     cache: Path | None = None
     progress: bool = True
 
@@ -170,15 +174,12 @@ def adapt(options: AdaptOptions) -> ModelMetadata:
             Ctrl-C; no model is written.
     """
     adaptation = _prepare(options)
-    # Keras takes seconds to import: only now that the data is known to be good.
-    import_keras()
-    select_device(options.device)
-    fine_tune = adaptation.adapt(adaptation.source)
-    scores, histories = _cross_fit(adaptation, fine_tune)
-    today = adaptation.today.images
-    everything = weighed(np.arange(len(today)), adaptation.first_of_events)
-    result = fine_tune(adaptation.tuning("all", today[everything], options.steps))
-    return _export(adaptation, result, scores, {**result.histories, **histories})
+    try:
+        return _adapt(adaptation)
+    except KeyboardInterrupt as error:
+        raise AnomalyDetectorError(
+            "adapting was interrupted, nothing is written: go on with --resume"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -188,8 +189,7 @@ class _Adaptation:
     Attributes:
         options: checked.
         old: metadata of the model before.
-        adapt: its scorer's.
-        source: its training folder.
+        decoder: of the model before.
         past: the sample of what it has seen.
         today: what it adapts to.
         first_of_events: number of its first frame that is of an event judged normal.
@@ -200,8 +200,7 @@ class _Adaptation:
 
     options: AdaptOptions
     old: ModelMetadata
-    adapt: Callable[[RunFolder], FineTune]
-    source: RunFolder
+    decoder: Decoder
     past: Past
     today: _Today
     first_of_events: int
@@ -209,40 +208,100 @@ class _Adaptation:
     folder: RunFolder
     records: Mapping[str, Any]
 
-    def tuning(self, name: str, images: NDArray[np.uint8], steps: int) -> FineTuning:
-        """Return what to fine-tune on: the past and some frames of today."""
-        validation = self.past.calibration if self.past.held_out.any() else images
-        checkpoint = self.folder.checkpoint(name.replace(" ", "_"))
-        return FineTuning(
-            self.past.trained,
-            images,
-            validation[spread(len(validation), _VALIDATION_FRAMES)],
-            np.concatenate([self.past.anomalies, self.anomalies]),
-            steps,
-            self.options.seed,
-            f"adapting ({name})",
-            {"progress": self.options.progress, **checkpoint},
-        )
 
+@dataclass(frozen=True)
+class _Made:
+    """Frames to train on, normal ones and outliers made of them.
 
-def _cross_fit(
-    adaptation: _Adaptation, fine_tune: FineTune
-) -> tuple[NDArray[np.float32], dict[str, Any]]:
-    """Return the score of each frame of today by a network that has not seen its part of it.
-
-    The second are the histories of these networks.
+    Attributes:
+        features: what the encoder sees in them.
+        targets: what the decoder is to answer.
+        frames: int64 [M], the number of the frame of today that each was made of; -1 for the past.
     """
-    today = adaptation.today
+
+    features: Sequence[Array]
+    targets: Mapping[str, Array]
+    frames: NDArray[np.int64]
+
+
+def _adapt(adaptation: _Adaptation) -> ModelMetadata:
+    made = _make(adaptation)
+    today, decoder = adaptation.today, adaptation.decoder
     scores = np.empty(len(today.images), np.float32)
     histories = {}
     for number, split in enumerate(fold_blocks(today.lengths, today.gaps, FOLDS), 1):
         name = f"without part {number}"
-        steps = max(1, adaptation.options.steps // FOLDS)
-        train = weighed(split.train, adaptation.first_of_events)
-        result = fine_tune(adaptation.tuning(name, today.images[train], steps))
-        scores[split.calibration] = result.scores(today.images[split.calibration])
-        (histories[name],) = result.histories.values()
-    return scores, histories
+        count = max(1, adaptation.options.steps // FOLDS)
+        rows = np.flatnonzero((made.frames < 0) | np.isin(made.frames, split.train))
+        weights, histories[name] = _fine_tune(adaptation, made, rows, name, count)
+        scores[split.calibration] = decoder.scores(weights, today.images[split.calibration])
+    rows = np.arange(len(made.frames))
+    weights, histories["all"] = _fine_tune(adaptation, made, rows, "all", adaptation.options.steps)
+    return _export(adaptation, weights, scores, histories)
+
+
+def _make(adaptation: _Adaptation) -> _Made:
+    """Make frames to train on: half of the past, half of today."""
+    past, today, options = adaptation.past.trained, adaptation.today.images, adaptation.options
+    own = weighed(np.arange(len(today)), adaptation.first_of_events)
+    anomalies = np.concatenate([adaptation.past.anomalies, adaptation.anomalies])
+    features: list[list[Array]] = []
+    targets: list[Mapping[str, Array]] = []
+    frames = []
+    for number in tqdm(
+        range(min(_MADE_BATCHES, options.steps)),
+        "making frames to learn from",
+        disable=not options.progress,
+        unit="batch",
+    ):
+        generator = np.random.default_rng((options.seed, number))
+        of_past = generator.integers(len(past), size=BATCH // 2)
+        of_today = generator.choice(own, BATCH - len(of_past))
+        order = generator.permutation(BATCH)
+        images = np.concatenate([past[of_past], today[of_today]])[order]
+        batch = make_batch(generator, images, anomalies if len(anomalies) else None)
+        seen = adaptation.decoder.features(batch.pop("image").astype(np.uint8))
+        # Half precision: 100 KB a frame, and finer than what the network tells apart.
+        features.append([item.astype(np.float16) for item in seen])
+        targets.append(batch)
+        frames.append(np.concatenate([np.full(len(of_past), -1), of_today])[order])
+    return _Made(
+        [np.concatenate(parts) for parts in zip(*features, strict=True)],
+        {name: np.concatenate([item[name] for item in targets]) for name in targets[0]},
+        np.concatenate(frames),
+    )
+
+
+def _fine_tune(
+    adaptation: _Adaptation, made: _Made, rows: NDArray[np.int64], name: str, count: int
+) -> tuple[Weights, dict[str, list[float]]]:
+    """Return the weights after some steps on some of the frames, and the losses."""
+    options = adaptation.options
+    optimizer = Optimizer(adaptation.decoder.weights, count)
+    losses: list[float] = []
+    file = adaptation.folder.checkpoint(name.replace(" ", "_"))["checkpoint"]
+    if options.resume and file.is_file():
+        checkpoint = Checkpoint.read(file)
+        losses = checkpoint.values["losses"]
+        optimizer.restore(checkpoint.arrays, len(losses))
+    with tqdm(
+        total=count,
+        initial=optimizer.step,
+        desc=f"adapting ({name})",
+        disable=not options.progress,
+        unit="step",
+    ) as bar:
+        for loss in steps(optimizer, made.features, made.targets, rows, options.seed, count):
+            if not np.isfinite(loss):
+                raise AnomalyDetectorError(
+                    f"adapting ({name}) diverged, its loss is not finite: try another --seed"
+                )
+            losses.append(loss)
+            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+            bar.update()
+            if optimizer.step % _CHECKPOINT_STEPS == 0 or optimizer.step == count:
+                Checkpoint(optimizer.state, {"losses": losses}).write(file)
+    return optimizer.weights, {"loss": losses}
 
 
 def _prepare(options: AdaptOptions) -> _Adaptation:
@@ -254,8 +313,9 @@ def _prepare(options: AdaptOptions) -> _Adaptation:
     source = RunFolder.beside(options.model)
     _check(options, source)
     old = read_metadata(options.model)
-    can_adapt = _adaptable(old)
+    _check_scorer(old)
     _check_folder(options.model, old, source)
+    decoder = Decoder(options.model)
     past = source.past()
     frames = _open(options, options.data, old)
     today = _Today.of(frames)
@@ -306,7 +366,7 @@ def _prepare(options: AdaptOptions) -> _Adaptation:
         )
     folder.start(records | {"lineage": _lineage(old), "seed": options.seed, "gaps": today.gaps})
     return _Adaptation(
-        options, old, can_adapt, source, past,
+        options, old, decoder, past,
         adapted, len(kept.images), anomalies, folder, records,
     )  # fmt: skip
 
@@ -343,10 +403,10 @@ def _check(options: AdaptOptions, source: RunFolder) -> None:
     check_output_file(options.out.with_suffix(".history.csv"))
 
 
-def _adaptable(old: ModelMetadata) -> Callable[[RunFolder], FineTune]:
+def _check_scorer(old: ModelMetadata) -> None:
     scorer = find_scorer(old.scorer)
-    if scorer.adapt is None:
-        able = ", ".join(name for name, item in scorers().items() if item.adapt is not None)
+    if not scorer.adapts:
+        able = ", ".join(name for name, item in scorers().items() if item.adapts)
         raise AnomalyDetectorError(
             f"model {old.name}: scorer {old.scorer} cannot adapt: train one with --scorer {able}"
         )
@@ -356,7 +416,6 @@ def _adaptable(old: ModelMetadata) -> Callable[[RunFolder], FineTune]:
             f"model {old.name} is the {kind} variant of another: adapt that one, and export the "
             "result with --precision again"
         )
-    return scorer.adapt
 
 
 def _check_folder(model: Path, old: ModelMetadata, source: RunFolder) -> None:
@@ -418,16 +477,14 @@ def _check_today(today: _Today, old: ModelMetadata) -> None:
 
 def _export(
     adaptation: _Adaptation,
-    result: TrainingResult,
+    weights: Weights,
     today_scores: NDArray[np.float32],
     histories: Mapping[str, Any],
 ) -> ModelMetadata:
-    from training.export.convert import convert, write_detector
-
     options, old, today, past = (
         adaptation.options, adaptation.old, adaptation.today, adaptation.past,
     )  # fmt: skip
-    past_scores = result.scores(past.calibration)
+    past_scores = adaptation.decoder.scores(weights, past.calibration)
     rate = options.false_alarm_rate or old.calibration.false_alarm_rate or FALSE_ALARM_RATE
     chosen = {name: rule(today_scores, past_scores, rate) for name, rule in RULES.items()}
     threshold, calibration = chosen[DEFAULT_RULE]
@@ -442,7 +499,6 @@ def _export(
         "covers": "same days",
         "scores": {"today": len(today_scores), "past": len(past_scores)},
         "thresholds": {name: value for name, (value, _) in chosen.items()},
-        "fitted": result.provenance,
     }
     history = [*old.provenance.get("adapted", []), entry]
     metadata = replace(
@@ -452,12 +508,10 @@ def _export(
         provenance={**old.provenance, "adapted": history},
     )
     metadata = with_scorer_facts(metadata)
-    adaptation.folder.keep(result.networks, metadata, grown)
+    adaptation.folder.keep({}, metadata, grown)
     write_history(options.out.with_suffix(".history.csv"), histories)
-    model = convert(result.scorer, old.input_size)
-    difference = write_detector(
-        model, metadata, options.out, scorer=result.scorer, images=today.images
-    )
+    # The model last: where it is, all else is.
+    write_with_metadata(options.model, metadata, options.out, adaptation.decoder.tensors(weights))
     adaptation.folder.remove_checkpoints()
     if shortfall := calibration_shortfall(calibration):
         print(f"warning: {shortfall}", file=sys.stderr)
@@ -470,7 +524,6 @@ def _export(
         print(
             f"{options.out}: adapted to {', '.join(adaptation.records['data'])}, "
             f"{describe_calibration(threshold, calibration)}, was {old.threshold:.6g}; it flags "
-            f"{shares}, and covers no other day; ONNX Runtime against Keras {difference:.1e} "
-            "relative"
+            f"{shares}, and covers no other day"
         )
     return metadata

@@ -1,4 +1,4 @@
-"""``python -m training adapt``: a trained model and a drive of today in, a new model out."""
+"""``python -m anomaly_detector adapt``: a model and a drive of today in, a new model out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from anomaly_detector.drawing.page import write_page
 from anomaly_detector.model.shipped import resolve_model
 from training.adaptation.adapt import STEPS, AdaptOptions, adapt
 from training.adaptation.changes import LIMITS, Changes
-from training.config.options import DEVICES
 from training.reports.changes import changes_page
 
 Images: TypeAlias = NDArray[np.uint8]
@@ -56,7 +55,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resume", action="store_true",
         help="go on from the last checkpoint of an adaptation that was cut off, if there is one",
     )  # fmt: skip
-    add("--device", choices=DEVICES, default="auto", help="where to compute (default %(default)s)")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -187,10 +187,6 @@ def _finish(result: FitResult, restored: bool, settings: FitSettings, label: str
             f"{label} diverged, its loss is not finite: try another --seed, or for an autoencoder "
             f"a lower --learning-rate (it is {settings.learning_rate:g})"
         )
-    if result.stopped_by == "interrupt" and not settings.keep_interrupted:
-        raise AnomalyDetectorError(
-            f"{label} was interrupted, nothing is written: go on with --resume"
-        )
     if result.stopped_by == "interrupt":
         print(
             f"Interrupted: keeping the best model so far, epoch {result.best_epoch} of {epochs} "

@@ -65,31 +65,6 @@ class TrainingRun:
         }
 
 
-@dataclass(frozen=True)
-class FineTuning:
-    """What a trained scorer is fine-tuned on, and how.
-
-    Attributes:
-        past: uint8 [K, H, W, 3], normal frames of its drives before: half of every batch.
-        today: uint8 [N, H, W, 3], normal frames that are new: the other half.
-        validation: uint8 [M, H, W, 3], normal frames for the loss after every epoch.
-        anomalies: uint8 [A, H, W, 3], recorded anomalies; perhaps none.
-        steps: how many batches.
-        seed: makes it repeatable.
-        label: name on the progress bar.
-        fit_arguments: further arguments of :func:`training.fitting.fit.fit`.
-    """
-
-    past: NDArray[np.uint8]
-    today: NDArray[np.uint8]
-    validation: NDArray[np.uint8]
-    anomalies: NDArray[np.uint8]
-    steps: int
-    seed: int
-    label: str
-    fit_arguments: Mapping[str, Any]
-
-
 @dataclass
 class TrainingResult:
     """A scoring function with what is known about its training.

@@ -31,7 +31,6 @@ class FitSettings:
             to a hundredth, whatever the validation loss does.
         keep_best: leave the weights of the epoch with the best validation loss in the model; else
             those of the last epoch.
-        keep_interrupted: what Ctrl-C leaves is good enough; else it is an error.
         time_limit: seconds after which the epoch under way is the last; 0 for none.
         seed: of the order of the frames and of what is sampled for them.
     """
@@ -49,7 +48,6 @@ class FitSettings:
     min_learning_rate: float = 1e-7
     cosine: bool = False
     keep_best: bool = True
-    keep_interrupted: bool = True
     time_limit: float = 0.0
     seed: int = 0
 

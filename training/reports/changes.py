@@ -7,10 +7,9 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.drawing.page import Card, KeyFigure, Page, Section, Table
+from anomaly_detector.drawing.page import Card, KeyFigure, Page, Section, Table, frame_picture
 from training.adaptation.changes import LIMITS, Change, Changes
 from training.data.past import spread
-from training.reports.page import frame_picture, percent_text
 
 Images = NDArray[np.uint8]
 
@@ -79,7 +78,7 @@ def _summary(changes: Changes, refused: Sequence[Change], accepted: Collection[s
         ],
         key_figures=[
             KeyFigure("Verdict", "refused" if refused else "may be learnt", bad=bool(refused)),
-            KeyFigure("Frames of known places", percent_text(place.today), bad=place in refused),
+            KeyFigure("Frames of known places", f"{place.today:.1%}", bad=place in refused),
         ],
         tables=[
             Table(

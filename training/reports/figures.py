@@ -11,11 +11,9 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from anomaly_detector.drawing.page import data_uri
 from anomaly_detector.drawing.timeline import (
@@ -27,7 +25,6 @@ from anomaly_detector.drawing.timeline import (
     THRESHOLD_COLOR,
     FloatArray,
     new_figure,
-    resized,
     wants_log_scale,
 )
 from training.evaluation.metrics import Curve
@@ -154,18 +151,6 @@ def figure_uri(figure: Figure, *, vector: bool = True) -> str:
         else:
             figure.savefig(buffer, format="png", dpi=110)
     return data_uri("image/svg+xml" if vector else "image/png", buffer.getvalue())
-
-
-def image_uri(image: NDArray[np.uint8], size: int | None = None) -> str:
-    """Return an RGB picture as a PNG ``data:`` URI.
-
-    Args:
-        image: uint8 RGB [H, W, 3].
-        size: height and width to enlarge it to, pixels; None keeps them.
-    """
-    shown = image if size is None else resized(image, size)
-    _, encoded = cv2.imencode(".png", cv2.cvtColor(shown, cv2.COLOR_RGB2BGR))
-    return data_uri("image/png", encoded.tobytes())
 
 
 def _square_axes(title: str, x_label: str, y_label: str) -> tuple[Figure, Any]:

@@ -11,13 +11,19 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from anomaly_detector.drawing.page import Card, Picture, Section, Table
+from anomaly_detector.drawing.page import (
+    THUMBNAIL_SIZE,
+    Card,
+    Picture,
+    Section,
+    Table,
+    frame_picture,
+    image_uri,
+)
 from anomaly_detector.drawing.timeline import heat_overlay
 from anomaly_detector.model.metadata import ModelMetadata
 from training.evaluation.metrics import Interval
-from training.reports.figures import figure_uri, image_uri
-
-_THUMBNAIL_SIZE = 160
+from training.reports.figures import figure_uri
 
 
 def figure_picture(
@@ -27,11 +33,6 @@ def figure_picture(
     return Picture(figure_uri(figure, vector=vector), alt, caption, wide)
 
 
-def frame_picture(image: NDArray[np.uint8], alt: str) -> Picture:
-    """Return a frame, uint8 RGB [H, W, 3], as a thumbnail."""
-    return Picture(image_uri(image, _THUMBNAIL_SIZE), alt)
-
-
 def frame_card(
     title: str,
     lines: Sequence[str],
@@ -39,7 +40,7 @@ def frame_card(
     anomaly_map: NDArray[np.floating[Any]],
 ) -> Card:
     """Make a gallery entry of a frame (uint8 RGB [H, W, 3]) and its anomaly map (float [h, w])."""
-    overlay = heat_overlay(image, anomaly_map, _THUMBNAIL_SIZE)
+    overlay = heat_overlay(image, anomaly_map, THUMBNAIL_SIZE)
     return Card(
         title,
         lines,

@@ -8,7 +8,7 @@ from typing import Any
 
 from anomaly_detector.images.preprocessing import INPUT_SIZE
 from anomaly_detector.model.map_scale import MapScale
-from training.fitting.run import FineTuning, ScoringFunction, TrainingResult, TrainingRun
+from training.fitting.run import ScoringFunction, TrainingResult, TrainingRun
 from training.fitting.run_folder import RunFolder
 from training.networks.autoencoders import ARCHITECTURES
 
@@ -50,9 +50,7 @@ class Scorer:
         map_scale: which values of its maps are shown as heat, from the threshold and the scale of
             the normalised score. Without one heat is relative to the frame's highest cell: maps of
             gradient times activation show directions and have no unit.
-        adapt: from the folder with its weights to what fine-tunes it, from these weights each time
-            (``python -m training adapt``), for a scorer with a network of its own; None for one
-            that cannot.
+        adapts: its models can be adapted: training keeps a sample of what it has seen.
     """
 
     name: str
@@ -70,7 +68,7 @@ class Scorer:
     maximum: float | None = None
     input_size: int = INPUT_SIZE
     map_scale: Callable[[float, float], MapScale] = lambda threshold, scale: MapScale(0.0, None)
-    adapt: Callable[[RunFolder], Callable[[FineTuning], TrainingResult]] | None = None
+    adapts: bool = False
 
     @property
     def needs_autoencoder(self) -> bool:

@@ -22,6 +22,7 @@ from training.networks.autoencoders import LATENT_SIZE, Autoencoder
 from training.networks.backend import import_keras, seed_everything
 from training.scorers.base import AUTOENCODER_OPTIONS, Scorer
 from training.scorers.latents import encode_frames, explained_encoder
+from training.scorers.outlier_exposure.batches import ExposureParts
 
 MLP_THRESHOLD = 0.5
 """Of the classifier's probability (thesis 5.17)."""
@@ -91,7 +92,7 @@ def train(run: TrainingRun, base: TrainingResult, *, fine_tuned: bool = False) -
     """
     # Not at the top: they import Keras.
     from training.scorers.autoencoder import build
-    from training.scorers.outlier_exposure.network import ExposureParts, batch_inputs
+    from training.scorers.outlier_exposure.network import batch_inputs
     from training.scorers.outlier_exposure.training import fit_to_outliers
 
     keras = import_keras()

@@ -26,6 +26,7 @@ from training.export.convert import MAX_RELATIVE_DIFFERENCE, convert, parity
 from training.fitting.run_folder import RunFolder
 from training.networks.backend import import_keras, seed_everything
 from training.scorers.outlier_exposure import exposure_scorer
+from training.scorers.outlier_exposure.batches import ExposureParts, make_batch
 from training.scorers.outlier_exposure.outliers import (
     GLOBAL_OUTLIERS,
     TEXTURES,
@@ -129,9 +130,9 @@ def test_mask_marks_the_pixels_that_visibly_differ(pool: NDArray[np.uint8]) -> N
     assert np.quantile(areas, 0.2) < 0.01 < 0.08 < np.quantile(areas, 0.9)
 
 
-def test_batch_is_half_normal_and_maps_only_what_is_pasted(exposure: Any) -> None:
+def test_batch_is_half_normal_and_maps_only_what_is_pasted() -> None:
     images = np.resize(POOL, (80, 64, 64, 3))
-    batch = exposure.make_batch(np.random.default_rng(3), images)
+    batch = make_batch(np.random.default_rng(3), images)
     assert {name: array.shape for name, array in batch.items()} == {
         "image": (80, 64, 64, 3), "map": (80, 32, 32), "map_weight": (80,), "frame": (80,),
         "roll": (80,), "roll_weight": (80,),
@@ -167,18 +168,16 @@ def test_batch_is_half_normal_and_maps_only_what_is_pasted(exposure: Any) -> Non
     ids=["global outliers alone", "local outliers alone"],
 )
 def test_batch_without_one_kind_of_outlier_has_more_of_the_other(
-    exposure: Any, options: dict[str, bool], mapped: int, unmapped: int
+    options: dict[str, Any], mapped: int, unmapped: int
 ) -> None:
     images = np.resize(POOL, (80, 64, 64, 3))
-    batch = exposure.make_batch(
-        np.random.default_rng(3), images, parts=exposure.ExposureParts(**options)
-    )
+    batch = make_batch(np.random.default_rng(3), images, parts=ExposureParts(**options))
     assert (batch["map_weight"] == 0).sum() == unmapped
     assert 0.7 * mapped <= batch["map"].any(axis=(1, 2)).sum() <= mapped
     assert not batch["frame"][np.arange(80) % 4 < 2].any()
 
 
-def test_other_kinds_of_outliers_take_the_place_of_the_usual_ones(exposure: Any) -> None:
+def test_other_kinds_of_outliers_take_the_place_of_the_usual_ones() -> None:
     """For comparisons such as those of benchmarks/exposure_ablation.py."""
     grey = np.full((80, 64, 64, 3), 120, np.uint8)
     red = np.zeros((64, 64, 3), np.float32)
@@ -191,8 +190,8 @@ def test_other_kinds_of_outliers_take_the_place_of_the_usual_ones(exposure: Any)
     def reds(generator: Any, size: int) -> Any:
         return red
 
-    parts = exposure.ExposureParts(textures=[reds], faults=[(redden, 1.0)])
-    batch = exposure.make_batch(np.random.default_rng(1), grey, parts=parts)
+    parts = ExposureParts(textures=[reds], faults=[(redden, 1.0)])
+    batch = make_batch(np.random.default_rng(1), grey, parts=parts)
     kind = np.arange(80) % 4
     is_red = (batch["image"] == red).all(axis=(1, 2, 3))
     assert not is_red[kind != 3].any()
@@ -200,8 +199,8 @@ def test_other_kinds_of_outliers_take_the_place_of_the_usual_ones(exposure: Any)
     assert is_red[kind == 3].sum() == 20 - (batch["roll"] != 0).sum()
 
 
-def test_batch_follows_from_its_generator(exposure: Any) -> None:
-    batches = [exposure.make_batch(np.random.default_rng(s), POOL) for s in (7, 7, 8)]
+def test_batch_follows_from_its_generator() -> None:
+    batches = [make_batch(np.random.default_rng(s), POOL) for s in (7, 7, 8)]
     for name in batches[0]:
         np.testing.assert_array_equal(batches[0][name], batches[1][name])
     assert (batches[0]["image"] != batches[2]["image"]).any()
@@ -209,13 +208,13 @@ def test_batch_follows_from_its_generator(exposure: Any) -> None:
 
 @pytest.mark.parametrize(("count", "least", "most"), [(1, 1, 12), (190, 35, 60)])
 def test_recorded_anomalies_take_the_place_of_global_outliers(
-    exposure: Any, count: int, least: int, most: int
+    count: int, least: int, most: int
 ) -> None:
     red = np.zeros((count, 64, 64, 3), np.uint8)
     red[..., 0] = 200
     grey = np.full((400, 64, 64, 3), 120, np.uint8)
     # On grey frames nothing else makes such a red.
-    batch = exposure.make_batch(np.random.default_rng(0), grey, red)
+    batch = make_batch(np.random.default_rng(0), grey, red)
     means = batch["image"].mean(axis=(1, 2))
     is_red = (means[:, 0] > 150) & (means[:, 1:] < 30).all(axis=1)
     kind = np.arange(400) % 4
@@ -267,7 +266,7 @@ def test_onnx_agrees_with_keras_and_with_the_formula(
 def test_loss_is_cross_entropy_and_leaves_out_unknown_places(exposure: Any) -> None:
     seed_everything(5)
     network = exposure.build_exposure_network()
-    batch = exposure.make_batch(np.random.default_rng(5), POOL)
+    batch = make_batch(np.random.default_rng(5), POOL)
     assert batch["roll"].any()
     loss = np.asarray(exposure.loss_model(network)(batch, training=False))
     answers = network(batch["image"], training=False)
@@ -397,6 +396,7 @@ def test_pretrained_encoder_without_its_package_is_told(
 
 TRAINER = (
     "training.scorers.outlier_exposure",
+    "training.scorers.outlier_exposure.batches",
     "training.scorers.outlier_exposure.network",
     "training.scorers.outlier_exposure.outliers",
     "training.scorers.outlier_exposure.training",

@@ -7,21 +7,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from anomaly_detector.model.map_scale import MapScale
-from training.fitting.run import FineTuning, ScoringFunction, TrainingResult, TrainingRun
+from training.fitting.run import ScoringFunction, TrainingResult, TrainingRun
 from training.fitting.run_folder import RunFolder
 from training.networks.backend import import_keras
 from training.scorers.base import Scorer
-
-if TYPE_CHECKING:
-    # The module imports Keras.
-    from training.scorers.outlier_exposure.network import ExposureParts
+from training.scorers.outlier_exposure.batches import ALL_PARTS, ExposureParts
 
 _PRETRAINED = "unet-efficientnet-lite0"
 """Architecture with the pretrained encoder."""
@@ -71,49 +67,35 @@ def _map_scale(threshold: float, scale: float) -> MapScale:
 
 
 def train_exposure(
-    run: TrainingRun, base: None = None, parts: ExposureParts | None = None
+    run: TrainingRun, base: None = None, parts: ExposureParts = ALL_PARTS
 ) -> TrainingResult:
     """Train the scorer of a run, perhaps without some of its parts.
 
     Args:
         run: the run.
         base: there is no autoencoder.
-        parts: what the training consists of; None for all.
+        parts: what the training consists of.
 
     Raises:
         AnomalyDetectorError: training gave nothing.
     """
-    # Not at the top: they import Keras.
-    from training.scorers.outlier_exposure.network import ALL_PARTS
+    # Not at the top: it imports Keras.
     from training.scorers.outlier_exposure.training import fit_exposure
 
     pretrained = run.options.architecture == _PRETRAINED
-    network, result = fit_exposure(run, parts or ALL_PARTS, pretrained=pretrained)
+    network, result = fit_exposure(run, parts, pretrained=pretrained)
     run.folder.trained(result)
     return TrainingResult.of("exposure", network, result, exposure_scorer(network))
 
 
-def _restored(folder: RunFolder) -> Any:
+def _restore(autoencoder: None, folder: RunFolder) -> ScoringFunction:
     from training.scorers.outlier_exposure.network import build_exposure_network
 
     metadata = folder.metadata()
     pretrained = metadata.architecture == _PRETRAINED
     network = build_exposure_network(metadata.input_size, pretrained=pretrained)
     folder.load_weights("exposure", network)
-    return network
-
-
-def _adapt(folder: RunFolder) -> Callable[[FineTuning], TrainingResult]:
-    from training.scorers.outlier_exposure.training import fine_tuner
-
-    network = _restored(folder)
-    fine_tune = fine_tuner(network)
-    scorer = exposure_scorer(network)
-    return lambda tuning: TrainingResult.of("exposure", network, fine_tune(tuning), scorer)
-
-
-def _restore(autoencoder: None, folder: RunFolder) -> ScoringFunction:
-    return exposure_scorer(_restored(folder))
+    return exposure_scorer(network)
 
 
 _DEFAULT = Scorer(
@@ -126,7 +108,7 @@ _DEFAULT = Scorer(
     architecture="unet",
     chooses_epoch=False,
     map_scale=_map_scale,
-    adapt=_adapt,
+    adapts=True,
 )
 
 SCORERS = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,18 +10,13 @@ from numpy.typing import NDArray
 
 from training.data.frames import BlockSplit, FrameSet
 from training.fitting.fit import fit
-from training.fitting.run import FineTuning, TrainingRun
+from training.fitting.run import TrainingRun
 from training.fitting.settings import FitResult, FitSettings
 from training.networks.backend import seed_everything
 from training.networks.efficientnet import load_imagenet
 from training.scorers.autoencoder import mean_output
-from training.scorers.outlier_exposure.network import (
-    ALL_PARTS,
-    ExposureParts,
-    build_exposure_network,
-    loss_model,
-    make_batch,
-)
+from training.scorers.outlier_exposure.batches import ALL_PARTS, ExposureParts, make_batch
+from training.scorers.outlier_exposure.network import build_exposure_network, loss_model
 
 EXPOSURE_BATCH = 48
 """Frames a step; every fourth gets a local outlier, every fourth a global one."""
@@ -41,9 +35,6 @@ _SETTINGS = FitSettings(
 _EPOCHS = 18
 _PRETRAINED_EPOCHS = 10
 """Its features come ready-made."""
-
-_ADAPTATION_EPOCH = 10
-"""Steps between two checkpoints, at least."""
 
 _VALIDATION_FRAMES = 384
 _MOST_ANOMALIES = 2000
@@ -145,64 +136,6 @@ def made_frames(run: TrainingRun, count: int) -> tuple[NDArray[Any], NDArray[Any
     batch = make_batch(generator, run.frames.load(train))
     is_outlier = batch["frame"] > 0
     return batch["image"][~is_outlier], batch["image"][is_outlier]
-
-
-def fine_tuner(network: Any) -> Callable[[FineTuning], FitResult]:
-    """Return what fine-tunes a network, from its present weights each time.
-
-    Half of each batch is from the past, half from today. What is frozen in the network stays so.
-    """
-    model = loss_model(network)
-    start = [np.asarray(variable) for variable in model.variables]
-
-    def fine_tune(tuning: FineTuning) -> FitResult:
-        # The same model each time: TensorFlow takes seconds to compile another one.
-        for variable, value in zip(model.variables, start, strict=True):
-            variable.assign(value)
-        for variable in model.optimizer.variables if model.compiled else ():
-            variable.assign(np.zeros(variable.shape))
-        epochs = max(1, tuning.steps // _ADAPTATION_EPOCH)
-        # What stands at a place of a batch is drawn anew in every step.
-        places = np.arange(tuning.steps // epochs * EXPOSURE_BATCH)
-        anomalies = tuning.anomalies if len(tuning.anomalies) else None
-        seed_everything(tuning.seed)
-
-        def load(indices: NDArray[np.int64]) -> tuple[Any, NDArray[np.float32]]:
-            batch: Any = indices
-            numbers = indices - len(places)
-            if numbers[0] >= 0:
-                own = _repeatable(tuning.seed, numbers)
-                batch = make_batch(own, tuning.validation[numbers], anomalies)
-            return batch, np.zeros(len(indices), np.float32)
-
-        def sample(own: np.random.Generator, indices: Any) -> dict[str, NDArray[np.float32]]:
-            half = len(indices) // 2
-            images = [
-                pool[own.integers(len(pool), size=count)]
-                for pool, count in ((tuning.past, half), (tuning.today, len(indices) - half))
-            ]
-            return make_batch(own, own.permutation(np.concatenate(images)), anomalies)
-
-        return fit(
-            model,
-            load,
-            places,
-            len(places) + np.arange(len(tuning.validation)),
-            replace(
-                _SETTINGS,
-                epochs=epochs,
-                learning_rate=1e-3,
-                keep_interrupted=False,
-                seed=tuning.seed,
-            ),
-            loss=mean_output,
-            label=tuning.label,
-            sample=sample,
-            keep_optimizer=True,
-            **tuning.fit_arguments,
-        )
-
-    return fine_tune
 
 
 def _repeatable(seed: int, numbers: NDArray[np.int64]) -> np.random.Generator:
