@@ -213,7 +213,7 @@ def _faulted(drive: Drive, numbers: tuple[int, ...], size: int) -> NDArray[np.ui
     return np.stack(list(drive.source(numbers).mapped(faulted, usable_cores())), axis=1)
 
 
-def _folder_of(out: Path, drive: Drive, stop: int | None = None) -> Path:
+def folder_of(out: Path, drive: Drive, stop: int | None = None) -> Path:
     """Make the normal frames of a drive a folder of links: all, or those before a frame."""
     name = drive.name if stop is None else f"{drive.name}_first_{stop}"
     folder = out / "frames" / drive.place / name
@@ -236,7 +236,7 @@ def _train(options: TrainOptions, left_out: str | None) -> None:
     export_trained(run, train_exposure(run, parts=parts))
 
 
-def _apart(function: Callable[..., None], *arguments: object) -> None:
+def run_apart(function: Callable[..., None], *arguments: object) -> None:
     """Call a function in a process of its own: TensorFlow gives no memory back.
 
     Ctrl-C kills that process. In the trainer it would mean that the model is good enough.
@@ -257,14 +257,14 @@ def compute(row: Row, options: TrainOptions, left_out: str | None, out: Path) ->
     file = out / "rows" / row.file
     model = out / "rows" / row.model
     if not model.is_file():
-        data = [str(_folder_of(out, drive)) for drive in row.train]
+        data = [str(folder_of(out, drive)) for drive in row.train]
         own = replace(options, data=data, out=model, seed=row.seed, cache=out / "cache")
-        _apart(_train, own, left_out)
+        run_apart(_train, own, left_out)
     start = time.perf_counter()
     stop = 0 if row.way == NONE else row.test.frames_of(row.seconds)
     if row.way != NONE:
         trained, model = model, file.with_suffix(".onnx")
-        _apart(WAYS[row.way], trained, _folder_of(out, row.test, stop), model)
+        run_apart(WAYS[row.way], trained, folder_of(out, row.test, stop), model)
     took = {"adapt_frames": len(row.test.numbers(stop=stop))}
     took |= {"adapt_s": round(time.perf_counter() - start)}
     with Detector(model) as detector:

@@ -150,7 +150,7 @@ def measure(arguments: argparse.Namespace) -> tuple[Mapping[str, Any], bool]:
 
 def _measured(port: int, pid: int) -> dict[str, float]:
     figures: dict[str, float] = {"load_average": os.getloadavg()[0]}
-    before = cpu_s(pid)
+    figures["start_cpu_s"] = before = cpu_s(pid)
     figures["first_page_s"], events = first_page(port)
     figures["first_page_cpu_s"] = cpu_s(pid) - before
     figures["second_page_s"], _ = first_page(port)

@@ -113,18 +113,20 @@ def event_number(name: str) -> int:
     return int(match[1]) if match else 0
 
 
-def read_event(path: Path) -> RecordedEvent:
+def read_event(path: Path, content: Any = None) -> RecordedEvent:
     """Read what was recorded of an event.
 
     Args:
         path: its folder.
+        content: of its ``event.json``, where that was read before.
 
     Raises:
         SourceError: its ``event.json`` is missing, damaged, or of a newer version.
     """
     file = path / EVENT_FILE
     try:
-        content: Any = json.loads(file.read_text(encoding="utf-8"))
+        if content is None:
+            content = json.loads(file.read_text(encoding="utf-8"))
         if content["kind"] != EVENT_KIND:
             raise ValueError("it is no event of the black box")
         if content["version"] != EVENT_VERSION:

@@ -96,6 +96,8 @@ def read_floor_map(path: Path) -> FloorMap:
 
     try:
         content = yaml.safe_load(path.read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError("it has no names")
         file = path.parent / str(content["image"])
         resolution = float(content["resolution"])
         x, y, *yaw = (float(value) for value in content["origin"])

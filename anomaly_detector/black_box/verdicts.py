@@ -75,16 +75,13 @@ def read_verdict(event: Path) -> Verdict | None:
     return None if content is None else _parsed(content, event / REVIEW_FILE)
 
 
-_ANY = Verdict("")
-
-
-def write_verdict(event: Path, verdict: Verdict, *, seen: Verdict | None = _ANY) -> Verdict:
+def write_verdict(event: Path, verdict: Verdict, *, seen: str | None = None) -> Verdict:
     """Write the verdict on an event; a power cut leaves the one before or this one.
 
     Args:
         event: its folder.
         verdict: what to write.
-        seen: the verdict that the operator saw, None for none; left out, whatever is there is
+        seen: time of the verdict that the operator saw, empty for none; None: whatever is there is
             replaced.
 
     Returns:
@@ -104,7 +101,7 @@ def write_verdict(event: Path, verdict: Verdict, *, seen: Verdict | None = _ANY)
     with _locked(event):
         old = _read(file)
         before = None if old is None else _parsed(old, file)
-        if seen is not _ANY and before != seen:
+        if seen is not None and seen != (before.when if before else ""):
             raise VerdictChangedError(
                 f"{event.name} was judged {before.verdict if before else UNREVIEWED} on another "
                 "page meanwhile: look again"

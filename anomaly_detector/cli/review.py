@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 from anomaly_detector.model.shipped import resolve_model
-from anomaly_detector.review.server import ReviewOptions, is_loopback, serve
+from anomaly_detector.review.server import Review, ReviewOptions, is_loopback, serve
+
+_MOST_WARNINGS = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,5 +50,12 @@ def run(arguments: argparse.Namespace) -> int:
     options = ReviewOptions(
         arguments.folders, model, arguments.scores, arguments.map, arguments.host, arguments.port
     )
-    serve(options, lambda address: print(f"{address}  (Ctrl-C ends it)", flush=True))
+
+    def on_ready(address: str, review: Review) -> None:
+        count = len(review.catalog.entries)
+        for path, reason in [] if count else review.catalog.problems[:_MOST_WARNINGS]:
+            print(f"warning: {path}: {reason}", file=sys.stderr)
+        print(f"{address}  {count} events, Ctrl-C ends it", flush=True)
+
+    serve(options, on_ready)
     return 0

@@ -26,6 +26,7 @@ class LatentEncoder:
     Args:
         path: the model file.
         view: overrides the model's, as for :class:`~anomaly_detector.model.detector.Detector`.
+        graph: what computes the latents alone, where it was taken out of the file before.
 
     Attributes:
         path: the model file.
@@ -37,7 +38,9 @@ class LatentEncoder:
         ModelError: no usable detector, or one without a tensor ``code``.
     """
 
-    def __init__(self, path: str | Path, view: View = WHOLE_FRAME) -> None:
+    def __init__(
+        self, path: str | Path, view: View = WHOLE_FRAME, graph: bytes | None = None
+    ) -> None:
         import onnxruntime
 
         # Whatever is wrong with the file is said as the robot would say it.
@@ -50,8 +53,8 @@ class LatentEncoder:
             "architecture": metadata.architecture,
             "sha256": hashlib.sha256(content).hexdigest(),
         }
-        encoder = _encoder(content)
-        if encoder is None:
+        graph = graph or _encoder(content)
+        if graph is None:
             raise ModelError(
                 f"model {path} has no tensor {_TENSOR!r} in its graph, so its latents cannot be "
                 "read: train it again with this version of 'python -m training train'"
@@ -61,7 +64,7 @@ class LatentEncoder:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(
-                encoder, options, providers=["CPUExecutionProvider"]
+                graph, options, providers=["CPUExecutionProvider"]
             )
             side = metadata.input_size
             self.size = self.encode(np.zeros((1, side, side, 3), np.uint8)).shape[1]
@@ -88,9 +91,14 @@ class LatentEncoder:
         return latents
 
 
-def has_latent(path: str | Path) -> bool:
-    """Return whether a detector file has a tensor ``code``."""
-    return _encoder(Path(path).read_bytes()) is not None
+def find_encoder(path: str | Path) -> LatentEncoder | None:
+    """Return the encoder inside a detector file; None for one without a tensor ``code``.
+
+    Raises:
+        ModelError: as for :class:`LatentEncoder`.
+    """
+    graph = _encoder(Path(path).read_bytes())
+    return None if graph is None else LatentEncoder(path, graph=graph)
 
 
 def _encoder(content: bytes) -> bytes | None:

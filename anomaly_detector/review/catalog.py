@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from anomaly_detector.black_box import (
     read_verdict,
     write_verdict,
 )
-from anomaly_detector.black_box.events import ALARM, EVENT_FILE, EVENT_NAME, is_event
+from anomaly_detector.black_box.events import ALARM, EVENT_FILE, EVENT_NAME, event_content
 from anomaly_detector.black_box.verdicts import REVIEW_FILE
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 
@@ -32,6 +33,10 @@ _YEAR_2000_NS = 946_684_800_000_000_000
 """Stamps below are of a simulation or of a clock that was never set."""
 
 _MOST_PROBLEMS = 100
+_NO_EVENTS = (
+    "it holds no recorded event: give what the black box or 'score --events-dir' wrote, or wait "
+    "for the first alarm"
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Entry:
     writable: bool
     seen: tuple[Any, ...]
 
-    @property
+    @cached_property
     def peak(self) -> int:
         """Number of the frame with the highest score, of those recorded."""
         name = self.facts["peak"]["frame"]
@@ -124,7 +129,8 @@ class Catalog:
     def __init__(self, folders: Sequence[Path]) -> None:
         for folder in folders:
             if not folder.is_dir():
-                raise SourceError(f"{folder} is no folder: give folders of the robot's black box")
+                what = "no folder" if folder.exists() else "not there"
+                raise SourceError(f"{folder} is {what}: give folders of the robot's black box")
         self.folders = list(dict.fromkeys(folder.resolve() for folder in folders))
         names = Counter(folder.name for folder in self.folders)
         self._labels = {f: f.name if names[f.name] == 1 else str(f) for f in self.folders}
@@ -164,19 +170,20 @@ class Catalog:
                 old = self.entries.get(key)
                 if old is not None and old.seen == seen and not path.is_symlink():
                     entries[key] = old
+                elif not path.name.startswith(".") and (content := event_content(path)):
+                    entries[key] = self._read(key, path, folder, seen, content)
                 elif reason := _no_event(path):
                     problems.append((str(path), reason))
-                elif path.is_dir() and not path.name.startswith("."):
-                    entries[key] = self._read(key, path, folder, seen)
             except (AnomalyDetectorError, OSError) as error:
                 problems.append((str(path), str(error)))
         if len(entries) == before and not any(str(folder) in path for path, _ in problems):
-            problems.append((str(folder), "holds no recorded event"))
+            problems.append((str(folder), _NO_EVENTS))
 
-    def _read(self, key: str, path: Path, folder: Path, seen: tuple[Any, ...]) -> Entry:
-        event = read_event(path)
-        facts = json.loads((path / EVENT_FILE).read_text(encoding="utf-8"))
-        del facts["frames"]
+    def _read(
+        self, key: str, path: Path, folder: Path, seen: tuple[Any, ...], content: dict[str, Any]
+    ) -> Entry:
+        event = read_event(path, content)
+        facts = {name: value for name, value in content.items() if name != "frames"}
         verdict, problem = None, ""
         try:
             verdict = read_verdict(path)
@@ -199,8 +206,7 @@ class Catalog:
         Args:
             key: the event's id.
             verdict: what to write.
-            seen: time of the verdict that the operator saw; empty for none, None for whatever is
-                there.
+            seen: as for :func:`~anomaly_detector.black_box.write_verdict`.
 
         Raises:
             KeyError: no such event.
@@ -209,13 +215,7 @@ class Catalog:
         entry = self.entries[key]
         path = entry.event.path
         try:
-            if seen is None:
-                written = write_verdict(path, verdict)
-            else:
-                before = read_verdict(path)
-                # One of another time is refused by the comparison with what is there.
-                same = (before.when if before else "") == seen
-                written = write_verdict(path, verdict, seen=before if same else Verdict("normal"))
+            written = write_verdict(path, verdict, seen=seen)
         except VerdictChangedError:
             self._looked = -_LOOK_AGAIN_S
             raise
@@ -245,12 +245,12 @@ def _state(file: Path) -> tuple[int, ...]:
 
 
 def _no_event(path: Path) -> str:
-    """Return why something in a folder is no event; empty for one, and for what nobody misses."""
+    """Return why something in a folder is no event; empty for what nobody misses."""
     if path.name.startswith(_WORKSPACE):
         return "an event is being written here, or was when the power went"
     if path.is_symlink():
         return "it is a link, and links are not followed"
-    if not path.is_dir() or path.name.startswith(".") or is_event(path):
+    if not path.is_dir() or path.name.startswith("."):
         return ""
     if (path / EVENT_FILE).exists():
         return "its event.json is damaged, a link or of another program: copy it again"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.packed import unpack
-from anomaly_detector.model.latents import LatentEncoder, has_latent
+from anomaly_detector.model.latents import LatentEncoder, find_encoder
 from anomaly_detector.review.catalog import Catalog, Entry
 from anomaly_detector.review.pictures import Pictures
 
@@ -140,11 +140,12 @@ def _encoder(model: Path | None) -> tuple[LatentEncoder | None, str]:
     if model is None:
         return None, picture
     try:
-        if has_latent(model):
-            return LatentEncoder(model), f"latents of {model.name}"
-        return None, f"{picture}: {model.name} has no encoder"
+        encoder = find_encoder(model)
     except AnomalyDetectorError as error:
         return None, f"{picture}: {error}"
+    if encoder is None:
+        return None, f"{picture}: {model.name} has no encoder"
+    return encoder, f"latents of {model.name}"
 
 
 def normal_frames(model: Path | None) -> list[NDArray[np.uint8]]:

@@ -14,6 +14,7 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +85,18 @@ class Review:
 
     def __init__(self, options: ReviewOptions) -> None:
         self.catalog = Catalog(options.folders)
+        self.catalog.look()
         model = options.model
         self.detector = None if model is None else Detector(model)
         self.drives: list[Scores] = [read_scores(path) for path in options.drives]
         self.map = None if options.map is None else read_floor_map(options.map)
         self.pictures = Pictures(self.detector)
         self.likeness = Likeness(self.catalog, self.pictures, model)
+
+    @cached_property
+    def map_png(self) -> bytes | None:
+        """The floor map as the page shows it; None for none."""
+        return None if self.map is None else bytes(cv2.imencode(".png", self.map.image)[1])
 
     def state(self, version: str) -> dict[str, Any] | None:
         """Return all events, or None when the page has this version of them."""
@@ -276,9 +283,7 @@ def make_app(review: Review, host: str) -> Any:
             raise _BadRequestError("alike is no number") from error
 
     def floor(request: Any) -> Any:
-        if review.map is None:
-            raise KeyError
-        return picture(bytes(cv2.imencode(".png", review.map.image)[1]), "image/png")
+        return picture(review.map_png, "image/png")
 
     def posted(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
         async def respond(request: Any) -> Any:
@@ -377,12 +382,12 @@ def _json(body: bytes) -> Any:
         raise _BadRequestError("no JSON") from error
 
 
-def serve(options: ReviewOptions, on_ready: Callable[[str], object]) -> None:
+def serve(options: ReviewOptions, on_ready: Callable[[str, Review], object]) -> None:
     """Serve the page until a signal comes.
 
     Args:
         options: what to review.
-        on_ready: called with the page's address.
+        on_ready: called with the page's address and what answers it.
 
     Raises:
         AnomalyDetectorError: a package is missing, the port is taken, or a folder, the model or a
@@ -391,7 +396,8 @@ def serve(options: ReviewOptions, on_ready: Callable[[str], object]) -> None:
     try:
         import uvicorn
 
-        app = make_app(Review(options), options.host)
+        review = Review(options)
+        app = make_app(review, options.host)
     except ImportError as error:
         raise AnomalyDetectorError(
             f"the page needs the packages starlette and uvicorn ({error}): pip install starlette "
@@ -407,7 +413,7 @@ def serve(options: ReviewOptions, on_ready: Callable[[str], object]) -> None:
     thread.start()
     host = f"[{options.host}]" if ":" in options.host else options.host
     try:
-        on_ready(f"http://{host}:{listening.getsockname()[1]}/")
+        on_ready(f"http://{host}:{listening.getsockname()[1]}/", review)
         thread.join()
     finally:
         server.should_exit = True

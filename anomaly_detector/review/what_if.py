@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from anomaly_detector.alarms.alarm_filter import AlarmFilter, AlarmSettings, AlarmState
 from anomaly_detector.black_box import UNREVIEWED
-from anomaly_detector.errors import AnomalyDetectorError, SourceError
+from anomaly_detector.errors import AnomalyDetectorError, SourceError, as_one_line
 from anomaly_detector.model.metadata import ModelMetadata
 from anomaly_detector.model.normalization import (
     float32_threshold,
@@ -112,8 +112,9 @@ def read_scores(path: Path) -> Scores:
         if not rows or not np.isfinite(scores).all():
             raise ValueError("it has no rows, or scores that are no numbers")
     except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = getattr(error, "strerror", None) or as_one_line(error)
         raise SourceError(
-            f"{path} is no table of scores ({error}): give what 'score --output' wrote"
+            f"{path} is no table of scores ({reason}): give what 'score --output' wrote"
         ) from error
     whole = np.array(stamps, np.int64) if len(stamps) == len(rows) else None
     return Scores(path.name, whole, scores, normalized)

@@ -117,7 +117,7 @@ def test_of_many_that_saw_the_same_one_is_written(event: Path) -> None:
 
     def judge(number: int) -> None:
         try:
-            results.append(write_verdict(event, Verdict("normal", str(number)), seen=None))
+            results.append(write_verdict(event, Verdict("normal", str(number)), seen=""))
         except VerdictChangedError as error:
             results.append(str(error))
 
@@ -129,5 +129,5 @@ def test_of_many_that_saw_the_same_one_is_written(event: Path) -> None:
     (written,) = (item for item in results if isinstance(item, Verdict))
     assert read_verdict(event) == written
     assert sum("judged normal on another page" in str(item) for item in results) == 7
-    later = write_verdict(event, Verdict("anomaly"), seen=written)
+    later = write_verdict(event, Verdict("anomaly"), seen=written.when)
     assert read_verdict(event) == later

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.fingerprint import TrainedRecording, trained_warning
-from anomaly_detector.model.latents import LatentEncoder, has_latent
+from anomaly_detector.model.latents import find_encoder
 from anomaly_detector.model.metadata import ModelMetadata
 from anomaly_detector.recordings import UnreadableFrame, count_frames, warn_unreadable
 from training.data.latents import FrameTable
@@ -176,7 +176,7 @@ def evaluate(
         ModelError: the model fails.
     """
     truths = Truths(recordings)
-    encoder = LatentEncoder(detector.path) if has_latent(detector.path) else None
+    encoder = find_encoder(detector.path)
     latents: list[NDArray[np.float32]] = []
     misses, false_alarms = _WorstFrames(gallery), _WorstFrames(gallery)
     rows: list[tuple[int, str, int | None, int, str, float]] = []
