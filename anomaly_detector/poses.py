@@ -7,7 +7,7 @@ reference. What is not known is said.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ POSE_TYPES = (
     "nav_msgs/msg/Odometry",
 )
 """Types of messages that :func:`read_pose` reads."""
+
+_TURN_AGE_NS, _TURN_SPAN_NS = 500_000_000, 300_000_000
 
 PLACE_COLUMNS = (
     "pose_frame",
@@ -224,6 +226,23 @@ class PoseTrack:
             nearest = f"nearest pose is {abs(age_s):.1f} s {when} than the frame"
             return Place(problem=f"{nearest}; {self._refused}" if self._refused else nearest)
         return Place(pose, age_s)
+
+    def turn_rate(self, time_ns: int) -> float | None:
+        """Return how fast the robot turned just before a time, radians a second.
+
+        From the newest pose up to then, and that of up to 0.3 s before it. None where the newest is
+        older than 0.5 s, or there is one only: nobody knows.
+        """
+        poses = self._poses
+        end = bisect_right(poses, time_ns, key=_stamp) - 1
+        if end < 1 or time_ns - poses[end].stamp_ns > _TURN_AGE_NS:
+            return None
+        last = poses[end]
+        first = poses[bisect_left(poses, last.stamp_ns - _TURN_SPAN_NS, 0, end, key=_stamp)]
+        elapsed_ns = last.stamp_ns - first.stamp_ns
+        if not elapsed_ns:
+            return None
+        return math.remainder(last.yaw - first.yaw, math.tau) / (elapsed_ns / 1e9)
 
 
 def _stamp(pose: Pose) -> int:

@@ -65,6 +65,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sustained", action="store_true",
         help="with --ros: search the highest frame rate that the node follows without a drop",
     )  # fmt: skip
+    parser.add_argument(
+        "--parameter", action="append", default=[], metavar="NAME:=VALUE",
+        help="with --ros: a parameter of the running node, such as max_rate_hz:=5.0",
+    )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
 
 
@@ -81,6 +85,8 @@ def _benchmark(arguments: argparse.Namespace) -> int:
             raise AnomalyDetectorError(f"--{name} is {value:g}: give more than 0")
     if arguments.sustained and not arguments.ros:
         raise AnomalyDetectorError("--sustained measures a running node: give --ros as well")
+    if arguments.parameter and not arguments.ros:
+        raise AnomalyDetectorError("--parameter is for a running node: give --ros as well")
     model = resolve_model(arguments.model)
     frame: dict[str, Any] = {"width": width, "height": height}
     frame |= {"transport": arguments.transport, "encoding": arguments.encoding}
@@ -120,7 +126,12 @@ def _measure_node(
         "cost": measure_node_cost(model, frames=arguments.frames, **frame),
         "start_up": measure_start_up(model),
         "live": measure_live(
-            model, hz=arguments.hz, seconds=arguments.seconds, progress=True, **frame
+            model,
+            hz=arguments.hz,
+            seconds=arguments.seconds,
+            parameters=arguments.parameter,
+            progress=True,
+            **frame,
         ),
     }
 
@@ -183,6 +194,7 @@ def _print_node(node: dict[str, Any]) -> None:
     resident = live.samples[-1].resident_mb if live.samples else float("nan")
     print(
         f"node at {live.hz:g} Hz: {live.lost} of {live.sent} frames lost, "
+        f"{live.skipped} skipped, "
         f"{100 * live.cpu_share:.1f} % of one core, {resident:.0f} MB resident\n"
         f"node active {start_up.active_s:.2f} s after its start, first answer after "
         f"{start_up.first_answer_s:.2f} s"

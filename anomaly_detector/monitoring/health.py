@@ -84,10 +84,14 @@ def assess(
     waiting_s: float,
     others: Sequence[str | None],
     last_error: str,
+    max_rate_hz: float = 0.0,
+    paused: str = "",
 ) -> Health:
     """Judge a detector that was activated ``waiting_s`` seconds ago.
 
-    The worst finding comes first; warnings are joined, ``others`` being those from elsewhere.
+    The worst finding comes first; warnings are joined, ``others`` being those from elsewhere. At
+    most ``max_rate_hz`` frames a second are to be scored, 0 for all; none, for a reason, while it
+    is ``paused``.
     """
     if report.consecutive_failures >= limits.max_failures:
         return Health(
@@ -97,18 +101,20 @@ def assess(
     if silent_s > limits.stale_timeout:
         since = "since activation" if report.age_s is None else "any more"
         return Health("STALE", f"no frame {since}, for {silent_s:.1f} s: is the camera running?")
-    warnings = [*_rate_warnings(report, limits), *_frame_warnings(report, limits)]
+    warnings = [*_rate_warnings(report, limits, max_rate_hz), *_frame_warnings(report, limits)]
     warnings += [other for other in others if other]
-    return Health("WARN", "; ".join(warnings)) if warnings else Health("OK", "scoring")
+    doing = [f"paused: {paused}"] if paused else [] if warnings else ["scoring"]
+    return Health("WARN" if warnings else "OK", "; ".join(doing + warnings))
 
 
-def _rate_warnings(report: StatisticsReport, limits: HealthLimits) -> list[str]:
+def _rate_warnings(report: StatisticsReport, limits: HealthLimits, max_rate_hz: float) -> list[str]:
     warnings = []
     rate = report.input_rate
     # NaN, before the second frame, is no finding yet.
     if limits.expected_rate and rate < _RATE_TOLERANCE * limits.expected_rate:
         warnings.append(f"{rate:.1f} frames/s, expected {limits.expected_rate:g}")
     wanted = max(limits.expected_rate, 0.0 if math.isnan(rate) else rate)
+    wanted = min(wanted, max_rate_hz or wanted)
     if wanted and report.processing_p99_s > 1 / wanted:
         warnings.append(
             f"slow: {report.processing_p99_s * 1e3:.1f} ms a frame (p99) leave no time for "

@@ -19,6 +19,7 @@ STATE_PERIOD_S = 0.1
 REASONS = {
     "not active": "the lifecycle state is another than active, or the node recovers from an error",
     "clock stopped": "with use_sim_time, /clock has not moved for `state_timeout`, or never came",
+    "paused": "`enable_topic` says so, or the robot turns faster than `max_turn_rate`",
     "no frames": "no frame has come for `state_timeout`, or none since activation",
     "frames failed": "frames come, but none could be used for `state_timeout`",
     "not scoring": "frames come, but no result for `state_timeout`: the node is too slow, or hangs",
@@ -29,6 +30,9 @@ REASONS = {
     "goes on scoring",
 }
 """Why the state is unknown; the first that holds is said."""
+
+_PERIODS = 2.5
+"""Periods of the greatest rate without a scored frame that are no finding yet."""
 
 SCENE_REASONS = {"differs": "scene differs", "blank picture": "blank picture"}
 """Word of a :class:`~anomaly_detector.monitoring.scene.SceneState` to reason."""
@@ -82,6 +86,9 @@ class Circumstances:
         busy_s: for which the newest frame has been worked on; 0 when that is done.
         failures: failed frames since the last scored one, the newest with ``failure``.
         unchanged_s: time for which every frame has shown the same picture.
+        paused: why frames are not scored; empty when they are.
+        is_disabled: whether that holds also when no frames come.
+        period_s: between two scored frames, as the greatest rate asks for; 0 without one.
         scene: word of :class:`~anomaly_detector.monitoring.scene.SceneState`.
         is_loading: whether another model is to take over.
     """
@@ -96,6 +103,9 @@ class Circumstances:
     failures: int
     failure: str
     unchanged_s: float
+    paused: str
+    is_disabled: bool
+    period_s: float
     scene: str
     is_loading: bool
 
@@ -106,8 +116,11 @@ def judge(seen: Circumstances, limits: HealthLimits) -> DetectorState:
         return _unknown("not active", ", ".join(filter(None, (seen.lifecycle, seen.error))))
     if seen.clock_stopped_s > limits.state_timeout:
         return _unknown("clock stopped", f"/clock has not moved for {seen.clock_stopped_s:.1f} s")
+    if seen.paused and (seen.is_disabled or seen.silent_s <= limits.state_timeout):
+        return _unknown("paused", seen.paused)
     verdict = seen.verdict
-    if verdict is None or seen.now_s - verdict.at_s > limits.state_timeout:
+    timeout_s = max(limits.state_timeout, _PERIODS * seen.period_s)
+    if verdict is None or seen.now_s - verdict.at_s > timeout_s:
         return _without_result(seen, limits)
     if is_frozen(seen.unchanged_s, limits):
         return _unknown("frozen camera", f"the same picture for {seen.unchanged_s:.1f} s")

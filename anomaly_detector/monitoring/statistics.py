@@ -33,6 +33,7 @@ class StatisticsReport:
             took their place or the transport lost them; None when the middleware does not number
             its messages.
         failed: frames that could not be used, by reason.
+        skipped: frames that were not to be scored.
         without_stamp: frames whose stamp is missing: zero, or no time.
         from_future: frames whose stamp is ahead of the clock.
         repeated: frames that show the very same picture as the one before.
@@ -58,6 +59,7 @@ class StatisticsReport:
     scored: int
     dropped: int | None
     failed: Mapping[str, int]
+    skipped: int
     without_stamp: int
     from_future: int
     repeated: int
@@ -108,6 +110,7 @@ class FrameStatistics:
     scored: int = 0
     dropped: int = 0
     failed: Counter[str] = field(default_factory=Counter)
+    skipped: int = 0
     without_stamp: int = 0
     from_future: int = 0
     repeated: int = 0
@@ -122,7 +125,7 @@ class FrameStatistics:
     def start(self) -> None:
         """Begin a new stretch of input: what came before says nothing about rates and age."""
         self.last = None
-        self._picture, self.unchanged_s = b"", 0.0
+        self.forget_picture()
         self.consecutive_failures = 0
         self._recent.clear()
 
@@ -160,6 +163,10 @@ class FrameStatistics:
         self.consecutive_failures += 1
         self._recent["failures"].add(now, 1)
 
+    def forget_picture(self) -> None:
+        """Begin anew with the time for which the picture has not changed."""
+        self._picture, self.unchanged_s = b"", 0.0
+
     def miss_stamp(self, now: float) -> None:
         """Count a frame whose stamp is missing."""
         self.without_stamp += 1
@@ -195,6 +202,7 @@ class FrameStatistics:
             scored=self.scored,
             dropped=self.dropped if self.counts_drops or not self.received else None,
             failed=dict(self.failed),
+            skipped=self.skipped,
             without_stamp=self.without_stamp,
             from_future=self.from_future,
             repeated=self.repeated,

@@ -21,6 +21,9 @@ WELL = Circumstances(
     failures=0,
     failure="",
     unchanged_s=0.0,
+    paused="",
+    is_disabled=False,
+    period_s=0.0,
     scene="as trained",
     is_loading=False,
 )
@@ -29,6 +32,9 @@ LATE = replace(ALARM, now_s=10.6)
 UNKNOWN = [
     (replace(ALARM, lifecycle="inactive", error="no model"), "not active", "inactive, no model"),
     (replace(ALARM, clock_stopped_s=0.6), "clock stopped", "/clock has not moved for 0.6 s"),
+    (replace(ALARM, paused="turning"), "paused", "turning"),
+    (replace(ALARM, paused="off", is_disabled=True, silent_s=9.0), "paused", "off"),
+    (replace(LATE, paused="turning", silent_s=0.6), "no frames", "for 0.6 s"),
     (replace(LATE, silent_s=0.6), "no frames", "for 0.6 s"),
     (replace(WELL, verdict=None), "no frames", "none scored yet"),
     (replace(LATE, failures=3, failure="odd size"), "frames failed", "odd size"),
@@ -62,6 +68,8 @@ def test_newest_frame_and_alarm_are_said_up_to_the_time_limit() -> None:
     for now_s, word in ((10.0, "anomaly"), (10.5, "anomaly"), (10.51, "unknown")):
         seen = replace(WELL, verdict=anomaly, now_s=now_s, scene="unknown")
         assert judge(seen, LIMITS).word == word
+    # At two frames a second, the newest is half a second old before the next comes.
+    assert judge(replace(LATE, period_s=0.5), LIMITS).word == "alarm"
     # A single frame that fails is no reason.
     assert judge(replace(WELL, failures=1, failure="odd size"), LIMITS).word == "ok"
     assert judge(replace(WELL, unchanged_s=99.0), HealthLimits(frozen_timeout=0.0)).word == "ok"

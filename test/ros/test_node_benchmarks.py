@@ -30,6 +30,7 @@ def result(latencies_of_minutes: list[float], resident_mb: list[float]) -> LiveR
         sent=seconds,
         sent_hz=1.0,
         answered=seconds,
+        skipped=0,
         lost=0,
         dropped=0,
         duplicates=0,

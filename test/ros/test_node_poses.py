@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from posed_bags import POSE_TOPIC, pose_message, write_posed_bag
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from ros_harness import RosClient, image_message, node_in
-from std_msgs.msg import String
+from std_msgs.msg import Bool, String
 
 from anomaly_detector.black_box import find_events, read_event
 from anomaly_detector.cli.main import main
@@ -156,6 +156,71 @@ def test_topic_of_another_type_and_bad_names_are_said(client: RosClient) -> None
     assert client.get_parameter("pose_topic") == "/posed/words"
     client.set_parameters(pose_topic="")
     client.node.destroy_publisher(publisher)
+
+
+def test_detection_pauses_when_it_is_told_to_and_while_the_robot_turns(client: RosClient) -> None:
+    topic, kind = "/posed/turning", POSE_TYPES[0]
+    enable = client.node.create_publisher(
+        Bool, "/posed/enable", QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+    )
+    enable.publish(Bool(data=False))
+    client.events.clear()
+    assert client.ask_picture(BLACK).alarm
+    client.set_parameters(enable_topic="/posed/enable")
+    # The alarm that was on ends with its last frame, and frames are counted and left alone.
+    frame = client.stamp(image_message(BLACK, "rgb8"))
+    record = client.wait_for_state("unknown", "paused", frame)
+    assert (record.state.detail, record.alarm) == ("/posed/enable is false", None)
+    client.spin_until(lambda: len(client.events) == 2, "start and end")
+    before = client.publish_until_status(
+        frame, lambda s: s.message.startswith("paused: /posed/enable is false"), "a pause"
+    )
+    skipped = int(status_values(before)["Frames skipped"])
+    frame = client.stamp(frame)
+    client.detections.clear()
+    after = client.publish_until_status(
+        frame, lambda s: int(status_values(s)["Frames skipped"]) > skipped, "it is counted"
+    )
+    assert status_values(after)["Frames scored"] == status_values(before)["Frames scored"]
+    assert client.answers_to(frame) == []
+    enable.publish(Bool(data=True))
+    client.wait_for_state("ok", frame=client.stamp(image_message(GREY, "rgb8")))
+
+    client.set_parameters(enable_topic="", pose_topic=topic, max_turn_rate=0.5)
+    publisher = publisher_of(client, kind, topic)
+    start_ns = now_ns(client)
+    for yaw, text in ((0.0, "yaw 0.00"), (0.4, "yaw 0.40")):
+        at_ns = start_ns + round(yaw / 2 * 10**9)  # two radians a second
+        publisher.publish(pose_message(Pose(at_ns, "map", 1.0, 1.0, 0.0, yaw), kind, Types()))
+        if not yaw:
+            assert text in frame_with_place(client, "map")
+    turning = stamped(GREY, start_ns + 250_000_000)
+    record = client.wait_for_state("unknown", "paused", turning)
+    assert record.state.detail == "turning at 2 rad/s"
+    # Half a second later nobody knows, and the detection goes on.
+    client.wait_for_state("ok", frame=stamped(GREY, start_ns + 900_000_000))
+    client.set_parameters(pose_topic="", max_turn_rate=0.0)
+    for made in (enable, publisher):
+        client.node.destroy_publisher(made)
+
+
+def test_frames_beyond_the_rate_are_skipped_and_not_lost(client: RosClient) -> None:
+    client.set_parameters(max_rate_hz=0.001)
+    client.ask_picture(GREY)
+    before = status_values(client.wait_for_diagnostics(lambda s, v: True, "the counts before"))
+    frame = client.stamp(image_message(GREY, "rgb8"))
+
+    def grown(status: Any, key: str) -> int:
+        return int(status_values(status)[key]) - int(before[key])
+
+    status = client.publish_until_status(frame, lambda s: grown(s, "Frames skipped") > 3, "skipped")
+    assert grown(status, "Frames skipped") == grown(status, "Frames received")
+    assert grown(status, "Frames dropped") == 0
+    assert client.answers_to(frame) == []
+    # The newest is older than state_timeout, and not too old for this rate.
+    client.wait_for_state("ok", frame=frame)
+    client.set_parameters(max_rate_hz=0.0)
+    client.ask_picture(GREY)
 
 
 def test_repeats_are_quiet_and_a_place_can_be_snoozed(client: RosClient, tmp_path: Path) -> None:

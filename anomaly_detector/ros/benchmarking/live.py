@@ -51,7 +51,8 @@ class LiveResult:
 
     Attributes:
         hz: rate that was asked for; ``sent_hz`` is what the camera reached.
-        answered: frames whose score came back; ``lost`` are the others.
+        answered: frames whose score came back.
+        skipped: frames that the node was not to score; ``lost`` are the others.
         dropped: frames that the node says it did not receive.
         duplicates: frames that were answered twice.
         latency_ms: from the camera's stamp to the arrival of ``~/score`` in another process, one
@@ -68,6 +69,7 @@ class LiveResult:
     sent: int
     sent_hz: float
     answered: int
+    skipped: int
     lost: int
     dropped: int | None
     duplicates: int
@@ -233,11 +235,13 @@ def _compare(sent: list[int], listener: LiveListener) -> dict[str, Any]:
         arrivals.setdefault(stamp, arrival)
     answered = [stamp for stamp in sent if stamp in arrivals]
     dropped = listener.diagnostics.get("Frames dropped", "unknown")
+    skipped = int(listener.diagnostics.get("Frames skipped", "0"))
     return {
         "sent": len(sent),
         "sent_hz": (len(sent) - 1) / ((sent[-1] - sent[0]) / 1e9),
         "answered": len(answered),
-        "lost": len(sent) - len(answered),
+        "skipped": skipped,
+        "lost": len(sent) - len(answered) - skipped,
         "dropped": int(dropped) if dropped.isdecimal() else None,
         "duplicates": duplicates,
         "latency_ms": [(arrivals[stamp] - stamp) / 1e6 for stamp in answered],

@@ -26,6 +26,7 @@ MEANINGS = {
     "Frames failed": "frames that could not be used",
     "Frames failed (REASON)": "by reason: encoding, size, step, data, decode, depth, roi, stamp, "
     "model, internal",
+    "Frames skipped": "not scored because of `max_rate_hz`, or in a pause",
     "Frames without stamp": "scored all the same",
     "Frames from the future": "stamped ahead of the clock; scored all the same",
     "Frames repeated": "frames whose 64x64 pixels equal those of the one before",
@@ -141,6 +142,8 @@ class DiagnosticsPublisher:
                 _black_box_warning(status.frames.black_box),
             ],
             last_error=status.last_error,
+            max_rate_hz=status.frames.gate.settings.max_rate_hz,
+            paused=status.frames.paused,
         )
         clock = self._node.get_clock()
         if health.level == "OK" and clock.ros_time_is_active and clock.now().nanoseconds == 0:
@@ -158,6 +161,7 @@ def _frame_values(report: StatisticsReport, expected_rate: float) -> dict[str, s
         "Frames dropped": "unknown" if report.dropped is None else str(report.dropped),
         "Frames failed": str(sum(report.failed.values())),
         **reasons,
+        "Frames skipped": str(report.skipped),
         "Frames without stamp": str(report.without_stamp),
         "Frames from the future": str(report.from_future),
         "Frames repeated": str(report.repeated),

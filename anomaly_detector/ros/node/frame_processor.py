@@ -13,6 +13,7 @@ from anomaly_detector.errors import AnomalyDetectorError, ImageError, describe_e
 from anomaly_detector.images.image import Image
 from anomaly_detector.images.message import as_image
 from anomaly_detector.model.detector import Detection, Detector
+from anomaly_detector.monitoring.gate import FrameGate
 from anomaly_detector.monitoring.scene import SceneWatch
 from anomaly_detector.monitoring.state import Verdict
 from anomaly_detector.monitoring.statistics import FrameStatistics, SequenceGaps
@@ -47,6 +48,8 @@ class FrameProcessor:
         poses: of the robot, while somebody gives them; None otherwise.
         last_place: where the newest frame was taken; None without poses.
         last_error: what was wrong with the newest frame that failed.
+        gate: which frames are scored.
+        paused: why no frame is, at the moment; empty as a rule.
         verdict: on the newest scored frame of this stretch; None before the first, and again with
             another model. It is replaced as a whole, for other threads.
         busy_since: when the frame that is being worked on came, by the monotonic clock; None
@@ -68,6 +71,8 @@ class FrameProcessor:
         self.last_error = ""
         self.poses: PoseTrack | None = None
         self.last_place: Place | None = None
+        self.gate = FrameGate(settings.gate)
+        self.paused = ""
         self.verdict: Verdict | None = None
         self.busy_since: float | None = None
         # Of the newest frame with an alarm.
@@ -102,6 +107,7 @@ class FrameProcessor:
             self.black_box = black_box
         self._settings = settings
         self.incidents.settings = settings.incidents
+        self.gate.use(settings.gate)
         if settings.threshold != previous.threshold:
             self.detector.set_threshold(settings.threshold)
         if settings.view.over(self.detector.metadata.view) != self.detector.view:
@@ -143,6 +149,7 @@ class FrameProcessor:
     def stop(self) -> None:
         """End what is open: no image comes for a while."""
         self._is_started = False
+        self.paused = ""
         self.end_event()
         self._watch_scene()
         self.close_black_box()
@@ -173,6 +180,27 @@ class FrameProcessor:
         if event is not None:
             self._publish_event_end(self.last_header, event)
 
+    def enable(self, is_enabled: bool) -> None:
+        """Pause until further notice, or go on with the next frame."""
+        self.gate.is_enabled = is_enabled
+        self._pause("" if is_enabled else self.gate.pause_reason(0, None))
+
+    def _pause(self, reason: str) -> None:
+        """Pause for a reason, or go on where it is empty; what comes after a pause is new."""
+        if reason and not self.paused:
+            self.end_event()
+            self.statistics.forget_picture()
+        self.paused = reason
+
+    def _is_skipped(self, now: float, time_ns: int) -> bool:
+        """Return whether a frame is not to be scored."""
+        if self.gate.is_due(now):
+            self._pause(self.gate.pause_reason(time_ns, self.poses))
+            if not self.paused:
+                return False
+        self.statistics.skipped += 1
+        return True
+
     def process(
         self, message: Any, publisher: bytes = b"", number: int | None = None
     ) -> float | None:
@@ -185,15 +213,17 @@ class FrameProcessor:
         gap_s = self.statistics.receive(now, self._gaps.missing(publisher, number))
         self.last_bytes = len(message.data)
         try:
-            self._score(message)
+            self._score(message, now)
         finally:
             self.busy_since = None
         return gap_s
 
-    def _score(self, message: Any) -> None:
+    def _score(self, message: Any, now: float) -> None:
         start = time.perf_counter()
         try:
             time_ns, queueing_s = self._read_stamp(message.header)
+            if self._is_skipped(now, time_ns):
+                return
             pixels = self._decode(message, reduced=self.detector.view.region.is_whole_frame)
             image = self.detector.prepare(pixels)
             detection = self.detector.detect(image)

@@ -23,6 +23,7 @@ from anomaly_detector.model.file import read_metadata
 from anomaly_detector.model.providers import choose_providers
 from anomaly_detector.monitoring.state import Circumstances, judge
 from anomaly_detector.monitoring.statistics import FrameStatistics
+from anomaly_detector.ros.graph.enable_input import EnableInput
 from anomaly_detector.ros.graph.pose_input import PoseInput
 from anomaly_detector.ros.graph.snooze import SnoozeServices
 from anomaly_detector.ros.node.diagnostics import DiagnosticsPublisher, NodeStatus
@@ -58,6 +59,7 @@ class DetectorNode(LiveParametersNode):
         # While active.
         self._images: ImageInput | None = None
         self._poses: PoseInput | None = None
+        self._enable: EnableInput | None = None
         self._snooze: SnoozeServices | None = None
         self._activated = self.create_guard_condition(self._log_active)
         self._notice = BuildNotice(self.get_logger())
@@ -301,8 +303,13 @@ class DetectorNode(LiveParametersNode):
         if settings.image_transport != previous.image_transport and self._state_label == "active":
             self._unsubscribe()
             self._subscribe()
-        elif settings.pose != previous.pose:
+            return
+        if settings.pose != previous.pose:
             self._watch_poses()
+        if settings.gate.enable_topic != previous.gate.enable_topic:
+            self._watch_enable()
+        if settings.gate.max_turn_rate != previous.gate.max_turn_rate:
+            self._check_turn_rate()
 
     # --- images -----------------------------------------------------------------------------------
 
@@ -311,6 +318,23 @@ class DetectorNode(LiveParametersNode):
         self._frames.start()
         self._images = ImageInput(self, self._settings.image_transport, self._frames.process)
         self._watch_poses()
+        self._watch_enable()
+        self._check_turn_rate()
+
+    def _check_turn_rate(self) -> None:
+        if self._settings.gate.max_turn_rate and not self._settings.pose.topic:
+            self.get_logger().warning("max_turn_rate has no effect: it needs pose_topic")
+
+    def _watch_enable(self) -> None:
+        """Listen to the topic that pauses detection; on until its first message."""
+        enable, self._enable = self._enable, None
+        if enable is not None:
+            enable.close()
+        if self._frames is None:
+            return
+        self._frames.enable(True)
+        if self._images is not None and self._settings.gate.enable_topic:
+            self._enable = EnableInput(self, self._settings.gate.enable_topic, self._frames.enable)
 
     def _watch_poses(self) -> None:
         """Listen to the poses that the parameters name, while there are images to be placed."""
@@ -341,6 +365,7 @@ class DetectorNode(LiveParametersNode):
         if images is not None:
             images.close()
         self._watch_poses()
+        self._watch_enable()
 
     def _start_afresh(self) -> None:
         if self._images is not None and self._frames is not None:
@@ -399,6 +424,9 @@ class DetectorNode(LiveParametersNode):
             failures=statistics.consecutive_failures,
             failure="" if frames is None else frames.last_error,
             unchanged_s=statistics.unchanged_s,
+            paused="" if frames is None else frames.paused,
+            is_disabled=frames is not None and not frames.gate.is_enabled,
+            period_s=1.0 / rate if (rate := self._settings.gate.max_rate_hz) else 0.0,
             scene="" if frames is None else frames.scene.word,
             is_loading=self._loader.is_busy,
         )

@@ -20,6 +20,7 @@ from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.encodings import ImageScaling
 from anomaly_detector.images.image import RegionOfInterest
 from anomaly_detector.images.preprocessing import View
+from anomaly_detector.monitoring.gate import GATE_SETTINGS, GateSettings
 from anomaly_detector.monitoring.health import HEALTH_SETTINGS, HealthLimits
 from anomaly_detector.poses import POSE_SETTINGS, PoseSettings
 from anomaly_detector.settings import Setting
@@ -184,6 +185,7 @@ PARAMETERS: tuple[ParameterDefinition, ...] = (
         minimum=0.1,
         maximum=60.0,
     ),
+    *_parameters_of(GATE_SETTINGS, ""),
     *_parameters_of(POSE_SETTINGS, "pose_"),
     *_parameters_of(INCIDENT_SETTINGS, ""),
     *_parameters_of(BLACK_BOX_SETTINGS, "black_box_"),
@@ -218,6 +220,7 @@ class Parameters:
     overlay_boxes: bool
     limits: HealthLimits
     diagnostics_period: float
+    gate: GateSettings
     pose: PoseSettings
     incidents: IncidentSettings
     black_box: BlackBoxSettings | None
@@ -266,6 +269,7 @@ def to_parameters(values: Mapping[str, Any]) -> Parameters:
         "providers": None if providers == ("",) else providers,
         "alarm": AlarmSettings(**_settings_of(values, ALARM_OPTIONS, "alarm_")),
         "limits": HealthLimits(**_settings_of(values, HEALTH_SETTINGS, "")),
+        "gate": GateSettings(**_settings_of(values, GATE_SETTINGS, "")),
         "pose": PoseSettings(**_settings_of(values, POSE_SETTINGS, "pose_")),
         "incidents": IncidentSettings(**_settings_of(values, INCIDENT_SETTINGS, "")),
         "black_box": black_box if black_box.folder else None,

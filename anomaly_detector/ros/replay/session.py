@@ -242,6 +242,8 @@ def _node_command(options: ReplayOptions, topic: str, message_type: str) -> Iter
         "use_sim_time": True,
         # The camera is not to be missed before the player has it and after the last frame.
         "stale_timeout": _STALE_S,
+        # Every frame is compared.
+        "max_rate_hz": 0.0,
         **{f"alarm_{name}": value for name, value in vars(options.alarm).items()},
     }
     if options.threshold is not None:
