@@ -166,7 +166,7 @@ def topics() -> str:
         (
             (
                 f"`{t.name}`",
-                f"`{t.message_type.__module__.split('.')[0]}/{t.message_type.__name__}`",
+                f"`{t.type_name}`",
                 t.description,
             )
             for t in (*TOPICS, STATE_TOPIC)

@@ -14,8 +14,9 @@ from anomaly_detector.poses import Place, place_of
 EVENT_FILE = "event.json"
 EVENT_KIND = "anomaly_detector black box event"
 EVENT_VERSION = 1
-ALARM, SAMPLE = "alarm", "sample"
-"""Kinds of events: around an alarm, or a normal frame that stands for those not flagged."""
+ALARM, SAMPLE, SAVED = "alarm", "sample", "saved"
+"""Kinds of events: around an alarm, a normal frame that stands for those not flagged, or seconds
+that somebody asked for."""
 
 EVENT_NAME = re.compile(r"event_\d{8}T\d{6}Z_(\d{6,})")
 """Name of an event's folder: UTC of the robot's clock, and a number that counts up."""
@@ -31,7 +32,7 @@ class RecordedFrame:
         name: file name (jpeg), or six digits, its place in the bag (mcap); the name that
             :mod:`anomaly_detector.recordings` gives it.
         stamp_ns: time it is recorded under, nanoseconds.
-        phase: ``before``, ``during`` or ``after`` the alarm, or ``sample``.
+        phase: ``before``, ``during`` or ``after`` the alarm, ``sample`` or ``saved``.
         score: in the model's units; None when it was not a number.
         normalized_score: in [0, 1]; None likewise.
         is_anomaly: whether the single frame was anomalous.
@@ -56,7 +57,7 @@ class RecordedEvent:
         format: ``mcap`` or ``jpeg``.
         frames: in the order of their stamps.
         place: where the frame with the highest score was taken; None likewise.
-        kind: :data:`ALARM` or :data:`SAMPLE`.
+        kind: :data:`ALARM`, :data:`SAMPLE` or :data:`SAVED`.
         repeat_of: name of the event that it repeats; empty for one that was raised.
         alarm_frames: frames of the camera with the alarm on, recorded or not.
     """

@@ -17,9 +17,9 @@ from anomaly_detector.poses import Place
 if TYPE_CHECKING:  # the detector brings ONNX Runtime along, which readers of events do not need
     from anomaly_detector.model.detector import Detection
 
-Phase = Literal["before", "during", "after", "sample"]
-"""Where a frame lies: before the alarm was raised, while it was on, after it was cleared; or a
-sample of normal ones."""
+Phase = Literal["before", "during", "after", "sample", "saved"]
+"""Where a frame lies: before the alarm was raised, while it was on, after it was cleared; a sample
+of normal ones; or saved on demand."""
 
 JPEG_QUALITY = 95
 

@@ -7,8 +7,10 @@ import shutil
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from anomaly_detector.black_box.events import SAMPLE, SAVED
 from anomaly_detector.black_box.frames import BlackBoxFrame, Phase, StoredFrame, encode_frame
 from anomaly_detector.black_box.selection import (
     CloseEvent,
@@ -17,6 +19,7 @@ from anomaly_detector.black_box.selection import (
     Forget,
     OpenEvent,
     Sample,
+    Save,
     Take,
 )
 from anomaly_detector.black_box.settings import BlackBoxSettings
@@ -162,6 +165,25 @@ class BlackBox:
             self._add_errors += 1
             self._counts.last_error = as_one_line(f"frame not recorded: {error}")
 
+    def save(self) -> tuple[bool, str]:
+        """Record the frames of the last seconds as an event of kind ``saved``.
+
+        Frames of an open event go into that anyhow. The frames stay in memory, for an alarm that
+        follows. Live, this does not wait for the disk.
+
+        Returns:
+            Whether they are recorded, and that in words.
+        """
+        with self._lock:
+            if self._selection.is_recording:
+                return True, "nothing to do: the event of an alarm is being recorded"
+            command = None if self._closed else self._selection.save()
+            if command is None:
+                return False, "nothing saved: no frame was taken since the last event"
+            self._send([command])
+        seconds = self.settings.seconds_before
+        return True, f"saving the last {seconds:g} s as an event in {self._store.folder}"
+
     def _has_room(self, frame: BlackBoxFrame) -> bool:
         waiting = self._sent - self._received
         waiting_bytes = self._sent_bytes - self._received_bytes
@@ -264,6 +286,8 @@ class BlackBox:
             self._close(command)
         elif isinstance(command, Sample):
             self._sample(command.frame)
+        elif isinstance(command, Save):
+            self._save(command)
         elif isinstance(command, Forget):
             self._ring.clear()
             self._ring_bytes = 0
@@ -285,28 +309,62 @@ class BlackBox:
 
     def _sample(self, frame: BlackBoxFrame) -> None:
         """Write a normal frame, where there is room without the removal of other events."""
-        stored = encode_frame(frame)
-        size = len(stored.data) + _BYTES_PER_EVENT + _BYTES_PER_FRAME
+        opened = OpenEvent(
+            frame.time_ns, frame.time_ns, 1, frame.detection.threshold, frame.has_stamp
+        )
+        if self._write_whole([encode_frame(frame)], opened, SAMPLE):
+            self._counts.samples_written += 1
+
+    def _save(self, command: Save) -> None:
+        """Write the frames in memory."""
+        if not self._ring:
+            return  # none of the last ones could be encoded, which is counted
+        start = self._ring[0].stamp_ns
+        opened = OpenEvent(start, start, 1, command.threshold, command.has_stamps)
+        if self._write_whole(list(self._ring), opened, SAVED):
+            self._counts.events_written += 1
+            self._counts.frames_recorded += len(self._ring)
+            self._counts.is_failing = False
+        else:
+            self._counts.events_dropped += 1
+            self._counts.last_error = (
+                f"event not saved: it is larger than max_megabytes, which is "
+                f"{self.settings.max_megabytes:g}: raise it or lower max_rate_hz"
+            )
+
+    def _write_whole(self, frames: Sequence[StoredFrame], opened: OpenEvent, kind: str) -> bool:
+        """Write an event of frames that are there already; return whether there was room."""
+        size = sum(len(frame.data) + _BYTES_PER_FRAME for frame in frames) + _BYTES_PER_EVENT
         path = self._store.begin()
-        if not self._store.make_room(size, is_sample=True):
-            return
-        now = stored.stamp_ns
-        opened = OpenEvent(now, now, 1, frame.detection.threshold, frame.has_stamp)
-        began_ns = None if self._is_live else now
+        is_sample = kind == SAMPLE
+        if not self._store.make_room(size, is_sample=is_sample):
+            return False
+        began_ns = None if self._is_live else opened.start_ns
         writer = WRITERS[self.settings.format](path, opened, self.model, self._topic, began_ns)
+        phase: Phase = "sample" if is_sample else "saved"
+        peak = max(frames, key=lambda frame: frame.score)
         try:
-            writer.add(stored, "sample")
+            for frame in frames:
+                writer.add(frame, phase)
             writer.finish(
                 CloseEvent(
-                    now, 1, now, now, stored.score, stored.normalized_score, stored.place, alarms=0
+                    opened.start_ns,
+                    1,
+                    frames[-1].stamp_ns,
+                    peak.stamp_ns,
+                    peak.score,
+                    peak.normalized_score,
+                    peak.place,
+                    alarms=0,
+                    kind=kind,
                 )
             )
-            self._store.publish(path, writer.began, is_sample=True)
+            self._store.publish(path, writer.began, is_sample=is_sample)
         except Exception:
             writer.abandon()
             shutil.rmtree(path, ignore_errors=True)
             raise
-        self._counts.samples_written += 1
+        return True
 
     def _keep(self, frame: StoredFrame) -> None:
         since = frame.stamp_ns - round(self.settings.seconds_before * 1e9)

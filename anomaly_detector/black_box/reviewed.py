@@ -14,6 +14,7 @@ from pathlib import Path
 
 from anomaly_detector.black_box.events import (
     SAMPLE,
+    SAVED,
     RecordedEvent,
     RecordedFrame,
     find_events,
@@ -120,8 +121,8 @@ def read_reviewed(path: Path) -> ReviewedEvents | None:
         unreviewed += not verdict.is_reviewed and bool(event.anomalous_frames)
         frames = [frame for number, frame in enumerate(event.frames) if verdict.covers(number)]
         if verdict.verdict == "anomaly" and verdict.frames is None:
-            # A sample shows it, too, though nothing was flagged.
-            frames = event.anomalous_frames or [f for f in frames if f.phase == SAMPLE]
+            # A sample shows it, too, though nothing was flagged; so do frames saved on demand.
+            frames = event.anomalous_frames or [f for f in frames if f.phase in (SAMPLE, SAVED)]
         if verdict.verdict in chosen and frames:
             chosen[verdict.verdict].append(ChosenFrames(event, frames))
     if not found:

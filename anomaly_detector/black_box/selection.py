@@ -10,6 +10,7 @@ import math
 import random
 from dataclasses import dataclass, field
 
+from anomaly_detector.black_box.events import ALARM
 from anomaly_detector.black_box.frames import BlackBoxFrame, Phase
 from anomaly_detector.black_box.settings import BlackBoxSettings
 from anomaly_detector.poses import Place
@@ -28,6 +29,14 @@ class Sample:
     """Record a normal frame as an event of its own; it shares no buffer with the caller."""
 
     frame: BlackBoxFrame
+
+
+@dataclass(frozen=True)
+class Save:
+    """Record the frames of the last seconds as an event of their own."""
+
+    threshold: float
+    has_stamps: bool
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,7 @@ class CloseEvent:
         repeat_of: number of the alarm that they repeat; None when one of them repeats none.
         continues: the alarm was still on when this part was cut.
         is_on: the alarm is on.
+        kind: of event.
         spare: the peak frame, as long as it has not been taken.
     """
 
@@ -75,6 +85,7 @@ class CloseEvent:
     repeat_of: int | None = None
     continues: bool = False
     is_on: bool = True
+    kind: str = ALARM
     spare: Take | None = None
 
     def see(self, frame: BlackBoxFrame, is_taken: bool) -> None:
@@ -97,7 +108,7 @@ class Forget:
     """Leave the frames before this one: time jumped back."""
 
 
-Command = Take | Sample | OpenEvent | CloseEvent | Forget
+Command = Take | Sample | Save | OpenEvent | CloseEvent | Forget
 
 
 class EventSelection:
@@ -121,6 +132,9 @@ class EventSelection:
         self._event: CloseEvent | None = None
         self._last_ns: int | None = None
         self._had_stamp = False
+        self._threshold = 0.0
+        # Whether frames have been taken for an event to come.
+        self._has_before = False
         self._grid_ns: int | None = None
         self._samples = _SampleTimes(settings.sample_rate)
         self.refused = 0
@@ -145,9 +159,11 @@ class EventSelection:
             commands += self.finish()
             commands.append(Forget())
             self._grid_ns = None
+            self._has_before = False
             self._samples.forget()
         self._samples.pass_to(now)
         self._last_ns, self._had_stamp = now, frame.has_stamp
+        self._threshold = frame.detection.threshold
         is_on = frame.decision.is_alarm
         self._follow_alarm(now, is_on, frame, commands)
         event = self._event
@@ -161,6 +177,7 @@ class EventSelection:
             phase: Phase = "before" if event is None else "during" if is_on else "after"
             frame = frame.detached()
             commands.append(Take(frame, phase))
+            self._has_before = self._has_before or phase == "before"
         is_normal = event is None and not frame.detection.is_anomaly
         if self._samples.is_due and is_normal and has_room:
             self._samples.is_due = False
@@ -191,6 +208,7 @@ class EventSelection:
             since = now - self._before_ns
             threshold = frame.detection.threshold
             commands.append(OpenEvent(since, now, part, threshold, frame.has_stamp))
+            self._has_before = False
         elif event is not None:
             event.is_on = is_on
 
@@ -205,6 +223,10 @@ class EventSelection:
         # After a gap the grid starts anew: frames are not made up for.
         self._grid_ns = following if now - following < period else now
         return True
+
+    def save(self) -> Save | None:
+        """Return the command that saves the frames taken for an event to come; None without any."""
+        return Save(self._threshold, self._had_stamp) if self._has_before else None
 
     def finish(self, *, continues: bool = False) -> list[Command]:
         """Close the open event, if any.

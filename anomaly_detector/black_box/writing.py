@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import anomaly_detector
-from anomaly_detector.black_box.events import ALARM, EVENT_FILE, EVENT_KIND, EVENT_VERSION, SAMPLE
+from anomaly_detector.black_box.events import EVENT_FILE, EVENT_KIND, EVENT_VERSION, SAMPLE, SAVED
 from anomaly_detector.black_box.frames import Phase, StoredFrame
 from anomaly_detector.black_box.selection import CloseEvent, OpenEvent
 from anomaly_detector.errors import AnomalyDetectorError
@@ -75,12 +75,12 @@ class EventWriter(abc.ABC):
         """Complete the event; ``repeat_of`` is the name of the one that it repeats."""
         rows = sorted(self._rows, key=lambda row: row.frame.stamp_ns)
         self._end(rows)
-        shown = ("during", "sample")
+        shown = ("during", SAMPLE, SAVED)
         during = {row.frame.stamp_ns: row.name for row in reversed(rows) if row.phase in shown}
         content = {
             "kind": EVENT_KIND,
             "version": EVENT_VERSION,
-            "event_kind": ALARM if alarm.alarms else SAMPLE,
+            "event_kind": alarm.kind,
             "written_by": f"anomaly_detector {anomaly_detector.__version__}",
             "began_utc": f"{self.began:%Y-%m-%dT%H:%M:%S.%fZ}",
             "stamps": "header" if self._opened.has_stamps else "arrival",

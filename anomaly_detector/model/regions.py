@@ -53,6 +53,11 @@ class AnomalyRegion:
         """The columns likewise."""
         return slice(self.x, self.x + self.width)
 
+    @property
+    def center(self) -> tuple[float, float]:
+        """Its middle in pixels, where 0, 0 is the upper left corner of the first one."""
+        return self.x + self.width / 2, self.y + self.height / 2
+
 
 def anomaly_regions(detection: Detection, *, hot: float = HOT) -> list[AnomalyRegion]:
     """Return a box around each connected hot region of an anomalous frame, the hottest first.

@@ -23,7 +23,7 @@ from anomaly_detector.black_box import find_events, read_event
 from anomaly_detector.ros.node.frame_processor import FrameProcessor
 from anomaly_detector.ros.node.node import DetectorNode
 from anomaly_detector.ros.node.process import spin
-from anomaly_detector.ros.node.result_publishers import TOPICS
+from anomaly_detector.ros.node.result_publishers import INSTALLED_TOPICS
 
 CONFIGURE = Transition.TRANSITION_CONFIGURE
 ACTIVATE = Transition.TRANSITION_ACTIVATE
@@ -42,7 +42,7 @@ PATHS = {
 def result_topics(client: RosClient) -> set[str]:
     """Return the result topics that the node offers."""
     own = f"{client.node_name}/"
-    names = {own + topic.name.removeprefix("~/"): topic.name for topic in TOPICS}
+    names = {own + topic.name.removeprefix("~/"): topic.name for topic in INSTALLED_TOPICS}
     return {names[name] for name in names if client.node.count_publishers(name)}
 
 
@@ -69,7 +69,8 @@ def test_each_state_holds_what_it_should(model: Path) -> None:
             assert client.change_state(CONFIGURE)
             assert client.state() == "inactive"
             client.spin_until(
-                lambda: result_topics(client) == {topic.name for topic in TOPICS}, "all topics"
+                lambda: result_topics(client) == {topic.name for topic in INSTALLED_TOPICS},
+                "all topics",
             )
             assert not is_subscribed(client)
             check_no_answer(client)

@@ -7,6 +7,8 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,12 @@ from ros_harness import (
     running_node,
 )
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Bool
 
-from anomaly_detector.black_box import find_events, read_event
+from anomaly_detector.black_box import Verdict, find_events, read_event, write_verdict
+from anomaly_detector.black_box.reviewed import read_reviewed
 from anomaly_detector.images.message import decode_image
+from anomaly_detector.review.catalog import Catalog
 from anomaly_detector.ros.node.detection_message import read_detection
 from anomaly_detector.ros.node.status_message import status_values
 
@@ -110,6 +115,82 @@ def test_map_is_that_of_the_frame(client: RosClient) -> None:
     values = np.frombuffer(message.data, np.float32).reshape(64, 64)
     expected = np.mean((picture.astype(np.float32) - 128) ** 2, axis=2)
     np.testing.assert_allclose(values, expected, rtol=1e-5)
+
+
+def test_regions_are_detections_where_vision_msgs_is_installed(client: RosClient) -> None:
+    if find_spec("vision_msgs") is None:
+        client.wait_for_log("no ~/regions: the package vision_msgs is not installed")
+        assert not client.node.count_publishers(f"{client.node_name}/regions")
+        return
+    array = import_module("vision_msgs.msg").Detection2DArray
+    picture = np.full((240, 320, 3), 128, np.uint8)
+    picture[60:120, 200:280] = 255
+    client.set_parameters(threshold=50.0)
+    with Pictures(client, "regions", array) as regions:
+        message = regions.of(client.stamp(image_message(picture, "rgb8")))
+        (found,) = message.detections
+        assert found.header == message.header
+        assert (found.bbox.size_x, found.bbox.size_y) == pytest.approx((80, 60), abs=25)
+        center = found.bbox.center.position
+        assert (center.x, center.y) == pytest.approx((240, 90), abs=5)
+        (result,) = found.results
+        assert result.hypothesis.class_id == "anomaly"
+        assert 0.5 < result.hypothesis.score <= 1.0
+        assert regions.of(client.stamp(image_message(GREY, "rgb8"))).detections == []
+    client.set_parameters(threshold=float("nan"))
+
+
+def test_alarms_are_reset_and_seconds_saved_on_demand(client: RosClient, tmp_path: Path) -> None:
+    srvs = pytest.importorskip("std_srvs.srv")
+
+    def call(name: str) -> tuple[bool, str]:
+        answer = client.call(srvs.Trigger, name, srvs.Trigger.Request())
+        return answer.success, answer.message
+
+    def send(picture: NDArray[np.uint8], count: int) -> list[bool]:
+        return [client.ask_picture(picture).alarm for _ in range(count)]
+
+    off = "nothing saved: the black box is off, set black_box_folder"
+    assert call("save_event") == (False, off)
+    client.set_parameters(black_box_folder=str(tmp_path), black_box_seconds_after=0.0)
+    assert call("save_event") == (False, "nothing saved: no frame was taken since the last event")
+    call("reset_alarm")  # of other tests
+    assert call("reset_alarm") == (True, "no alarm is on; its filter starts afresh")
+    send(GREY, 10)
+    # One anomalous frame short of an alarm: forgotten.
+    client.set_parameters(alarm_immediate_level=1.0)
+    assert not any(send(BLACK, 5))
+    call("reset_alarm")
+    assert send(BLACK, 6) == [False] * 5 + [True]
+    assert call("save_event") == (True, "nothing to do: the event of an alarm is being recorded")
+    client.events.clear()
+    with Pictures(client, "alarm", Bool) as alarms:
+        client.wait_until_found()
+        assert call("reset_alarm") == (True, "alarm cleared")
+        client.spin_until(lambda: alarms.received, "the alarm's end")
+        assert [message.data for message in alarms.received] == [False]
+    client.spin_until(lambda: client.events, "the event's end")
+    assert status_values(client.events[0].status[0])["event"] == "end"
+    assert not any(send(GREY, 10))  # a third of a second by their stamps: two are recorded
+    assert call("save_event") == (True, f"saving the last 5 s as an event in {tmp_path}")
+    client.wait_for_diagnostics(lambda _, v: v.get("Black box events") == "2", "two events")
+    alarm, saved = map(read_event, find_events(tmp_path))
+    assert (alarm.kind, saved.kind) == ("alarm", "saved")
+    assert {frame.phase for frame in saved.frames} == {"saved"}
+    assert saved.frames
+    # People judge it as any other, and training hears of it.
+    catalog = Catalog([tmp_path])
+    catalog.look()
+    (entry,) = (entry for entry in catalog.entries.values() if entry.event.kind == "saved")
+    assert entry.as_json()["kind"] == "saved"
+    write_verdict(saved.path, Verdict("anomaly"))
+    reviewed = read_reviewed(tmp_path)
+    assert reviewed is not None
+    (chosen,) = reviewed.anomalies
+    assert list(chosen.frames) == list(saved.frames)
+    client.set_parameters(
+        black_box_folder="", black_box_seconds_after=3.0, alarm_immediate_level=0.75
+    )
 
 
 def test_overlay_is_resized_and_comes_as_jpeg_too(client: RosClient) -> None:

@@ -305,7 +305,7 @@ function eventView(id) {
     slider.value = place;
     if (load) key.src = source(place);
     key.alt = `frame ${place + 1} of ${frames.length}`;
-    phase.textContent = { before: "before the alarm", during: "alarm on", after: "after the alarm", sample: "sample" }[frame.phase] ?? frame.phase;
+    phase.textContent = { before: "before the alarm", during: "alarm on", after: "after the alarm", sample: "sample", saved: "saved on demand" }[frame.phase] ?? frame.phase;
     output.textContent = `${place + 1} of ${frames.length}, ${frame.t.toFixed(1)} s, score ${frame.score == null ? "none" : Number(frame.score).toPrecision(4)}`;
     const x = place / Math.max(1, frames.length - 1) * 1000;
     for (const name of ["x1", "x2"]) curve.querySelector(".cursor")?.setAttribute(name, x);

@@ -187,7 +187,7 @@ def _measure(
         results.publish_detection(
             message.header, detection, is_alarm, "anomaly_detector", "model", "as trained"
         )
-        results.publish_pictures(message.header, detection.anomaly_map, lambda: None)
+        results.publish_pictures(message.header, detection, lambda: None)
         end = time.perf_counter()
         publish.append(end - start)
         start = time.perf_counter()

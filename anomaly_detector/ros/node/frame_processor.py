@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from anomaly_detector.alarms.alarm_filter import AlarmEvent, AlarmFilter, AlarmState
@@ -180,6 +181,7 @@ class FrameProcessor:
         if event is not None:
             self._publish_event_end(self.last_header, event)
 
+<<<<<<< HEAD
     def enable(self, is_enabled: bool) -> None:
         """Pause until further notice, or go on with the next frame."""
         self.gate.is_enabled = is_enabled
@@ -200,6 +202,23 @@ class FrameProcessor:
                 return False
         self.statistics.skipped += 1
         return True
+=======
+    def reset_alarm(self) -> tuple[bool, str]:
+        """Clear the alarm and what the alarm filter remembers; return what there is to say."""
+        was_on, verdict = self.is_alarm, self.verdict
+        self.end_event()
+        if verdict is not None:
+            self.verdict = replace(verdict, is_alarm=False)
+        # The next frame may be long in coming.
+        self._results.publish_alarm(False)
+        return True, "alarm cleared" if was_on else "no alarm is on; its filter starts afresh"
+
+    def save_event(self) -> tuple[bool, str]:
+        """Record the last seconds into the black box; return what there is to say."""
+        if self.black_box is None:
+            return False, "nothing saved: the black box is off, set black_box_folder"
+        return self.black_box.save()
+>>>>>>> c9cd5fd (The node publishes ~/regions where vision_msgs is installed, and has the services ~/reset_alarm and ~/save_event)
 
     def process(
         self, message: Any, publisher: bytes = b"", number: int | None = None
@@ -310,7 +329,7 @@ class FrameProcessor:
         self.last_detection, self.last_header = detection, header
         self.is_alarm = state.is_alarm
         self._results.publish_pictures(
-            header, detection.anomaly_map, lambda: self._draw(message, pixels, detection)
+            header, detection, lambda: self._draw(message, pixels, detection)
         )
 
     def _draw(self, message: Any, pixels: Image, detection: Detection) -> Any:

@@ -25,7 +25,7 @@ from anomaly_detector.monitoring.state import Circumstances, judge
 from anomaly_detector.monitoring.statistics import FrameStatistics
 from anomaly_detector.ros.graph.enable_input import EnableInput
 from anomaly_detector.ros.graph.pose_input import PoseInput
-from anomaly_detector.ros.graph.snooze import SnoozeServices
+from anomaly_detector.ros.graph.trigger_services import TriggerServices, snooze_answers
 from anomaly_detector.ros.node.diagnostics import DiagnosticsPublisher, NodeStatus
 from anomaly_detector.ros.node.frame_processor import FrameProcessor
 from anomaly_detector.ros.node.image_input import ImageInput
@@ -59,8 +59,13 @@ class DetectorNode(LiveParametersNode):
         # While active.
         self._images: ImageInput | None = None
         self._poses: PoseInput | None = None
+<<<<<<< HEAD
         self._enable: EnableInput | None = None
         self._snooze: SnoozeServices | None = None
+=======
+        self._snooze: TriggerServices | None = None
+        self._alarm_services: TriggerServices | None = None
+>>>>>>> c9cd5fd (The node publishes ~/regions where vision_msgs is installed, and has the services ~/reset_alarm and ~/save_event)
         self._activated = self.create_guard_condition(self._log_active)
         self._notice = BuildNotice(self.get_logger())
         # What the model in use was loaded with.
@@ -317,6 +322,10 @@ class DetectorNode(LiveParametersNode):
         assert self._frames is not None
         self._frames.start()
         self._images = ImageInput(self, self._settings.image_transport, self._frames.process)
+        self._alarm_services = TriggerServices(
+            self,
+            {"~/reset_alarm": self._frames.reset_alarm, "~/save_event": self._frames.save_event},
+        )
         self._watch_poses()
         self._watch_enable()
         self._check_turn_rate()
@@ -348,7 +357,7 @@ class DetectorNode(LiveParametersNode):
             return
         if self._images is not None and self._settings.pose.topic:
             self._poses = PoseInput(self, self._settings.pose)
-            self._snooze = SnoozeServices(self, self._frames.incidents)
+            self._snooze = TriggerServices(self, snooze_answers(self._frames.incidents))
         self._frames.poses = None if self._poses is None else self._poses.track
 
     def _log_active(self) -> None:
@@ -364,6 +373,9 @@ class DetectorNode(LiveParametersNode):
         images, self._images = self._images, None
         if images is not None:
             images.close()
+        services, self._alarm_services = self._alarm_services, None
+        if services is not None:
+            services.close()
         self._watch_poses()
         self._watch_enable()
 

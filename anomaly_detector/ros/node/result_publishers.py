@@ -16,17 +16,30 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Bool, Float32
 
 from anomaly_detector.model.detector import Detection
+from anomaly_detector.model.regions import anomaly_regions
 from anomaly_detector.ros.graph.distro import PublisherEventCallbacks
+from anomaly_detector.ros.graph.regions_message import Detection2DArray, write_regions
 from anomaly_detector.ros.node.detection_message import write_detection
 
 
 @dataclass(frozen=True)
 class Topic:
-    """One topic of the node: its name as the node resolves it, and what it carries."""
+    """One topic of the node: its name as the node resolves it, and what it carries.
+
+    A message type of None is not installed here; ``optional_type`` says its name.
+    """
 
     name: str
     message_type: Any
     description: str
+    optional_type: str = ""
+
+    @property
+    def type_name(self) -> str:
+        """Its type, also where the package of that is missing."""
+        if self.message_type is None:
+            return self.optional_type
+        return f"{self.message_type.__module__.split('.')[0]}/{self.message_type.__name__}"
 
 
 TOPICS = (
@@ -58,6 +71,14 @@ TOPICS = (
         "pose_problem; repeat_of, snoozed_until",
     ),
     Topic(
+        "~/regions",
+        Detection2DArray,
+        "header of the image: one detection per connected hot region of a flagged frame, the "
+        "hottest first, with a box in pixels of the camera's frame, a score in [0, 1] and class id "
+        "anomaly; where vision_msgs is installed",
+        "vision_msgs/Detection2DArray",
+    ),
+    Topic(
         "~/anomaly_map",
         Image,
         "32FC1, header of the image: where the evidence lies, in the model's units",
@@ -70,6 +91,9 @@ TOPICS = (
     Topic("~/overlay/compressed", CompressedImage, "the same as JPEG"),
 )
 """What the node publishes for its frames, in the order in which it is documented."""
+
+INSTALLED_TOPICS = tuple(topic for topic in TOPICS if topic.message_type is not None)
+"""Those whose message type is there."""
 
 _OVERLAY_JPEG_QUALITY = 85
 
@@ -92,8 +116,16 @@ class ResultPublishers:
                 # every wake-up of the executor: a third of what it costs. unheard() tells as much.
                 event_callbacks=PublisherEventCallbacks(use_default_callbacks=False),
             )
-            for topic in TOPICS
+            for topic in INSTALLED_TOPICS
         }
+        for topic in TOPICS:
+            if topic not in INSTALLED_TOPICS:
+                package = topic.type_name.split("/")[0]
+                node.get_logger().info(
+                    f"no {topic.name}: the package {package} is not installed (apt install "
+                    f"ros-$ROS_DISTRO-{package.replace('_', '-')})",
+                    once=True,
+                )
 
     def destroy(self) -> None:
         """Take the topics out of the graph."""
@@ -129,14 +161,20 @@ class ResultPublishers:
             lambda: write_detection(header, detection, alarm, node_name, model, scene),
         )
 
+    def publish_alarm(self, alarm: bool) -> None:
+        """Publish that the alarm is on or off, without a frame."""
+        self._publish("~/alarm", lambda: Bool(data=alarm))
+
     def publish_event(self, message: Any) -> None:
         """Publish a message of :mod:`anomaly_detector.ros.node.event_message`."""
         self._publish("~/event", lambda: message)
 
     def publish_pictures(
-        self, header: Any, anomaly_map: NDArray[np.float32], overlay: Callable[[], Any]
+        self, header: Any, detection: Detection, overlay: Callable[[], Any]
     ) -> None:
-        """Publish map and overlay, which is drawn for that, each only where somebody subscribes."""
+        """Publish regions, map and overlay, each made only where somebody subscribes."""
+        self._publish("~/regions", lambda: write_regions(header, anomaly_regions(detection)))
+        anomaly_map = detection.anomaly_map
         self._publish("~/anomaly_map", lambda: image_message(header, anomaly_map, "32FC1"))
         raw = self._has_subscribers("~/overlay")
         compressed = self._has_subscribers("~/overlay/compressed")
@@ -159,8 +197,8 @@ class ResultPublishers:
     def _publish(self, name: str, make: Callable[[], Any]) -> None:
         # Nobody can tell the difference: no topic is latched. Making the messages costs more than
         # scoring a frame does on a small model.
-        publisher = self._publishers[name]
-        if publisher.get_subscription_count():
+        publisher = self._publishers.get(name)
+        if publisher is not None and publisher.get_subscription_count():
             publisher.publish(make())
 
 

@@ -32,10 +32,10 @@ from anomaly_detector.ros.tools.played_frames import PlayedFrame
 from anomaly_detector.ros.tools.tool_node import spinning
 from anomaly_detector.stamps import stamp_to_ns
 
-_PICTURES_LEFT_OUT = frozenset({"~/anomaly_map", "~/overlay"})
-"""The compressed overlay shows the same at a hundredth of their size."""
+_LEFT_OUT = frozenset({"~/anomaly_map", "~/overlay", "~/regions"})
+"""The compressed overlay shows the same at a hundredth of the pictures' size."""
 
-FRAME_TOPICS = tuple(topic for topic in TOPICS if topic.name not in _PICTURES_LEFT_OUT)
+FRAME_TOPICS = tuple(topic for topic in TOPICS if topic.name not in _LEFT_OUT)
 """What is recorded of the node's own topics."""
 
 _DEPTH = 1000
