@@ -181,7 +181,6 @@ class FrameProcessor:
         if event is not None:
             self._publish_event_end(self.last_header, event)
 
-<<<<<<< HEAD
     def enable(self, is_enabled: bool) -> None:
         """Pause until further notice, or go on with the next frame."""
         self.gate.is_enabled = is_enabled
@@ -202,7 +201,7 @@ class FrameProcessor:
                 return False
         self.statistics.skipped += 1
         return True
-=======
+
     def reset_alarm(self) -> tuple[bool, str]:
         """Clear the alarm and what the alarm filter remembers; return what there is to say."""
         was_on, verdict = self.is_alarm, self.verdict
@@ -218,7 +217,6 @@ class FrameProcessor:
         if self.black_box is None:
             return False, "nothing saved: the black box is off, set black_box_folder"
         return self.black_box.save()
->>>>>>> c9cd5fd (The node publishes ~/regions where vision_msgs is installed, and has the services ~/reset_alarm and ~/save_event)
 
     def process(
         self, message: Any, publisher: bytes = b"", number: int | None = None

@@ -59,13 +59,9 @@ class DetectorNode(LiveParametersNode):
         # While active.
         self._images: ImageInput | None = None
         self._poses: PoseInput | None = None
-<<<<<<< HEAD
         self._enable: EnableInput | None = None
-        self._snooze: SnoozeServices | None = None
-=======
         self._snooze: TriggerServices | None = None
         self._alarm_services: TriggerServices | None = None
->>>>>>> c9cd5fd (The node publishes ~/regions where vision_msgs is installed, and has the services ~/reset_alarm and ~/save_event)
         self._activated = self.create_guard_condition(self._log_active)
         self._notice = BuildNotice(self.get_logger())
         # What the model in use was loaded with.
