@@ -19,7 +19,7 @@ WINGS = {
     "anomaly_detector": (
         *("errors", "settings", "files", "stamps", "poses", "signals", "ordered_pool"),
         *("images", "recordings", "model", "alarms", "monitoring", "drawing"),
-        *("black_box", "scoring", "review", "benchmarking", "cli", "ros"),
+        *("black_box", "scoring", "review", "notify", "benchmarking", "cli", "ros"),
     ),
     "training": (
         *("networks", "data", "config", "fitting", "scorers", "export", "train"),

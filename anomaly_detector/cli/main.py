@@ -42,6 +42,10 @@ _VERBS = {
         "anomaly_detector.ros.tools.watch",
         "show a running detector node in the terminal: score, state, rates, provider",
     ),
+    "notify": (
+        "anomaly_detector.ros.tools.notify",
+        "tell people of alarms and of a robot that cannot see: post JSON, or run a command",
+    ),
     "info": ("anomaly_detector.cli.info", "print what a model file says about itself, as JSON"),
 }
 
@@ -51,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_verbs(
         "python -m anomaly_detector",
         "Visual anomaly detection on the robot; needs no ROS graph except for 'play', 'replay', "
-        "'watch' and 'benchmark --ros'.",
+        "'watch', 'notify' and 'benchmark --ros'.",
         _VERBS,
         argv,
     )

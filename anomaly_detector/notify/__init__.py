@@ -1,0 +1,1 @@
+"""Tells people outside ROS what a detector node reports."""
