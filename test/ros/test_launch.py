@@ -36,6 +36,7 @@ from anomaly_detector.ros.launching.actions import dds_profile
 from anomaly_detector.ros.node.detection_message import read_detection
 from docs import generate
 
+EXAMPLE = ROOT / "examples" / "patrol_guard.launch.py"
 FILES = sorted(file.name for file in (ROOT / "launch").glob("*.launch.py"))
 ACTIVE = "active, waiting for"
 
@@ -241,3 +242,9 @@ def test_wrong_camera_list_starts_nothing(environment: dict[str, str], tmp_path:
         assert process.wait() != 0
         assert "camera 1 has the unknown key 'topic'" in process.output
         assert "process started" not in process.output
+
+
+def test_example_starts_a_detector_and_its_guard(environment: dict[str, str]) -> None:
+    with launched(environment, str(EXAMPLE), image_topic="/patrolled/image") as process:
+        process.wait_for_line("stopped, until /anomaly_detector has been ok for 3 s")
+        process.wait_for_line(ACTIVE)
