@@ -30,6 +30,7 @@ class Reaction:
 
     def __init__(self, resume_seconds: float, limit_seconds: float, now: float) -> None:
         self._resume_s, self._limit_s = resume_seconds, limit_seconds
+        self._ok_since: float | None = None
         self.look(now)
 
     def look(self, now: float) -> None:
@@ -44,7 +45,7 @@ class Reaction:
             if state != "ok":
                 self._ok_since = None
             elif self._ok_since is None:
-                self._ok_since: float | None = now
+                self._ok_since = now
             if self._ok_since is not None and now - self._ok_since >= self._resume_s:
                 self.step = "go"
             elif now - self._since >= self._limit_s:
