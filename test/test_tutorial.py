@@ -23,6 +23,7 @@ SUBSTITUTIONS = {
     "--frames 600": "--frames 60 --width 160 --height 120 --workers 1",
     # A training that learns next to nothing, in a second.
     "training train ": "training train --exposure-epochs 1 --exposure-steps 2 ",
+    "detector adapt ": "detector adapt --steps 2 ",
     # Few faults, and no resampling.
     "--out stress": "--out stress --faults blur_2 object_10 --bootstrap 0",
     # So that such a model raises an alarm for certain.
@@ -56,13 +57,13 @@ def test_commands_run_from_start_to_end(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stdout
 
     assert "60 of 60 answered" in result.stdout
-    for page in ("stress/report.html", "replayed/report.html"):
+    for page in ("stress/report.html", "replayed/report.html", "comparison/report.html"):
         assert (tmp_path / page).stat().st_size > 10_000
     models = [read_metadata(tmp_path / f"corridor_7{letter}.onnx") for letter in ("", "b")]
-    assert [model.calibration.frames for model in models] == [60, 60]
+    assert models[0].calibration.frames == 60
     events = [read_event(path) for path in find_events(tmp_path / "black_box")]
     assert sum(len(event.anomalous_frames) for event in events) > 0
-    # The second training took them.
+    # The second model learned from them.
     assert "black_box" in str(models[1].provenance)
     assert "black_box" not in str(models[0].provenance)
     assert len(read_rows(tmp_path / "patrol.csv")) == 60
