@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,12 +56,19 @@ _FREE_TO_CHANGE = (
 """Options that a resumed training may change: its checkpoints do not depend on them."""
 
 
-def train(options: TrainOptions) -> ModelMetadata:
+OnTrained: TypeAlias = Callable[[TrainingRun], None]
+
+
+def train(options: TrainOptions, on_trained: OnTrained | None = None) -> ModelMetadata:
     """Train, calibrate, export and check a detector.
 
     With ``options.cluster`` all its workers train together, and only the first of them writes.
     Writes ``options.out`` and, beside it, ``NAME.history.csv`` with the losses of every epoch and
     the folder ``NAME.training`` (see :mod:`training.fitting.run_folder`).
+
+    Args:
+        options: what to train and how.
+        on_trained: gets the training when its model is written; of a cluster in its chief alone.
 
     Returns:
         The metadata that went into the model.
@@ -70,7 +78,7 @@ def train(options: TrainOptions) -> ModelMetadata:
             of the cluster is gone; no model is written.
     """
     if not options.cluster:
-        return _train(options, None)
+        return _train(options, None, on_trained)
     membership = read_membership(options.cluster, options.worker)
     with TemporaryDirectory() as folder:
         if not membership.is_chief:
@@ -78,13 +86,16 @@ def train(options: TrainOptions) -> ModelMetadata:
             options = replace(
                 options, out=Path(folder, options.out.name), tensorboard=None, progress=False
             )
-        metadata = _train(options, membership)
+            on_trained = None
+        metadata = _train(options, membership, on_trained)
     if not membership.is_chief:
         print(f"worker {membership.index}: done, worker 0 writes the model")
     return metadata
 
 
-def _train(options: TrainOptions, membership: Membership | None) -> ModelMetadata:
+def _train(
+    options: TrainOptions, membership: Membership | None, on_trained: OnTrained | None
+) -> ModelMetadata:
     run = prepare(options)
     # Keras takes seconds to import: only now that the data is known to be good.
     import_keras()
@@ -97,7 +108,10 @@ def _train(options: TrainOptions, membership: Membership | None) -> ModelMetadat
     folds = {"cross_validation": cross_validate(run)} if options.folds else {}
     trained = _fit(run)
     trained = replace(trained, metrics={**folds, **trained.metrics})
-    return export_trained(run, trained, other_days)
+    metadata = export_trained(run, trained, other_days)
+    if on_trained is not None:
+        on_trained(run)
+    return metadata
 
 
 def _fit(run: TrainingRun) -> TrainingResult:

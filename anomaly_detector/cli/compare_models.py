@@ -16,8 +16,14 @@ from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_directory, check_output_folder, printable
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.recordings import expand_sources, open_source
-from anomaly_detector.review.gate import Case, Comparison, Judged, compare_models, judged_events
-from anomaly_detector.review.gate_report import write_comparison
+from anomaly_detector.review.comparison import (
+    Case,
+    Comparison,
+    Judged,
+    compare_models,
+    judged_events,
+)
+from anomaly_detector.review.comparison_page import write_comparison
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,11 +10,15 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from anomaly_detector.black_box import find_events
 from anomaly_detector.cli.arguments import add_recordings, add_shared
+from anomaly_detector.cli.compare_models import conclude
 from anomaly_detector.drawing.page import write_page
 from anomaly_detector.model.shipped import resolve_model
+from anomaly_detector.recordings import expand_sources
 from training.adaptation.adapt import STEPS, AdaptOptions, adapt
 from training.adaptation.changes import LIMITS, Changes
+from training.evaluation.replacement import compare_to_old, held_out_past
 from training.reports.changes import changes_page
 
 Images: TypeAlias = NDArray[np.uint8]
@@ -33,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True, metavar="FILE", help="model file to write (.onnx)")
     purpose = (
         "folders of the robot's black box: events judged normal join today's frames as with train, "
-        "those judged anomalies are learned as anomalies; or recordings of anomalies"
+        "those judged anomalies are learned as anomalies, and the new model is compared to the old "
+        "one on them, with exit code 1 when it is worse; or recordings of anomalies"
     )
     add_recordings(parser, "--events", purpose)
     add_shared(parser, "--topic", "--cache")
@@ -58,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command line and return the exit code."""
+    """Run the command line and return the exit code: 1 when the model is worse than the old one."""
     page = arguments.out.with_suffix(".changes.html")
 
     def write(changes: Changes, past: Images, today: Images, stretches: Stretches) -> None:
@@ -67,5 +72,11 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{page}: what has changed since the past")
 
     given = vars(arguments) | {"model": resolve_model(arguments.model), "on_compared": write}
-    adapt(AdaptOptions(**given))
-    return 0
+    options = AdaptOptions(**given)
+    adapt(options)
+    boxes = [path for path in expand_sources(options.events) if find_events(Path(path))]
+    if not boxes:
+        return 0
+    note = f"{options.out.name} has learnt all of today's drive: none of it is compared."
+    past = held_out_past(options.model)
+    return conclude(*compare_to_old(options.model, options.out, boxes, past, [note]))

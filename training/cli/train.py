@@ -7,7 +7,13 @@ from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
+from anomaly_detector.cli.compare_models import conclude
+from anomaly_detector.drawing.page import import_jinja2
+from anomaly_detector.model.file import read_metadata
+from anomaly_detector.model.shipped import resolve_model
 from training.config.options import option_fields, option_types
+from training.evaluation.replacement import compare_to_old, held_out_drives
+from training.fitting.run import TrainingRun
 from training.scorers.options import EVERY_SCORER, choices, flag, resolve_options, users
 from training.train import train
 
@@ -62,8 +68,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command line and return the exit code."""
+    """Run the command line and return the exit code: 1 when the model is worse than the old one."""
     given = vars(arguments)
     recipe = given.pop("recipe")
-    train(resolve_options(given, recipe))
-    return 0
+    options = resolve_options(given, recipe)
+    trained: list[TrainingRun] = []
+    if options.replaces is None:
+        train(options)
+        return 0
+    # Found out now rather than after an hour of training.
+    import_jinja2()
+    old = resolve_model(options.replaces)
+    metadata = read_metadata(old)
+    train(options, trained.append)
+    if not trained:  # a machine of a cluster that writes no model
+        return 0
+    drives, notes = held_out_drives(trained[0], metadata)
+    events = trained[0].options.events
+    return conclude(*compare_to_old(old, options.out, events, drives, notes))

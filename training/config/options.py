@@ -74,6 +74,13 @@ class TrainOptions:
         "of them at most (few are repeated, up to ten times), those judged anomalies the anomalies",
         metavar="FOLDER",
     )
+    replaces: str | None = _option(
+        None,
+        "model file, or name of a shipped model, that the new one is to replace: both are compared "
+        "on --events and on held-out frames, as compare-models does; exit code 1 when the new one "
+        "is worse, though its file is kept",
+        metavar="FILE",
+    )
     epochs: int = _option(100, "most epochs to train the autoencoder", least=1)
     mlp_epochs: int = _option(100, "most epochs to train the mlp of mlp-thesis", least=1)
     realnvp_epochs: int = _option(500, "most epochs to train the flow of realnvp", least=1)

@@ -24,7 +24,10 @@ from training.fitting.run import TrainingRun
 from training.scorers.options import fixed_threshold, used_options
 
 _INPUTS = ("data", "anomalies", "events", "topic")
-_RUN_ONLY = ("out", "cache", "progress", "resume", "tensorboard", "device", "cluster", "worker")
+_RUN_ONLY = (
+    *("out", "cache", "progress", "resume", "tensorboard", "device", "cluster", "worker"),
+    "replaces",
+)
 _NO_RECIPE = (*_INPUTS, *_RUN_ONLY)
 
 _PACKAGES = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime", "numpy")

@@ -9,7 +9,7 @@ from typing import Any
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import check_output_file
-from anomaly_detector.model.shipped import check_model_output
+from anomaly_detector.model.shipped import check_model_output, resolve_model
 from training.config.options import (
     AUTO_ARCHITECTURE,
     TrainOptions,
@@ -23,7 +23,8 @@ from training.scorers.registry import find_scorer, networks, scorers
 
 EVERY_SCORER = frozenset(
     {
-        *("data", "events", "out", "topic", "region", "image_scaling", "scorer", "architecture"),
+        *("data", "events", "replaces", "out", "topic", "region", "image_scaling"),
+        *("scorer", "architecture"),
         *("held_out", "hold_out", "false_alarm_rate", "threshold", "seed", "time_limit"),
         *("resume", "tensorboard", "cluster", "worker", "device", "cache"),
     }
@@ -191,6 +192,16 @@ def check_options(options: TrainOptions) -> None:
         raise AnomalyDetectorError(
             f"scorer {options.scorer} learns from anomalies: give --anomalies RECORDING"
         )
+    if options.replaces is not None:
+        if not options.events:
+            raise AnomalyDetectorError(
+                f"--replaces {options.replaces} compares on judged events: give --events FOLDER"
+            )
+        if resolve_model(options.replaces).resolve() == options.out.resolve():
+            raise AnomalyDetectorError(
+                f"--out {options.out} is the model that it replaces: name another file, so that "
+                "there is a way back"
+            )
     if options.worker is not None and not options.cluster:
         raise AnomalyDetectorError(
             f"--worker {options.worker} is for training on several machines: give --cluster "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
@@ -144,6 +145,25 @@ def test_the_sample_grows_and_held_out_frames_stay_so(folder: Path, tuesday: Pat
     np.testing.assert_array_equal(
         new.anomalies, preprocessed([add_box(f) for f in make_drive(3, 4)])
     )
+
+
+def test_the_model_is_compared_with_the_one_that_it_replaces(folder: Path, tuesday: Path) -> None:
+    found = json.loads(tuesday.with_suffix(".comparison.json").read_text())
+    assert [found["old"]["file"], found["new"]["file"]] == ["monday.onnx", "tuesday.onnx"]
+    assert found["passed"] is True
+    assert found["events"] == {"normal": 1}
+    # What was held out when the old model was trained; not today's drive, which the new one knows.
+    assert found["drives"] == ["held-out frames of monday"]
+    past = RunFolder.beside(folder / "monday.onnx").past().calibration
+    for side, model in (("old", folder / "monday.onnx"), ("new", tuesday)):
+        detector, rate = Detector(model), found[side]["rate"]
+        flagged = detector.score_batch(past).score >= detector.threshold
+        assert (rate["frames"], rate["flagged"]) == (16, int(flagged.sum()))
+    learnt = "tuesday.onnx has learnt all of today's drive: none of it is compared."
+    trained = "tuesday.onnx was trained on events of box"
+    assert found["notes"][0] == learnt
+    assert any(note.startswith(trained) for note in found["notes"])
+    assert "held-out frames of monday" in tuesday.with_suffix(".comparison.html").read_text()
 
 
 def test_today_looks_more_normal_than_before(folder: Path, tuesday: Path) -> None:

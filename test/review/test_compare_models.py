@@ -52,7 +52,7 @@ def halves(greys: tuple[int, int], noise: int = 0) -> NDArray[np.uint8]:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both models, a box of judged events, and normal drives with noise."""
-    folder = tmp_path_factory.mktemp("gate")
+    folder = tmp_path_factory.mktemp("compared")
     write_grey_difference_model(folder / "old.onnx")
     half = View(RegionOfInterest(0, 0, 32, 0), size=32)
     metadata = replace(read_metadata(folder / "old.onnx").with_view(half), name="half")

@@ -18,7 +18,7 @@ from anomaly_detector.drawing.page import (
     write_page,
 )
 from anomaly_detector.files import atomic_path
-from anomaly_detector.review.gate import By, Comparison, Finding, Kind, Rate
+from anomaly_detector.review.comparison import By, Comparison, Finding, Kind, Rate
 
 _GROUPS: Sequence[tuple[str, By, tuple[Kind, ...], str]] = (
     ("True events lost", "old", ("anomaly",), "The old model alarms, the new one does not."),
