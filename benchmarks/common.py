@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,11 @@ def end_children_on_sigterm() -> None:
     def end(number: int, _: Any) -> None:
         for child in multiprocessing.active_children():
             child.kill()  # one that is forked has this handler, too
+        # One that is just being started is in nobody's hands yet.
+        for children in Path("/proc/self/task").glob("*/children"):
+            for pid in children.read_text(encoding="utf-8").split():
+                with suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGTERM)
         raise SystemExit(128 + number)
 
     signal.signal(signal.SIGTERM, end)

@@ -137,7 +137,11 @@ def test_sigterm_ends_what_a_benchmark_has_started(model: Path, way: str) -> Non
             assert process.wait(30.0) == 128 + signal.SIGTERM
         finally:
             process.kill()
-    left = [pid for pid in started if Path("/proc", pid).exists()]
+    deadline = time.monotonic() + 30.0
+    while (left := [pid for pid in started if Path("/proc", pid).exists()]) and (
+        time.monotonic() < deadline
+    ):
+        time.sleep(0.02)
     for pid in left:
         os.kill(int(pid), signal.SIGKILL)
     assert not left
