@@ -247,6 +247,21 @@ def run_apart(function: Callable[..., None], *arguments: object) -> None:
         pool.submit(function, *arguments).result()
 
 
+def train_row(row: Row, options: TrainOptions, left_out: str | None, out: Path) -> Path:
+    """Train the model of a row, if no other row has done so, and return its path.
+
+    Raises:
+        AnomalyDetectorError: training failed.
+        BrokenProcessPool: its process died.
+    """
+    model = out / "rows" / row.model
+    if not model.is_file():
+        data = [str(folder_of(out, drive)) for drive in row.train]
+        own = replace(options, data=data, out=model, seed=row.seed, cache=out / "cache")
+        run_apart(_train, own, left_out)
+    return model
+
+
 def compute(row: Row, options: TrainOptions, left_out: str | None, out: Path) -> None:
     """Train, if no other row has done so; adapt, measure, and write the row.
 
@@ -254,12 +269,7 @@ def compute(row: Row, options: TrainOptions, left_out: str | None, out: Path) ->
         AnomalyDetectorError: a step failed; the row is not written.
         BrokenProcessPool: the process of the trainer died.
     """
-    file = out / "rows" / row.file
-    model = out / "rows" / row.model
-    if not model.is_file():
-        data = [str(folder_of(out, drive)) for drive in row.train]
-        own = replace(options, data=data, out=model, seed=row.seed, cache=out / "cache")
-        run_apart(_train, own, left_out)
+    file, model = out / "rows" / row.file, train_row(row, options, left_out, out)
     start = time.perf_counter()
     stop = 0 if row.way == NONE else row.test.frames_of(row.seconds)
     if row.way != NONE:
