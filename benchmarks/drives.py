@@ -327,6 +327,33 @@ def tables(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
             for cells in _thing_cells(same) if is_real else [_fault_cells(same)]:
                 yield f"{start} {' | '.join(cells)} |"
         yield ""
+        if not is_real:
+            yield from _rules(lines)
+
+
+def _rules(lines: Mapping[Any, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
+    """Yield a table of the rules for an adapted model's threshold: means over places."""
+    found: dict[str, list[list[float]]] = {}
+    for (place, _, _), same in sorted(lines.items()):
+        if place == "all places" or "normal_flagged_at" not in same[0]:
+            continue
+        for rule in same[0]["normal_flagged_at"]:
+            faults = [fault for row in same for fault in row["faults"].values()]
+            recalls = [
+                [fault["recall_at"][rule] for fault in faults if fault["family"] == family]
+                for family in ("stress", "unseen")
+            ]
+            flagged = [row["normal_flagged_at"][rule] for row in same]
+            found.setdefault(rule, []).append([float(np.mean(v)) for v in (flagged, *recalls)])
+    if found:
+        yield "| threshold | normal flagged | worst place | recall, stress | unseen |"
+        yield "|---|" + "---:|" * 4
+    for rule, figures in sorted(found.items()):
+        flagged, stress, unseen = np.mean(figures, axis=0)
+        worst = max(item[0] for item in figures)
+        yield f"| {rule} | {flagged:.1%} | {worst:.1%} | {stress:.3f} | {unseen:.3f} |"
+    if found:
+        yield ""
 
 
 def _mean(items: Iterable[Mapping[str, float]], key: str = "roc_auc") -> str:

@@ -125,10 +125,11 @@ def test_the_model_says_what_it_was_adapted_to(folder: Path, tuesday: Path) -> N
     assert entry["frames"] == frames
     assert entry["scores"] == {"today": 50, "past": 16}
     assert (entry["previous_name"], entry["previous_threshold"]) == ("monday", old.threshold)
-    assert entry["thresholds"]["extreme-value"] == new.threshold != old.threshold
+    assert entry["thresholds"]["pool"] == new.threshold != old.threshold
     assert entry["covers"] == "same days"
     assert (entry["left_out"], entry["accepted_changes"]) == ({}, [])
-    assert new.calibration.frames in (16, 50)
+    assert new.calibration.frames in (50, 66)
+    assert new.calibration.method == "split-conformal"
     assert [item.name for item in new.training_recordings] == ["monday", "tuesday", "box"]
     assert new.training_recordings[:1] == old.training_recordings
     assert new.provenance["created"] == old.provenance["created"]

@@ -23,8 +23,7 @@ def test_the_larger_of_todays_and_the_pasts_is_the_threshold() -> None:
     assert rule(low, high, 0.01) == calibrate_threshold(high, 0.01)
     assert rule(low, NONE, 0.01) == calibrate_threshold(low, 0.01)
     default = RULES[DEFAULT_RULE]
-    assert default(low, high, 0.01) == default(high, low, 0.01)
-    assert default(low, NONE, 0.01)[0] < default(low, high, 0.01)[0] < high.max() + 1
+    assert default(low, NONE, 0.01)[0] < default(low, high, 0.01)[0] <= high.max() + 1
 
 
 def test_other_rules() -> None:
