@@ -42,7 +42,8 @@ def week(place: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     options = resolve_options(given | {"progress": sys.stderr.isatty()})
     models = [train_row(row, options, None, arguments.out)]
     for number, drive in enumerate(drives[1:], 1):
-        model = models[0].with_name(f"week_{number}_{drive.name}_{arguments.seconds}s.onnx")
+        name = f"week_{number}_{drive.name}_{arguments.seconds}s.onnx"
+        model = arguments.out / "week" / place / name
         if not model.is_file():
             first = folder_of(arguments.out, drive, drive.frames_of(arguments.seconds))
             run_apart(WAYS["adapt"], models[-1], first, model)
@@ -60,7 +61,8 @@ def week(place: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
 def _measured(
     model: Path, drive: Drive, number: int, arguments: argparse.Namespace
 ) -> dict[str, float]:
-    file = model.with_name(f"{model.stem}_on_{drive.name}_{arguments.test_frames}frames.json")
+    name = f"{model.stem}_on_{drive.name}_{arguments.test_frames}frames.json"
+    file = arguments.out / "week" / drive.place / name
     if not file.is_file():
         start = drive.frames_of(arguments.seconds) if number else 0
         with Detector(model) as detector:
