@@ -413,8 +413,8 @@ def _check_scorer(old: ModelMetadata) -> None:
     if "precision" in old.provenance:
         kind = old.provenance["precision"].get("type")
         raise AnomalyDetectorError(
-            f"model {old.name} is the {kind} variant of another: adapt that one, and export the "
-            "result with --precision again"
+            f"model {old.name} is the {kind} variant of another: adapt that one, which it was "
+            "exported from"
         )
 
 
@@ -484,7 +484,10 @@ def _export(
     options, old, today, past = (
         adaptation.options, adaptation.old, adaptation.today, adaptation.past,
     )  # fmt: skip
-    past_scores = adaptation.decoder.scores(weights, past.calibration)
+    # Of another place, the past says nothing of how high its normal scores are.
+    elsewhere = any(item["name"] == "place" for item in adaptation.records["accepted_changes"])
+    known = past.calibration[:0] if elsewhere else past.calibration
+    past_scores = adaptation.decoder.scores(weights, known)
     rate = options.false_alarm_rate or old.calibration.false_alarm_rate or FALSE_ALARM_RATE
     chosen = {name: rule(today_scores, past_scores, rate) for name, rule in RULES.items()}
     threshold, calibration = chosen[DEFAULT_RULE]

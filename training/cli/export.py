@@ -203,6 +203,11 @@ def _from_folder(
             f"{folder.path} holds weights of {metadata.architecture}, not of {architecture}: "
             "leave --architecture out"
         )
+    if "adapted" in metadata.provenance and not any(folder.path.glob("*.weights.h5")):
+        raise AnomalyDetectorError(
+            f"{folder.path} is of an adapted model, whose weights are in its model file alone: "
+            "export the folder of the training that it came from"
+        )
     kind = find_scorer(metadata.scorer)
     autoencoder: Autoencoder | None = None
     if kind.needs_autoencoder:

@@ -35,8 +35,10 @@ from anomaly_detector.images.image import Image
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.editing import write_with_metadata
 from anomaly_detector.model.file import read_metadata
+from training.adaptation.changes import LIMITS
 from training.adaptation.decoder import gradients
 from training.adaptation.decoder_file import Decoder
+from training.cli.main import main as training_main
 from training.fitting.checkpoint import Checkpoint
 from training.fitting.run_folder import RunFolder
 from training.scorers.outlier_exposure.batches import make_batch
@@ -299,6 +301,29 @@ def test_half_of_the_frames_are_of_the_past(
     assert second
     assert max(second) < 20 <= min(first)
     assert len(made[2][1]) == len(made[2][0])
+
+
+def test_of_another_place_todays_scores_alone_give_the_threshold(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator = np.random.default_rng(0)
+    height, width = make_drive(1)[0].shape[:2]
+    tiles = generator.integers(0, 256, (40, 6, 6, 3), np.uint8)
+    elsewhere = [np.asarray(cv2.resize(tile, (width, height)), np.uint8) for tile in tiles]
+    drive, out = write_images(tmp_path / "elsewhere", elsewhere), tmp_path / "there.onnx"
+    arguments = command(folder, str(out), data=str(drive), steps="2")
+    assert main([*arguments, "--accept-change", *LIMITS]) == 0
+    (entry,) = read_metadata(out).provenance["adapted"]
+    assert "place" in {item["name"] for item in entry["accepted_changes"]}
+    assert entry["scores"] == {"today": 40, "past": 0}
+    assert read_metadata(out).threshold == entry["thresholds"]["today"]
+    # Its weights are in the model file alone.
+    capsys.readouterr()
+    again = tmp_path / "again.onnx"
+    weights = str(out.with_suffix(".training"))
+    assert training_main(["export", "--weights", weights, "--out", str(again)]) == 1
+    assert "is of an adapted model" in capsys.readouterr().err
+    assert not again.exists()
 
 
 def test_neither_keras_nor_matplotlib_is_needed(folder: Path, tmp_path: Path) -> None:
