@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-ROBOT_EXTRAS = ("cpu", "calibrate", "replay", "review", "watch")
+ROBOT_EXTRAS = ("cpu", "adapt", "calibrate", "replay", "review", "watch")
 # gpu: PyPI's onnxruntime-gpu is for x86-64; a Jetson takes NVIDIA's (docs/jetson.md). ros: apt's.
 OTHER_EXTRAS = ("fleet", "gpu", "jazzy", "openvino", "pretrained", "ros", "test", "training")
 
