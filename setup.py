@@ -39,11 +39,13 @@ setup(
     license="Apache-2.0",
     maintainer="Seed c02e0a44 maintainers",
     maintainer_email="maintainers@users.noreply.r-seed-c02e0a44.example",
-    packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    # training, too: 'python -m anomaly_detector adapt' is there, and needs no TensorFlow.
+    packages=find_packages(include=[NAME, f"{NAME}.*", "training", "training.*"]),
     package_data={
         NAME: ["py.typed"],
         f"{NAME}.drawing": ["templates/*"],
         f"{NAME}.review": ["page/*"],
+        "training.config": ["recipes/*"],
     },
     data_files=share_files(),
     zip_safe=True,

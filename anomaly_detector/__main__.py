@@ -14,7 +14,7 @@ def main() -> int:
 def train() -> int:
     """Run the offline command line, as ``python -m training`` does; return the exit code.
 
-    It belongs to a checkout: it is not installed with the package.
+    A copy of the robot side alone lacks it.
     """
     root = Path(__file__).resolve().parents[1]
     if not (root / "training" / "__main__.py").is_file():

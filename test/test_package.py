@@ -155,6 +155,10 @@ def test_colcon_builds_and_the_node_starts_from_the_install_space(tmp_path: Path
     assert list(prefix.rglob("anomaly_detector/review/page/review.js"))
     programs = prefix / "lib" / "anomaly_detector"
     assert {"anomaly-detector", "anomaly-detector-train"} <= {f.name for f in programs.iterdir()}
+    # Outside the checkout: adapt comes from the other package.
+    adapt = f". {workspace}/install/setup.bash && {programs}/anomaly-detector adapt --help"
+    subprocess.run(["bash", "-c", adapt], cwd=tmp_path, env=environment, check=True, timeout=60)
+    assert list(prefix.rglob("training/config/recipes/v5.yaml"))
     node = programs / "detector_node"
     # A model that is not there: the node says so and waits, and it knows the shipped one.
     command = f". {workspace}/install/setup.bash && exec {node} --ros-args -p model:=nowhere"
