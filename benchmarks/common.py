@@ -102,6 +102,22 @@ def run(
     return 0 if is_met else 1
 
 
+def resumable(measure: Callable[[], int]) -> int:
+    """Measure what goes on where it was stopped, and return the exit code.
+
+    It is that of ``measure``, 1 for an error in one line, or 130 for Ctrl-C.
+    """
+    end_children_on_sigterm()
+    try:
+        return measure()
+    except AnomalyDetectorError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on", file=sys.stderr)
+        return 130
+
+
 def judge(bars: Mapping[str, bool]) -> bool:
     """Print whether each bar is met; return whether all are."""
     for text, is_met in bars.items():

@@ -46,7 +46,7 @@ from anomaly_detector.model.detector import Detector
 from anomaly_detector.ordered_pool import usable_cores
 from anomaly_detector.recordings import Frame
 from anomaly_detector.scoring.stream import score_recording
-from benchmarks.common import end_children_on_sigterm
+from benchmarks.common import resumable
 from benchmarks.places import PLACES, Drive, read_drive
 from benchmarks.unseen_faults import UNSEEN_FAULTS
 from training.adaptation.adapt import AdaptOptions, adapt
@@ -426,36 +426,28 @@ def _parse() -> tuple[argparse.Namespace, TrainOptions]:
 
 def main() -> int:
     """Run the command line and return the exit code."""
-    end_children_on_sigterm()
-    try:
-        arguments, options = _parse()
-        folder = arguments.out / "rows"
-        if arguments.table:
-            files = sorted(folder.glob("*/*/*/*.json"))
-            if not files:
-                raise AnomalyDetectorError(f"{folder} has no rows yet: compute some first")
-            print("\n".join(tables(json.loads(file.read_text("utf-8")) for file in files)))
-            return 0
-        left_out = arguments.leave_out
-        text = f"{arguments.scorer} {arguments.train_options}"
-        text += f" no {left_out}" if left_out else ""
-        rows = list(plan(arguments, re.sub(r"[^\w.+-]+", "_", text.strip())))
-        missing = [row for row in rows if not (folder / row.file).is_file()]
-        failed = 0
-        for row in tqdm(missing, f"{len(missing)} of {len(rows)} rows are missing", unit="row"):
-            try:
-                compute(row, options, left_out, arguments.out)
-            except (AnomalyDetectorError, BrokenProcessPool) as error:
-                failed += 1
-                tqdm.write(f"error: {row.file}: {error}", file=sys.stderr)
-    except AnomalyDetectorError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped: the same command goes on", file=sys.stderr)
-        return 130
+    arguments, options = _parse()
+    folder = arguments.out / "rows"
+    if arguments.table:
+        files = sorted(folder.glob("*/*/*/*.json"))
+        if not files:
+            raise AnomalyDetectorError(f"{folder} has no rows yet: compute some first")
+        print("\n".join(tables(json.loads(file.read_text("utf-8")) for file in files)))
+        return 0
+    left_out = arguments.leave_out
+    text = f"{arguments.scorer} {arguments.train_options}"
+    text += f" no {left_out}" if left_out else ""
+    rows = list(plan(arguments, re.sub(r"[^\w.+-]+", "_", text.strip())))
+    missing = [row for row in rows if not (folder / row.file).is_file()]
+    failed = 0
+    for row in tqdm(missing, f"{len(missing)} of {len(rows)} rows are missing", unit="row"):
+        try:
+            compute(row, options, left_out, arguments.out)
+        except (AnomalyDetectorError, BrokenProcessPool) as error:
+            failed += 1
+            tqdm.write(f"error: {row.file}: {error}", file=sys.stderr)
     return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(resumable(main))

@@ -41,7 +41,7 @@ from anomaly_detector.images.image import to_rgb
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.recordings import open_source
 from anomaly_detector.scoring.tables import write_scores
-from benchmarks.common import end_children_on_sigterm, print_table
+from benchmarks.common import print_table, resumable
 from benchmarks.drives import folder_of, measure, run_apart
 from benchmarks.places import Drive, read_drive
 from benchmarks.unseen_faults import UNSEEN_FAULTS
@@ -272,30 +272,20 @@ def _parse() -> argparse.Namespace:
 
 def main() -> int:
     """Run the command line and return the exit code."""
-    end_children_on_sigterm()
-    try:
-        arguments = _parse()
-        rows = []
-        for scorer in arguments.scorers:
-            job = Job(
-                arguments.shared, arguments.out, scorer, arguments.model, arguments.test_frames
-            )
-            both = [(way, planted) for planted in (False, True) for way in arguments.ways]
-            for way, planted in [(_START, False), *both]:
-                if not arguments.table:
-                    job.compute(way, planted=planted)
-                file = job.row(way, planted=planted)
-                if file.is_file():
-                    rows.append(json.loads(file.read_text(encoding="utf-8")))
-        print_table(_HEAD, (tuple(cells(row)) for row in rows))
-    except AnomalyDetectorError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped: the same command goes on", file=sys.stderr)
-        return 130
+    arguments = _parse()
+    rows = []
+    for scorer in arguments.scorers:
+        job = Job(arguments.shared, arguments.out, scorer, arguments.model, arguments.test_frames)
+        both = [(way, planted) for planted in (False, True) for way in arguments.ways]
+        for way, planted in [(_START, False), *both]:
+            if not arguments.table:
+                job.compute(way, planted=planted)
+            file = job.row(way, planted=planted)
+            if file.is_file():
+                rows.append(json.loads(file.read_text(encoding="utf-8")))
+    print_table(_HEAD, (tuple(cells(row)) for row in rows))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(resumable(main))

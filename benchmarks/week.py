@@ -14,15 +14,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
 from anomaly_detector.model.detector import Detector
-from benchmarks.common import end_children_on_sigterm
+from benchmarks.common import print_table, resumable
 from benchmarks.drives import NONE, WAYS, Row, folder_of, measure, run_apart, train_row
 from benchmarks.places import PLACES, Drive, read_drive
 from training.config.options import DEFAULT_SCORER
@@ -78,7 +78,11 @@ def _measured(
 
 
 def main() -> int:
-    """Run the command line and return the exit code."""
+    """Run the command line and return the exit code.
+
+    Raises:
+        AnomalyDetectorError: the data are not there, or a step failed.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -91,24 +95,22 @@ def main() -> int:
     add("--seconds", type=int, default=60, help="of each drive to adapt with (%(default)s)")
     add("--test-frames", type=int, default=60, help="frames with each fault (%(default)s)")
     arguments = parser.parse_args()
-    end_children_on_sigterm()
-    try:
-        print("| place | drive | flagged | last | stress | last | unseen | last |")
-        print("|---|---|" + "---:|" * 6)
-        for place in arguments.places:
-            for row in week(place, arguments):
-                cells = [f"{row[when]['flagged']:.1%}" for when in ("learnt", "last")]
-                for family in ("stress", "unseen"):
-                    cells += [f"{row[when][family]:.3f}" for when in ("learnt", "last")]
-                print(f"| {place} | {row['drive']} | {' | '.join(cells)} |", flush=True)
-    except AnomalyDetectorError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped: the same command goes on", file=sys.stderr)
-        return 130
+    names = ("flagged", "last", "stress", "last", "unseen", "last")
+    rows = (
+        (place, row["drive"], *cells(row))
+        for place in arguments.places
+        for row in week(place, arguments)
+    )
+    print_table(("place", "drive", *names), rows)
     return 0
 
 
+def cells(row: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the figures of a drive as text."""
+    for figure, text in (("flagged", ".1%"), ("stress", ".3f"), ("unseen", ".3f")):
+        for when in ("learnt", "last"):
+            yield f"{row[when][figure]:{text}}"
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(resumable(main))
