@@ -37,7 +37,7 @@ from anomaly_detector.model.metadata import ModelMetadata
 from anomaly_detector.model.shipped import check_model_output
 from anomaly_detector.recordings import expand_sources
 from training.adaptation.changes import FEWEST_FRAMES, Changes, compare, stand_out
-from training.adaptation.decoder import BATCH, Array, Optimizer, Weights, steps
+from training.adaptation.decoder import Array, Optimizer, Weights, steps
 from training.adaptation.decoder_file import Decoder
 from training.adaptation.threshold import DEFAULT_RULE, RULES
 from training.config.options import FALSE_ALARM_RATE
@@ -53,7 +53,7 @@ from training.data.past import Past, load_some
 from training.export.provenance import write_history
 from training.fitting.checkpoint import Checkpoint
 from training.fitting.run_folder import RunFolder
-from training.scorers.outlier_exposure.batches import make_batch
+from training.scorers.outlier_exposure.batches import EXPOSURE_BATCH, make_batch
 from training.scorers.registry import find_scorer, scorers, with_scorer_facts
 
 OnCompared: TypeAlias = Callable[
@@ -255,9 +255,9 @@ def _make(adaptation: _Adaptation) -> _Made:
         unit="batch",
     ):
         generator = np.random.default_rng((options.seed, number))
-        of_past = generator.integers(len(past), size=BATCH // 2)
-        of_today = generator.choice(own, BATCH - len(of_past))
-        order = generator.permutation(BATCH)
+        of_past = generator.integers(len(past), size=EXPOSURE_BATCH // 2)
+        of_today = generator.choice(own, EXPOSURE_BATCH - len(of_past))
+        order = generator.permutation(EXPOSURE_BATCH)
         images = np.concatenate([past[of_past], today[of_today]])[order]
         batch = make_batch(generator, images, anomalies if len(anomalies) else None)
         seen = adaptation.decoder.features(batch.pop("image").astype(np.uint8))

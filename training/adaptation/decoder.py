@@ -17,6 +17,14 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from training.scorers.outlier_exposure.batches import (
+    ANOMALOUS_CELL,
+    DROPOUT,
+    EXPOSURE_BATCH,
+    HIGHEST_CELLS,
+    MAP_LOSS,
+)
+
 Array: TypeAlias = NDArray[Any]
 Weights: TypeAlias = Mapping[str, Array]
 Features: TypeAlias = Sequence[Array]
@@ -25,21 +33,11 @@ Features: TypeAlias = Sequence[Array]
 LEVELS = ("eighth", "quarter", "half")
 """Of the decoder, coarse to fine."""
 
-_HIGHEST_CELLS = 4
-"""Cells of the map that decide, as in training/scorers/outlier_exposure/__init__.py."""
-
-BATCH = 48
-"""Frames a step."""
-
-_MAP_WEIGHT = 4.0
-_ANOMALOUS_CELL = 4.0
-_DROPOUT = 0.3
-
 
 def score(log_odds: Array, frame: Array) -> Array:
     """Return the score [N] of maps [N, R, C] and frames [N]: see :mod:`training.scorers`."""
     cells = log_odds.reshape(len(log_odds), -1)
-    highest = np.partition(cells, -_HIGHEST_CELLS, axis=1)[:, -_HIGHEST_CELLS:]
+    highest = np.partition(cells, -HIGHEST_CELLS, axis=1)[:, -HIGHEST_CELLS:]
     return np.asarray(np.logaddexp(frame, highest.mean(axis=1)))
 
 
@@ -151,8 +149,8 @@ def gradients(
             found[f"{name} bias"] = _pixels(gradient).sum(axis=0)
 
     wanted = targets["map"]
-    of_cells = (1 + _ANOMALOUS_CELL * wanted) * targets["map_weight"][:, np.newaxis, np.newaxis]
-    of_cells = of_cells * (_MAP_WEIGHT / wanted[0].size)
+    of_cells = (1 + ANOMALOUS_CELL * wanted) * targets["map_weight"][:, np.newaxis, np.newaxis]
+    of_cells = of_cells * (MAP_LOSS / wanted[0].size)
     roll_error = known["roll"] - targets["roll"][:, np.newaxis, np.newaxis]
     of_roll = targets["roll_weight"][:, np.newaxis, np.newaxis] / roll_error[0].size
     loss = (_cross_entropy(wanted, log_odds) * of_cells).sum()
@@ -279,13 +277,13 @@ def steps(
     inputs = optimizer.weights["whole kernel"].shape[0]
     while optimizer.step < count:
         generator = np.random.default_rng((seed, optimizer.step))
-        chosen = generator.choice(rows, BATCH, replace=len(rows) < BATCH)
-        keep = (generator.random((BATCH, inputs)) >= _DROPOUT).astype(np.float32)
+        chosen = generator.choice(rows, EXPOSURE_BATCH, replace=len(rows) < EXPOSURE_BATCH)
+        keep = (generator.random((EXPOSURE_BATCH, inputs)) >= DROPOUT).astype(np.float32)
         loss, found = gradients(
             optimizer.weights,
             [item[chosen].astype(np.float32) for item in features],
             {name: item[chosen] for name, item in targets.items()},
-            keep / np.float32(1 - _DROPOUT),
+            keep / np.float32(1 - DROPOUT),
         )
         optimizer.apply(found)
         yield loss

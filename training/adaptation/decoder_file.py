@@ -12,7 +12,8 @@ from anomaly_detector.errors import ModelError, as_one_line
 from anomaly_detector.model.normalization import import_onnx
 from anomaly_detector.model.session import session_options
 from anomaly_detector.ordered_pool import usable_cores
-from training.adaptation.decoder import BATCH, LEVELS, Array, Weights, answers, score
+from training.adaptation.decoder import LEVELS, Array, Weights, answers, score
+from training.scorers.outlier_exposure.batches import EXPOSURE_BATCH
 
 _MOST_DIFFERENCE = 1e-3
 
@@ -79,7 +80,7 @@ class Decoder:
         """Return the scores of frames, uint8 [N, S, S, 3], with other weights; float32 [N]."""
         parts = [
             score(*answers(weights, self.features(batch))[:2])
-            for batch in np.array_split(images, range(BATCH, len(images), BATCH))
+            for batch in np.array_split(images, range(EXPOSURE_BATCH, len(images), EXPOSURE_BATCH))
             if len(batch)
         ]
         return np.concatenate([np.zeros(0), *parts]).astype(np.float32)

@@ -17,13 +17,10 @@ from training.fitting.run import ScoringFunction, TrainingResult, TrainingRun
 from training.fitting.run_folder import RunFolder
 from training.networks.backend import import_keras
 from training.scorers.base import Scorer
-from training.scorers.outlier_exposure.batches import ALL_PARTS, ExposureParts
+from training.scorers.outlier_exposure.batches import ALL_PARTS, HIGHEST_CELLS, ExposureParts
 
 _PRETRAINED = "unet-efficientnet-lite0"
 """Architecture with the pretrained encoder."""
-
-_HIGHEST_CELLS = 4
-"""Cells of the discriminative map that decide: a thing of 4x4 pixels fills as many."""
 
 
 def exposure_scorer(network: Any) -> ScoringFunction:
@@ -39,7 +36,7 @@ def exposure_scorer(network: Any) -> ScoringFunction:
     def score(image: Any) -> dict[str, Any]:
         answers = network(ops.cast(image, "float32"), training=False)
         cells = ops.reshape(answers["map"], (-1, answers["map"].shape[1] * answers["map"].shape[2]))
-        highest = ops.mean(ops.top_k(cells, _HIGHEST_CELLS)[0], axis=-1)
+        highest = ops.mean(ops.top_k(cells, HIGHEST_CELLS)[0], axis=-1)
         return {
             "score": _log_sum(ops, answers["frame"][:, 0], highest),
             "anomaly_map": _log_sum(ops, answers["map"], ops.zeros_like(answers["map"])),

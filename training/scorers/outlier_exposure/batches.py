@@ -76,6 +76,21 @@ class ExposureParts:
 
 ALL_PARTS = ExposureParts()
 
+EXPOSURE_BATCH = 48
+"""Frames a step; every fourth gets a local outlier, every fourth a global one."""
+
+HIGHEST_CELLS = 4
+"""Cells of the discriminative map that decide: a thing of 4x4 pixels fills as many."""
+
+MAP_LOSS = 4.0
+"""Of the map, beside that of the frame."""
+
+ANOMALOUS_CELL = 4.0
+"""How much more an anomalous cell weighs: they are few."""
+
+DROPOUT = 0.3
+"""Share of the coarsest features that the whole frame's layer goes without."""
+
 
 def make_batch(
     generator: np.random.Generator,

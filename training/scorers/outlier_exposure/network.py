@@ -13,7 +13,12 @@ from anomaly_detector.images.preprocessing import INPUT_SIZE
 from training.networks.efficientnet import efficientnet_lite0
 from training.networks.layers import BatchNormalization, CoordConv
 from training.networks.quiet_keras import keras
-from training.scorers.outlier_exposure.batches import MAP_SIZE
+from training.scorers.outlier_exposure.batches import (
+    ANOMALOUS_CELL,
+    DROPOUT,
+    MAP_LOSS,
+    MAP_SIZE,
+)
 
 layers, ops = keras.layers, keras.ops
 
@@ -50,7 +55,7 @@ def build_exposure_network(
     rare = keras.initializers.Constant(-3.0)
     log_odds = layers.Conv2D(1, 3, padding="same", bias_initializer=rare)(up_half)
     roll = layers.Conv2D(1, 1)(up_eighth)
-    whole = layers.Dropout(0.3)(layers.Flatten()(sixteenth))
+    whole = layers.Dropout(DROPOUT)(layers.Flatten()(sixteenth))
     whole = layers.Dense(96, activation="relu")(whole)
     evidence = layers.Concatenate()(
         [
@@ -132,8 +137,8 @@ def loss_model(network: Any) -> Any:
     """
     inputs = batch_inputs(network.input_shape[1])
     answers = network(inputs["image"])
-    cells = _cross_entropy(inputs["map"], answers["map"]) * (1 + 4 * inputs["map"])
-    map_loss = 4 * ops.mean(cells, axis=(1, 2)) * inputs["map_weight"]
+    cells = _cross_entropy(inputs["map"], answers["map"]) * (1 + ANOMALOUS_CELL * inputs["map"])
+    map_loss = MAP_LOSS * ops.mean(cells, axis=(1, 2)) * inputs["map_weight"]
     frame_loss = _cross_entropy(inputs["frame"], answers["frame"][:, 0])
     roll_error = ops.square(answers["roll"] - ops.reshape(inputs["roll"], (-1, 1, 1)))
     roll_loss = ops.mean(roll_error, axis=(1, 2)) * inputs["roll_weight"]

@@ -15,11 +15,13 @@ from training.fitting.settings import FitResult, FitSettings
 from training.networks.backend import seed_everything
 from training.networks.efficientnet import load_imagenet
 from training.scorers.autoencoder import mean_output
-from training.scorers.outlier_exposure.batches import ALL_PARTS, ExposureParts, make_batch
+from training.scorers.outlier_exposure.batches import (
+    ALL_PARTS,
+    EXPOSURE_BATCH,
+    ExposureParts,
+    make_batch,
+)
 from training.scorers.outlier_exposure.network import build_exposure_network, loss_model
-
-EXPOSURE_BATCH = 48
-"""Frames a step; every fourth gets a local outlier, every fourth a global one."""
 
 _SETTINGS = FitSettings(
     batch_size=EXPOSURE_BATCH,
