@@ -19,6 +19,8 @@ from geometry_msgs.msg import PoseStamped
 from notice_server import NoticeServer, notice_server, url_of
 from ros_harness import ROOT, RosClient, image_message, node_in, running
 
+from anomaly_detector.ros.node.status_message import status_values
+
 BLACK = image_message(np.zeros((64, 64, 3), np.uint8), "rgb8")
 NOTIFY = [sys.executable, "-m", "anomaly_detector", "notify"]
 
@@ -37,7 +39,7 @@ def taken(client: RosClient, server: NoticeServer, kind: str, **frame: Any) -> A
 
 
 def test_alarm_sick_camera_and_unknown_state_are_told(model: Path, tmp_path: Path) -> None:
-    pose = {"pose_topic": "/told/pose", "pose_max_age": 60.0}
+    pose = {"pose_topic": "/told/pose", "pose_max_age": 60.0, "diagnostics_period": 0.1}
     with notice_server() as server, node_in("told", model=model, **pose) as client:
         options = ["--node", "/told/anomaly_detector", "--queue", str(tmp_path / "queue")]
         # Both sides may take a while to find each other.
@@ -69,6 +71,9 @@ def test_alarm_sick_camera_and_unknown_state_are_told(model: Path, tmp_path: Pat
             client.spin_until(poses.get_subscription_count, "the node")
             client.wait_until_found()
             poses.publish(place)
+            grey = image_message(np.full((64, 64, 3), 128, np.uint8), "rgb8")
+            grey.header = BLACK.header
+            client.publish_until_status(grey, lambda s: "map 4.5" in status_values(s)["Pose"], "it")
             notice = taken(client, server, "alarm", frame=BLACK)
             assert notice["text"].startswith("/told/anomaly_detector: alarm 1 at map 4.5 0")
             assert notice["alarm"]["place"]["x"] == "4.5"
@@ -99,7 +104,9 @@ def test_alarm_sick_camera_and_unknown_state_are_told(model: Path, tmp_path: Pat
             assert notice["text"].endswith("camera: the lens is covered")
             assert notice["camera"] == {"Cause": "covered"}
             assert len(server.taken) == 3
-            assert list((tmp_path / "queue").iterdir()) == []
+            # The server has a notice before notify has its answer and takes it out of the queue.
+            queue = tmp_path / "queue"
+            client.spin_until(lambda: not list(queue.iterdir()), "the queue is empty")
             notify.send_signal(signal.SIGTERM)
             assert notify.wait() == 0
             assert "Traceback" not in notify.output
