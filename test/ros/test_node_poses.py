@@ -109,6 +109,10 @@ def test_event_and_black_box_have_the_place_or_say_why_not(
         age_s = float(place.pop("pose_age"))
         assert list(place.values()) == ["map", "3.25", "4", "0", "-1", ""]
         assert age_s == pytest.approx(float(event.peak_stamp) - at_ns / 1e9, abs=1e-6)
+    for line in ("anomaly 1 started: normalized", "anomaly 1 ended after"):
+        log = client.wait_for_log(line)
+        assert log.msg.endswith(" at map 3.25 4")
+        assert log.level == (30 if "started" in line else 20)
     # Poses of another frame are said and not taken.
     client.set_parameters(pose_frame="odom")
     problem = f"poses on {topic} are in frame 'map', not in 'odom'"

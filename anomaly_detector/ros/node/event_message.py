@@ -103,6 +103,15 @@ def _write(header: Any, record: EventRecord, report: AlarmReport, node_name: str
     return status_message(level, f"{node_name}: event", message, values, header)
 
 
+def event_text(message: Any) -> str:
+    """Return what the log says of a message of ``~/event``: the words, the score and the place."""
+    record = read_event(message)
+    text = f"{message.status[0].message}: normalized score {record.peak_normalized_score:.2f}"
+    if record.place.get("pose_frame"):
+        text += " at {pose_frame} {pose_x} {pose_y}".format(**record.place)
+    return text
+
+
 def read_event(message: Any) -> EventRecord:
     """Read a message of ``~/event``.
 

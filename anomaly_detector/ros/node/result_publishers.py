@@ -9,7 +9,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from numpy.typing import NDArray
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
@@ -20,6 +20,7 @@ from anomaly_detector.model.regions import anomaly_regions
 from anomaly_detector.ros.graph.distro import PublisherEventCallbacks
 from anomaly_detector.ros.graph.regions_message import Detection2DArray, write_regions
 from anomaly_detector.ros.node.detection_message import write_detection
+from anomaly_detector.ros.node.event_message import event_text
 
 
 @dataclass(frozen=True)
@@ -166,8 +167,13 @@ class ResultPublishers:
         self._publish("~/alarm", lambda: Bool(data=alarm))
 
     def publish_event(self, message: Any) -> None:
-        """Publish a message of :mod:`anomaly_detector.ros.node.event_message`."""
+        """Publish a message of :mod:`anomaly_detector.ros.node.event_message`, and log it."""
         self._publish("~/event", lambda: message)
+        log = self._node.get_logger()
+        if message.status[0].level == DiagnosticStatus.WARN:
+            log.warning(event_text(message))
+        else:
+            log.info(event_text(message))
 
     def publish_pictures(
         self, header: Any, detection: Detection, overlay: Callable[[], Any]
