@@ -25,11 +25,13 @@ from anomaly_detector.model.fingerprint import fingerprints
 from anomaly_detector.model.metadata import Calibration, ModelMetadata
 from anomaly_detector.recordings import expand_sources
 from training.config.options import FALSE_ALARM_RATE, TrainOptions
+from training.data.check import quick_look
 from training.data.days import days_of
 from training.data.frames import (
     BlockSplit,
     EventFrames,
     FrameSet,
+    exclude,
     joined,
     open_events,
     open_frame_set,
@@ -138,7 +140,7 @@ def _scores_of_held_out_days(run: TrainingRun) -> NDArray[np.float32] | None:
         names = ", ".join(parts[n].source.name for n in day)
         if options.progress:
             print(f"Holding out {names} ({number} of {len(days)})", file=sys.stderr)
-        rest = FrameSet([part for n, part in enumerate(parts) if n not in day])
+        rest = run.frames.without(day)
         split = _split(options, rest)
         part = replace(run, frames=rest, split=split, folder=run.folder.part(f"without_{number}"))
         trained = _fit(part)
@@ -147,7 +149,9 @@ def _scores_of_held_out_days(run: TrainingRun) -> NDArray[np.float32] | None:
                 f"training without {names} was interrupted, nothing is written: go on with --resume"
             )
         # Read from the cache batch by batch.
-        scores += [trained.scores(parts[n].images) for n in day]
+        for n in day:
+            own = trained.scores(parts[n].images)
+            scores.append(np.delete(own, FrameSet([parts[n]], [run.frames.left_out[n]]).unused))
     return np.concatenate(scores) if scores else None
 
 
@@ -156,7 +160,8 @@ def _join(membership: Membership, run: TrainingRun) -> Cluster:
     cluster = Cluster.join(membership)
     cluster.agree(
         {
-            "options": resolved_recipe(run.options) | {"resume": run.options.resume},
+            "options": resolved_recipe(run.options)
+            | {"resume": run.options.resume, "exclude": list(run.options.exclude)},
             "recordings": [
                 _fingerprint(frames) for frames in (run.frames, run.anomalies) if frames is not None
             ],
@@ -185,7 +190,9 @@ def prepare(options: TrainOptions) -> TrainingRun:
         anomalies=expand_sources(options.anomalies),
         events=expand_sources(options.events),
     )
-    frames = open_frames(options, options.data)
+    frames = exclude(open_frames(options, options.data), options.exclude)
+    if options.progress:
+        print(quick_look(frames, options.data))
     scorer = find_scorer(options.scorer)
     anomalies = None
     if options.anomalies:
@@ -221,13 +228,14 @@ def prepare(options: TrainOptions) -> TrainingRun:
 
 
 def _split(options: TrainOptions, frames: FrameSet) -> BlockSplit:
-    return split_blocks(
+    split = split_blocks(
         frames.lengths,
         frames.gaps,
         held_out=options.held_out,
         seed=options.seed,
         choose_epoch=find_scorer(options.scorer).chooses_epoch,
     )
+    return split.without(frames.unused)
 
 
 def _open_events(options: TrainOptions, drive_frames: int) -> EventFrames | None:

@@ -121,7 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _render(out: Path, seed: int) -> tuple[Path, Path, Path]:
-    from training.cli.corridor import write_drive_bag
+    from training.cli.data.corridor import write_drive_bag
     from training.data.corridor import CorridorDrive, write_drive
 
     print("[1/4] Rendering a normal drive, and one with hazards, through the same corridor")

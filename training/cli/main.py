@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from anomaly_detector.cli.verbs import run_verbs
 
 _VERBS = {
+    "check": ("training.cli.data.check", "look at a normal drive before training on it"),
     "train": ("training.cli.train", "train a detector on normal drives and export it to ONNX"),
     "adapt": ("training.cli.adapt", "adapt a trained detector to a normal drive of today"),
     "export": ("training.cli.export", "export saved weights to ONNX, without training"),
     "architectures": ("training.cli.architectures", "list the autoencoders to choose from"),
     "encode": ("training.cli.encode", "write the embeddings that a model's encoder gives"),
-    "corridor": ("training.cli.corridor", "render a synthetic corridor drive"),
+    "corridor": ("training.cli.data.corridor", "render a synthetic corridor drive"),
     "compare": (
         "training.cli.compare",
         "train and measure every architecture with every scorer",
@@ -26,9 +27,9 @@ _VERBS = {
         "training.cli.compare_models",
         "say whether a new model may replace an old one, with injected faults if wanted",
     ),
-    "download": ("training.cli.download", "download the Hazards&Robots data set"),
+    "download": ("training.cli.data.download", "download the Hazards&Robots data set"),
     "inspect-hazards-robots": (
-        "training.cli.inspect_hazards_robots",
+        "training.cli.data.inspect_hazards_robots",
         "list what a Hazards&Robots folder holds",
     ),
     "demo": (

@@ -52,6 +52,12 @@ class TrainOptions:
         MISSING, "normal drives: image folders, bags or videos", metavar="RECORDING"
     )
     out: Path = _option(MISSING, "model file to write (.onnx)", metavar="FILE")  # noqa: RUF009
+    exclude: Sequence[str] = _option(
+        (),
+        "frames of the normal drives that are used for nothing, numbers from 0, both ends "
+        "included; with several drives NAME:A-B",
+        metavar="A-B",
+    )
     topic: str | None = _option(None, "image topic, for a bag with more than one")
     region: str | None = _option(None, f"{REGION_HELP}; the model remembers it")
     image_scaling: Sequence[float] = _option(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import overload
+from typing import TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,16 +35,24 @@ _GAP_PLACES = 64
 
 _TRAIN, _GAP, _VALIDATION, _CALIBRATION = range(4)
 
+Stretch: TypeAlias = tuple[int, int]
+"""First and last frame."""
+
 
 class FrameSet:
     """The resized frames of one or more recordings, read from their memory-mapped caches.
 
     Args:
         parts: the recordings, in order.
+        left_out: first and last frame of the stretches of each that are used for nothing; empty
+            for none in any.
     """
 
-    def __init__(self, parts: Sequence[CachedFrames]) -> None:
+    def __init__(
+        self, parts: Sequence[CachedFrames], left_out: Sequence[Sequence[Stretch]] = ()
+    ) -> None:
         self.parts = list(parts)
+        self.left_out = list(left_out) or [()] * len(self.parts)
         self._starts = np.cumsum([0] + [len(part) for part in self.parts])
 
     def __len__(self) -> int:
@@ -64,6 +73,21 @@ class FrameSet:
         """Number of frames of each recording after which the next one is no near copy."""
         return [_gap(part) for part in self.parts]
 
+    @property
+    def unused(self) -> NDArray[np.int64]:
+        """The numbers of the frames that are left out, int64."""
+        stretches = [
+            np.arange(start + first, start + last + 1)
+            for start, own in zip(self._starts.tolist(), self.left_out, strict=False)
+            for first, last in own
+        ]
+        return np.concatenate([np.arange(0), *stretches])
+
+    def without(self, parts: Collection[int]) -> FrameSet:
+        """Return the set without the recordings of these numbers."""
+        kept = [n for n in range(len(self.parts)) if n not in parts]
+        return FrameSet([self.parts[n] for n in kept], [self.left_out[n] for n in kept])
+
     def load(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return frames by their numbers, uint8 [len(indices), H, W, 3]."""
         images = np.empty((len(indices), *self.parts[0].images.shape[1:]), np.uint8)
@@ -81,7 +105,12 @@ def joined(frames: FrameSet | None, more: FrameSet | None) -> FrameSet | None: .
 def joined(frames: FrameSet | None, more: FrameSet | None) -> FrameSet | None:
     """Return the recordings of both as one set; None when there is none."""
     sets = [item for item in (frames, more) if item is not None]
-    return FrameSet([part for item in sets for part in item.parts]) if sets else None
+    if not sets:
+        return None
+    return FrameSet(
+        [part for item in sets for part in item.parts],
+        [own for item in sets for own in item.left_out],
+    )
 
 
 def frame_period(part: CachedFrames) -> float | None:
@@ -129,6 +158,58 @@ class BlockSplit:
     validation: NDArray[np.int64]
     calibration: NDArray[np.int64]
     gaps: Sequence[int]
+
+    def without(self, unused: NDArray[np.int64]) -> BlockSplit:
+        """Return the split without some frames.
+
+        Raises:
+            SourceError: nothing to train on, or nothing held out is left.
+        """
+        if not len(unused):
+            return self
+        train, validation, calibration = (
+            np.setdiff1d(numbers, unused)
+            for numbers in (self.train, self.validation, self.calibration)
+        )
+        if not len(train) or not len(validation) or not len(calibration):
+            raise SourceError("--exclude leaves too few frames: leave out fewer")
+        return BlockSplit(train, validation, calibration, self.gaps)
+
+
+def exclude(frames: FrameSet, stretches: Sequence[str]) -> FrameSet:
+    """Return recordings of which stretches are used for nothing.
+
+    Args:
+        frames: the recordings.
+        stretches: ``A-B``, first and last frame, or ``NAME:A-B`` where there are several
+            recordings.
+
+    Raises:
+        SourceError: a stretch is none, is not there, or of nobody knows which recording.
+    """
+    names = [part.source.name for part in frames.parts]
+    left_out: list[list[Stretch]] = [[] for _ in names]
+    for text in stretches:
+        name, _, numbers = text.rpartition(":")
+        match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", numbers)
+        if match is None or int(match[1]) > int(match[2] or match[1]):
+            raise SourceError(
+                f"--exclude {text} is no stretch of frames: give first and last, such as 324-369"
+            )
+        owners = [n for n, known in enumerate(names) if name in ("", known)]
+        if len(owners) != 1:
+            known = "several recordings" if owners else "no recording"
+            raise SourceError(
+                f"--exclude {text} is of {known} of {', '.join(names)}: give NAME:{numbers}"
+            )
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last >= len(frames.parts[owners[0]]):
+            raise SourceError(
+                f"--exclude {text} is not in {names[owners[0]]}, which has "
+                f"{len(frames.parts[owners[0]])} readable frames: give numbers from 0"
+            )
+        left_out[owners[0]].append((first, last))
+    return FrameSet(frames.parts, left_out)
 
 
 def open_frame_set(

@@ -23,7 +23,7 @@ from training.data.frames import frame_period
 from training.fitting.run import TrainingRun
 from training.scorers.options import fixed_threshold, used_options
 
-_INPUTS = ("data", "anomalies", "events", "topic")
+_INPUTS = ("data", "exclude", "anomalies", "events", "topic")
 _RUN_ONLY = (
     *("out", "cache", "progress", "resume", "tensorboard", "device", "cluster", "worker"),
     "replaces",
@@ -55,6 +55,7 @@ def inputs(options: TrainOptions) -> dict[str, Any]:
         "anomalies": [printable(Path(source).name) for source in options.anomalies],
         "topic": options.topic,
         **({"events": events} if events else {}),
+        **({"exclude": list(options.exclude)} if options.exclude else {}),
     }
 
 

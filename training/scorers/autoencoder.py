@@ -187,7 +187,8 @@ def cross_validate(run: TrainingRun) -> dict[str, Any]:
     preset = AUGMENTATIONS[options.augmentation]
     errors = []
     splits = fold_blocks(run.frames.lengths, run.frames.gaps, options.folds)
-    for number, split in enumerate(splits, start=1):
+    for number, fold in enumerate(splits, start=1):
+        split = fold.without(run.frames.unused)
         seed_everything(options.seed)
         model = error_model(build(options), preset)
         result = _fit(

@@ -19,7 +19,7 @@ import pytest
 from record_server import RecordServer, record_server
 
 from anomaly_detector.errors import AnomalyDetectorError
-from training.cli.download import add_arguments, run
+from training.cli.data.download import add_arguments, run
 from training.data.hazards_robots import download
 from training.data.hazards_robots.archives import archive_stem, extract_archive
 from training.data.hazards_robots.download import ATTEMPTS, download_record, list_record

@@ -1,0 +1,1 @@
+"""Verbs on recordings rather than on models."""

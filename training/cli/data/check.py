@@ -1,0 +1,68 @@
+"""``python -m training check``: a look at a drive before training."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from anomaly_detector.cli.arguments import add_shared, add_view_arguments, view_of
+from anomaly_detector.drawing.page import import_jinja2, write_page
+from anomaly_detector.files import check_output_file
+from anomaly_detector.recordings import expand_sources
+from anomaly_detector.recordings.base import check_fps
+from training.config.options import DEFAULT_SCORER
+from training.data.check import check_drive
+from training.data.frames import exclude, open_frame_set
+from training.reports.check import check_page
+from training.scorers.registry import find_scorer
+
+LOOK_FIRST = 3
+"""Exit code when there is a reason to look before training."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument(
+        "data", nargs="+", metavar="RECORDING",
+        help="normal drives, as for train: image folders, bags or videos",
+    )  # fmt: skip
+    add_shared(parser, "--topic")
+    add_view_arguments(parser, "all of the frame; the encoding's range")
+    parser.add_argument(
+        "--fps", type=float, help="frames a second of an image folder, which has no time stamps"
+    )
+    parser.add_argument(
+        "--exclude", nargs="+", action="extend", default=[], metavar="A-B",
+        help="frames that are used for nothing, as for train",
+    )  # fmt: skip
+    add_shared(parser, "--cache")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE",
+        help="page to write (.html; default: NAME.check.html in this folder)",
+    )  # fmt: skip
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command line and return the exit code: 3 when there is a reason to look first.
+
+    Raises:
+        AnomalyDetectorError: a recording or an option is at fault; no page is written.
+    """
+    import_jinja2()
+    check_fps(arguments.fps)
+    sources = expand_sources(arguments.data)
+    # The size that the default of train looks at, so that it finds the frames in the cache.
+    view = replace(view_of(arguments), size=find_scorer(DEFAULT_SCORER).input_size)
+    if arguments.out is not None:
+        check_output_file(arguments.out)
+    frames = open_frame_set(sources, arguments.topic, view=view, cache=arguments.cache)
+    page = arguments.out or Path(f"{frames.parts[0].source.stem}.check.html")
+    check = check_drive(exclude(frames, arguments.exclude), fps=arguments.fps)
+    write_page(check_page(check, frames), page)
+    print(check.verdict)
+    for finding in check.findings:
+        print(f"- {finding.what}: {finding.remedy}")
+    print(f"usable: {check.usable} of {check.length}")
+    print(f"report: {page}")
+    return 0 if check.is_good else LOOK_FIRST
