@@ -72,7 +72,7 @@ TWINS: Mapping[str, tuple[str, ...]] = {
 """Faults that have a twin among the trainer's outliers, by the family of these."""
 
 STRESS_FAULTS = tuple(fault for fault in FAULT_SETS["full"] if fault.per_frame)
-_FAULTS: tuple[Fault, ...] = (*STRESS_FAULTS, *UNSEEN_FAULTS)
+FAULTS: tuple[Fault, ...] = (*STRESS_FAULTS, *UNSEEN_FAULTS)
 _BATCH = 50
 
 
@@ -180,9 +180,9 @@ def measure(
     faults: dict[str, dict[str, Any]] = {}
     if not drive.things:
         spread = np.unique(np.linspace(0, len(normal) - 1, test_frames).round().astype(int))
-        images = _faulted(drive, tuple(normal[index] for index in spread), detector.view.size)
+        images = faulted(drive, tuple(normal[index] for index in spread), detector.view.size)
         with ThreadPoolExecutor(usable_cores()) as pool:
-            for fault, found in zip(_FAULTS, pool.map(of_fault, images), strict=True):
+            for fault, found in zip(FAULTS, pool.map(of_fault, images), strict=True):
                 family = "stress" if fault in STRESS_FAULTS else "unseen"
                 own = {"family": family, "twin": has_twin(fault.name, left_out)}
                 faults[fault.name] = own | found
@@ -202,15 +202,15 @@ def measure(
 
 
 @lru_cache(maxsize=4)  # the parts that the rows of one drive are measured on, 80 MB each
-def _faulted(drive: Drive, numbers: tuple[int, ...], size: int) -> NDArray[np.uint8]:
+def faulted(drive: Drive, numbers: tuple[int, ...], size: int) -> NDArray[np.uint8]:
     """Put each fault on some frames, the same in every row; uint8 [faults, frames, H, W, 3]."""
     number_of = {drive.files[number].name: number for number in numbers}
 
-    def faulted(frame: Frame) -> list[NDArray[np.uint8]]:
+    def inject_all(frame: Frame) -> list[NDArray[np.uint8]]:
         number = number_of[frame.name]
-        return [inject(each, frame, fault_generator(0, each, number), size)[0] for each in _FAULTS]
+        return [inject(each, frame, fault_generator(0, each, number), size)[0] for each in FAULTS]
 
-    return np.stack(list(drive.source(numbers).mapped(faulted, usable_cores())), axis=1)
+    return np.stack(list(drive.source(numbers).mapped(inject_all, usable_cores())), axis=1)
 
 
 def folder_of(out: Path, drive: Drive, stop: int | None = None) -> Path:

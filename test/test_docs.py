@@ -18,7 +18,8 @@ from docs import generate
 
 ROOT = Path(__file__).parents[1]
 PAGES = [Page(path) for path in generate.pages()]
-BENCHMARKS = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"common", "places"}
+_NO_BENCHMARKS = {"common", "peer_worker", "places"}
+BENCHMARKS = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - _NO_BENCHMARKS
 COMMAND_LINES = {
     "anomaly_detector": anomaly_detector.cli.main.main,
     "training": training.cli.main.main,
