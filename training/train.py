@@ -20,10 +20,11 @@ from anomaly_detector.alarms.calibration import (
     score_quantiles,
 )
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
+from anomaly_detector.images.mask import Mask
 from anomaly_detector.images.preprocessing import View
 from anomaly_detector.model.fingerprint import fingerprints
 from anomaly_detector.model.metadata import Calibration, ModelMetadata
-from anomaly_detector.recordings import expand_sources
+from anomaly_detector.recordings import expand_sources, frame_size
 from training.config.options import FALSE_ALARM_RATE, TrainOptions
 from training.data.check import quick_look
 from training.data.days import days_of
@@ -38,6 +39,7 @@ from training.data.frames import (
     split_blocks,
     weighed,
 )
+from training.data.opening import open_recording
 from training.data.past import Past
 from training.export.provenance import inputs, provenance, resolved_recipe, write_history
 from training.fitting.cluster.cluster import Cluster, Membership, read_membership
@@ -50,6 +52,7 @@ from training.scorers.registry import find_scorer, with_scorer_facts
 
 HELD_OUT_DAYS = "held-out-days"
 """Method of a threshold from frames of days that their networks were not trained on."""
+
 
 _FREE_TO_CHANGE = (
     *("epochs", "mlp_epochs", "realnvp_epochs", "time_limit"),
@@ -150,9 +153,19 @@ def _scores_of_held_out_days(run: TrainingRun) -> NDArray[np.float32] | None:
             )
         # Read from the cache batch by batch.
         for n in day:
-            own = trained.scores(parts[n].images)
+            own = _scores(trained, parts[n].images, run.frames.mask)
             scores.append(np.delete(own, FrameSet([parts[n]], [run.frames.left_out[n]]).unused))
     return np.concatenate(scores) if scores else None
+
+
+def _scores(
+    trained: TrainingResult, images: NDArray[np.uint8], mask: Mask | None
+) -> NDArray[np.float32]:
+    if mask is None:
+        return trained.scores(images)
+    from training.export.convert import convert, masked, score_images
+
+    return score_images(masked(convert(trained.scorer, images.shape[1]), mask), images)
 
 
 def _join(membership: Membership, run: TrainingRun) -> Cluster:
@@ -190,6 +203,7 @@ def prepare(options: TrainOptions) -> TrainingRun:
         anomalies=expand_sources(options.anomalies),
         events=expand_sources(options.events),
     )
+    mask = _mask(options)
     frames = exclude(open_frames(options, options.data), options.exclude)
     if options.progress:
         print(quick_look(frames, options.data))
@@ -211,6 +225,9 @@ def prepare(options: TrainOptions) -> TrainingRun:
             "--anomalies RECORDING"
         )
     split = _split(options, frames)
+    if mask is not None:
+        frames = frames.masked(mask)
+        anomalies = None if anomalies is None else anomalies.masked(mask)
     split = replace(split, train=weighed(split.train, first))
     folder = RunFolder.beside(options.out, options.resume)
     recipe = resolved_recipe(options)
@@ -221,10 +238,19 @@ def prepare(options: TrainOptions) -> TrainingRun:
             "frames": frames.lengths,
             "gaps": split.gaps,
             "anomalous frames": [] if anomalies is None else anomalies.lengths,
+            **({} if mask is None else {"mask's checksum": zlib.crc32(mask.to_text().encode())}),
         }
     )
     counts = dict(events.counts) if events is not None else {}
     return TrainingRun(options, frames, split, anomalies, folder, events=counts)
+
+
+def _mask(options: TrainOptions) -> Mask | None:
+    """Return what is not to be looked at; None for no mask."""
+    if not options.mask_source:
+        return None
+    source, view = open_recording(options.data[0], options.topic), _view(options)
+    return Mask(options.mask_source.ignored(*frame_size(source, view), view))
 
 
 def _split(options: TrainOptions, frames: FrameSet) -> BlockSplit:
@@ -282,13 +308,13 @@ def export_trained(
     Raises:
         AnomalyDetectorError: the export is at fault; no model is written.
     """
-    from training.export.convert import convert, score_images, write_detector
+    from training.export.convert import convert, masked, score_images, write_detector
 
     options = run.options
     model = convert(trained.scorer, run.frames.size)
     images = run.frames.load(run.split.calibration)
     threshold, calibration = choose_threshold(
-        score_images(model, images),
+        score_images(masked(model, run.frames.mask), images),
         fixed_threshold(options),
         options.false_alarm_rate or FALSE_ALARM_RATE,
         other_days,
@@ -310,7 +336,8 @@ def export_trained(
         provenance={**provenance(run), **trained.provenance},
         metrics=trained.metrics,
     )
-    metadata = with_scorer_facts(metadata.with_view(_view(options)))
+    metadata = metadata.with_view(_view(options)).with_mask(run.frames.mask)
+    metadata = with_scorer_facts(metadata)
     # The model last: where it is, all else is.
     past = None
     if find_scorer(options.scorer).adapts:

@@ -1,13 +1,15 @@
 """A new threshold for a model from a normal drive, without training.
 
 Another camera, building or season moves the scores of normal frames. The network stays; the
-threshold, the scale of the normalised score and the metadata's calibration are replaced. That needs
+threshold, the scale of the normalised score and the metadata's calibration are replaced, and a mask
+may be added. That needs
 the package ``onnx``, but neither TensorFlow nor the training data.
 """
 
 from __future__ import annotations
 
 import datetime
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +22,7 @@ from tqdm import tqdm
 import anomaly_detector
 from anomaly_detector.alarms.calibration import calibrate_threshold, check_false_alarm_rate
 from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.images.mask import NO_MASK, Mask, MaskSource
 from anomaly_detector.images.preprocessing import WHOLE_FRAME, View
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.editing import write_with_metadata
@@ -27,7 +30,13 @@ from anomaly_detector.model.fingerprint import find_trained, trained_warning
 from anomaly_detector.model.metadata import ModelMetadata
 from anomaly_detector.model.normalization import import_onnx
 from anomaly_detector.model.shipped import check_model_output
-from anomaly_detector.recordings import FrameSource, count_frames, open_source, warn_unreadable
+from anomaly_detector.recordings import (
+    FrameSource,
+    count_frames,
+    frame_size,
+    open_source,
+    warn_unreadable,
+)
 
 
 def recalibrate(
@@ -37,6 +46,7 @@ def recalibrate(
     *,
     topic: str | None = None,
     view: View = WHOLE_FRAME,
+    mask: MaskSource = NO_MASK,
     false_alarm_rate: float = 0.01,
     exclude: Sequence[tuple[int, int]] = (),
     force: bool = False,
@@ -50,6 +60,7 @@ def recalibrate(
         output: the model file to write.
         topic: image topic of bags with several.
         view: overrides the model's, in the new file too.
+        mask: what the new model does not look at, beside what the model's own mask covers.
         false_alarm_rate: wanted share of normal frames at or above the threshold.
         exclude: first and last frame of stretches to leave out, counted from 0 over the readable
             frames of the one recording.
@@ -77,7 +88,11 @@ def recalibrate(
     import_onnx()  # said before an hour of scoring
     sources = [open_source(path, topic) for path in data]
     detector = Detector(model, view=view)
-    old = detector.metadata
+    old = detector.metadata.with_view(detector.view)
+    if mask:
+        ignored = mask.ignored(*frame_size(sources[0], detector.view), detector.view)
+        own = old.input_mask
+        old = old.with_mask(Mask(ignored if own is None else ignored | own.ignored))
     trained_on = find_trained(sources, old)
     warning = trained_warning(
         trained_on,
@@ -86,7 +101,12 @@ def recalibrate(
     )
     if warning and progress:
         print(warning, flush=True)
-    parts = [_scores(detector, source, progress) for source in sources]
+    with tempfile.TemporaryDirectory() as folder:
+        if mask:
+            masked = Path(folder, model.name)
+            write_with_metadata(model, old, masked)
+            detector = Detector(masked, view=view)
+        parts = [_scores(detector, source, progress) for source in sources]
     for source in sources:
         warn_unreadable(source.path, source.unreadable)
     scores = np.concatenate(parts)
@@ -109,7 +129,7 @@ def recalibrate(
     }
     history = [*old.provenance.get("recalibrated", []), entry]
     new = replace(
-        old.with_threshold(threshold, calibration).with_view(detector.view),
+        old.with_threshold(threshold, calibration),
         name=output.stem,
         provenance={**old.provenance, "recalibrated": history},
     )

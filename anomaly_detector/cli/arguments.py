@@ -11,6 +11,7 @@ from typing import Any
 
 from anomaly_detector.images.encodings import ImageScaling
 from anomaly_detector.images.image import RegionOfInterest, parse_region
+from anomaly_detector.images.mask import MaskSource
 from anomaly_detector.images.preprocessing import WHOLE_FRAME, View
 from anomaly_detector.poses import POSE_SETTINGS, PoseSettings
 
@@ -18,6 +19,13 @@ REGION_HELP = "part of the frame to look at, X,Y,WIDTH,HEIGHT in pixels, 0 to th
 SCALING_HELP = (
     "values that become black and white, for depth and infrared (16UC1, 32FC1) and for 16-bit "
     "cameras of fewer bits"
+)
+MASK_HELP = (
+    "picture of the frame's shape, white where the model is not to look: the robot's own bumper, a "
+    "burnt-in clock, a screen"
+)
+POLYGON_HELP = (
+    "the same by its corners, X,Y,X,Y,X,Y,... in pixels of the frame; several polygons are joined"
 )
 
 
@@ -105,6 +113,20 @@ def add_view_arguments(parser: argparse.ArgumentParser, default: str = "the mode
         "--image-scaling", type=float, nargs=2, metavar=("MIN", "MAX"),
         help=f"{SCALING_HELP} (default: {default})",
     )  # fmt: skip
+
+
+def add_mask_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that say what a model does not look at."""
+    parser.add_argument("--mask", type=Path, metavar="FILE", help=MASK_HELP)
+    parser.add_argument(
+        "--mask-polygon", nargs="+", action="extend", default=[], metavar="CORNERS",
+        help=POLYGON_HELP,
+    )  # fmt: skip
+
+
+def given_mask(arguments: argparse.Namespace) -> MaskSource:
+    """Return the mask that a command line with :func:`add_mask_arguments` states."""
+    return MaskSource(arguments.mask, tuple(arguments.mask_polygon))
 
 
 def view_of(arguments: argparse.Namespace) -> View:

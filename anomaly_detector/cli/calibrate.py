@@ -10,9 +10,11 @@ from anomaly_detector.alarms.calibration import calibration_shortfall, describe_
 from anomaly_detector.alarms.recalibration import recalibrate
 from anomaly_detector.cli.arguments import (
     add_exclude,
+    add_mask_arguments,
     add_recordings,
     add_shared,
     add_view_arguments,
+    given_mask,
     given_view,
 )
 from anomaly_detector.model.shipped import resolve_model
@@ -26,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, help="model file to write (.onnx)")
     add_shared(parser, "--topic")
     add_view_arguments(parser)
+    add_mask_arguments(parser)
     parser.add_argument(
         "--false-alarm-rate", type=float, default=0.01, metavar="SHARE",
         help="share of normal frames to be flagged (default %(default)s)",
@@ -37,8 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command line and return the exit code."""
     model = resolve_model(arguments.model)
-    given = vars(arguments) | {"model": model, "view": given_view(arguments, model)}
-    del given["region"], given["image_scaling"]
+    given = vars(arguments) | {
+        "model": model,
+        "view": given_view(arguments, model),
+        "mask": given_mask(arguments),
+    }
+    del given["region"], given["image_scaling"], given["mask_polygon"]
     metadata = recalibrate(**given)
     calibration = metadata.calibration
     entry = metadata.provenance["recalibrated"][-1]

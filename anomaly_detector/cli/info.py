@@ -16,5 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command line and return the exit code."""
     metadata = read_metadata(arguments.model)
-    print(json.dumps(json.loads(metadata.to_json()), indent=2))
+    told = json.loads(metadata.to_json())
+    if metadata.input_mask is not None:
+        told["mask"] = f"{metadata.input_mask.ignored.mean():.1%} of what the model sees"
+    print(json.dumps(told, indent=2))
     return 0

@@ -41,6 +41,10 @@ _FADE_FROM, _FADE_TO = 0.35, 0.5
 _OPACITY = 0.65
 _OUTLINE_AT = round(255 * HOT)
 
+_HATCH = 8
+"""Distance of two lines over what is not looked at, in their thickness."""
+
+_HATCH_CONTRAST = np.uint8(60)
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _STRIP = (36, 32, 30)
@@ -66,7 +70,7 @@ def draw_overlay(
     max_side: int = MAX_SIDE,
     boxes: bool = True,
 ) -> NDArray[np.uint8]:
-    """Draw a frame's result over it: heat map, boxes around hot regions, state and score.
+    """Draw a frame's result over it: heat map, boxes around hot regions, mask, state and score.
 
     Example:
         >>> frame = np.zeros((480, 640, 3), np.uint8)
@@ -102,6 +106,8 @@ def draw_overlay(
     image = as_image(frame, detection.order, scaling=view.scaling)
     picture = _resized_bgr(crop(image, view.region), max_side)
     height, width = picture.shape[:2]
+    if detection.ignored is not None:
+        hatch(picture, detection.ignored)
     fade = (detection.normalized_score - _FADE_FROM) / (_FADE_TO - _FADE_FROM)
     if fade > 0:
         strength = min(fade, 1.0) * scale.strength(anomaly_map)
@@ -194,6 +200,23 @@ def _draw_heat(
     thickness = _thickness(picture)
     cv2.drawContours(picture, outlines, -1, (0, 0, 0), thickness + 2, cv2.LINE_AA)
     cv2.drawContours(picture, outlines, -1, _INK, thickness, cv2.LINE_AA)
+
+
+def hatch(picture: NDArray[np.uint8], ignored: NDArray[np.bool_]) -> None:
+    """Hatch what is not looked at in a picture.
+
+    Args:
+        picture: uint8 [H, W, 3], which is drawn on.
+        ignored: bool [h, w] of any size.
+    """
+    height, width = picture.shape[:2]
+    covered = cv2.resize(ignored.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    rows, columns = np.ogrid[:height, :width]
+    thickness = _thickness(picture)
+    lines = (covered > 0) & ((rows + columns) % (_HATCH * thickness) < thickness)
+    levels = picture[lines]
+    # Seen on dark and on bright things alike.
+    picture[lines] = np.where(levels < 128, levels + _HATCH_CONTRAST, levels - _HATCH_CONTRAST)
 
 
 def _draw_boxes(picture: NDArray[np.uint8], detection: Detection, color: Color) -> None:

@@ -56,6 +56,7 @@ class Detection:
         order: channel order of the frame, for drawing on it.
         map_scale: which values of the map are shown as heat.
         extent: the part of the camera's frame that the map covers, in its pixels.
+        ignored: bool [S, S], the pixels of the model's input that its mask covers; None for none.
     """
 
     score: float
@@ -68,6 +69,7 @@ class Detection:
     order: ColorOrder = "rgb"
     map_scale: MapScale = MapScale(0.0, None)  # noqa: RUF009
     extent: RegionOfInterest = RegionOfInterest()  # noqa: RUF009
+    ignored: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ class Detector:
         self.metadata = file.metadata
         self._limit = self._limit_of(threshold)
         self.set_view(view)
+        self._ignored = file.metadata.input_mask.ignored if file.metadata.input_mask else None
         self._session = Session(
             file,
             providers,
@@ -282,6 +285,7 @@ class Detector:
             order=image.order,
             map_scale=limit.map_scale,
             extent=prepared.extent,
+            ignored=self._ignored,
         )
 
     def stream(

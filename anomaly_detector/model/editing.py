@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from anomaly_detector.files import atomic_path
 from anomaly_detector.model.detector import Detector
+from anomaly_detector.model.masking import add_mask
 from anomaly_detector.model.metadata import METADATA_KEY, ModelMetadata
 from anomaly_detector.model.normalization import (
     float32_threshold,
@@ -28,7 +29,7 @@ def write_with_metadata(
     output: Path,
     weights: Mapping[str, NDArray[np.float32]] = NO_WEIGHTS,
 ) -> None:
-    """Write a copy of a model file with other metadata, and the constants that follow from it.
+    """Write a copy of a model file with other metadata, and the parts that follow from it.
 
     The file is written beside its place, loaded as the robot would load it, and only then renamed;
     ``output`` may be ``model``.
@@ -48,6 +49,8 @@ def write_with_metadata(
     replace_normalization(
         proto, float32_threshold(metadata.threshold), normalization_scale(metadata), str(model)
     )
+    if metadata.input_mask is not None:
+        add_mask(proto, metadata.input_mask, str(model))
     for item in proto.graph.initializer:
         if item.name in weights:
             item.CopyFrom(onnx.numpy_helper.from_array(weights[item.name], item.name))

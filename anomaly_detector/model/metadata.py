@@ -18,6 +18,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
 from anomaly_detector.images.encodings import ImageScaling
 from anomaly_detector.images.image import RegionOfInterest
+from anomaly_detector.images.mask import Mask
 from anomaly_detector.images.preprocessing import (
     COMPATIBLE_RESIZE_METHODS,
     INPUT_SIZE,
@@ -39,6 +40,7 @@ _ADDED_LATER: dict[str, Any] = {
     "region_of_interest": [0, 0, 0, 0],
     "image_scaling": None,
     "training_recordings": [],
+    "mask": None,
 }
 
 
@@ -69,6 +71,7 @@ class ModelMetadata:
     resize_method: str = RESIZE_METHOD
     region_of_interest: tuple[int, int, int, int] = (0, 0, 0, 0)
     image_scaling: tuple[float, float] | None = None
+    mask: str | None = None
     score_maximum: float | None = None
     map_scale: MapScale = MapScale(0.0, None)  # noqa: RUF009
     training_recordings: tuple[Fingerprint, ...] = ()
@@ -82,8 +85,26 @@ class ModelMetadata:
         scaling = None if self.image_scaling is None else ImageScaling(*self.image_scaling)
         return View(RegionOfInterest(*self.region_of_interest), scaling, self.input_size)
 
+    @functools.cached_property
+    def input_mask(self) -> Mask | None:
+        """What of its input the model does not look at; None for a model without a mask."""
+        return None if self.mask is None else Mask.from_text(self.mask, self.input_size)
+
+    def with_mask(self, mask: Mask | None) -> ModelMetadata:
+        """Return the metadata of a model with a mask."""
+        return replace(self, mask=None if mask is None else mask.to_text())
+
     def with_view(self, view: View) -> ModelMetadata:
-        """Return the metadata of a model that sees frames so."""
+        """Return the metadata of a model that sees frames so.
+
+        Raises:
+            AnomalyDetectorError: its mask is for another region.
+        """
+        if self.mask is not None and view.region != self.view.region:
+            raise AnomalyDetectorError(
+                f"model {self.name} has a mask for region {self.view.region}, which lies elsewhere "
+                f"in region {view.region}: keep the region, or train a model for that one"
+            )
         scaling = None if view.scaling is None else astuple(view.scaling)
         return replace(
             self,
@@ -107,6 +128,8 @@ class ModelMetadata:
             parts.append(f"image scaling {view.scaling}, not its own {own.scaling or 'none'}")
         if not parts:
             return None
+        if self.mask is not None and view.region != own.region:
+            parts[0] += ", where its mask lies elsewhere"
         return (
             f"model {self.name} is given {' and '.join(parts)}: calibrate it with the same, or "
             "leave them out"
@@ -155,7 +178,7 @@ class ModelMetadata:
             raw |= {"score_maximum": None, "map_scale": asdict(MapScale(0.0, None))}
         try:
             metadata: ModelMetadata = _read(cls, raw, "")
-            _ = metadata.view  # its parts have ranges
+            _ = metadata.view, metadata.input_mask  # their parts have ranges
         except AnomalyDetectorError as error:
             raise ModelError(f"model {source}: metadata field {error}: {_EXPORT}") from error
         for name, got, wanted, accepted in (

@@ -174,6 +174,23 @@ class FrameSource(abc.ABC):
             raise SourceError(f"{self.path} has no readable frame{detail}: give another recording")
 
 
+def frame_size(source: FrameSource, view: View = WHOLE_FRAME) -> tuple[int, int]:
+    """Return width and height of a recording's first readable frame, all of it, pixels.
+
+    Args:
+        source: the recording; its next passes see it as before.
+        view: says how deep pictures are scaled.
+
+    Raises:
+        SourceError: no frame is readable.
+    """
+    before, source.view = source.view, replace(view, region=WHOLE_FRAME.region)
+    try:
+        return next(iter(source)).pixels.extent.size
+    finally:
+        source.view = before
+
+
 def check_fps(fps: float | None) -> None:
     """Refuse a frame rate that is none.
 

@@ -36,7 +36,7 @@ METADATA = ModelMetadata(
     metrics={"validation_loss": 12.5},
 )
 
-ADDED_LATER = {"region_of_interest", "image_scaling", "training_recordings"}
+ADDED_LATER = {"region_of_interest", "image_scaling", "training_recordings", "mask"}
 
 
 def changed(place: str, *value: Any) -> str:

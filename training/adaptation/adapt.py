@@ -259,7 +259,12 @@ def _make(adaptation: _Adaptation) -> _Made:
         of_today = generator.choice(own, EXPOSURE_BATCH - len(of_past))
         order = generator.permutation(EXPOSURE_BATCH)
         images = np.concatenate([past[of_past], today[of_today]])[order]
-        batch = make_batch(generator, images, anomalies if len(anomalies) else None)
+        batch = make_batch(
+            generator,
+            images,
+            anomalies if len(anomalies) else None,
+            mask=adaptation.old.input_mask,
+        )
         seen = adaptation.decoder.features(batch.pop("image").astype(np.uint8))
         # Half precision: 100 KB a frame, and finer than what the network tells apart.
         features.append([item.astype(np.float16) for item in seen])
@@ -291,7 +296,10 @@ def _fine_tune(
         disable=not options.progress,
         unit="step",
     ) as bar:
-        for loss in steps(optimizer, made.features, made.targets, rows, options.seed, count):
+        for loss in steps(
+            optimizer, made.features, made.targets, rows, options.seed, count,
+            adaptation.decoder.kept,
+        ):  # fmt: skip
             if not np.isfinite(loss):
                 raise AnomalyDetectorError(
                     f"adapting ({name}) diverged, its loss is not finite: try another --seed"
@@ -322,8 +330,9 @@ def _prepare(options: AdaptOptions) -> _Adaptation:
     _check_today(today, old)
     events, normal = _open_events(options, old, len(today.images))
     anomalies = load_some(events, _MOST_EVENT_FRAMES, old.input_size)
-    changes = compare(past.images, today.images)
-    stretches = [stand_out(past.images, images) for images in today.parts()]
+    changes = compare(past.images, today.images, old.input_mask)
+    known = _seen(past.images, old)
+    stretches = [stand_out(known, _seen(images, old)) for images in today.parts()]
     if options.on_compared is not None:
         starts = np.cumsum([0, *today.lengths]).tolist()
         own = zip(starts, stretches, strict=False)
@@ -369,6 +378,11 @@ def _prepare(options: AdaptOptions) -> _Adaptation:
         options, old, decoder, past,
         adapted, len(kept.images), anomalies, folder, records,
     )  # fmt: skip
+
+
+def _seen(images: NDArray[np.uint8], old: ModelMetadata) -> NDArray[np.uint8]:
+    """Return frames without what lies under the model's mask: its changes are none."""
+    return images if old.input_mask is None else old.input_mask.filled(images)
 
 
 def _open_events(

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.images.mask import Mask
 from anomaly_detector.images.preprocessing import INPUT_SIZE
 from training.data.past import pooled, spread
 
@@ -241,12 +242,13 @@ def _ratio(ours: Floats, theirs: Floats, matches: NDArray[np.int64]) -> tuple[fl
     return past, past * float(np.median(ours / known))
 
 
-def compare(past: Images, today: Images) -> Changes:
+def compare(past: Images, today: Images, mask: Mask | None = None) -> Changes:
     """Compare a drive with the frames that a model knows; of either at most 200 are looked at.
 
     Args:
         past: uint8 RGB [K, H, W, 3], in any order.
         today: uint8 RGB [N, H, W, 3], in the order of recording.
+        mask: of the model; what changes under it is no change.
 
     Raises:
         AnomalyDetectorError: there are too few frames of either.
@@ -258,7 +260,8 @@ def compare(past: Images, today: Images) -> Changes:
                 f"{FEWEST_FRAMES}"
             )
     known, frames = spread(len(past), _MOST_FRAMES), spread(len(today), _MOST_FRAMES)
-    theirs, ours = _Look.of(_small(past[known])), _Look.of(_small(today[frames]))
+    seen = (lambda images: images) if mask is None else mask.filled
+    theirs, ours = (_Look.of(_small(seen(each))) for each in (past[known], today[frames]))
     similarities = ours.thumbnails @ theirs.thumbnails.T
     count = min(_MATCHES, len(known))
     matches = np.argsort(-similarities, axis=1)[:, :count]
@@ -269,7 +272,7 @@ def compare(past: Images, today: Images) -> Changes:
         "contrast": _ratio(ours.deviation / ours.mean, theirs.deviation / theirs.mean, matches),
         "colour": _color_shift(ours.colors, theirs.colors, matches),
         "roll": (0.0, _roll(ours.shapes, theirs.shapes)),
-        "cover": (0.0, _covered(ours, theirs, matches)),
+        "cover": (0.0, _covered(ours, theirs, matches, mask)),
         "place": (1.0, float(np.mean(similarity >= _ALIKE))),
     }
     return Changes(
@@ -324,7 +327,7 @@ def _roll(ours: Floats, theirs: Floats) -> float:
     return float(_ANGLES[best] + offset * (_ANGLES[1] - _ANGLES[0]))
 
 
-def _covered(ours: _Look, theirs: _Look, matches: NDArray[np.int64]) -> float:
+def _covered(ours: _Look, theirs: _Look, matches: NDArray[np.int64], mask: Mask | None) -> float:
     """Return the share of the picture that is covered, smeared or stained.
 
     Such a part hardly changes over the drive, has lost its detail, or shows a pattern that stays.
@@ -336,7 +339,8 @@ def _covered(ours: _Look, theirs: _Look, matches: NDArray[np.int64]) -> float:
     lost = np.kron(_detail_lost(ours, theirs, matches), np.ones((2, 2), bool))
     side = len(still)
     stains = _stains(ours, theirs, matches).reshape(side, _CELL // 2, side, _CELL // 2)
-    return float(np.mean(still | lost | (stains.max(axis=(1, 3)) > _STAINED)))
+    covered = still | lost | (stains.max(axis=(1, 3)) > _STAINED)
+    return float(np.mean(covered if mask is None else covered & ~mask.cells(side, side)))
 
 
 def _stains(ours: _Look, theirs: _Look, matches: NDArray[np.int64]) -> Floats:

@@ -34,9 +34,15 @@ LEVELS = ("eighth", "quarter", "half")
 """Of the decoder, coarse to fine."""
 
 
-def score(log_odds: Array, frame: Array) -> Array:
-    """Return the score [N] of maps [N, R, C] and frames [N]: see :mod:`training.scorers`."""
-    cells = log_odds.reshape(len(log_odds), -1)
+def score(log_odds: Array, frame: Array, kept: NDArray[np.bool_] | None = None) -> Array:
+    """Return the score [N] of maps [N, R, C] and frames [N]: see :mod:`training.scorers`.
+
+    Args:
+        log_odds: of maps.
+        frame: log-odds of frames.
+        kept: bool [R, C], cells that a mask leaves; None for all.
+    """
+    cells = (log_odds if kept is None else log_odds[:, kept]).reshape(len(log_odds), -1)
     highest = np.partition(cells, -HIGHEST_CELLS, axis=1)[:, -HIGHEST_CELLS:]
     return np.asarray(np.logaddexp(frame, highest.mean(axis=1)))
 
@@ -126,6 +132,7 @@ def gradients(
     features: Features,
     targets: Mapping[str, Array],
     keep: Array | None = None,
+    kept: NDArray[np.bool_] | None = None,
 ) -> tuple[float, dict[str, Array]]:
     """Return the mean loss of a batch and its gradients.
 
@@ -136,6 +143,7 @@ def gradients(
         features: of the encoder.
         targets: from :func:`training.scorers.outlier_exposure.batches.make_batch`.
         keep: factors of the dropout.
+        kept: bool [R, C], cells that a mask leaves; None for all.
     """
     log_odds, frame, known = answers(weights, features, keep)
     count = len(frame)
@@ -151,6 +159,8 @@ def gradients(
     wanted = targets["map"]
     of_cells = (1 + ANOMALOUS_CELL * wanted) * targets["map_weight"][:, np.newaxis, np.newaxis]
     of_cells = of_cells * (MAP_LOSS / wanted[0].size)
+    if kept is not None:
+        of_cells = of_cells * kept
     roll_error = known["roll"] - targets["roll"][:, np.newaxis, np.newaxis]
     of_roll = targets["roll_weight"][:, np.newaxis, np.newaxis] / roll_error[0].size
     loss = (_cross_entropy(wanted, log_odds) * of_cells).sum()
@@ -263,6 +273,7 @@ def steps(
     rows: NDArray[np.int64],
     seed: int,
     count: int,
+    kept: NDArray[np.bool_] | None = None,
 ) -> Iterator[float]:
     """Train for the steps that are left of some, and yield the loss of each.
 
@@ -273,6 +284,7 @@ def steps(
         rows: numbers of those to train on.
         seed: makes it repeatable; what a step samples does not depend on the steps before.
         count: of steps in all.
+        kept: cells that a mask leaves; None for all.
     """
     inputs = optimizer.weights["whole kernel"].shape[0]
     while optimizer.step < count:
@@ -284,6 +296,7 @@ def steps(
             [item[chosen].astype(np.float32) for item in features],
             {name: item[chosen] for name, item in targets.items()},
             keep / np.float32(1 - DROPOUT),
+            kept,
         )
         optimizer.apply(found)
         yield loss

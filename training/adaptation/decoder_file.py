@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import ModelError, as_one_line
+from anomaly_detector.model.masking import is_of_mask, mask_cells
 from anomaly_detector.model.normalization import import_onnx
 from anomaly_detector.model.session import session_options
 from anomaly_detector.ordered_pool import usable_cores
@@ -26,6 +27,7 @@ class Decoder:
 
     Attributes:
         weights: name to float32 array, as in the file.
+        kept: bool [R, C], the cells that the model's mask leaves; None for all.
 
     Raises:
         ModelError: the file's graph does not end in such a decoder.
@@ -39,6 +41,7 @@ class Decoder:
         try:
             graph = _Graph(proto.graph)
             self._tensors, inputs = graph.find_layers()
+            self.kept = mask_cells(proto)
             self._arrays = {name: graph.constant(tensor) for name, tensor in self._tensors.items()}
             self.weights: Weights = {
                 name: np.ascontiguousarray(_as_kernel(array).astype(np.float32))
@@ -67,7 +70,8 @@ class Decoder:
         height, width, channels = (item.dim_value for item in image.type.tensor_type.shape.dim[1:])
         noise = np.random.default_rng(0).integers(0, 256, (2, height, width, channels), np.uint8)
         *features, expected = self._session.run(self._outputs, {"image": noise})
-        got = score(*answers(self.weights, [_channels_last(item) for item in features])[:2])
+        seen = [_channels_last(item) for item in features]
+        got = score(*answers(self.weights, seen)[:2], self.kept)
         if not np.allclose(got, expected, _MOST_DIFFERENCE, _MOST_DIFFERENCE):
             raise ValueError(f"its score is {expected[0]:.4g}, not {got[0]:.4g}")
 
@@ -79,7 +83,7 @@ class Decoder:
     def scores(self, weights: Weights, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the scores of frames, uint8 [N, S, S, 3], with other weights; float32 [N]."""
         parts = [
-            score(*answers(weights, self.features(batch))[:2])
+            score(*answers(weights, self.features(batch))[:2], self.kept)
             for batch in np.array_split(images, range(EXPOSURE_BATCH, len(images), EXPOSURE_BATCH))
             if len(batch)
         ]
@@ -118,7 +122,7 @@ class _Graph:
 
     def find_layers(self) -> tuple[dict[str, str], list[str]]:
         """Return the names of the weights' tensors and of the decoder's inputs, fine to coarse."""
-        dense = [node for node in self._nodes if node.op_type == "MatMul"]
+        dense = [node for node in self._nodes if node.op_type == "MatMul" and not is_of_mask(node)]
         tensors: dict[str, str] = {}
         for name, node in zip(("whole", "evidence", "frame"), dense, strict=True):
             bias = self._only_user(node.output[0]).input[1]

@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
     view = view_of(arguments).over(_view(arguments.weights))
     images = _images(arguments, arguments.data, view) if arguments.data else None
     import_keras()
-    from training.export.convert import convert, score_images, write_detector
+    from training.export.convert import convert, masked, score_images, write_detector
     from training.fitting.run_folder import RunFolder
     from training.train import choose_threshold
 
@@ -105,7 +105,9 @@ def run(arguments: argparse.Namespace) -> int:
     model = convert(scorer, view.size)
     if images is not None:
         threshold, calibration = choose_threshold(
-            score_images(model, images), arguments.threshold, arguments.false_alarm_rate
+            score_images(masked(model, metadata.input_mask), images),
+            arguments.threshold,
+            arguments.false_alarm_rate,
         )
         metadata = replace(metadata, threshold=threshold, calibration=calibration)
     else:
@@ -160,7 +162,7 @@ def _write_variant(
 ) -> int:
     """Write an int8 detector beside which the float32 one was measured."""
     from training.data.opening import open_recording
-    from training.export.convert import score_images, write_detector
+    from training.export.convert import masked, score_images, write_detector
     from training.train import choose_threshold
 
     ranges = images
@@ -168,7 +170,9 @@ def _write_variant(
         ranges = _images(arguments, arguments.range_data, metadata.view)
     variant = to_int8(model, ranges)
     threshold, calibration = choose_threshold(
-        score_images(variant, images), arguments.threshold, arguments.false_alarm_rate
+        score_images(masked(variant, metadata.input_mask), images),
+        arguments.threshold,
+        arguments.false_alarm_rate,
     )
     sources = [open_recording(source, arguments.topic) for source in arguments.data]
     with tempfile.TemporaryDirectory() as folder:

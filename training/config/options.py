@@ -15,10 +15,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from anomaly_detector.cli.arguments import REGION_HELP, SCALING_HELP
+from anomaly_detector.cli.arguments import MASK_HELP, POLYGON_HELP, REGION_HELP, SCALING_HELP
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.encodings import ImageScaling
 from anomaly_detector.images.image import RegionOfInterest, parse_region
+from anomaly_detector.images.mask import MaskSource
 from anomaly_detector.images.preprocessing import View
 from training.networks.augmentation import AUGMENTATIONS
 from training.networks.autoencoders import INITIALIZERS
@@ -63,6 +64,8 @@ class TrainOptions:
     image_scaling: Sequence[float] = _option(
         (), f"{SCALING_HELP}; the model remembers them", nargs=2, metavar=("MIN", "MAX")
     )
+    mask: Path | None = _option(None, f"{MASK_HELP}; the model remembers it", metavar="FILE")  # noqa: RUF009
+    mask_polygon: Sequence[str] = _option((), POLYGON_HELP, metavar="CORNERS")
     architecture: str = _option(
         AUTO_ARCHITECTURE,
         "autoencoder; auto takes v5, and its own network for a scorer that has one",
@@ -225,6 +228,11 @@ class TrainOptions:
             RegionOfInterest() if self.region is None else parse_region(self.region),
             ImageScaling(*self.image_scaling) if self.image_scaling else None,
         )
+
+    @property
+    def mask_source(self) -> MaskSource:
+        """What the model is not to look at."""
+        return MaskSource(self.mask, self.mask_polygon)
 
 
 @dataclass(frozen=True)

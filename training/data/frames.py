@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from anomaly_detector.black_box.reviewed import RecordedEventsSource, read_reviewed
 from anomaly_detector.errors import SourceError
+from anomaly_detector.images.mask import Mask
 from anomaly_detector.images.preprocessing import WHOLE_FRAME, View
 from anomaly_detector.recordings import (
     FrameSource,
@@ -46,13 +47,18 @@ class FrameSet:
         parts: the recordings, in order.
         left_out: first and last frame of the stretches of each that are used for nothing; empty
             for none in any.
+        mask: what of the frames is not looked at; they are loaded with it filled.
     """
 
     def __init__(
-        self, parts: Sequence[CachedFrames], left_out: Sequence[Sequence[Stretch]] = ()
+        self,
+        parts: Sequence[CachedFrames],
+        left_out: Sequence[Sequence[Stretch]] = (),
+        mask: Mask | None = None,
     ) -> None:
         self.parts = list(parts)
         self.left_out = list(left_out) or [()] * len(self.parts)
+        self.mask = mask
         self._starts = np.cumsum([0] + [len(part) for part in self.parts])
 
     def __len__(self) -> int:
@@ -86,7 +92,12 @@ class FrameSet:
     def without(self, parts: Collection[int]) -> FrameSet:
         """Return the set without the recordings of these numbers."""
         kept = [n for n in range(len(self.parts)) if n not in parts]
-        return FrameSet([self.parts[n] for n in kept], [self.left_out[n] for n in kept])
+        left_out = [self.left_out[n] for n in kept]
+        return FrameSet([self.parts[n] for n in kept], left_out, self.mask)
+
+    def masked(self, mask: Mask) -> FrameSet:
+        """Return the set with a mask."""
+        return FrameSet(self.parts, self.left_out, mask)
 
     def load(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return frames by their numbers, uint8 [len(indices), H, W, 3]."""
@@ -95,7 +106,7 @@ class FrameSet:
         for owner in np.unique(owners):
             rows = owners == owner
             images[rows] = self.parts[owner].images[indices[rows] - self._starts[owner]]
-        return images
+        return images if self.mask is None else self.mask.filled(images)
 
 
 @overload
@@ -110,6 +121,7 @@ def joined(frames: FrameSet | None, more: FrameSet | None) -> FrameSet | None:
     return FrameSet(
         [part for item in sets for part in item.parts],
         [own for item in sets for own in item.left_out],
+        sets[0].mask,
     )
 
 
@@ -209,7 +221,7 @@ def exclude(frames: FrameSet, stretches: Sequence[str]) -> FrameSet:
                 f"{len(frames.parts[owners[0]])} readable frames: give numbers from 0"
             )
         left_out[owners[0]].append((first, last))
-    return FrameSet(frames.parts, left_out)
+    return FrameSet(frames.parts, left_out, frames.mask)
 
 
 def open_frame_set(

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
+from anomaly_detector.images.mask import Mask
 from anomaly_detector.images.preprocessing import INPUT_SIZE
 from anomaly_detector.model.detector import Detector
+from anomaly_detector.model.masking import add_mask
 from anomaly_detector.model.metadata import METADATA_KEY, ModelMetadata
 from anomaly_detector.model.normalization import (
     add_normalized_score,
@@ -179,17 +181,30 @@ def _session(model: Any) -> Any:
     )
 
 
+def masked(model: Any, mask: Mask | None) -> Any:
+    """Return a copy of a converted model with a mask; without one the model itself."""
+    import onnx
+
+    if mask is None:
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    add_mask(copy, mask, "of this training")
+    return copy
+
+
 def with_metadata(model: Any, metadata: ModelMetadata) -> Any:
-    """Return a copy of a converted model with the normalised score and its metadata, checked.
+    """Return a copy of a converted model with what its metadata say, checked.
 
     Args:
         model: ``onnx.ModelProto``; not changed.
-        metadata: gives threshold and scale, and goes into the copy.
+        metadata: gives the mask, and threshold and scale of the normalised score; goes into the
+            copy.
     """
     import onnx
 
     final = onnx.ModelProto()
-    final.CopyFrom(model)
+    final.CopyFrom(masked(model, metadata.input_mask))
     add_normalized_score(
         final, float32_threshold(metadata.threshold), normalization_scale(metadata)
     )
@@ -231,7 +246,8 @@ def write_detector(
     real = images[np.linspace(0, len(images) - 1, 4).astype(int)]
     noise = np.random.default_rng(0).integers(0, 256, (1, *images.shape[1:]), np.uint8)
     black = np.zeros_like(noise)
-    difference = parity(scorer, final, np.concatenate([real, noise, black, 255 - black]))
+    # The mask comes after what Keras knows of.
+    difference = parity(scorer, model, np.concatenate([real, noise, black, 255 - black]))
     if not difference <= MAX_RELATIVE_DIFFERENCE:
         raise AnomalyDetectorError(
             f"model {path} not written: ONNX Runtime and Keras differ by {difference:.2g} "

@@ -23,7 +23,7 @@ from training.data.frames import frame_period
 from training.fitting.run import TrainingRun
 from training.scorers.options import fixed_threshold, used_options
 
-_INPUTS = ("data", "exclude", "anomalies", "events", "topic")
+_INPUTS = ("data", "exclude", "anomalies", "events", "topic", "mask")
 _RUN_ONLY = (
     *("out", "cache", "progress", "resume", "tensorboard", "device", "cluster", "worker"),
     "replaces",
@@ -56,6 +56,7 @@ def inputs(options: TrainOptions) -> dict[str, Any]:
         "topic": options.topic,
         **({"events": events} if events else {}),
         **({"exclude": list(options.exclude)} if options.exclude else {}),
+        **({"mask": printable(options.mask.name)} if options.mask is not None else {}),
     }
 
 

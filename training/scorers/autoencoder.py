@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
+from anomaly_detector.images.mask import Mask
 from training.config.options import TrainOptions
 from training.data.frames import FrameSet, fold_blocks
 from training.fitting.fit import fit
@@ -43,7 +44,7 @@ def train_autoencoder(run: TrainingRun) -> TrainingResult:
     seed_everything(options.seed)
     autoencoder = build(options)
     preset = AUGMENTATIONS[options.augmentation]
-    model = error_model(autoencoder, preset)
+    model = error_model(autoencoder, preset, run.frames.mask)
     metrics: dict[str, Any] = {}
     if options.thesis_folds:
         result, metrics["thesis_folds"] = _through_thesis_folds(run, model, preset)
@@ -63,7 +64,7 @@ def build(options: TrainOptions) -> Autoencoder:
     return build_autoencoder(options.architecture, NetworkSettings(**settings))
 
 
-def error_model(autoencoder: Autoencoder, preset: Preset | None) -> Any:
+def error_model(autoencoder: Autoencoder, preset: Preset | None, mask: Mask | None = None) -> Any:
     """Return the Keras model that is trained: from frames to the error of each reconstruction.
 
     Casting, augmentation and comparison are in its graph, so that a batch comes as uint8 and the
@@ -71,7 +72,8 @@ def error_model(autoencoder: Autoencoder, preset: Preset | None) -> Any:
 
     Returns:
         A model on the inputs of :func:`frame_inputs` whose output, float32 [N], is the mean squared
-        error over pixels and channels. It shares its weights with the autoencoder.
+        error over pixels and channels, 0 under the mask. It shares its weights with the
+        autoencoder.
     """
     keras = import_keras()
     sample = frame_inputs(np.zeros((1, *autoencoder.model.input_shape[1:]), np.uint8), preset)
@@ -81,6 +83,8 @@ def error_model(autoencoder: Autoencoder, preset: Preset | None) -> Any:
     }
     pixels = Augment(preset.fill_mode if preset else "nearest")(inputs)
     error = keras.ops.square(autoencoder.target(pixels) - autoencoder.model(pixels))
+    if mask is not None:
+        error = error * (~mask.ignored[:, :, np.newaxis]).astype(np.float32)
     return keras.Model(inputs, keras.ops.mean(error, axis=(1, 2, 3)), name="error")
 
 
@@ -190,7 +194,7 @@ def cross_validate(run: TrainingRun) -> dict[str, Any]:
     for number, fold in enumerate(splits, start=1):
         split = fold.without(run.frames.unused)
         seed_everything(options.seed)
-        model = error_model(build(options), preset)
+        model = error_model(build(options), preset, run.frames.mask)
         result = _fit(
             run, model, preset, split.train, split.validation, fit_settings(options),
             f"fold_{number}", f"fold {number} of {options.folds}",

@@ -23,7 +23,8 @@ from training.scorers.registry import find_scorer, networks, scorers
 
 EVERY_SCORER = frozenset(
     {
-        *("data", "exclude", "events", "replaces", "out", "topic", "region", "image_scaling"),
+        *("data", "exclude", "events", "replaces", "out", "topic"),
+        *("region", "image_scaling", "mask", "mask_polygon"),
         *("scorer", "architecture"),
         *("held_out", "hold_out", "false_alarm_rate", "threshold", "seed", "time_limit"),
         *("resume", "tensorboard", "cluster", "worker", "device", "cache"),

@@ -32,6 +32,7 @@ from anomaly_detector.black_box import Verdict, write_verdict
 from anomaly_detector.cli.main import main
 from anomaly_detector.errors import ModelError
 from anomaly_detector.images.image import Image
+from anomaly_detector.images.mask import Mask
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.editing import write_with_metadata
 from anomaly_detector.model.file import read_metadata
@@ -240,6 +241,40 @@ def test_a_blurred_drive_is_refused_and_the_page_shows_why(
     page.unlink()
     assert "Refused." in text
     assert "--accept-change blur" in text
+
+
+def test_a_mask_stays_and_what_changes_under_it_is_no_change(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    covered = np.zeros((64, 64), bool)
+    covered[24:] = True
+    mask = Mask(covered)
+    monday, out = tmp_path / "masked.onnx", tmp_path / "tuesday.onnx"
+    metadata = read_metadata(folder / "monday.onnx").with_mask(mask)
+    write_with_metadata(folder / "monday.onnx", metadata, monday)
+    shutil.copytree(folder / "monday.training", monday.with_suffix(".training"))
+    frames = dimmed(make_drive(40, seed=3))
+    for frame in frames:  # a large screen
+        frame[45:] = cv2.GaussianBlur(255 - frame[45:], (0, 0), 5)
+    drive = write_images(tmp_path / "screen", frames)
+    assert main(command(folder, str(out), data=str(drive), steps="2")) == 1
+    assert "differs from the drives before" in capsys.readouterr().err
+    arguments = command(folder, str(out), model=str(monday), data=str(drive), steps="4")
+    assert main(arguments) == 0
+    assert read_metadata(out).mask == metadata.mask
+    decoder = Decoder(out)
+    images = preprocessed(frames[:6])
+    detector = Detector(out)
+    expected = detector.score_batch(images).score
+    np.testing.assert_allclose(decoder.scores(decoder.weights, images), expected, rtol=1e-3)
+    images[:, covered] = 0
+    np.testing.assert_array_equal(detector.score_batch(images).score, expected)
+    batch = make_batch(np.random.default_rng(1), images, mask=mask)
+    features = decoder.features(batch.pop("image").astype(np.uint8))
+    other = batch | {"map": np.where(mask.cells(32, 32), np.float32(1), batch["map"])}
+    losses = [gradients(decoder.weights, features, t, kept=decoder.kept) for t in (batch, other)]
+    assert losses[0][0] == losses[1][0]
+    assert losses[0][0] < gradients(decoder.weights, features, batch)[0]
 
 
 def targets_for(images: NDArray[np.uint8], seed: int = 1) -> tuple[NDArray[np.uint8], Any]:

@@ -20,9 +20,10 @@ from conftest import add_box, make_drive, preprocessed
 from numpy.typing import NDArray
 from test_layout import ARROWS, MODULES
 
+from anomaly_detector.images.mask import Mask
 from anomaly_detector.model.detector import Detector
 from training.cli.main import main
-from training.export.convert import MAX_RELATIVE_DIFFERENCE, convert, parity
+from training.export.convert import MAX_RELATIVE_DIFFERENCE, convert, masked, parity
 from training.fitting.run_folder import RunFolder
 from training.networks.backend import import_keras, seed_everything
 from training.scorers.outlier_exposure import exposure_scorer
@@ -282,6 +283,72 @@ def test_loss_is_cross_entropy_and_leaves_out_unknown_places(exposure: Any) -> N
     roll = np.asarray(answers["roll"], np.float64) - batch["roll"][:, np.newaxis, np.newaxis]
     expected += (roll**2).mean(axis=(1, 2)) * batch["roll_weight"]
     np.testing.assert_allclose(loss, expected, rtol=1e-4)
+
+
+def lower_mask(size: int) -> Mask:
+    """Return a mask of the lower quarter."""
+    covered = np.zeros((size, size), bool)
+    covered[size * 3 // 4 :] = True
+    return Mask(covered)
+
+
+@pytest.mark.parametrize("pool", [POOL, LARGE_POOL])
+def test_what_is_pasted_under_a_mask_is_no_outlier(pool: NDArray[np.uint8]) -> None:
+    mask = lower_mask(pool.shape[1])
+    seen, hidden, cells = 0, 0, mask.cells(32, 32)
+    for seed in range(20):
+        plain = make_batch(np.random.default_rng(seed), pool)
+        batch = make_batch(np.random.default_rng(seed), pool, mask=mask)
+        np.testing.assert_array_equal(batch["image"], mask.filled(plain["image"]))
+        assert not batch["map"][:, cells].any()
+        local = np.arange(len(pool)) % 4 == 2
+        gone = local & (plain["frame"] > batch["frame"])
+        assert not plain["map"][gone][:, :22].any()
+        hidden += int(gone.sum())
+        seen += int(batch["frame"][local].sum())
+        np.testing.assert_array_equal(batch["frame"][~local], plain["frame"][~local])
+    assert hidden
+    assert seen > 3 * hidden
+
+
+def test_loss_leaves_out_what_is_masked(exposure: Any) -> None:
+    seed_everything(5)
+    network, mask = exposure.build_exposure_network(), lower_mask(64)
+    batch = make_batch(np.random.default_rng(5), POOL, mask=mask)
+    other = batch | {"map": np.where(mask.cells(32, 32), np.float32(1), batch["map"])}
+    model = exposure.loss_model(network, mask)
+    loss, same = (np.asarray(model(each, training=False)) for each in (batch, other))
+    np.testing.assert_array_equal(loss, same)
+    assert (np.asarray(exposure.loss_model(network)(batch, training=False)) > loss).any()
+
+
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_score_of_a_masked_network_is_that_of_the_cells_it_leaves(
+    exposure: Any, pretrained: bool
+) -> None:
+    import onnxruntime
+
+    seed_everything(4)
+    size = 128 if pretrained else 64
+    network = exposure.build_exposure_network(size, pretrained=pretrained)
+    generator = np.random.default_rng(4)
+    for variable in network.weights:
+        if variable.path.endswith(("moving_mean", "beta", "bias")):
+            variable.assign(generator.normal(0, 0.3, variable.shape))
+    mask = lower_mask(size)
+    graph = masked(convert(exposure_scorer(network), size), mask).SerializeToString()
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    images = generator.integers(0, 256, (4, size, size, 3), np.uint8)
+    score, anomaly_map = session.run(["score", "anomaly_map"], {"image": images})
+    answers = network(mask.filled(images).astype(np.float32), training=False)
+    odds, frame = (np.asarray(answers[name], np.float64) for name in ("map", "frame"))
+    kept = ~mask.cells(32, 32)
+    highest = np.sort(odds[:, kept])[:, -4:].mean(axis=1)
+    np.testing.assert_allclose(score, np.logaddexp(frame[:, 0], highest), rtol=1e-4)
+    np.testing.assert_allclose(anomaly_map, np.logaddexp(0, odds) * kept, rtol=1e-4, atol=1e-6)
+    # Nothing under the mask matters, to the last bit.
+    images[:, mask.ignored] = 255 - images[:, mask.ignored]
+    np.testing.assert_array_equal(session.run(["score"], {"image": images})[0], score)
 
 
 def test_weight_decay_takes_from_kernels_alone(exposure: Any) -> None:

@@ -10,7 +10,8 @@ from conftest import make_drive, preprocessed
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
-from training.export.convert import MAX_RELATIVE_DIFFERENCE, convert, parity
+from anomaly_detector.images.mask import Mask
+from training.export.convert import MAX_RELATIVE_DIFFERENCE, convert, masked, parity
 from training.fitting.run import ScoringFunction, TrainingResult
 from training.networks.autoencoders import Autoencoder, build_autoencoder
 from training.networks.backend import import_keras, seed_everything
@@ -60,6 +61,36 @@ def scorer_named(name: str, autoencoder: Autoencoder, flow: Any) -> ScoringFunct
     return realnvp_scorer(autoencoder, flow)
 
 
+def check_mask(name: str, model: Any, images: NDArray[np.uint8]) -> None:
+    """Check that nothing under a mask reaches score and map, and what they are made of."""
+    import onnxruntime
+
+    covered = np.zeros((64, 64), bool)
+    covered[40:] = True
+    mask = Mask(covered)
+    plain, own = (
+        onnxruntime.InferenceSession(each.SerializeToString(), providers=["CPUExecutionProvider"])
+        for each in (model, masked(model, mask))
+    )
+    changed = images.copy()
+    changed[:, covered] = 255 - images[:, covered]
+    outputs = ["score", "anomaly_map"]
+    score, cells = own.run(outputs, {"image": images})
+    for got, wanted in zip(own.run(outputs, {"image": changed}), (score, cells), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+    seen_score, seen = plain.run(outputs, {"image": mask.filled(images)})
+    kept = ~mask.cells(*cells.shape[1:])
+    np.testing.assert_allclose(cells, seen * kept, rtol=1e-3, atol=1e-3 * seen.max())
+    if RECONSTRUCTION.get(name) in ("mse", "mae"):
+        np.testing.assert_allclose(score, (seen * kept).mean(axis=(1, 2)), rtol=1e-3)
+    elif name in RECONSTRUCTION:
+        expected = np.quantile((seen * kept).reshape(len(images), -1), 0.99, axis=1)
+        np.testing.assert_allclose(score, expected, rtol=1e-3)
+    else:  # not made of the map
+        np.testing.assert_allclose(score, seen_score, rtol=1e-3)
+    assert not np.array_equal(own.run(["score"], {"image": images[:, ::-1]})[0], score)
+
+
 @pytest.mark.parametrize("name", [*RECONSTRUCTION, "mlp", "realnvp"])
 def test_onnx_agrees_with_keras_for_any_batch(
     name: str, autoencoder: Autoencoder, flow: Any, images: NDArray[np.uint8]
@@ -76,6 +107,7 @@ def test_onnx_agrees_with_keras_for_any_batch(
     # The latent is inside, once, and on the way to the score.
     assert sum("code" in node.output for node in model.graph.node) == 1
     assert any("code" in node.input for node in model.graph.node)
+    check_mask(name, model, images)
     model.graph.output.append(onnx.helper.make_tensor_value_info("code", 1, None))
     session = onnxruntime.InferenceSession(model.SerializeToString())
     latents = session.run(["code"], {"image": images})[0]

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anomaly_detector.images.mask import Mask
 from anomaly_detector.images.preprocessing import INPUT_SIZE
 from training.scorers.outlier_exposure.outliers import (
     GLOBAL_OUTLIERS,
@@ -41,7 +42,7 @@ _ROLLED_SHARE = 0.4
 _FEW_ANOMALIES = 10
 """So many recorded anomalies take the place of a quarter of the whole-picture faults."""
 
-_MASK_SHARE = 0.3
+_PASTED_SHARE = 0.3
 """A map cell counts as anomalous when this share of it is covered; less of the larger ones, since
 lines are thinner there."""
 
@@ -97,6 +98,7 @@ def make_batch(
     images: NDArray[np.uint8],
     anomalies: NDArray[np.uint8] | None = None,
     parts: ExposureParts = ALL_PARTS,
+    mask: Mask | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """Turn normal frames into a batch for training.
 
@@ -109,6 +111,7 @@ def make_batch(
         anomalies: uint8 [K, S, S, 3], recorded anomalies, 1 or more; the more there are, the
             more they take the place of whole-picture faults, up to half of them.
         parts: without one kind of outlier, its frames get the other.
+        mask: what is pasted under it is no outlier, and is not seen.
 
     Returns:
         ``image`` float32 [N, S, S, 3], whole grey levels; ``map`` [N, 32, 32] and ``frame`` [N],
@@ -140,12 +143,16 @@ def make_batch(
         else:
             picture = vary_normal(picture, generator)
         if kind == "local":
-            picture, mask = add_local_outlier(picture, generator, parts.textures)
-            cells = cv2.resize(mask, (MAP_SIZE, MAP_SIZE), interpolation=cv2.INTER_AREA)
-            batch["map"][index] = cells > _MASK_SHARE / unit**0.5
-            batch["frame"][index] = mask.sum() > _MIN_VISIBLE * unit**2
+            picture, pasted = add_local_outlier(picture, generator, parts.textures)
+            if mask is not None:
+                pasted[mask.ignored] = 0
+            cells = cv2.resize(pasted, (MAP_SIZE, MAP_SIZE), interpolation=cv2.INTER_AREA)
+            batch["map"][index] = cells > _PASTED_SHARE / unit**0.5
+            batch["frame"][index] = pasted.sum() > _MIN_VISIBLE * unit**2
         # A camera gives whole grey levels between 0 and 255, whatever was done to them.
         batch["image"][index] = np.rint(np.clip(picture, 0, 255))
+    if mask is not None:
+        batch["image"] = mask.filled(batch["image"])
     batch["roll_weight"] *= parts.roll
     return batch
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from anomaly_detector.images.mask import Mask
 from anomaly_detector.images.preprocessing import INPUT_SIZE
 from training.networks.efficientnet import efficientnet_lite0
 from training.networks.layers import BatchNormalization, CoordConv
@@ -126,11 +127,15 @@ def batch_inputs(size: int = INPUT_SIZE) -> dict[str, Any]:
     return {name: keras.Input(shapes.get(name, ()), name=name) for name in names}
 
 
-def loss_model(network: Any) -> Any:
+def loss_model(network: Any, mask: Mask | None = None) -> Any:
     """Return the model to train: from a batch's arrays to each frame's loss.
 
     Map and frame are trained by binary cross-entropy. Anomalous cells weigh five times as much,
     since they are few. The angle is trained by its squared error.
+
+    Args:
+        network: to be trained.
+        mask: cells under it are trained to nothing.
 
     Returns:
         A model with output float32 [N]. It shares its weights with the network.
@@ -138,6 +143,8 @@ def loss_model(network: Any) -> Any:
     inputs = batch_inputs(network.input_shape[1])
     answers = network(inputs["image"])
     cells = _cross_entropy(inputs["map"], answers["map"]) * (1 + ANOMALOUS_CELL * inputs["map"])
+    if mask is not None:
+        cells = cells * (~mask.cells(MAP_SIZE, MAP_SIZE)).astype("float32")
     map_loss = MAP_LOSS * ops.mean(cells, axis=(1, 2)) * inputs["map_weight"]
     frame_loss = _cross_entropy(inputs["frame"], answers["frame"][:, 0])
     roll_error = ops.square(answers["roll"] - ops.reshape(inputs["roll"], (-1, 1, 1)))

@@ -65,7 +65,9 @@ def fit_exposure(
     if pretrained:
         load_imagenet(network.get_layer("efficientnet_lite0"))
     epochs = _PRETRAINED_EPOCHS if pretrained else _EPOCHS
-    return network, fit_to_outliers(run, "exposure", loss_model(network), parts, epochs)
+    return network, fit_to_outliers(
+        run, "exposure", loss_model(network, run.frames.mask), parts, epochs
+    )
 
 
 def fit_to_outliers(
@@ -87,7 +89,7 @@ def fit_to_outliers(
     Raises:
         AnomalyDetectorError: training gave nothing.
     """
-    options, split = run.options, run.split
+    options, split, mask = run.options, run.split, run.frames.mask
     generator = np.random.default_rng(options.seed)
     anomalies = None if run.anomalies is None else _some_frames(run.anomalies, generator)
     # An epoch is a number of steps, not a pass: the outliers are new in every step anyway. Every
@@ -101,11 +103,11 @@ def fit_to_outliers(
     def load(indices: NDArray[np.int64]) -> tuple[Any, NDArray[np.float32]]:
         batch: Any = run.frames.load(indices)
         if held_out[indices[0]]:
-            batch = make_batch(_repeatable(options.seed, indices), batch, anomalies, parts)
+            batch = make_batch(_repeatable(options.seed, indices), batch, anomalies, parts, mask)
         return batch, np.zeros(len(indices), np.float32)
 
     def sample(own: np.random.Generator, images: Any) -> dict[str, NDArray[np.float32]]:
-        return make_batch(own, images[own.permutation(len(images))], anomalies, parts)
+        return make_batch(own, images[own.permutation(len(images))], anomalies, parts, mask)
 
     return fit(
         model,
@@ -135,7 +137,7 @@ def made_frames(run: TrainingRun, count: int) -> tuple[NDArray[Any], NDArray[Any
     """
     generator = np.random.default_rng(run.options.seed)
     train = np.resize(generator.permutation(run.split.train), count)
-    batch = make_batch(generator, run.frames.load(train))
+    batch = make_batch(generator, run.frames.load(train), mask=run.frames.mask)
     is_outlier = batch["frame"] > 0
     return batch["image"][~is_outlier], batch["image"][is_outlier]
 
