@@ -20,7 +20,7 @@ from anomaly_detector.errors import SourceError
 from anomaly_detector.images.compressed import decode_encoded_bytes
 from anomaly_detector.images.image import Image, to_bgr
 from anomaly_detector.images.preprocessing import WHOLE_FRAME, preprocess
-from anomaly_detector.model.detector import Detector
+from anomaly_detector.model.detector import Detection, Detector
 from anomaly_detector.recordings import deserialize, open_bag
 from anomaly_detector.recordings.base import UnreadableFrame
 from anomaly_detector.review.catalog import Entry
@@ -109,13 +109,23 @@ class Pictures:
         Raises:
             SourceError: no model was given.
         """
+        image, detection = self.detect(entry, number, ahead=True)
+        frame = entry.event.frames[number]
+        return _jpeg(draw_overlay(image, detection, is_alarm=frame.phase == "during"))
+
+    def detect(self, entry: Entry, number: int, *, ahead: bool = False) -> tuple[Image, Detection]:
+        """Return a frame with what the model says of it now; errors as of :meth:`overlay`.
+
+        Args:
+            entry: the event.
+            number: of the frame.
+            ahead: a film will ask for the frames after this one.
+        """
         if self._detector is None:
             raise SourceError("no model was given: start the page with --model")
-        image = self._decoded(self._recorded(entry, number, ahead=True), entry, number)
-        frame = entry.event.frames[number]
+        image = self._decoded(self._recorded(entry, number, ahead=ahead), entry, number)
         with self._scoring:
-            detection = self._detector.detect(image)
-        return _jpeg(draw_overlay(image, detection, is_alarm=frame.phase == "during"))
+            return image, self._detector.detect(image)
 
     def preprocessed(self, entry: Entry, number: int) -> NDArray[np.uint8]:
         """Return a frame as a model sees it, uint8 [H, W, 3] RGB; errors as of :meth:`frame`."""

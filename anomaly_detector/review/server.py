@@ -27,6 +27,7 @@ from anomaly_detector.errors import AnomalyDetectorError, as_one_line
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.review.catalog import Catalog, Entry, verdict_json
 from anomaly_detector.review.likeness import Likeness
+from anomaly_detector.review.masks import LEAST_EVENTS, propose
 from anomaly_detector.review.pictures import Pictures
 from anomaly_detector.review.what_if import Scores, read_scores, try_settings
 
@@ -86,7 +87,7 @@ class Review:
     def __init__(self, options: ReviewOptions) -> None:
         self.catalog = Catalog(options.folders)
         self.catalog.look()
-        model = options.model
+        self.model = model = options.model
         self.detector = None if model is None else Detector(model)
         self.drives: list[Scores] = [read_scores(path) for path in options.drives]
         self.map = None if options.map is None else read_floor_map(options.map)
@@ -108,6 +109,7 @@ class Review:
             "model": None if detector is None else detector.metadata.name,
             "likeness": self.likeness.by,
             "normal": self.likeness.known,
+            "least_masked": None if detector is None else LEAST_EVENTS,
             "drives": [drive.name for drive in self.drives],
             "alarm": [
                 vars(option) | {"is_whole": isinstance(option.default, int)}
@@ -182,6 +184,21 @@ class Review:
         self.catalog.look()
         groups, waiting = self.likeness.groups(alike)
         return {"groups": groups, "waiting": waiting, "by": self.likeness.by}
+
+    def mask(self, content: Any) -> dict[str, Any]:
+        """Return the mask to propose for events, with how to use it; none for None.
+
+        Raises:
+            AnomalyDetectorError: what was asked for makes no sense.
+        """
+        try:
+            entries = [self.entry(str(key)) for key in content["events"]]
+        except (KeyError, TypeError) as error:
+            raise _BadRequestError(f"no events: {as_one_line(error)}") from error
+        if self.model is None or not 0 < len(entries) <= _MOST_EVENTS:
+            return {"proposal": None}
+        found = propose(entries, self.pictures)
+        return {"proposal": None if found is None else found.as_json(self.model)}
 
     def plans(self) -> dict[str, Any]:
         """Return paths and events of each frame of reference, metres."""
@@ -311,6 +328,7 @@ def make_app(review: Review, host: str) -> Any:
         Route("/api/plans", answer(lambda _: review.plans())),
         Route("/map", answer(floor)),
         Route("/api/verdicts", posted(review.judge), methods=["POST"]),
+        Route("/api/mask", posted(review.mask), methods=["POST"]),
         Route("/api/what-if", posted(review.what_if), methods=["POST"]),
         Route("/{how:str}/{id:str}/{number:int}", answer(frame)),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -27,6 +28,8 @@ from review_server import Server, make_box, name_of, review_server, write_map
 
 from anomaly_detector.black_box import Verdict, read_event, read_verdict, write_verdict
 from anomaly_detector.cli.main import main
+from anomaly_detector.images.mask import MaskSource
+from anomaly_detector.images.preprocessing import WHOLE_FRAME
 from anomaly_detector.recordings import open_source
 from anomaly_detector.review.server import is_own_host
 
@@ -301,6 +304,39 @@ def test_events_that_look_alike_are_in_one_group(place: SimpleNamespace) -> None
     assert len({groups[key] for key in ids}) == 3
     assert len(server.json("/api/groups?alike=-1")["groups"]) == 1
     assert server.ask("/api/groups?alike=x")[0] == 400
+
+
+def test_heat_that_stays_at_its_pixels_proposes_a_mask(
+    place: SimpleNamespace, tmp_path: Path
+) -> None:
+    server: Server = place.server
+    events = server.events()
+    first, second, third, last, *berta = (
+        events[name_of(path)]["id"] for path in (*place.anna, *place.berta)
+    )
+    found = server.json("/api/mask", {"events": [first, last, *berta]})["proposal"]
+    pictures = [
+        decoded(base64.b64decode(found[name].partition("base64,")[2]))
+        for name in ("mask", "picture")
+    ]
+    # The red stripe is rows 0 to 19 of frames of 120x90.
+    mask = pictures[0][:, :, 0]
+    assert mask.shape == (90, 120)
+    assert set(np.unique(mask)) == {0, 255}
+    assert mask[:19].all()
+    assert not mask[30:].any()
+    file = tmp_path / "mask.png"
+    file.write_bytes(base64.b64decode(found["mask"].partition("base64,")[2]))
+    assert MaskSource(file).ignored(120, 90, WHOLE_FRAME)[:14].all()
+    assert pictures[1].shape == (240, 320, 3)
+    assert str(place.root / "model.onnx") in found["command"]
+    assert "--mask mask.png" in found["command"]
+    # What is elsewhere in each, and what is of too few events, has none.
+    for keys in ([first, second, third, last], [first, last]):
+        assert server.json("/api/mask", {"events": keys}) == {"proposal": None}
+    wrongs: list[Any] = [{}, {"events": ["no"]}, {"events": 3}, []]
+    for nonsense in wrongs:
+        assert server.ask("/api/mask", nonsense)[0] == 400
 
 
 def test_events_are_on_the_plan_where_they_were(place: SimpleNamespace) -> None:

@@ -135,6 +135,13 @@ def test_a_morning_of_review(tmp_path: Path, model: Path) -> None:
         judged = [read_verdict(disk[name]) for name in newest[2:4]]
         assert any(item and item.shown for item in judged)
 
+        # Their heat stays at its pixels: a mask is proposed, to see and to download.
+        wait_until(lambda: js("document.querySelector('.group .mask img')?.naturalWidth"))
+        link = "document.querySelector('.group .mask a')"
+        assert js(f"{link}.download") == "mask.png"
+        assert js(f"{link}.href").startswith("data:image/png;base64,")
+        assert f"calibrate --model {model} --data" in text(".group .mask pre")
+
         # What if.
         page.get(f"{server.url}#/what-if")
         wait_until(lambda: "alarms a day" in text(".what-if"))

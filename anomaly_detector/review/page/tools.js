@@ -7,7 +7,8 @@ const KEYS = { n: "normal", a: "anomaly", u: "unsure" };
 // Groups. A verdict counts for those events alone whose picture was on the screen.
 export function alikeView(main) {
   let groups = [], chosen = 0, member = 0, alike = alikeView.alike ?? 0.9, waiting = 0, timer = 0, left = false;
-  const seen = new Set();
+  let asking = Promise.resolve();
+  const seen = new Set(), masks = alikeView.masks ??= new Map();
   const watcher = new IntersectionObserver((found) => {
     for (const item of found) {
       const image = item.target.querySelector("img");
@@ -68,6 +69,7 @@ export function alikeView(main) {
       const node = h("section", { class: "group" }, h("div", { class: "head" },
         h("b", {}, `${group.length} events alike`), text, h("div", { class: "verdicts" }, buttons)),
         h("div", { class: "members" }, cells));
+      propose(group, node);
       return { group, buttons, text, node, cells };
     });
     put(list, ...boxes.map((box) => box.node),
@@ -78,6 +80,19 @@ export function alikeView(main) {
     for (const box of boxes) for (const cell of box.cells) watcher.observe(cell);
     labels();
     mark();
+  }
+  // One after the other: each takes the server some pictures.
+  function propose(group, node) {
+    if (!S.meta.least_masked || group.length < S.meta.least_masked) return;
+    const key = group.join();
+    if (!masks.has(key)) masks.set(key, asking = asking.then(() => left ? null : ask("/api/mask", { events: group })).catch(() => null));
+    masks.get(key).then((found) => {
+      const mask = found?.proposal;
+      if (!found) masks.delete(key);
+      if (mask) node.append(h("div", { class: "mask" }, h("img", { src: mask.picture, alt: "the proposed mask, hatched" }),
+        h("div", {}, h("p", {}, "The heat of these events stays at the same pixels of the camera while the rest moves: the robot's own bumper, a clock, a screen? A mask leaves such a place out, and an anomaly there too."),
+          h("a", { href: mask.mask, download: "mask.png" }, "Download mask.png"), h("pre", {}, mask.command))));
+    });
   }
   function mark(scroll = false) {
     chosen = Math.min(boxes.length - 1, Math.max(0, chosen));
