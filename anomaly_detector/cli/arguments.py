@@ -38,7 +38,7 @@ _SHARED: Mapping[str, Mapping[str, Any]] = {
         "nargs": "+",
         "metavar": "NAME",
         "help": "ONNX Runtime execution providers in order of preference, such as tensorrt cuda "
-        "cpu (default: what is there of these)",
+        "cpu (default: what is there of these; on a GPU experimental)",
     },
 }
 

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     add_shared(parser, "--model", "--providers")
     parser.add_argument(
-        "--fp16", action="store_true", help="let TensorRT compute in half precision"
+        "--fp16", action="store_true", help="let TensorRT compute in half precision (experimental)"
     )
     parser.add_argument(
         "--require-gpu", action="store_true", help="fail when the model would not run on a GPU"

@@ -202,7 +202,7 @@ class TrainOptions:
     worker: int | None = _option(
         None, "which address of --cluster this machine is, from 0; 0 writes the model"
     )
-    device: str = _option("auto", "where to train", choices=DEVICES)
+    device: str = _option("auto", "where to train; gpu is experimental", choices=DEVICES)
     cache: Path | None = _option(  # noqa: RUF009
         None, "folder for resized frames (default ~/.cache)", metavar="FOLDER"
     )

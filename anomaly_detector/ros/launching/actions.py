@@ -42,7 +42,8 @@ PROVIDERS_ARGUMENT = DeclareLaunchArgument(
     "providers",
     default_value="",
     description="ONNX Runtime execution providers in order of preference, with commas or spaces "
-    "between, for example 'tensorrt,cuda,cpu'; empty: as the params file says.",
+    "between, for example 'tensorrt,cuda,cpu'; empty: as the params file says. The GPU is "
+    "experimental.",
 )
 
 NODE_ARGUMENTS = [

@@ -140,7 +140,7 @@ PARAMETERS: tuple[ParameterDefinition, ...] = (
         "providers",
         [""],
         "ONNX Runtime execution providers in order of preference; one empty string takes TensorRT "
-        "or CUDA where they are installed, and the CPU otherwise.",
+        "or CUDA where they are installed, and the CPU otherwise. The GPU is experimental.",
     ),
     ParameterDefinition(
         "require_gpu",
@@ -157,12 +157,12 @@ PARAMETERS: tuple[ParameterDefinition, ...] = (
     ParameterDefinition(
         "fp16",
         False,
-        "Use FP16 in TensorRT; other providers ignore it.",
+        "Use FP16 in TensorRT; other providers ignore it. Experimental.",
     ),
     ParameterDefinition(
         "cuda_graph",
         False,
-        "Record the GPU's work for one frame and replay it (CUDA, TensorRT).",
+        "Record the GPU's work for one frame and replay it (CUDA, TensorRT). Experimental.",
     ),
     *_parameters_of(ALARM_OPTIONS, "alarm_", r"\b(raise|clear|immediate)_"),
     ParameterDefinition(
