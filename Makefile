@@ -16,7 +16,7 @@ JAZZY_TESTS = $(shell grep -rLE --include='test_*.py' --exclude-dir=training '^ 
 SLOW = ^ *(from|import) (training|rclpy|launch|ros_harness|anomaly_detector\.ros)|trained_model
 FAST_TESTS = $(shell grep -rLE --include='test_*.py' '$(SLOW)' test)
 
-.PHONY: help demo test test-fast cov test-jazzy lint docs check-aarch64 model colcon clean
+.PHONY: help setup demo test test-fast cov test-jazzy lint docs check-aarch64 model colcon clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -27,6 +27,8 @@ $(VENV)/.ready: setup.py
 	$(PYTHON) -m venv $(VENV) || { echo "error: no venv module: apt install python3-venv" >&2; exit 1; }
 	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
 	touch $@
+
+setup: $(VENV)/.ready ## set up the .venv alone; the others do it when they need it
 
 demo: $(VENV)/.ready ## train, run the real node on a replayed drive, draw the result (DATA=bag REPLAY=bag for your own)
 	$(RUN) -m training demo --out demo $(if $(DATA),--data $(DATA)) $(if $(REPLAY),--replay $(REPLAY)) $(if $(TOPIC),--topic $(TOPIC))

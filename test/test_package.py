@@ -167,3 +167,12 @@ def test_colcon_builds_and_the_node_starts_from_the_install_space(tmp_path: Path
         assert f"{share}/models (there: corridor" in line
         process.send_signal(signal.SIGINT)
         assert process.wait() == 0
+
+
+def test_requirements_are_those_of_setup_py() -> None:
+    """What a robot installs beside apt's packages: the bounds stand in one place each."""
+    extras = (ROOT / "setup.py").read_text(encoding="utf-8")
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    needed = [line for line in lines if line and not line.startswith(("#", "numpy"))]
+    assert len(needed) == 7
+    assert [line for line in needed if f'"{line}"' not in extras] == []
