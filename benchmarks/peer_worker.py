@@ -171,7 +171,7 @@ def score(model: Any, frames: np.ndarray) -> np.ndarray:
 
 
 def export(file: Path, out: Path) -> str:
-    """Write a model as anomalib exports it; return the file to time: its own where that fails."""
+    """Write a model as anomalib exports it; return the name: its own if that fails."""
     import_torchvision()
     model, size = _load(file)
     try:
@@ -180,8 +180,8 @@ def export(file: Path, out: Path) -> str:
         _onnx_call(exported)()
     except Exception as error:  # whatever the exporter of this version of torch raises
         print(f"not exported: {error}")
-        return str(file)
-    return str(exported)
+        return file.name
+    return str(exported.relative_to(out))
 
 
 def time_of(file: Path, frames: int) -> dict[str, float]:

@@ -269,13 +269,16 @@ def time_all(arguments: argparse.Namespace) -> None:
         if row is None:
             continue
         model = arguments.out / json.loads(row.read_text("utf-8"))["file"]
+        command = [str(python), str(WORKER)]
+        if model.suffix == ".pt":
+            made = model.with_name("exported.json")
+            if not made.is_file():
+                _call([*command, "--export", str(model), "--out", str(model.parent)])
+            model = model.parent / json.loads(made.read_text("utf-8"))
         with TemporaryDirectory() as folder:
-            if model.suffix == ".pt":
-                _call([str(python), str(WORKER), "--export", str(model), "--out", folder])
-                model = Path(json.loads(Path(folder, "exported.json").read_text("utf-8")))
             out = Path(folder, "time.json")
-            command = [str(python), str(WORKER), "--time", str(model), "--out", str(out)]
-            _call([*command, "--count", str(arguments.count)])
+            command += ["--time", str(model), "--count", str(arguments.count)]
+            _call([*command, "--out", str(out)])
             times[name] = {"onnx": model.suffix == ".onnx"} | json.loads(out.read_text("utf-8"))
     with atomic_path(arguments.out / "peers/times.json") as temporary:
         temporary.write_text(json.dumps(times, indent=1) + "\n", encoding="utf-8")
