@@ -22,6 +22,7 @@ from typing import Any
 
 import anomaly_detector.cli.main
 import training.cli.main
+from anomaly_detector.camera_health.watch import CAUSES
 from anomaly_detector.errors import IMAGE_ERROR_REASONS
 from anomaly_detector.images.encodings import ENCODINGS
 from anomaly_detector.monitoring.health import HealthLimits
@@ -159,6 +160,17 @@ def state_reasons() -> str:
     return markdown(("reason", "when"), ((f"`{word}`", when) for word, when in REASONS.items()))
 
 
+def causes() -> str:
+    """Return what can ail a camera."""
+    return markdown(
+        ("cause", "what is seen", "strength", "what to do", "without reference"),
+        (
+            (f"`{word}`", c.what, c.strength, c.remedy, "no" if c.needs_reference else "yes")
+            for word, c in CAUSES.items()
+        ),
+    )
+
+
 def topics() -> str:
     """Return the topics that the node publishes."""
     return markdown(
@@ -282,6 +294,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "replay.launch.py": lambda: launch_table("replay.launch.py"),
     "topics": topics,
     "state reasons": state_reasons,
+    "causes": causes,
     "diagnostics": diagnostics,
     "encodings": encodings,
     "image errors": image_errors,

@@ -18,7 +18,7 @@ MOST_MODULES = 15
 WINGS = {
     "anomaly_detector": (
         *("errors", "settings", "files", "stamps", "poses", "signals", "ordered_pool"),
-        *("images", "recordings", "model", "alarms", "monitoring", "drawing"),
+        *("images", "camera_health", "recordings", "model", "alarms", "monitoring", "drawing"),
         *("black_box", "scoring", "review", "notify", "benchmarking", "cli", "ros"),
     ),
     "training": (

@@ -19,6 +19,7 @@ from anomaly_detector.alarms.calibration import (
     describe_calibration,
     score_quantiles,
 )
+from anomaly_detector.camera_health.reference import CameraReference
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.images.mask import Mask
 from anomaly_detector.images.preprocessing import View
@@ -333,6 +334,7 @@ def export_trained(
                 for part in (frames.parts if frames is not None else ())
             ]
         ),
+        camera_reference=CameraReference.of([part.images for part in run.frames.parts]),
         provenance={**provenance(run), **trained.provenance},
         metrics=trained.metrics,
     )

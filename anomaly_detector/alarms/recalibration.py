@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 import anomaly_detector
 from anomaly_detector.alarms.calibration import calibrate_threshold, check_false_alarm_rate
+from anomaly_detector.camera_health.reference import ReferenceBuilder
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.mask import NO_MASK, Mask, MaskSource
 from anomaly_detector.images.preprocessing import WHOLE_FRAME, View
@@ -101,12 +102,13 @@ def recalibrate(
     )
     if warning and progress:
         print(warning, flush=True)
+    camera = ReferenceBuilder()
     with tempfile.TemporaryDirectory() as folder:
         if mask:
             masked = Path(folder, model.name)
             write_with_metadata(model, old, masked)
             detector = Detector(masked, view=view)
-        parts = [_scores(detector, source, progress) for source in sources]
+        parts = [_scores(detector, source, exclude, camera, progress) for source in sources]
     for source in sources:
         warn_unreadable(source.path, source.unreadable)
     scores = np.concatenate(parts)
@@ -131,21 +133,36 @@ def recalibrate(
     new = replace(
         old.with_threshold(threshold, calibration),
         name=output.stem,
+        camera_reference=camera.build(),
         provenance={**old.provenance, "recalibrated": history},
     )
     write_with_metadata(model, new, output)
     return new
 
 
-def _scores(detector: Detector, source: FrameSource, progress: bool) -> NDArray[np.float32]:
-    bar = tqdm(
-        detector.stream(source),
+def _scores(
+    detector: Detector,
+    source: FrameSource,
+    exclude: Sequence[tuple[int, int]],
+    camera: ReferenceBuilder,
+    progress: bool,
+) -> NDArray[np.float32]:
+    """Return the scores of a drive, and show its normal frames to ``camera``."""
+    source.view = detector.view
+    images = tqdm(
+        source.mapped(detector.prepare, reduced=True),
         f"scoring {source.path.name}",
         len(source),
         unit="frame",
         disable=not progress,
     )
-    return np.array([detection.score for _, detection in bar], np.float32)
+    scores = []
+    for number, image in enumerate(images):
+        scores.append(detector.detect(image).score)
+        if not any(first <= number <= last for first, last in exclude):
+            camera.add(image.array)
+    camera.end_drive()
+    return np.array(scores, np.float32)
 
 
 def _without(

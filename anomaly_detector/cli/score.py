@@ -144,8 +144,8 @@ def _score_one(
             "second of nanoseconds): set it in the camera driver",
             file=sys.stderr,
         )
-    for stretch in summary.scene:
-        print(f"warning: {stretch.text}", file=sys.stderr)
+    for text in [*(item.text for item in summary.scene), *(item.text for item in summary.camera)]:
+        print(f"warning: {text}", file=sys.stderr)
     print(
         f"{arguments.output}: {summary.scored} frames scored, {summary.flagged} anomalous at "
         f"threshold {detector.threshold:.6g}, {summary.alarms} alarms, "

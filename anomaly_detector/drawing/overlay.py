@@ -104,7 +104,7 @@ def draw_overlay(
         )
     view, scale = detection.view, detection.map_scale
     image = as_image(frame, detection.order, scaling=view.scaling)
-    picture = _resized_bgr(crop(image, view.region), max_side)
+    picture = resized_bgr(crop(image, view.region), max_side)
     height, width = picture.shape[:2]
     if detection.ignored is not None:
         hatch(picture, detection.ignored)
@@ -140,7 +140,7 @@ def draw_overlay(
     return canvas
 
 
-def _resized_bgr(pixels: Image, max_side: int) -> NDArray[np.uint8]:
+def resized_bgr(pixels: Image, max_side: int) -> NDArray[np.uint8]:
     """Return a copy of the frame in BGR, of a size fit for viewing."""
     array = pixels.array
     height, width = array.shape[:2]

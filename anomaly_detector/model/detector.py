@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from anomaly_detector.camera_health.reference import CameraReference
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.image import ColorOrder, Image, RegionOfInterest, crop
 from anomaly_detector.images.message import FrameLike, as_image
@@ -193,6 +194,11 @@ class Detector:
             view: its whole frame and its None leave the model's own.
         """
         self._view = view.over(self.metadata.view)
+
+    @property
+    def camera_reference(self) -> CameraReference | None:
+        """How the camera was in training; None where that is not known, or of another view."""
+        return self.metadata.camera_reference if self._view == self.metadata.view else None
 
     @property
     def map_scale(self) -> MapScale:

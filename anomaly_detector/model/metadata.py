@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass, field, is_dataclass, replace
 from typing import Any, get_args, get_origin, get_type_hints
 
+from anomaly_detector.camera_health.reference import CameraReference
 from anomaly_detector.errors import AnomalyDetectorError, ModelError
 from anomaly_detector.images.encodings import ImageScaling
 from anomaly_detector.images.image import RegionOfInterest
@@ -41,6 +42,7 @@ _ADDED_LATER: dict[str, Any] = {
     "image_scaling": None,
     "training_recordings": [],
     "mask": None,
+    "camera_reference": None,
 }
 
 
@@ -75,6 +77,7 @@ class ModelMetadata:
     score_maximum: float | None = None
     map_scale: MapScale = MapScale(0.0, None)  # noqa: RUF009
     training_recordings: tuple[Fingerprint, ...] = ()
+    camera_reference: CameraReference | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION

@@ -12,14 +12,23 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from anomaly_detector.alarms.alarm_filter import AlarmEvent, AlarmFilter, AlarmSettings
 from anomaly_detector.black_box.offline import EventRecorder
+from anomaly_detector.camera_health.watch import (
+    CameraState,
+    CameraStretch,
+    CameraWatch,
+    camera_stretches,
+)
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path, sync
 from anomaly_detector.model.detector import Detector
+from anomaly_detector.monitoring.health import HealthLimits, is_frozen
 from anomaly_detector.monitoring.scene import SceneStretch, SceneWatch, scene_stretches
+from anomaly_detector.monitoring.statistics import FrameStatistics
 from anomaly_detector.poses import PLACE_COLUMNS, PoseTrack
 from anomaly_detector.recordings import FrameSource, UnreadableFrame, count_frames
 from anomaly_detector.scoring.stream import BATCH_SIZE, ScoredFrame, score_recording
@@ -57,6 +66,7 @@ class ScoreSummary:
         duration_s: from the first frame scored to the last, seconds, without steps of the clock;
             None without times.
         scene: stretches in which the scene as a whole was not that of the training.
+        camera: stretches in which something ailed the camera.
     """
 
     scored: int
@@ -68,6 +78,7 @@ class ScoreSummary:
     without_stamp: int
     duration_s: float | None
     scene: Sequence[SceneStretch] = ()
+    camera: Sequence[CameraStretch] = ()
 
 
 def write_scores(
@@ -134,6 +145,7 @@ def write_scores(
     steady = SteadyTime()
     watch = SceneWatch(detector.metadata)
     seen: list[tuple[str, float, float]] = []
+    camera = _CameraLog(detector)
     alarms: list[AlarmEvent] = []
     with ExitStack() as stack:
 
@@ -183,6 +195,7 @@ def write_scores(
                 seconds = steady.add(frame.time_ns)
                 scene = watch.update(frame.time_ns, frame.score, frame.image)
                 seen.append((scene.word, seconds, frame.score))
+                camera.see(frame.time_ns, seconds, frame.image)
         last = decisions.finish()
         if last is not None:
             alarms.append(last)
@@ -201,7 +214,23 @@ def write_scores(
         without_stamp,
         steady.seconds,
         scene_stretches(seen),
+        camera_stretches(camera.states),
     )
+
+
+class _CameraLog:
+    """What ails the camera, frame by frame, as the node says it with its default limits."""
+
+    def __init__(self, detector: Detector) -> None:
+        self.states: list[tuple[CameraState, float]] = []
+        self._watch = CameraWatch(detector.camera_reference)
+        self._statistics = FrameStatistics()
+
+    def see(self, time_ns: int, seconds: float, image: NDArray[np.uint8]) -> None:
+        self._statistics.see_picture(seconds, image.tobytes())
+        unchanged_s = self._statistics.unchanged_s
+        frozen_s = unchanged_s if is_frozen(unchanged_s, HealthLimits()) else 0.0
+        self.states.append((self._watch.update(time_ns, image, frozen_s), seconds))
 
 
 def _place_columns(poses: PoseTrack | None) -> tuple[str, ...]:

@@ -36,7 +36,9 @@ METADATA = ModelMetadata(
     metrics={"validation_loss": 12.5},
 )
 
-ADDED_LATER = {"region_of_interest", "image_scaling", "training_recordings", "mask"}
+ADDED_LATER = {
+    *("region_of_interest", "image_scaling", "training_recordings", "mask", "camera_reference"),
+}
 
 
 def changed(place: str, *value: Any) -> str:

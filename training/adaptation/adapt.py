@@ -28,6 +28,7 @@ from anomaly_detector.alarms.calibration import (
     describe_calibration,
 )
 from anomaly_detector.black_box import find_events
+from anomaly_detector.camera_health.reference import CameraReference
 from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.files import check_output_file, printable
 from anomaly_detector.model.editing import write_with_metadata
@@ -518,10 +519,14 @@ def _export(
         "thresholds": {name: value for name, (value, _) in chosen.items()},
     }
     history = [*old.provenance.get("adapted", []), entry]
+    camera = CameraReference.of(today.parts())
+    if old.camera_reference is not None:
+        camera = old.camera_reference.merged(camera)
     metadata = replace(
         old.with_threshold(threshold, calibration),
         name=options.out.stem,
         training_recordings=old.training_recordings + seen,
+        camera_reference=camera,
         provenance={**old.provenance, "adapted": history},
     )
     metadata = with_scorer_facts(metadata)

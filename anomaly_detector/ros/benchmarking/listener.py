@@ -68,6 +68,8 @@ class LiveListener:
 
     def _on_diagnostics(self, message: Any) -> None:
         for status in message.status:
+            if not status.name.endswith(": detector"):
+                continue
             self.diagnostics = {item.key: item.value for item in status.values}
 
     def wait_for_node(self, node: subprocess.Popen[bytes]) -> None:

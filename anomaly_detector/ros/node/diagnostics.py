@@ -10,9 +10,11 @@ from diagnostic_msgs.msg import DiagnosticArray
 from std_msgs.msg import Header
 
 from anomaly_detector.black_box import BlackBox
+from anomaly_detector.camera_health.watch import CameraState
 from anomaly_detector.monitoring.health import Health, HealthLimits, assess
 from anomaly_detector.monitoring.scene import SceneState
 from anomaly_detector.monitoring.statistics import StatisticsReport
+from anomaly_detector.ros.graph.camera_message import write_camera_health
 from anomaly_detector.ros.node.frame_processor import FrameProcessor
 from anomaly_detector.ros.node.status_message import status_message
 from anomaly_detector.stamps import stamp_text
@@ -117,10 +119,13 @@ class DiagnosticsPublisher:
         health = self._health(status)
         header = None if status.frames is None else status.frames.last_header
         # As diagnostic_updater names it; with the namespace, where there is one.
-        name = f"{self._node.get_fully_qualified_name().lstrip('/')}: detector"
-        message = status_message(health.level, name, health.message, status.values(), Header())
+        name = self._node.get_fully_qualified_name().lstrip("/")
+        own = Header(frame_id="" if header is None else header.frame_id)
+        detector = status_message(
+            health.level, f"{name}: detector", health.message, status.values(), own
+        )
+        message = DiagnosticArray(status=[*detector.status, *_camera(own, name, status.frames)])
         message.header.stamp = self._node.get_clock().now().to_msg()
-        message.status[0].hardware_id = "" if header is None else header.frame_id
         self._publisher.publish(message)
 
     def _health(self, status: NodeStatus) -> Health:
@@ -149,6 +154,13 @@ class DiagnosticsPublisher:
         if health.level == "OK" and clock.ros_time_is_active and clock.now().nanoseconds == 0:
             return Health("WARN", "use_sim_time is set, but nothing comes on /clock")
         return health
+
+
+def _camera(header: Any, name: str, frames: FrameProcessor | None) -> list[Any]:
+    """Return the status of the camera, in a list."""
+    state = CameraState() if frames is None else frames.camera
+    has_reference = frames is not None and frames.detector.camera_reference is not None
+    return list(write_camera_health(header, state, name, has_reference).status)
 
 
 def _frame_values(report: StatisticsReport, expected_rate: float) -> dict[str, str]:

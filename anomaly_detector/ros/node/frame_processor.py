@@ -9,12 +9,14 @@ from typing import Any
 from anomaly_detector.alarms.alarm_filter import AlarmEvent, AlarmFilter, AlarmState
 from anomaly_detector.alarms.incidents import AlarmReport, IncidentWatch
 from anomaly_detector.black_box import BlackBox, BlackBoxFrame, EncodedPicture
-from anomaly_detector.drawing.overlay import draw_overlay
+from anomaly_detector.camera_health.watch import WITHOUT_REFERENCE, CameraState, CameraWatch
+from anomaly_detector.drawing.overlay import draw_overlay, resized_bgr
 from anomaly_detector.errors import AnomalyDetectorError, ImageError, describe_error
 from anomaly_detector.images.image import Image
 from anomaly_detector.images.message import as_image
 from anomaly_detector.model.detector import Detection, Detector
 from anomaly_detector.monitoring.gate import FrameGate
+from anomaly_detector.monitoring.health import is_frozen
 from anomaly_detector.monitoring.scene import SceneWatch
 from anomaly_detector.monitoring.state import Verdict
 from anomaly_detector.monitoring.statistics import FrameStatistics, SequenceGaps
@@ -44,6 +46,7 @@ class FrameProcessor:
         black_box: records the frames around alarms; None where that is not asked for.
         incidents: the alarms since the node was configured.
         scene: what is known of the scene as a whole.
+        camera: what ails the camera.
         last_detection: result of the newest scored frame, whose header is ``last_header``.
         last_bytes: size of the newest image's data.
         poses: of the robot, while somebody gives them; None otherwise.
@@ -130,8 +133,15 @@ class FrameProcessor:
 
     def check_view(self) -> None:
         """Warn when the parameters show the model other pixels than it was trained on."""
-        if warning := self.detector.metadata.view_warning(self.detector.view):
+        metadata = self.detector.metadata
+        if warning := metadata.view_warning(self.detector.view):
             self._node.get_logger().warning(warning)
+        if metadata.camera_reference is None:
+            self._node.get_logger().info(
+                f"model {metadata.name} has no camera reference: of what can ail the camera, "
+                f"only {', '.join(WITHOUT_REFERENCE)} are said; 'python -m anomaly_detector "
+                "calibrate' or adapt adds one"
+            )
 
     def unheard(self) -> list[Any]:
         """Return the publishers that have subscribers to which nothing gets through."""
@@ -156,9 +166,12 @@ class FrameProcessor:
         self.close_black_box()
 
     def _watch_scene(self) -> None:
-        """Forget the scene: another model, other pixels of the frames, or a stop."""
+        """Forget scene and camera: another model, other pixels of the frames, or a stop."""
         self._scene_watch = SceneWatch(self.detector.metadata)
         self.scene = self._scene_watch.state
+        self._camera_watch = CameraWatch(self.detector.camera_reference)
+        self.camera = CameraState()
+        self._has_said_camera = False
 
     def _see_scene(self, time_ns: int, score: float, image: Image) -> None:
         """Log the first frame of another scene, and that of the training's again."""
@@ -172,6 +185,27 @@ class FrameProcessor:
             is_blank = before.word == "blank picture"
             what = "picture has edges" if is_blank else "scene is as in training"
             self._node.get_logger().info(f"the {what} again")
+
+    def _see_camera(self, header: Any, time_ns: int, image: Image, pixels: Image) -> None:
+        """Log and publish when something begins to ail the camera, or no longer does."""
+        before = self.camera
+        unchanged_s = self.statistics.unchanged_s
+        frozen_s = unchanged_s if is_frozen(unchanged_s, self._settings.limits) else 0.0
+        self.camera = self._camera_watch.update(time_ns, image.array, frozen_s)
+        if self.camera.cause == before.cause and self._has_said_camera:
+            return
+        self._has_said_camera = True
+        if self.camera.cause:
+            self._node.get_logger().warning(f"camera: {self.camera.text}")
+        elif before.cause:
+            self._node.get_logger().info(f"camera: no longer {before.cause}")
+        self._results.publish_camera(
+            header,
+            self.camera,
+            self._node.get_name(),
+            self.detector.camera_reference is not None,
+            lambda: resized_bgr(pixels, self._settings.overlay_max_side),
+        )
 
     def end_event(self) -> None:
         """Forget what the alarm filter remembers; an alarm that is on ends with its last frame."""
@@ -253,6 +287,7 @@ class FrameProcessor:
         self.statistics.see_picture(time.monotonic(), image.array.tobytes())
         state = self._alarm_filter.update(detection, stamp_ns=time_ns)
         self._see_scene(time_ns, detection.score, image)
+        self._see_camera(message.header, time_ns, image, pixels)
         self.last_place = None if self.poses is None else self.poses.at(time_ns)
         alarm = self.incidents.update(state, detection, image.array, self.last_place, time_ns)
         try:

@@ -11,12 +11,14 @@ import cv2
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from numpy.typing import NDArray
-from rclpy.qos import QoSProfile
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Bool, Float32
 
+from anomaly_detector.camera_health.watch import CameraState
 from anomaly_detector.model.detector import Detection
 from anomaly_detector.model.regions import anomaly_regions
+from anomaly_detector.ros.graph.camera_message import write_camera_health
 from anomaly_detector.ros.graph.distro import PublisherEventCallbacks
 from anomaly_detector.ros.graph.regions_message import Detection2DArray, write_regions
 from anomaly_detector.ros.node.detection_message import write_detection
@@ -27,13 +29,15 @@ from anomaly_detector.ros.node.event_message import event_text
 class Topic:
     """One topic of the node: its name as the node resolves it, and what it carries.
 
-    A message type of None is not installed here; ``optional_type`` says its name.
+    A message type of None is not installed here; ``optional_type`` says its name. The newest
+    message of a latched one also comes to whoever subscribes later.
     """
 
     name: str
     message_type: Any
     description: str
     optional_type: str = ""
+    is_latched: bool = False
 
     @property
     def type_name(self) -> str:
@@ -90,13 +94,30 @@ TOPICS = (
         "bgr8, header of the image: heat map over the camera picture, score and state drawn in",
     ),
     Topic("~/overlay/compressed", CompressedImage, "the same as JPEG"),
+    Topic(
+        "~/camera_health",
+        DiagnosticArray,
+        "latched, whenever the cause changes: header of the frame; one status, level OK or WARN, "
+        "with Cause, Since, Strength, Reference",
+        is_latched=True,
+    ),
+    Topic(
+        "~/camera_health/picture/compressed",
+        CompressedImage,
+        "latched, the frame with which a cause was said, as JPEG",
+        is_latched=True,
+    ),
 )
 """What the node publishes for its frames, in the order in which it is documented."""
 
 INSTALLED_TOPICS = tuple(topic for topic in TOPICS if topic.message_type is not None)
 """Those whose message type is there."""
 
-_OVERLAY_JPEG_QUALITY = 85
+_LATCHED_TOPICS = frozenset(topic.name for topic in TOPICS if topic.is_latched)
+
+_LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+
+_JPEG_QUALITY = 85
 
 
 class ResultPublishers:
@@ -112,7 +133,7 @@ class ResultPublishers:
             topic.name: node.create_lifecycle_publisher(
                 topic.message_type,
                 topic.name,
-                QoSProfile(depth=10),
+                _LATCHED if topic.is_latched else QoSProfile(depth=10),
                 # rclpy's own two watch for subscribers of another QoS or type, and are asked at
                 # every wake-up of the executor: a third of what it costs. unheard() tells as much.
                 event_callbacks=PublisherEventCallbacks(use_default_callbacks=False),
@@ -190,21 +211,36 @@ class ResultPublishers:
         if raw:
             self._publish("~/overlay", lambda: image_message(header, picture, "bgr8"))
         if compressed:
-            _, data = cv2.imencode(
-                ".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _OVERLAY_JPEG_QUALITY]
+            self._publish("~/overlay/compressed", lambda: _jpeg_message(header, picture))
+
+    def publish_camera(
+        self,
+        header: Any,
+        state: CameraState,
+        node_name: str,
+        has_reference: bool,
+        picture: Callable[[], Any],
+    ) -> None:
+        """Publish that the camera is well or what ails it, with the frame that it was said of."""
+        self._publish(
+            "~/camera_health",
+            lambda: write_camera_health(header, state, node_name, has_reference),
+        )
+        if state.cause:
+            self._publish(
+                "~/camera_health/picture/compressed", lambda: _jpeg_message(header, picture())
             )
-            message = CompressedImage(header=header, format="bgr8; jpeg compressed bgr8")
-            message.data = _to_array(data)
-            self._publish("~/overlay/compressed", lambda: message)
 
     def _has_subscribers(self, name: str) -> bool:
         return bool(self._publishers[name].get_subscription_count())
 
     def _publish(self, name: str, make: Callable[[], Any]) -> None:
-        # Nobody can tell the difference: no topic is latched. Making the messages costs more than
-        # scoring a frame does on a small model.
+        # Nobody can tell the difference, but for the latched topics. Making the messages costs more
+        # than scoring a frame does on a small model.
         publisher = self._publishers.get(name)
-        if publisher is not None and publisher.get_subscription_count():
+        if publisher is not None and (
+            name in _LATCHED_TOPICS or publisher.get_subscription_count()
+        ):
             publisher.publish(make())
 
 
@@ -214,6 +250,13 @@ def image_message(header: Any, array: NDArray[Any], encoding: str) -> Any:
     message = Image(header=header, height=array.shape[0], width=array.shape[1], encoding=encoding)
     message.step = array.strides[0]
     message.data = _to_array(array)
+    return message
+
+
+def _jpeg_message(header: Any, picture: NDArray[np.uint8]) -> Any:
+    _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    message = CompressedImage(header=header, format="bgr8; jpeg compressed bgr8")
+    message.data = _to_array(data)
     return message
 
 

@@ -32,8 +32,14 @@ from anomaly_detector.ros.tools.played_frames import PlayedFrame
 from anomaly_detector.ros.tools.tool_node import spinning
 from anomaly_detector.stamps import stamp_to_ns
 
-_LEFT_OUT = frozenset({"~/anomaly_map", "~/overlay", "~/regions"})
-"""The compressed overlay shows the same at a hundredth of the pictures' size."""
+_LEFT_OUT = frozenset(
+    {
+        *("~/anomaly_map", "~/overlay", "~/regions"),
+        *("~/camera_health", "~/camera_health/picture/compressed"),
+    }
+)
+"""The compressed overlay shows the same at a hundredth of the pictures' size, and /diagnostics
+what ails the camera."""
 
 FRAME_TOPICS = tuple(topic for topic in TOPICS if topic.name not in _LEFT_OUT)
 """What is recorded of the node's own topics."""

@@ -1,0 +1,141 @@
+"""What is measured of a frame, and of many frames of a moving camera by cells of the picture."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Floats: TypeAlias = NDArray[np.float32]
+
+SIDE = 64
+"""Side of the picture that is measured, pixels: larger inputs are reduced to it."""
+
+CELLS = 16
+"""Cells on a side."""
+
+VIEWS = 60
+"""Pictures that differ, of a camera that has moved, from which maps are made."""
+
+_WHITE = 250
+_MOVED = 0.6
+"""A picture whose cells differ by so much of their difference from their neighbours is another view
+than the one before."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is measured of one frame.
+
+    Attributes:
+        half: grey levels at half of :data:`SIDE`, float32.
+        cells: mean grey level of each cell, float32 [16, 16].
+        fine: detail of each cell: mean absolute Laplacian of the picture.
+        coarse: the same of the picture at half its size.
+        white: share of the picture that is white.
+    """
+
+    half: Floats
+    cells: Floats
+    fine: Floats
+    coarse: Floats
+    white: float
+
+    @property
+    def steps(self) -> float:
+        """Differences of neighbouring cells: a quarter is above this."""
+        return upper_quartile(np.abs(np.diff(self.cells, axis=1)))
+
+    @classmethod
+    def at(cls, image: NDArray[np.uint8]) -> Look:
+        """Look at the model's input, uint8 [H, W, 3] RGB."""
+        grey: NDArray[Any] = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        if len(grey) != SIDE:
+            grey = _reduced(grey, SIDE)
+        picture = np.asarray(grey, np.float32)
+        half = _reduced(picture, SIDE // 2)
+        return cls(
+            half,
+            _reduced(half, CELLS),
+            _reduced(np.abs(cv2.Laplacian(picture, cv2.CV_32F)), CELLS),
+            _reduced(np.abs(cv2.Laplacian(half, cv2.CV_32F)), CELLS),
+            np.count_nonzero(grey >= _WHITE) / grey.size,
+        )
+
+
+def _reduced(picture: NDArray[Any], side: int) -> NDArray[Any]:
+    return np.asarray(cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA))
+
+
+def upper_quartile(values: Floats) -> float:
+    """Return the value that a quarter of an array is above."""
+    place = values.size * 3 // 4
+    return float(np.partition(values.ravel(), place)[place])
+
+
+class Views:
+    """The newest :data:`VIEWS` pictures that differ from each other: the camera has moved.
+
+    Args:
+        steps: usual :attr:`Look.steps` of the camera. A cover may have more of them.
+    """
+
+    def __init__(self, steps: float = math.inf) -> None:
+        self._steps = steps
+        self._kept: deque[tuple[NDArray[np.float64], ...]] = deque()
+        self._sums: list[NDArray[np.float64]] = []
+        self._last: Floats | None = None
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def moves_on(self, look: Look) -> bool:
+        """Return whether a frame shows another view than the last one that did."""
+        cells = look.cells - look.cells.mean()
+        if self._last is not None:
+            # Quarters, not means: a part that is covered does not move.
+            least = _MOVED * (min(look.steps, self._steps) + 2.0)
+            if upper_quartile(np.abs(cells - self._last)) < least:
+                return False
+        self._last = cells
+        return True
+
+    def add(self, look: Look) -> None:
+        """Take in a frame that shows another view."""
+        cells = look.cells - look.cells.mean()
+        across = look.half[1:-1, 2:] - look.half[1:-1, :-2]
+        down = look.half[2:, 1:-1] - look.half[:-2, 1:-1]
+        own = tuple(
+            np.asarray(values, np.float64)
+            for values in (cells, cells * cells, look.fine, across, down, np.hypot(across, down))
+        )
+        if not self._sums:
+            self._sums = [np.zeros_like(values) for values in own]
+        self._kept.append(own)
+        for total, values in zip(self._sums, own, strict=True):
+            total += values
+        if len(self._kept) > VIEWS:
+            for total, values in zip(self._sums, self._kept.popleft(), strict=True):
+                total -= values
+
+    def maps(self) -> Floats:
+        """Return change, detail and standing pattern of each cell, float32 [3, 16, 16].
+
+        Change is the standard deviation of a cell's level over the views. The pattern is the share
+        of the edges that stay where they are, 0..1.
+        """
+        level, squares, fine, across, down, edges = (total / len(self) for total in self._sums)
+        change = np.sqrt(np.maximum(squares - level * level, 0.0))
+        standing = _by_cell(np.hypot(across, down)) / (_by_cell(edges) + 0.5)
+        return np.stack([change, fine, standing]).astype(np.float32)
+
+
+def _by_cell(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return means of cells of two pixels of a picture that lacks its outermost pixels."""
+    cells = np.pad(values, 1, "edge").reshape(CELLS, 2, CELLS, 2)
+    return np.asarray(cells.mean(axis=(1, 3)))
