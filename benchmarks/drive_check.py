@@ -15,7 +15,7 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,16 @@ from benchmarks.drive_changes import CHOSEN_ON, TESTED_ON
 from benchmarks.places import PLACES, read_drive
 from training.data.check import check_drive
 from training.data.check.check import TWICE
+from training.data.check.findings import Finding, find_faults
+from training.data.check.look import look_at
+from training.data.check.stretches import find_strange
 from training.data.frames import FrameSet, open_frame_set
 from training.evaluation.faults import FAULTS
 from training.evaluation.faults.base import Image
 
 SIZE = 128
 INSERTED = ("object_10", "object_16", "object_24", "cover_hand", "tilt_10", "another place")
+BLURS = ("blur_1", "blur_2", "defocus_2.5")
 LARGE = ("object_24", "cover_hand", "another place")
 SECONDS, LEAST = 3.0, 12
 POSITIONS = (0.2, 0.5, 0.8)
@@ -101,12 +105,11 @@ def _set(*parts: tuple[NDArray[np.uint8], str, float | None]) -> FrameSet:
 
 def _strange(frames: FrameSet) -> list[tuple[int, int]]:
     """Return the first and last frame of each stretch that stands out."""
-    check = check_drive(frames, curve=False)
-    numbers = check.looks[0].numbers
+    looks = look_at(frames)
+    numbers = looks[0].numbers
     return [
         (int(numbers[item.first]), int(numbers[item.last]))
-        for finding in check.findings
-        if finding.name == "stands out"
+        for finding in find_strange(looks)
         for item in finding.stretches
     ]
 
@@ -147,6 +150,42 @@ def measure_stretches(shared: Path, place: str, name: str, out: Path) -> Mapping
         "clean stretches": clean,
         "clean share": sum(b - a + 1 for a, b in clean) / len(images),
         "seconds": len(images) / drive.rate if drive.rate else None,
+    }
+
+
+def measure_faults(shared: Path, place: str, name: str, out: Path) -> Mapping[str, Any]:
+    """Return what is found of a drive as it is, out of focus, and darker from its middle on."""
+    images, rate = _small(shared, place, name, out), PLACES[place][name]
+    pictures = _pictures(shared, place, name, out)
+    middle = len(images) // 2
+    darker = images.copy()
+    darker[middle:] = np.rint(0.7 * images[middle:])
+
+    def findings(shown: NDArray[np.uint8]) -> list[Finding]:
+        return list(find_faults(look_at(_set((shown, name, rate)))))
+
+    rng = np.random.default_rng(0)
+    blurred = {
+        kind: any(
+            "whole drive" in finding.what
+            for finding in findings(
+                np.stack([_resized(FAULTS[kind].apply(p, rng)[0]) for p in pictures[::5]])
+            )
+        )
+        for kind in BLURS
+    }
+    jumps = [s for f in findings(darker) if f.name == "exposure" for s in f.stretches]
+    numbers = look_at(_set((images, name, rate)))[0].numbers
+    return {
+        "place": place,
+        "drive": name,
+        "as it is": [finding.what for finding in findings(images) if finding.counts],
+        "blurred": blurred,
+        "jump found": any(
+            numbers[item.first] - 5 <= middle <= numbers[item.last] + 5 for item in jumps
+        ),
+        "other jumps": max(0, len(jumps) - 1),
+        "minutes": len(images) / rate / 60 if rate else None,
     }
 
 
@@ -211,6 +250,13 @@ def measure_time() -> Mapping[str, float]:
         }
 
 
+FAULT_ROWS: Mapping[str, Callable[[Mapping[str, Any]], bool]] = {
+    **{f"{kind}, all along: found": lambda f, k=kind: f["blurred"][k] for kind in BLURS},
+    "0.7 times as bright from the middle on: found": lambda f: f["jump found"],
+    "none, but a fault is found": lambda f: bool(f["as it is"]),
+}
+
+
 def _share(values: Sequence[bool]) -> str:
     return f"{sum(values)} of {len(values)}"
 
@@ -247,6 +293,18 @@ def _measure(arguments: argparse.Namespace) -> tuple[Mapping[str, Any], bool]:
         for name in PLACES[place]
     ]
     print_table(["inserted", *groups], _insertions(stretches, groups))
+    drives = [(place, name) for place in (*CHOSEN_ON, *TESTED_ON) for name in PLACES[place]]
+    faults = [measure_faults(shared, *drive, out) for drive in drives]
+    print_table(
+        ["fault of the drive", *groups],
+        (
+            [
+                title,
+                *(_share([test(f) for f in faults if f["place"] in g]) for g in groups.values()),
+            ]
+            for title, test in FAULT_ROWS.items()
+        ),
+    )
     things = [
         measure_things(shared, *drive, out)
         for drive in (("donkeycar_track", "lap2"), ("nao_canteen", "run1"), ("nao_canteen", "run2"))
@@ -288,7 +346,13 @@ def _measure(arguments: argparse.Namespace) -> tuple[Mapping[str, Any], bool]:
         if route["place"] in TESTED_ON
     ]
     total = seconds["read"] + seconds["all parts"]
-    figures = {"seconds": seconds, "stretches": stretches, "things": things, "routes": routes}
+    figures = {
+        "seconds": seconds,
+        "stretches": stretches,
+        "faults": faults,
+        "things": things,
+        "routes": routes,
+    }
     return figures, judge(
         {
             f"75 s at 30 Hz checked in {total:.1f} s, at most 20 s": total <= 20,

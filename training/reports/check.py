@@ -68,10 +68,10 @@ def _summary(check: DriveCheck) -> Section:
                 check.curve.falls,
             )
         )
-    rows = [(finding.name, finding.what, finding.remedy) for finding in check.findings]
+    rows = [(finding.name, finding.what, finding.advice) for finding in check.findings]
     return Section(
         "Verdict",
-        [check.verdict],
+        [check.verdict] if check.is_good else [],
         key_figures=keys,
         tables=[
             Table(
@@ -146,7 +146,7 @@ def _stretches(check: DriveCheck, frames: FrameSet, finding: Finding) -> Section
     shown = sorted(items, key=len, reverse=True)[:_MOST_CARDS]
     return Section(
         finding.name.capitalize(),
-        [f"{finding.what}. What to do: {finding.remedy}."],
+        [f"{finding.what}. What to do: {finding.advice}."],
         gallery=[
             _card(check, frames, item)
             for item in sorted(shown, key=lambda item: (item.recording, item.first))
@@ -189,10 +189,11 @@ def _route(check: DriveCheck, frames: FrameSet) -> Section:
         ]
         cards.append(Card(" and ".join(when for *_, when in ends), [], pictures))
     once = np.flatnonzero(~route.seen_again)
-    for index in once[spread(len(once), _PAIRS)].tolist():
-        recording, frame, when = place(index)
-        picture = frame_picture(frames.parts[recording].images[frame], when)
-        cards.append(Card(f"{when}: seen once", [], [picture]))
+    places = [place(index) for index in once[spread(len(once), _PAIRS)].tolist()]
+    for start in range(0, len(places), 2):
+        pair = places[start : start + 2]
+        pictures = [frame_picture(frames.parts[n].images[frame], when) for n, frame, when in pair]
+        cards.append(Card(f"Seen once: {', '.join(when for *_, when in pair)}", [], pictures))
     text = (
         f"{check.route_text}: a place is known again when the frames around it are like those of "
         "another time, in the same order. Driving the same way back shows other views."
@@ -205,7 +206,7 @@ def _curve(check: DriveCheck) -> Iterator[Section]:
     if curve is None:
         return
     with matplotlib.rc_context(STYLE):
-        figure = new_figure(6, 3.4)
+        figure = new_figure(11, 3.2)
         axes = figure.add_subplot()
         shares = [1 / parts for parts in PARTS]
         axes.plot(shares, 100 * curve.errors.T, color=NORMAL_COLOR, linewidth=0.8, alpha=0.3)
@@ -220,5 +221,7 @@ def _curve(check: DriveCheck) -> Iterator[Section]:
             "it knows than 95 % of these are from each other. Each eighth of the drive is held out "
             "in turn; the thick line is the mean of these eighths."
         ],
-        pictures=[figure_picture(figure, "Flagged frames by how much of the drive is known")],
+        pictures=[
+            figure_picture(figure, "Flagged frames by how much of the drive is known", wide=True)
+        ],
     )

@@ -126,7 +126,7 @@ def test_exposure_jumps_are_told_from_other_views() -> None:
 
 def test_blur_frozen_pictures_and_a_lens_out_of_focus() -> None:
     def blurred(images: Images) -> Images:
-        return np.stack([cv2.GaussianBlur(image, (0, 0), 3) for image in images])
+        return np.stack([cv2.GaussianBlur(image, (0, 0), 1.5) for image in images])
 
     images = LAPS.copy()
     images[100:130] = blurred(images[100:130])
@@ -155,19 +155,6 @@ def test_the_verb_reads_a_bag_with_gaps_and_writes_a_page(
     assert "25.0 to 30.1 s" in text
     assert "data:image/png" in text
     assert "http" not in text.replace("http-equiv", "").replace("http://www.w3.org", "")
-
-
-def test_the_exit_code_is_zero_for_a_good_folder_of_frames(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "frames"
-    folder.mkdir()
-    for number, image in enumerate(LAPS):
-        cv2.imwrite(str(folder / f"{number}.png"), image)
-    monkeypatch.chdir(tmp_path)
-    assert main(["check", "frames", "--fps", "10", "--cache", "cache"]) == 0
-    assert capsys.readouterr().out.startswith("good: 60.0 s of 60.0 s usable, ")
-    assert (tmp_path / "frames.check.html").is_file()
 
 
 @pytest.mark.parametrize(
@@ -211,7 +198,7 @@ def test_train_says_what_the_quick_part_finds(
     assert quick_look(frame_set(LAPS[:9]), ["drive"]).startswith("The drive is too short")
 
 
-def test_what_is_excluded_is_not_looked_at(
+def test_without_what_it_names_a_drive_is_good(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -226,3 +213,4 @@ def test_what_is_excluded_is_not_looked_at(
     stretch = remedy.partition("--exclude ")[2]
     assert main([*command, "--exclude", stretch]) == 0
     assert capsys.readouterr().out.startswith("good: ")
+    assert (tmp_path / "drive.check.html").is_file()

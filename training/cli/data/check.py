@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     write_page(check_page(check, frames), page)
     print(check.verdict)
     for finding in check.findings:
-        print(f"- {finding.what}: {finding.remedy}")
+        print(f"- {finding.what}: {finding.advice}")
     print(f"usable: {check.usable} of {check.length}")
     print(f"report: {page}")
     return 0 if check.is_good else LOOK_FIRST

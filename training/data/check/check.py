@@ -111,11 +111,14 @@ def check_drive(frames: FrameSet, *, fps: float | None = None, curve: bool = Tru
 
 
 def _shortage(route: Route, curve: LearningCurve | None) -> Iterator[Finding]:
+    reasons = []
     if route.share < TWICE:
-        what = f"only {route.share:.0%} of the route was seen more than once"
-        yield Finding("route", what, _ANOTHER, counts=True, is_shortage=True)
+        reasons.append(f"only {route.share:.0%} of the route was seen more than once")
     if curve is not None and curve.falls:
-        yield Finding("learning curve", str(curve), _ANOTHER, counts=True, is_shortage=True)
+        reasons.append(str(curve))
+    if reasons:
+        what = "; ".join(reasons)
+        yield Finding("too little", what, _ANOTHER, counts=True, is_shortage=True)
 
 
 def quick_look(frames: FrameSet, sources: Sequence[str]) -> str:

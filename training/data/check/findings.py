@@ -24,12 +24,12 @@ _JUMP_SECONDS = 0.2
 _ALIKE_CELLS = 0.8
 _SAME_VIEW = 0.6
 _JUMPS_A_MINUTE = 6
-_BLURRED = 0.6
+_BLURRED = 0.75
 """Share of the drive's median sharpness."""
 
 _BLURRED_SECONDS = 0.5
 _BLURRED_COUNTS = 0.2
-_SHARP = 0.5
+_SHARP = 0.75
 """Median sharpness of a drive with a lens in focus, at least."""
 
 _GAP_PERIODS = 3.0
@@ -64,7 +64,7 @@ class Finding:
     Attributes:
         name: its kind.
         what: in words, with figures.
-        remedy: what to do about it.
+        remedy: what to do about it where it counts.
         counts: whether it is a reason to look before training.
         stretches: where it is, in order.
         spoils: whether the frames there are not fit to be trained on.
@@ -78,6 +78,11 @@ class Finding:
     stretches: Sequence[Stretch] = ()
     spoils: bool = False
     is_shortage: bool = False
+
+    @property
+    def advice(self) -> str:
+        """What to do about it, if anything."""
+        return self.remedy if self.counts else "nothing to do, it is little"
 
 
 def find_faults(looks: Sequence[Look]) -> Iterator[Finding]:

@@ -52,7 +52,7 @@ class Look:
         step: seconds between two frames that were looked at; 1 / RATE without stamps.
         grey: float32 [K, 64, 64].
         cells: float32 [K, 16, 16, 3], means of the picture's cells, RGB.
-        sharpness: float32 [K], detail of one pixel relative to that of two.
+        sharpness: float32 [K], detail of one pixel at 64x64 relative to that of two.
         used: bool [K], whether the frame is not left out.
     """
 
@@ -170,12 +170,13 @@ def _figures(images: NDArray[np.uint8]) -> tuple[Floats, Floats, Floats]:
     grey, cells, sharpness = [], [], []
     for image in images:
         whole = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
-        soft, softer = (cv2.GaussianBlur(whole, (0, 0), sigma) for sigma in (0.7, 1.5))
-        fine, medium = float(np.square(whole - soft).mean()), float(np.square(soft - softer).mean())
-        sharpness.append((math.sqrt(fine) + _EMPTY / 3) / (math.sqrt(medium) + _EMPTY))
-        grey.append(cv2.resize(whole, (_GREY, _GREY), interpolation=cv2.INTER_AREA))
-        small = cv2.resize(image, (_CELLS, _CELLS), interpolation=cv2.INTER_AREA)
-        cells.append(small.astype(np.float32))
+        small = cv2.resize(whole, (_GREY, _GREY), interpolation=cv2.INTER_AREA)
+        soft, softer = (cv2.GaussianBlur(small, (0, 0), sigma) for sigma in (0.7, 1.5))
+        fine, medium = float(np.square(small - soft).mean()), float(np.square(soft - softer).mean())
+        sharpness.append((math.sqrt(fine) + _EMPTY) / (math.sqrt(medium) + _EMPTY))
+        grey.append(small)
+        colors = cv2.resize(image, (_CELLS, _CELLS), interpolation=cv2.INTER_AREA)
+        cells.append(colors.astype(np.float32))
     return np.stack(grey), np.stack(cells), np.array(sharpness, np.float32)
 
 
