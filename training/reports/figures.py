@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -27,7 +27,9 @@ from anomaly_detector.drawing.timeline import (
     new_figure,
     wants_log_scale,
 )
-from training.evaluation.metrics import Curve
+
+if TYPE_CHECKING:  # it imports scikit-learn, which takes seconds
+    from training.evaluation.metrics import Curve
 
 _MARKERS = ("o", "^", "s")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -22,8 +22,10 @@ from anomaly_detector.drawing.page import (
 )
 from anomaly_detector.drawing.timeline import heat_overlay
 from anomaly_detector.model.metadata import ModelMetadata
-from training.evaluation.metrics import Interval
 from training.reports.figures import figure_uri
+
+if TYPE_CHECKING:  # it imports scikit-learn, which takes seconds
+    from training.evaluation.metrics import Interval
 
 
 def figure_picture(

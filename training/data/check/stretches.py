@@ -24,6 +24,7 @@ _LEAST_DEVIATION = 0.15
 """Of a drive that is the same all along; scores are logarithms."""
 
 _SECONDS = 0.5
+_LEAST_FRAMES = 4
 _MARGIN_SECONDS = 4.0
 _BLOCK_SECONDS = 1.0
 _MOST_BLOCKS = 100
@@ -75,7 +76,7 @@ def _excluded(looks: Sequence[Look], item: Stretch) -> str:
 def strange_runs(look: Look, scores: Floats) -> list[tuple[int, int]]:
     """Return the first and the last index of each stretch that stands out."""
     runs = joined(stretches_of((scores > STANDS_OUT / 2) & look.used), look.samples(0.3))
-    least = look.samples(_SECONDS)
+    least = max(_LEAST_FRAMES, look.samples(_SECONDS))
     return [(a, b) for a, b in runs if b - a + 1 >= least and scores[a : b + 1].max() > STANDS_OUT]
 
 
@@ -169,9 +170,10 @@ def _cover_scores(looks: Sequence[Look]) -> list[Floats]:
         ratio /= np.median(ratio, axis=1, keepdims=True) + 0.05
         stillest = np.sort(ratio, axis=1)[:, :_STILLEST_CELLS]
         stillness = np.asarray(-np.log(stillest.mean(axis=1) + 0.02), np.float32)
-        # Where the robot stands, or comes to a stop, nothing moves.
+        # Where the robot stands, comes to a stop or starts, nothing moves.
         around = np.ones(2 * look.samples(1.0) + 1)
-        stillness[np.convolve(look.still, around)[len(around) // 2 :][: len(look)] > 0] = 0
+        stands = np.pad(look.still, len(around) // 2, constant_values=True)
+        stillness[np.convolve(stands, around, "valid") > 0] = 0
         scores.append(stillness)
     return scores
 
