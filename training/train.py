@@ -206,6 +206,8 @@ def prepare(options: TrainOptions) -> TrainingRun:
     )
     mask = _mask(options)
     frames = exclude(open_frames(options, options.data), options.exclude)
+    if mask is not None:
+        frames = frames.masked(mask)
     if options.progress:
         print(quick_look(frames, options.data))
     scorer = find_scorer(options.scorer)
@@ -226,9 +228,8 @@ def prepare(options: TrainOptions) -> TrainingRun:
             "--anomalies RECORDING"
         )
     split = _split(options, frames)
-    if mask is not None:
-        frames = frames.masked(mask)
-        anomalies = None if anomalies is None else anomalies.masked(mask)
+    if mask is not None and anomalies is not None:
+        anomalies = anomalies.masked(mask)
     split = replace(split, train=weighed(split.train, first))
     folder = RunFolder.beside(options.out, options.resume)
     recipe = resolved_recipe(options)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from anomaly_detector.images.mask import Mask
 from anomaly_detector.recordings.cache import CachedFrames
 from training.cli.main import main
 from training.config.options import TrainOptions
@@ -102,6 +103,11 @@ def test_without_stamps_stretches_are_told_by_frames() -> None:
     assert_near(stretch, 200, 239)
     assert "1 stretch stands out: frames " in result.verdict
     assert " s" not in result.usable
+    # What a mask covers does not stand out.
+    ignored = np.zeros((64, 64), bool)
+    ignored[:, :42] = True
+    masked = check_drive(frame_set(images, rate=None).masked(Mask(ignored)))
+    assert "stands out" not in found(masked), masked.verdict
 
 
 def test_standstill_counts_when_it_is_long() -> None:

@@ -6,14 +6,22 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from anomaly_detector.cli.arguments import add_shared, add_view_arguments, view_of
+from anomaly_detector.cli.arguments import (
+    add_mask_arguments,
+    add_shared,
+    add_view_arguments,
+    given_mask,
+    view_of,
+)
 from anomaly_detector.drawing.page import import_jinja2, write_page
 from anomaly_detector.files import check_output_file
-from anomaly_detector.recordings import expand_sources
+from anomaly_detector.images.mask import Mask
+from anomaly_detector.recordings import expand_sources, frame_size
 from anomaly_detector.recordings.base import check_fps
 from training.config.options import DEFAULT_SCORER
 from training.data.check import check_drive
 from training.data.frames import exclude, open_frame_set
+from training.data.opening import open_recording
 from training.reports.check import check_page
 from training.scorers.registry import find_scorer
 
@@ -29,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add_shared(parser, "--topic")
     add_view_arguments(parser, "all of the frame; the encoding's range")
+    add_mask_arguments(parser)
     parser.add_argument(
         "--fps", type=float, help="frames a second of an image folder, which has no time stamps"
     )
@@ -58,7 +67,11 @@ def run(arguments: argparse.Namespace) -> int:
         check_output_file(arguments.out)
     frames = open_frame_set(sources, arguments.topic, view=view, cache=arguments.cache)
     page = arguments.out or Path(f"{frames.parts[0].source.stem}.check.html")
-    check = check_drive(exclude(frames, arguments.exclude), fps=arguments.fps)
+    frames = exclude(frames, arguments.exclude)
+    if mask_source := given_mask(arguments):
+        size = frame_size(open_recording(sources[0], arguments.topic), view)
+        frames = frames.masked(Mask(mask_source.ignored(*size, view)))
+    check = check_drive(frames, fps=arguments.fps)
     write_page(check_page(check, frames), page)
     print(check.verdict)
     for finding in check.findings:

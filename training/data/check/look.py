@@ -7,17 +7,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anomaly_detector.images.mask import Mask
 from anomaly_detector.recordings.cache import CachedFrames
 from training.data.frames import FrameSet, frame_period
 
 Floats: TypeAlias = NDArray[np.float32]
 Numbers: TypeAlias = NDArray[np.int64]
+
+_Value = TypeVar("_Value", bound=np.generic)
 
 FEWEST = 30
 """Frames of a recording that can be looked at."""
@@ -54,6 +57,7 @@ class Look:
         cells: float32 [K, 16, 16, 3], means of the picture's cells, RGB.
         sharpness: float32 [K], detail of one pixel at 64x64 relative to that of two.
         used: bool [K], whether the frame is not left out.
+        mask: what of the frames is not looked at.
     """
 
     name: str
@@ -65,6 +69,7 @@ class Look:
     cells: Floats
     sharpness: Floats
     used: NDArray[np.bool_]
+    mask: Mask | None = None
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -73,6 +78,13 @@ class Look:
     def seconds(self) -> float:
         """Length of the recording; of one without stamps, in frames."""
         return float(self.times[-1] - self.times[0])
+
+    def seen(self, values: NDArray[_Value]) -> NDArray[_Value]:
+        """Return the values of cells, [K, S, S], of those that no mask covers, [K, cells]."""
+        side = values.shape[1]
+        if self.mask is None:
+            return values.reshape(len(values), -1)
+        return values[:, ~self.mask.cells(side, side)]
 
     @property
     def every(self) -> int:
@@ -130,13 +142,17 @@ def look_at(frames: FrameSet, fps: float | None = None) -> list[Look]:
     """
     least = math.ceil(len(frames) / _MOST)
     return [
-        _look(part, left_out, least, fps)
+        _look(part, left_out, frames.mask, least, fps)
         for part, left_out in zip(frames.parts, frames.left_out, strict=True)
     ]
 
 
 def _look(
-    part: CachedFrames, left_out: Sequence[tuple[int, int]], least: int, fps: float | None
+    part: CachedFrames,
+    left_out: Sequence[tuple[int, int]],
+    mask: Mask | None,
+    least: int,
+    fps: float | None,
 ) -> Look:
     period = frame_period(part)
     stamps = np.arange(len(part), dtype=np.float64) * (1 / fps if fps else 1)
@@ -149,7 +165,7 @@ def _look(
     every = min(every, len(part) // FEWEST)
     numbers = np.arange(0, len(part), every)
     figures = [
-        _figures(part.images[rows])
+        _figures(part.images[rows] if mask is None else mask.filled(part.images[rows]))
         for rows in np.array_split(numbers, range(_BATCH, len(numbers), _BATCH))
     ]
     grey, cells, sharpness = (np.concatenate(kind) for kind in zip(*figures, strict=True))
@@ -163,6 +179,7 @@ def _look(
         cells,
         sharpness,
         ~np.isin(numbers, FrameSet([part], [left_out]).unused),
+        mask,
     )
 
 

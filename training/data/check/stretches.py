@@ -99,7 +99,7 @@ def _deviations(looks: Sequence[Look], scores: Sequence[Floats]) -> list[Floats]
 
 def _color_scores(looks: Sequence[Look]) -> list[Floats]:
     """Return how rare the rarest colours of each frame are among the other frames."""
-    codes = [_color_codes(look.cells) for look in looks]
+    codes = [_color_codes(look) for look in looks]
     size = int(np.prod(_COLORS))
     total = sum(np.bincount(code.ravel(), minlength=size) for code in codes)
     blocks = _MOST_BLOCKS / sum(map(len, codes))
@@ -117,18 +117,18 @@ def _color_scores(looks: Sequence[Look]) -> list[Floats]:
     return scores
 
 
-def _color_codes(cells: Floats) -> NDArray[np.int64]:
-    """Return the bin of brightness, tint and height that each cell is in, int64 [K, 256]."""
-    light = cells + 8
+def _color_codes(look: Look) -> NDArray[np.int64]:
+    """Return the bin of brightness, tint and height that each cell is in, int64 [K, cells]."""
+    light = look.cells + 8
     values = (
         (np.log(light.mean(axis=-1)) - 2) / _LIGHT,
         np.log(light[..., 0] / light[..., 1]) / _TINT + _BINS / 2,
         np.log(light[..., 2] / light[..., 1]) / _TINT + _BINS / 2,
     )
     bins = [np.clip(value.astype(np.int64), 0, _BINS - 1) for value in values]
-    rows = np.arange(cells.shape[1]) * _BANDS // cells.shape[1]
+    rows = np.arange(light.shape[1]) * _BANDS // light.shape[1]
     bins.append(np.broadcast_to(rows[:, np.newaxis], bins[0].shape))
-    return np.asarray(np.ravel_multi_index(bins, _COLORS).reshape(len(cells), -1), np.int64)
+    return look.seen(np.asarray(np.ravel_multi_index(bins, _COLORS), np.int64))
 
 
 def _blurred(counts: NDArray[np.int64]) -> Floats:
@@ -147,7 +147,7 @@ def _detail_scores(looks: Sequence[Look]) -> list[Floats]:
     quarters = [
         np.stack([own[:, y::2, x::2] for y in (0, 1) for x in (0, 1)]).std(axis=0) for own in grey
     ]
-    details = [np.log(own + 0.01).reshape(len(own), -1) for own in quarters]
+    details = [look.seen(np.log(own + 0.01)) for look, own in zip(looks, quarters, strict=True)]
     every = np.concatenate(details)
     usual = np.median(every, axis=0)
     spread = 1.4826 * np.median(np.abs(every - usual), axis=0) + 0.05
@@ -179,8 +179,8 @@ def _cover_scores(looks: Sequence[Look]) -> list[Floats]:
 
 
 def _changes(look: Look) -> Floats:
-    """Return how much each cell changes around each frame, grey levels, float32 [K, 256]."""
-    grey = look.cells.mean(axis=-1).reshape(len(look), -1)
+    """Return how much each cell changes around each frame, grey levels, float32 [K, cells]."""
+    grey = look.seen(look.cells.mean(axis=-1))
     lag = min(look.samples(0.3), len(look) - 1)
     change = np.pad(np.abs(grey[lag:] - grey[:-lag]), ((lag // 2, lag - lag // 2), (0, 0)), "edge")
     return np.asarray(cv2.blur(change, (1, look.samples(0.8) | 1)), np.float32)
