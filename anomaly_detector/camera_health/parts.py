@@ -20,9 +20,12 @@ _BUSY = 0.2
 _STANDING = 0.4
 """More standing edges than in training by this share of all are a pattern on the lens."""
 
-_OTHER_LEVEL = 25.0
+_OTHER_LEVEL, _OTHER_SPREAD = 8.0, 3.0
+"""A cell of a camera that stood has another brightness at so many grey levels, and so many standard
+deviations more, off its mean."""
+
 _STOOD = 6.0
-"""Grey levels: a cell of a camera that stood still had less deviation than this."""
+"""Grey levels: a cell of a camera that stood had less deviation than this."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,8 @@ def changed_parts(cells: Floats, past: Mapping[str, Floats]) -> BlockedParts:
     stood = past["spread"] < _STOOD
     if np.mean(stood) < 0.5:
         return BlockedParts()
-    return _parts(stood & (np.abs(cells - past["level"]) > _OTHER_LEVEL))
+    limit = _OTHER_LEVEL + _OTHER_SPREAD * past["spread"]
+    return _parts(stood & (np.abs(cells - past["level"]) > limit))
 
 
 def _parts(blocked: NDArray[np.bool_]) -> BlockedParts:

@@ -50,6 +50,9 @@ _STILL_FRAMES = 15
 _COVER, _DIRT = 0.21, 0.055
 """Shares of the picture: of the largest part that reaches its edge, and of all parts."""
 
+_STILL_COVER = 0.1
+"""The same share before a camera that stood in training."""
+
 _ROLL, _ROLLED, _PLAINLY_ROLLED = 6, 0.018, 0.04
 """Degrees, and by how much more alike the views have to be when they are turned: of so many views
 without much dirt, and else."""
@@ -170,7 +173,6 @@ class CameraWatch:
         self._rolls = Rolls(reference.view_array) if reference is not None and moves else None
         self._past: Mapping[str, Floats] = {} if reference is None else reference.map_arrays
         self._alike: deque[Floats] = deque(maxlen=_ROLL_VIEWS)
-        self._cells: deque[Floats] = deque(maxlen=_CONFIRMED)
         self._by_views: tuple[str, float] = ("", 0.0)
         self._seen = 0
         self._unmoved = 0
@@ -224,9 +226,10 @@ class CameraWatch:
         if found[0]:
             return found
         if self._rolls is None:
-            self._cells.append(look.cells)
-            cover = self._named(changed_parts(np.mean(self._cells, axis=0), self._past))
-            return cover if cover[0] else self._blur(figures, past)
+            share = changed_parts(look.cells, self._past).share
+            if share >= self._eased_up("covered", _STILL_COVER):
+                return "covered", share
+            return self._blur(figures, past)
         if moves_on:
             self._see_view(look, self._rolls)
         blur = self._blur(figures, past)
@@ -295,7 +298,7 @@ class CameraWatch:
     def _named(self, parts: BlockedParts) -> tuple[str, float]:
         if parts.at_edge >= self._eased_up("covered", _COVER):
             return "covered", parts.share
-        if parts.share >= self._eased_up("dirt", _DIRT) and self._rolls is not None:
+        if parts.share >= self._eased_up("dirt", _DIRT):
             return "dirt", parts.share
         return "", 0.0
 
