@@ -262,7 +262,7 @@ def time_all(arguments: argparse.Namespace) -> None:
         AnomalyDetectorError: a model does not run.
     """
     python = make_environment(arguments.environment)
-    times = {}
+    times = _times(arguments.out)
     for name in arguments.models:
         found = (_row_file(arguments.out, name, pair) for pair in PAIRS)
         row = next((file for file in found if file.is_file()), None)
@@ -282,6 +282,11 @@ def time_all(arguments: argparse.Namespace) -> None:
             times[name] = {"onnx": model.suffix == ".onnx"} | json.loads(out.read_text("utf-8"))
     with atomic_path(arguments.out / "peers/times.json") as temporary:
         temporary.write_text(json.dumps(times, indent=1) + "\n", encoding="utf-8")
+
+
+def _times(out: Path) -> dict[str, Any]:
+    file = out / "peers/times.json"
+    return dict(json.loads(file.read_text("utf-8"))) if file.is_file() else {}
 
 
 def _row_file(out: Path, name: str, pair: str) -> Path:
@@ -329,9 +334,7 @@ def tables(out: Path) -> None:
     Raises:
         AnomalyDetectorError: there are none.
     """
-    file = out / "peers/times.json"
-    times = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    found = False
+    times, found = _times(out), False
     for pair, (place, *drives) in PAIRS.items():
         files = [_row_file(out, name, pair) for name in CONTENDERS]
         rows = [json.loads(file.read_text("utf-8")) for file in files if file.is_file()]
