@@ -169,7 +169,12 @@ def measure_faults(shared: Path, place: str, name: str, out: Path) -> Mapping[st
         kind: any(
             "whole drive" in finding.what
             for finding in findings(
-                np.stack([_resized(FAULTS[kind].apply(p, rng)[0]) for p in pictures[::5]])
+                np.stack(
+                    [
+                        _resized(FAULTS[kind].apply(p, rng)[0])
+                        for p in pictures[:: max(1, len(pictures) // 60)]
+                    ]
+                )
             )
         )
         for kind in BLURS
