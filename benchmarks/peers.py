@@ -191,14 +191,18 @@ def _of_ours(
     given = {"data": (), "out": Path(), "seed": 0, "resume": True, "progress": False}
     options: TrainOptions = resolve_options(given | dict(contender.options))
     row = Row((train,), test, contender.variant, 0, NONE, 0, 1)
+    model: Path = out / "rows" / row.model
     figures: dict[str, Any] = {}
-    if not (out / "rows" / row.model).is_file():
-        start, before = time.perf_counter(), _children_s()
-        train_row(row, options, None, out)
+    # A training that goes on where it was stopped does not say what a whole one takes.
+    is_new = not (model.exists() or model.with_suffix(".training").exists())
+    start, before = time.perf_counter(), _children_s()
+    train_row(row, options, None, out)
+    if is_new:
         figures = {"train_s": time.perf_counter() - start, "train_cpu_s": _children_s() - before}
-    with Detector(out / "rows" / row.model) as detector:
+    with Detector(model) as detector:
         scores = [_scores(detector, frames / f"{part}.npy") for part in _PARTS]
-        return figures | {"threshold": detector.threshold, "file": f"rows/{row.model}"}, scores
+        own = {"threshold": detector.threshold, "file": f"rows/{row.model}"}
+        return figures | own, scores
 
 
 _PARTS = ("normal", "faults")
