@@ -194,9 +194,9 @@ def test_signal_ends_the_node_quietly_while_images_arrive(
         while node.is_running:
             client.publisher.publish(message)
         assert node.wait() == 0
-        # On a busy machine the first picture may come late, which the node says; vision_msgs may be
-        # missing, which it says as well.
-        said = [line for line in node.lines if not ("no image" in line or "vision_msgs" in line)]
+        # What else it may say: on a busy machine the first picture comes late; what is missing.
+        other = ("no image", "vision_msgs", "no camera reference")
+        said = [line for line in node.lines if not any(text in line for text in other)]
         configured, active = said
         assert "configured: model" in configured
         assert "active, waiting for" in active

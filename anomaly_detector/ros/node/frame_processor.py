@@ -287,11 +287,11 @@ class FrameProcessor:
         self.statistics.see_picture(time.monotonic(), image.array.tobytes())
         state = self._alarm_filter.update(detection, stamp_ns=time_ns)
         self._see_scene(time_ns, detection.score, image)
-        self._see_camera(message.header, time_ns, image, pixels)
         self.last_place = None if self.poses is None else self.poses.at(time_ns)
         alarm = self.incidents.update(state, detection, image.array, self.last_place, time_ns)
         try:
             self._publish(message, time_ns, pixels, detection, state, alarm)
+            self._see_camera(message.header, time_ns, image, pixels)
         finally:
             # A signal takes the topics away in the middle of a frame; the black box keeps it.
             if self.black_box is not None:

@@ -110,6 +110,14 @@ def test_without_stamps_stretches_are_told_by_frames() -> None:
     assert "stands out" not in found(masked), masked.verdict
 
 
+@pytest.mark.parametrize("count", [30, 31, 40])
+@pytest.mark.parametrize("rate", [1, RATE, 20, 60])
+def test_a_drive_of_a_few_frames_is_too_little_but_no_error(count: int, rate: float) -> None:
+    for curve in (True, False):
+        result = check_drive(frame_set(drive(1)[:count], rate=rate), curve=curve)
+        assert "too little" in found(result)
+
+
 def test_standstill_counts_when_it_is_long() -> None:
     noise = np.random.default_rng(3).normal(0, 2, (300, *LAPS.shape[1:]))
     still = np.clip(LAPS[220] + noise, 0, 255).astype(np.uint8)

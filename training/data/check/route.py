@@ -76,7 +76,8 @@ def _sequences(samples: Samples, alike: Floats, direction: int) -> Floats:
 
 def _shifted(count: int, offset: int) -> tuple[slice, slice]:
     """Return the places that have another one so far on, and these other ones."""
-    first, end = max(0, -offset), max(0, min(count, count - offset))
+    first = min(count, max(0, -offset))
+    end = max(first, min(count, count - offset))
     return slice(first, end), slice(first + offset, end + offset)
 
 
