@@ -38,7 +38,7 @@ def check_page(check: DriveCheck, frames: FrameSet) -> Page:
     names = ", ".join(look.name for look in check.looks)
     return Page(
         "A look before training",
-        f"{names}: {len(frames)} frames, {check.length}",
+        f"{names}: {', '.join(dict.fromkeys((f'{len(frames)} frames', check.length)))}",
         [
             _summary(check),
             _along(check),
@@ -159,9 +159,10 @@ def _card(check: DriveCheck, frames: FrameSet, item: Stretch) -> Card:
     look = check.looks[item.recording]
     first, last = look.numbers[[item.first, item.last]]
     name = f"{look.name}, " if len(check.looks) > 1 else ""
+    span, numbers = look.span(item.first, item.last), f"frames {first} to {last}"
     return Card(
-        f"{name}{look.span(item.first, item.last)}",
-        [item.note, f"frames {first} to {last}"],
+        f"{name}{span}",
+        [item.note] if numbers == span else [item.note, numbers],
         [
             frame_picture(frames.parts[item.recording].images[frame], f"Frame {frame}")
             for frame in sorted({first, (first + last) // 2, last})
