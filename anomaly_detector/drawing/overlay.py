@@ -44,7 +44,7 @@ _OUTLINE_AT = round(255 * HOT)
 _HATCH = 8
 """Distance of two lines over what is not looked at, in their thickness."""
 
-_HATCH_CONTRAST = np.uint8(60)
+_HATCH_CONTRAST = 60
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _STRIP = (36, 32, 30)
@@ -214,9 +214,10 @@ def hatch(picture: NDArray[np.uint8], ignored: NDArray[np.bool_]) -> None:
     rows, columns = np.ogrid[:height, :width]
     thickness = _thickness(picture)
     lines = (covered > 0) & ((rows + columns) % (_HATCH * thickness) < thickness)
-    levels = picture[lines]
-    # Seen on dark and on bright things alike.
-    picture[lines] = np.where(levels < 128, levels + _HATCH_CONTRAST, levels - _HATCH_CONTRAST)
+    levels = picture[lines].astype(np.int16)
+    # Seen on dark and on bright things alike, in their own colour.
+    is_dark = levels.mean(axis=1, keepdims=True) < 128
+    picture[lines] = np.clip(levels + np.where(is_dark, _HATCH_CONTRAST, -_HATCH_CONTRAST), 0, 255)
 
 
 def _draw_boxes(picture: NDArray[np.uint8], detection: Detection, color: Color) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from anomaly_detector.drawing.overlay import MAX_SIDE, STATE_COLORS, draw_overlay, state_word
+from anomaly_detector.drawing.overlay import MAX_SIDE, STATE_COLORS, draw_overlay, hatch, state_word
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.image import ColorOrder, Image
 from anomaly_detector.model.detector import Detection, Detector
@@ -304,3 +304,19 @@ def test_boxes_are_those_of_the_regions_and_can_be_left_out() -> None:
     assert (columns.min(), columns.max()) == (118, 201)
     assert count_color(with_boxes[90:150, 120:200], STATE_COLORS["ANOMALY"]) > 200
     assert np.array_equal(render(normalized_score=0.45), render(normalized_score=0.45, boxes=False))
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (90, 150, 120), (160, 110, 140), (255, 255, 255)])
+def test_hatching_is_seen_on_every_brightness_and_has_no_colour(
+    colour: tuple[int, int, int],
+) -> None:
+    picture = np.full((48, 64, 3), colour, np.uint8)
+    ignored = np.zeros((12, 16), bool)
+    ignored[6:] = True
+    hatch(picture, ignored)
+    change = picture.astype(int) - np.array(colour)
+    assert not change[:24].any()
+    lines = change[24:][change[24:].any(axis=2)]
+    assert 0.05 < len(lines) / (24 * 64) < 0.4
+    assert (np.abs(lines) >= 40).all()
+    assert (lines == lines[:, :1]).all()
