@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import importlib.util
 from collections.abc import Iterator, Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +31,17 @@ PERIOD_NS = 50_000_000
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files, those that compute beside those that wait for ROS.
+    """Begin with the longest files, so that no process works alone at the end.
 
-    Else no process has work at the end, or all of them wait at the same time.
+    Those that wait for ROS come after those that compute: beside these they would wait too long.
     """
-    files: dict[Path, list[pytest.Item]] = {}
-    for item in items:
-        files.setdefault(item.path, []).append(item)
-    groups: dict[str, list[Path]] = {"test_tutorial.py": [], "training": [], "ros": [], "": []}
-    for path in files:
-        first = path.relative_to(TESTS).parts[0]
-        groups[first if first in groups else ""].append(path)
-    tutorial, training, ros, rest = groups.values()
-    mixed = [path for pair in zip_longest(training, ros) for path in pair if path]
-    items[:] = [item for path in (*tutorial, *mixed, *rest) for item in files[path]]
+    longest = ["test_tutorial.py", "training", "ros"]
+
+    def rank(item: pytest.Item) -> int:
+        first = item.path.relative_to(TESTS).parts[0]
+        return longest.index(first) if first in longest else len(longest)
+
+    items.sort(key=rank)
 
 
 def make_drive(count: int, seed: int = 0) -> list[NDArray[np.uint8]]:

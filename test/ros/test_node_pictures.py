@@ -266,6 +266,7 @@ def test_black_box_that_cannot_write_warns_and_the_node_goes_on(
             leave_free(place, 0)
         client.set_parameters(black_box_folder=str(place / "box"), black_box_seconds_after=0.0)
         if fault == "file":  # only now: the parameter would be refused
+            client.spin_until(place.exists, "the box to make its folder")
             place.rename(tmp_path / "moved")  # at once: the box may be writing
             place.write_text("not a folder", encoding="utf-8")
         for picture in [BLACK] * 3 + [GREY] * 12:

@@ -68,6 +68,7 @@ def test_real_guard_stops_looks_again_and_calls(model: Path) -> None:
         )
         client.node.create_service(srvs.Trigger, "/guarded/escalate", called)
         with running([*command, *detector]) as guard:
+            client.spin_until(lambda: stops, "the guard")
             film(client, GREY, lambda: stops[-1:] == [False], "the robot to go")
             assert stops[0]  # before it was known that all is well
             film(client, BLACK, lambda: stops[-1:] == [True], "a stop at the alarm")
