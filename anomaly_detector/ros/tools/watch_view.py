@@ -127,9 +127,16 @@ class WatchState:
             return "no detection yet: is the node active, and the camera running?"
         silence = now_s - self.detection_s
         if silence > STALE_S:
-            who = "the node has ended" if self.is_there is False else "camera or node has stopped"
-            return f"no detection for {silence:.1f} s: {who}"
+            return f"no detection for {silence:.1f} s: {self._stopped()}"
         return ""
+
+    def _stopped(self) -> str:
+        if self.is_there is False:
+            return "the node has ended"
+        # The middleware goes on naming a killed node until its lease is over, and at times longer.
+        if self.node_state is not None and self.node_state.reason == "no state":
+            return "the node has ended, hangs, or cannot be reached"
+        return "camera or node has stopped"
 
     def value(self, key: str, now_s: float) -> str:
         """Return a value of the diagnostics; ``-`` when it is missing, unknown or old."""
