@@ -403,7 +403,7 @@ def _parse() -> argparse.Namespace:
     add("--models", nargs="+", choices=CONTENDERS, default=[*CONTENDERS], help=text)
     text = f"of {', '.join(PAIRS)} (default: all)"
     add("--pairs", nargs="+", choices=PAIRS, default=[*PAIRS], help=text)
-    text = "most minutes to train each of anomalib's models (%(default)s)"
+    text = "most minutes of one core to train each of anomalib's models (%(default)s)"
     add("--minutes", type=float, default=10, help=text)
     add("--normal-frames", type=int, default=400, help="most normal frames (%(default)s)")
     add("--test-frames", type=int, default=40, help="most frames with each fault (%(default)s)")
