@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -50,26 +48,30 @@ class Smoothing:
     """Makes :class:`Figures` frame by frame."""
 
     def __init__(self) -> None:
-        self._short: deque[tuple[float, ...]] = deque(maxlen=_SHORT)
-        self._long: deque[tuple[float, ...]] = deque(maxlen=_LONG)
+        self._short, self._long = np.empty((_SHORT, 6)), np.empty((_LONG, 2))
+        self._added = 0
 
     def add(self, look: Look) -> Figures:
         """Take the next frame in."""
-        levels = np.partition(look.cells.ravel(), _QUARTERS)[_QUARTERS]
-        dim, bright = levels.tolist()
-        light = float(look.cells.mean()) + _EMPTY
+        levels = np.partition(look.cells, _QUARTERS, axis=None)
+        dim, bright = float(levels[_QUARTERS[0]]), float(levels[_QUARTERS[1]])
+        light = look.level + _EMPTY
         fine, coarse = upper_quartile(look.fine), upper_quartile(look.coarse)
         contrast = (bright - dim) / light
-        self._short.append((dim, bright, look.white, contrast, coarse / light, look.steps))
-        self._long.append((fine / (coarse + 0.5), fine / light))
-        short = [median(values) for values in zip(*self._short, strict=True)]
+        short = dim, bright, look.white, contrast, coarse / light, look.steps
+        self._short[self._added % _SHORT] = short
+        self._long[self._added % _LONG] = fine / (coarse + 0.5), fine / light
+        self._added += 1
+        count = min(self._added, _SHORT)
+        ordered = np.sort(self._short[:count], axis=0)
+        median = (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
         long = [0.0, 0.0]
         if self.is_full:
-            place = len(self._long) * 3 // 4
-            long = [sorted(values)[place] for values in zip(*self._long, strict=True)]
-        return Figures(*short, *long)
+            count = min(self._added, _LONG)
+            long = np.sort(self._long[:count], axis=0)[count * 3 // 4].tolist()
+        return Figures(*median.tolist(), *long)
 
     @property
     def is_full(self) -> bool:
         """Whether all figures are there."""
-        return len(self._long) >= _LEAST
+        return self._added >= _LEAST

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -27,6 +26,11 @@ _MOVED = 0.6
 """A picture whose cells differ by so much of their difference from their neighbours is another view
 than the one before."""
 
+_INNER = SIDE // 2 - 2
+_ENDS = np.cumsum([CELLS**2] * 3 + [_INNER**2] * 3).tolist()
+"""Where each thing that is kept of a view ends in its row: levels of cells, their squares, detail,
+edges across and down, and their strength."""
+
 
 @dataclass(frozen=True)
 class Look:
@@ -35,21 +39,20 @@ class Look:
     Attributes:
         half: grey levels at half of :data:`SIDE`, float32.
         cells: mean grey level of each cell, float32 [16, 16].
+        level: their mean.
         fine: detail of each cell: mean absolute Laplacian of the picture.
         coarse: the same of the picture at half its size.
+        steps: differences of neighbouring cells: a quarter is above this.
         white: share of the picture that is white.
     """
 
     half: Floats
     cells: Floats
+    level: float
     fine: Floats
     coarse: Floats
+    steps: float
     white: float
-
-    @property
-    def steps(self) -> float:
-        """Differences of neighbouring cells: a quarter is above this."""
-        return upper_quartile(np.abs(np.diff(self.cells, axis=1)))
 
     @classmethod
     def at(cls, image: NDArray[np.uint8]) -> Look:
@@ -59,11 +62,14 @@ class Look:
             grey = _reduced(grey, SIDE)
         picture = np.asarray(grey, np.float32)
         half = _reduced(picture, SIDE // 2)
+        cells = _reduced(half, CELLS)
         return cls(
             half,
-            _reduced(half, CELLS),
+            cells,
+            cv2.mean(cells)[0],
             _reduced(np.abs(cv2.Laplacian(picture, cv2.CV_32F)), CELLS),
             _reduced(np.abs(cv2.Laplacian(half, cv2.CV_32F)), CELLS),
+            upper_quartile(np.abs(cells[:, 1:] - cells[:, :-1])),
             np.count_nonzero(grey >= _WHITE) / grey.size,
         )
 
@@ -75,7 +81,7 @@ def _reduced(picture: NDArray[Any], side: int) -> NDArray[Any]:
 def upper_quartile(values: Floats) -> float:
     """Return the value that a quarter of an array is above."""
     place = values.size * 3 // 4
-    return float(np.partition(values.ravel(), place)[place])
+    return float(np.partition(values, place, axis=None)[place])
 
 
 class Views:
@@ -87,16 +93,17 @@ class Views:
 
     def __init__(self, steps: float = math.inf) -> None:
         self._steps = steps
-        self._kept: deque[tuple[NDArray[np.float64], ...]] = deque()
-        self._sums: list[NDArray[np.float64]] = []
+        self._rows = np.zeros((VIEWS, _ENDS[-1]), np.float32)
+        self._sum = np.zeros(_ENDS[-1])
+        self._added = 0
         self._last: Floats | None = None
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return min(self._added, VIEWS)
 
     def moves_on(self, look: Look) -> bool:
         """Return whether a frame shows another view than the last one that did."""
-        cells = look.cells - look.cells.mean()
+        cells = look.cells - look.level
         if self._last is not None:
             # Quarters, not means: a part that is covered does not move.
             least = _MOVED * (min(look.steps, self._steps) + 2.0)
@@ -107,21 +114,15 @@ class Views:
 
     def add(self, look: Look) -> None:
         """Take in a frame that shows another view."""
-        cells = look.cells - look.cells.mean()
+        cells = look.cells - look.level
         across = look.half[1:-1, 2:] - look.half[1:-1, :-2]
         down = look.half[2:, 1:-1] - look.half[:-2, 1:-1]
-        own = tuple(
-            np.asarray(values, np.float64)
-            for values in (cells, cells * cells, look.fine, across, down, np.hypot(across, down))
-        )
-        if not self._sums:
-            self._sums = [np.zeros_like(values) for values in own]
-        self._kept.append(own)
-        for total, values in zip(self._sums, own, strict=True):
-            total += values
-        if len(self._kept) > VIEWS:
-            for total, values in zip(self._sums, self._kept.popleft(), strict=True):
-                total -= values
+        own = cells, cells * cells, look.fine, across, down, cv2.magnitude(across, down)
+        row = self._rows[self._added % VIEWS]
+        self._sum -= row
+        np.concatenate(own, axis=None, out=row)
+        self._sum += row
+        self._added += 1
 
     def maps(self) -> Floats:
         """Return change, detail and standing pattern of each cell, float32 [3, 16, 16].
@@ -129,13 +130,14 @@ class Views:
         Change is the standard deviation of a cell's level over the views. The pattern is the share
         of the edges that stay where they are, 0..1.
         """
-        level, squares, fine, across, down, edges = (total / len(self) for total in self._sums)
+        mean = np.split(self._sum / len(self), _ENDS[:-1])
+        level, squares, fine = (values.reshape(CELLS, CELLS) for values in mean[:3])
+        across, down, edges = (values.reshape(_INNER, _INNER) for values in mean[3:])
         change = np.sqrt(np.maximum(squares - level * level, 0.0))
-        standing = _by_cell(np.hypot(across, down)) / (_by_cell(edges) + 0.5)
-        return np.stack([change, fine, standing]).astype(np.float32)
+        standing = _by_cell(cv2.magnitude(across, down)) / (_by_cell(edges) + 0.5)
+        return np.array([change, fine, standing], np.float32)
 
 
-def _by_cell(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _by_cell(values: NDArray[Any]) -> NDArray[Any]:
     """Return means of cells of two pixels of a picture that lacks its outermost pixels."""
-    cells = np.pad(values, 1, "edge").reshape(CELLS, 2, CELLS, 2)
-    return np.asarray(cells.mean(axis=(1, 3)))
+    return _reduced(cv2.copyMakeBorder(values, 1, 1, 1, 1, cv2.BORDER_REPLICATE), CELLS)

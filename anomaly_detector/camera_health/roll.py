@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import cv2
@@ -59,12 +60,12 @@ def _shapes(half: Floats) -> Floats:
 
 
 _PLACES = np.arange(CELLS) - (CELLS - 1) / 2
-_DISC = np.hypot(_PLACES, _PLACES[:, np.newaxis]).ravel() < CELLS / 2 - 0.4
+_DISC = np.flatnonzero(np.hypot(_PLACES, _PLACES[:, np.newaxis]) < CELLS / 2 - 0.4)
 """What stays in the picture when it is turned."""
 
 
 def _direction(shapes: Floats) -> Floats:
     """Return a unit vector: products of two are correlations."""
     cells = cv2.resize(shapes, (CELLS, CELLS), interpolation=cv2.INTER_AREA).ravel()[_DISC]
-    cells = cells - cells.mean()
-    return np.asarray(cells / (np.linalg.norm(cells) + 1e-6), np.float32)
+    cells -= cells.sum() / len(cells)
+    return np.asarray(cells / (math.sqrt(cells @ cells) + 1e-6), np.float32)

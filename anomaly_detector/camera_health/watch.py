@@ -172,6 +172,8 @@ class CameraWatch:
         moves = reference is not None and reference.has_moved
         self._rolls = Rolls(reference.view_array) if reference is not None and moves else None
         self._past: Mapping[str, Floats] = {} if reference is None else reference.map_arrays
+        figures = {} if reference is None else reference.figures
+        self._ranges = {name: _Range(*values) for name, values in figures.items()}
         self._alike: deque[Floats] = deque(maxlen=_ROLL_VIEWS)
         self._by_views: tuple[str, float] = ("", 0.0)
         self._seen = 0
@@ -221,18 +223,17 @@ class CameraWatch:
         self._unmoved = 0 if moves_on else self._unmoved + 1
         if self._reference is None:
             return _plain(figures)
-        past = {name: _Range(*values) for name, values in self._reference.figures.items()}
-        found = self._of_light(figures, past)
+        found = self._of_light(figures, self._ranges)
         if found[0]:
             return found
         if self._rolls is None:
             share = changed_parts(look.cells, self._past).share
             if share >= self._eased_up("covered", _STILL_COVER):
                 return "covered", share
-            return self._blur(figures, past)
+            return self._blur(figures, self._ranges)
         if moves_on:
             self._see_view(look, self._rolls)
-        blur = self._blur(figures, past)
+        blur = self._blur(figures, self._ranges)
         # A cover has no detail, and turning a picture takes some. A blur does neither.
         is_explained = self._by_views[0] in ("covered", "tilted")
         return blur if blur[0] and not is_explained else self._by_views
