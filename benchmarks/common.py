@@ -58,6 +58,17 @@ def options(doc: str | None, *names: str) -> argparse.ArgumentParser:
     return parser
 
 
+def row_options(doc: str | None) -> argparse.ArgumentParser:
+    """Return a parser for a benchmark that keeps a row of each measurement of the drives."""
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--shared", type=Path, default=Path("../shared/data"), help="the data (%(default)s)")
+    add("--out", type=Path, required=True, metavar="FOLDER", help="for rows, models and frames")
+    return parser
+
+
 def end_children_on_sigterm() -> None:
     """Have SIGTERM end this process and those that it started, as Ctrl-C in a terminal does."""
 

@@ -46,7 +46,7 @@ from anomaly_detector.model.detector import Detector
 from anomaly_detector.ordered_pool import usable_cores
 from anomaly_detector.recordings import Frame
 from anomaly_detector.scoring.stream import score_recording
-from benchmarks.common import resumable
+from benchmarks.common import resumable, row_options
 from benchmarks.places import PLACES, Drive, read_drive
 from benchmarks.unseen_faults import UNSEEN_FAULTS
 from training.adaptation.adapt import AdaptOptions, adapt
@@ -381,12 +381,8 @@ def _fault_cells(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _parse() -> tuple[argparse.Namespace, TrainOptions]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = row_options(__doc__)
     add = parser.add_argument
-    add("--shared", type=Path, default=Path("../shared/data"), help="the data (%(default)s)")
-    add("--out", type=Path, required=True, metavar="FOLDER", help="for rows, models and frames")
     add("--table", action="store_true", help="only print tables of the rows that are there")
     text = f"of {', '.join(PLACES)} (default: all)"
     add("--places", nargs="+", choices=PLACES, default=[*PLACES], metavar="PLACE", help=text)

@@ -35,7 +35,7 @@ from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_directory, atomic_path
 from anomaly_detector.images.preprocessing import View
 from anomaly_detector.model.detector import Detector
-from benchmarks.common import print_table, resumable
+from benchmarks.common import print_table, resumable, row_options
 from benchmarks.drives import FAULTS, NONE, STRESS_FAULTS, Row, faulted, folder_of, train_row
 from benchmarks.places import Drive, read_drive
 from training.config.options import DEFAULT_SCORER, TrainOptions
@@ -390,12 +390,8 @@ def main() -> int:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = row_options(__doc__)
     add = parser.add_argument
-    add("--shared", type=Path, default=Path("../shared/data"), help="the data (%(default)s)")
-    add("--out", type=Path, required=True, metavar="FOLDER", help="for rows, models and frames")
     add("--environment", type=Path, metavar="FOLDER", help="of anomalib; made if it is not there")
     add("--table", action="store_true", help="only print tables of the rows that are there")
     add("--timing", action="store_true", help="only time the models that are there")

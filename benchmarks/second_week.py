@@ -41,7 +41,7 @@ from anomaly_detector.images.image import to_rgb
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.recordings import open_source
 from anomaly_detector.scoring.tables import write_scores
-from benchmarks.common import print_table, resumable
+from benchmarks.common import print_table, resumable, row_options
 from benchmarks.drives import folder_of, measure, run_apart
 from benchmarks.places import Drive, read_drive
 from benchmarks.unseen_faults import UNSEEN_FAULTS
@@ -247,12 +247,8 @@ _HEAD = (
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = row_options(__doc__)
     add = parser.add_argument
-    add("--shared", type=Path, default=Path("../shared/data"), help="the data (%(default)s)")
-    add("--out", type=Path, required=True, metavar="FOLDER", help="for rows, models and frames")
     add("--table", action="store_true", help="only print the table of the rows that are there")
     text = "of the start models (default: %(default)s)"
     scorers = [DEFAULT_SCORER, "outlier-exposure"]

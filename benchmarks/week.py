@@ -22,7 +22,7 @@ import numpy as np
 
 from anomaly_detector.files import atomic_path
 from anomaly_detector.model.detector import Detector
-from benchmarks.common import print_table, resumable
+from benchmarks.common import print_table, resumable, row_options
 from benchmarks.drives import NONE, WAYS, Row, folder_of, measure, run_apart, train_row
 from benchmarks.places import PLACES, Drive, read_drive
 from training.config.options import DEFAULT_SCORER
@@ -83,12 +83,8 @@ def main() -> int:
     Raises:
         AnomalyDetectorError: the data are not there, or a step failed.
     """
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = row_options(__doc__)
     add = parser.add_argument
-    add("--shared", type=Path, default=Path("../shared/data"), help="the data (%(default)s)")
-    add("--out", type=Path, required=True, metavar="FOLDER", help="that of benchmarks.drives")
     several = [place for place, drives in PLACES.items() if len(drives) > 2]
     text = f"of {', '.join(several)} (default: the first)"
     add("--places", nargs="+", choices=several, default=several[:1], metavar="PLACE", help=text)
