@@ -67,31 +67,13 @@ def train_options(drive: Path, out: Path, epochs: int) -> list[str]:
     ]
 
 
-def test_two_workers_train_the_model_that_one_would(
-    normal_drive: Path, trained_model: Path, tmp_path: Path
-) -> None:
-    outs = [tmp_path / "chief" / "tiny.onnx", tmp_path / "other" / "tiny.onnx"]
-    with workers(*(train_options(normal_drive, out, 3) for out in outs)) as processes:
-        told = [process.communicate(timeout=DEADLINE_S) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], told
-    alone, together = losses(trained_model), losses(outs[0])
-    assert together.keys() == alone.keys()
-    for name, values in alone.items():
-        np.testing.assert_allclose(together[name], values, rtol=1e-3)
-    frames = np.stack([frame[:64, :64] for frame in make_drive(8)])
-    scores, expected = (Detector(m).score_batch(frames)[0] for m in (outs[0], trained_model))
-    np.testing.assert_allclose(scores, expected, rtol=0.01)
-    assert "worker 0 writes the model" in told[1][0]
-    assert [path.name for path in outs[1].parent.iterdir()] == ["cache"]
-
-
-def test_worker_that_dies_ends_the_others_and_all_can_go_on(
+def test_worker_that_dies_ends_the_others_and_all_go_on_to_the_model_that_one_would_train(
     normal_drive: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "model.onnx"
-    checkpoint = tmp_path / "model.training" / "autoencoder.checkpoint.npz"
-    endless = train_options(normal_drive, out, 10_000)
-    with workers(endless, endless) as (chief, other):
+    out = tmp_path / "chief" / "model.onnx"
+    outs = [out, tmp_path / "other" / "model.onnx"]
+    checkpoint = out.with_suffix(".training") / "autoencoder.checkpoint.npz"
+    with workers(*(train_options(normal_drive, out, 10_000) for out in outs)) as (chief, other):
         deadline = time.monotonic() + DEADLINE_S
         while not checkpoint.is_file() and time.monotonic() < deadline:
             assert chief.poll() is None, chief.communicate()
@@ -106,13 +88,25 @@ def test_worker_that_dies_ends_the_others_and_all_can_go_on(
     assert not out.exists()
 
     with np.load(checkpoint) as file:
-        done = json.loads(str(file["values"]))["values"]["epochs"]
-    go_on = [*train_options(normal_drive, out, done + 1), "--resume"]
-    with workers(go_on, go_on) as processes:
-        told_both = [process.communicate(timeout=DEADLINE_S) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], told_both
-    assert len(losses(out)["loss"]) == done + 1
+        epochs = json.loads(str(file["values"]))["values"]["epochs"] + 1
+    resumed = ([*train_options(normal_drive, out, epochs), "--resume"] for out in outs)
+    with workers(*resumed) as processes:
+        both = [process.communicate(timeout=DEADLINE_S) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], both
     assert not checkpoint.exists()
+    assert "worker 0 writes the model" in both[1][0]
+    assert not outs[1].exists()
+
+    one = tmp_path / "one" / "model.onnx"
+    assert main(["train", *train_options(normal_drive, one, epochs)]) == 0
+    alone, together = losses(one), losses(out)
+    assert together.keys() == alone.keys()
+    for name, values in alone.items():
+        assert len(values) == epochs
+        np.testing.assert_allclose(together[name], values, rtol=1e-3)
+    frames = np.stack([frame[:64, :64] for frame in make_drive(8)])
+    scores, expected = (Detector(model).score_batch(frames)[0] for model in (out, one))
+    np.testing.assert_allclose(scores, expected, rtol=0.01)
 
 
 def test_workers_with_other_recordings_are_refused(

@@ -26,7 +26,7 @@ from training.scorers.options import flag
 from training.train import train
 
 ROOT = Path(__file__).parents[3]
-EPOCHS = 16
+EPOCHS = 12
 
 OPTIONS: dict[str, Any] = {
     "scorer": "reconstruction",
