@@ -62,6 +62,7 @@ def calibration_row(generator: np.random.Generator, count: int, correlation: flo
         assert calibration.false_alarm_interval is not None
         low, high = calibration.false_alarm_interval
         rate = float(norm.sf(threshold))
+        assert calibration.effective_frames is not None
         frames.append(calibration.effective_frames)
         rates.append(rate)
         inside.append(low <= rate <= high)

@@ -79,11 +79,11 @@ class PartCover(Fault, group="covers"):
     share: float = 0.5
 
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, Mask | None]:
-        alpha = np.zeros((UNITS, UNITS), np.float32)
+        alpha: NDArray[Any] = np.zeros((UNITS, UNITS), np.float32)
         alpha[: round(self.share * UNITS)] = 1
         alpha = np.rot90(cv2.GaussianBlur(alpha, (0, 0), 1.5), int(rng.integers(4)))
-        alpha = cv2.resize(np.ascontiguousarray(alpha), image.shape[1::-1])
-        return blend(image, np.full(3, rng.uniform(10, 200), np.float32), alpha), None
+        mask = np.asarray(cv2.resize(np.ascontiguousarray(alpha), image.shape[1::-1]), np.float32)
+        return blend(image, np.full(3, rng.uniform(10, 200), np.float32), mask), None
 
 
 @dataclass(frozen=True)
@@ -211,10 +211,11 @@ def _measure(arguments: argparse.Namespace) -> tuple[Mapping[str, Any], bool]:
     figures = {"found": found, "seconds": round(time.perf_counter() - start)}
     if not tested:
         return figures, True
+    refused, wrongly = float(np.mean(faulty)), float(np.mean(clean))
     return figures, judge(
         {
-            f"strong faults refused {np.mean(faulty):.1%}, at least 95 %": np.mean(faulty) >= 0.95,
-            f"clean drives refused {np.mean(clean):.1%}, at most 5 %": np.mean(clean) <= 0.05,
+            f"strong faults refused {refused:.1%}, at least 95 %": refused >= 0.95,
+            f"clean drives refused {wrongly:.1%}, at most 5 %": wrongly <= 0.05,
         }
     )
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -49,7 +50,7 @@ def score_drive(detector: Detector) -> dict[int, Frame]:
     return frames
 
 
-def draw(frame: Frame, **options: int) -> NDArray[np.uint8]:
+def draw(frame: Frame, **options: Any) -> NDArray[np.uint8]:
     """Draw the overlay of one frame, as the node does."""
     pixels, result, is_alarm = frame
     return draw_overlay(pixels, result, is_alarm=is_alarm, **options)

@@ -23,6 +23,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,15 +124,15 @@ def measure(sizes: Sequence[str], folders: Sequence[Path], count: int, rounds: i
         pixels = Image(frame, "rgb")
         row: dict[str, Any] = {
             "size": size,
-            "resize_us": round(_microseconds(lambda p=pixels: preprocess(p), rounds)),
-            "area_us": round(_microseconds(lambda f=frame: _true_area(f), max(5, rounds // 10))),
+            "resize_us": round(_microseconds(partial(preprocess, pixels), rounds)),
+            "area_us": round(_microseconds(partial(_true_area, frame), max(5, rounds // 10))),
             "rendered": _difference(rendered),
         }
         data = _jpeg(frame)
         row["jpeg"] = {
             "scale": decode_encoded_bytes(data, "frame", reduced=True).scale,
-            "full_us": round(_microseconds(lambda d=data: _decoded(d, False), rounds // 4)),
-            "reduced_us": round(_microseconds(lambda d=data: _decoded(d, True), rounds // 4)),
+            "full_us": round(_microseconds(partial(_decoded, data, False), rounds // 4)),
+            "reduced_us": round(_microseconds(partial(_decoded, data, True), rounds // 4)),
             "rendered": _jpeg_difference(rendered),
         }
         for name, frames in recordings.items():

@@ -53,7 +53,7 @@ def make_events(folder: Path, events: int, boxes: int, seed: int = 0) -> None:
             for index in range(5 * _FPS):
                 value = 0.5 + 0.01 * (index % 7) + (index >= 50) * (1.0 + 0.05 * number)
                 scored = Detection(
-                    value, min(1.0, value / 2), 1.0, value >= 1.0, np.zeros((1, 1)), 1.0
+                    value, min(1.0, value / 2), 1.0, value >= 1.0, np.zeros((1, 1), np.float32), 1.0
                 )
                 _, data = cv2.imencode(".jpg", np.roll(picture, 5 * index, axis=1))
                 stamp_ns = _START_NS + index * 1_000_000_000 // _FPS
@@ -127,7 +127,8 @@ def measure(arguments: argparse.Namespace) -> tuple[Mapping[str, Any], bool]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_events(folder, arguments.events, arguments.boxes)
-        command = [sys.executable, "-m", "anomaly_detector", "review", *folder.iterdir()]
+        command = [sys.executable, "-m", "anomaly_detector", "review"]
+        command += map(str, folder.iterdir())
         with subprocess.Popen(
             [*command, "--port", "0"], stdout=subprocess.PIPE, text=True
         ) as process:
@@ -176,9 +177,9 @@ def _measured(port: int, pid: int) -> dict[str, float]:
     figures["at_once"] = float(sum(len(data) > 1000 for data in answers))
     figures["at_once_s"] = time.perf_counter() - start
     start = time.perf_counter()
-    content = {"threshold": 1.2, "alarm": {}, "events": [event["id"] for event in events]}
+    chosen = {"threshold": 1.2, "alarm": {}, "events": [event["id"] for event in events]}
     client = Client(port)  # the server closes a connection that says nothing for 5 s
-    client.ask("/api/what-if", content)
+    client.ask("/api/what-if", chosen)
     figures["what_if_s"] = time.perf_counter() - start
     start = time.perf_counter()
     while json.loads(client.ask("/api/groups?alike=0.9"))["waiting"]:
