@@ -138,6 +138,15 @@ def test_exposure_jumps_are_told_from_other_views() -> None:
     assert_near(back, 450, 450)
 
 
+@pytest.mark.parametrize("speed", [2, 3])
+def test_exposure_jumps_are_found_of_a_fast_robot_too(speed: int) -> None:
+    images = LAPS[::speed].copy()
+    assert "exposure" not in found(check(images))
+    images[75:] = np.clip(images[75:] * 0.7, 0, 255)
+    (stretch,) = found(check(images))["exposure"]
+    assert_near(stretch, 75, 75)
+
+
 def test_blur_frozen_pictures_and_a_lens_out_of_focus() -> None:
     def blurred(images: Images) -> Images:
         return np.stack([cv2.GaussianBlur(image, (0, 0), 1.5) for image in images])

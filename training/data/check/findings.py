@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from training.data.check.look import (
+    CELLS,
     Look,
     directions,
     joined,
@@ -20,9 +22,11 @@ _FROZEN_SECONDS = 0.5
 _JUMP = 1.25
 """Factor of brightness."""
 
-_JUMP_SECONDS = 0.2
-_ALIKE_CELLS = 0.8
+_ALIKE_CELLS = 0.75
 _SAME_VIEW = 0.6
+_SHOWN = 0.25
+"""Share of the picture that is still seen after a jump, at least."""
+
 _JUMPS_A_MINUTE = 6
 _BLURRED = 0.75
 """Share of the drive's median sharpness."""
@@ -205,21 +209,49 @@ def _frozen(number: int, look: Look) -> list[Stretch]:
 
 def _jumps(number: int, look: Look) -> list[Stretch]:
     """Return where the whole picture gets brighter or darker at once, of the same view."""
-    lag = min(look.samples(_JUMP_SECONDS), len(look) - 1)
-    brightness = np.log(look.cells.mean(axis=-1) + 4).reshape(len(look), -1)
-    change = brightness[lag:] - brightness[:-lag]
-    middle = np.median(change, axis=1)
-    alike = np.mean(np.sign(middle)[:, np.newaxis] * change > np.abs(middle)[:, np.newaxis] / 2, 1)
-    views = directions(brightness.reshape(*look.cells.shape[:3], 1))
-    view = (views[lag:] * views[:-lag]).sum(axis=1)
-    jumps = (np.abs(middle) > np.log(_JUMP)) & (alike > _ALIKE_CELLS) & (view > _SAME_VIEW)
+    brightness = look.seen(np.log(look.cells.mean(axis=-1) + 4))
+    change = np.median(np.diff(brightness, axis=0), axis=1)
+    for index in np.flatnonzero(np.abs(change) > np.log(_JUMP) / 2):
+        change[index] = _change_of_light(look, int(index))
     found = []
-    for first, last in joined(stretches_of(jumps), lag):
-        strongest = first + int(np.argmax(np.abs(middle[first : last + 1])))
-        factor = float(np.exp(middle[strongest]))
-        note = f"{factor:.2f} times as bright"
-        found.append(Stretch(number, first, min(last + lag, len(look) - 1), note))
+    for first, last in joined(stretches_of(np.abs(change) > np.log(_JUMP)), look.samples(0.2)):
+        strongest = first + int(np.argmax(np.abs(change[first : last + 1])))
+        factor = float(np.exp(change[strongest]))
+        found.append(Stretch(number, first, last + 1, f"{factor:.2f} times as bright"))
     return found
+
+
+def _change_of_light(look: Look, index: int) -> float:
+    """Return how much brighter the picture gets from a frame to the next, a logarithm.
+
+    The view moves between them, too, of fast robots by much: the one before is moved as the robot
+    moved. 0 when they are of other views, or only parts of them change.
+    """
+    before, after = look.grey[index : index + 2]
+    light = np.log(look.grey[[index + 1, index]] + 4)
+    light = (light - light.mean(axis=(1, 2), keepdims=True)) / (
+        light.std(axis=(1, 2), keepdims=True) + 0.05
+    )
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    rows, columns = np.indices(before.shape, np.float32)
+    there = flow.calc(*np.clip(128 + 50 * light, 0, 255).astype(np.uint8), None)  # type: ignore
+    there += np.stack([columns, rows], axis=-1)
+    inside = ((there >= 0) & (there < len(before))).all(axis=-1)
+    before = cv2.remap(before, there, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore
+    cells = [
+        look.seen(cv2.resize(item, (CELLS, CELLS), interpolation=cv2.INTER_AREA)[np.newaxis])[0]
+        for item in (before, after, inside.astype(np.float32))
+    ]
+    shown = cells[2] > 0.5
+    if np.mean(shown) < _SHOWN:
+        return 0.0
+    dark, bright = (np.log(item[shown] + 4) for item in cells[:2])
+    change = bright - dark
+    middle = float(np.median(change))
+    alike = np.mean(np.sign(middle) * change > abs(middle) / 2)
+    views = directions(np.stack([dark, bright])[..., np.newaxis, np.newaxis])
+    same = float(views[0] @ views[1]) > _SAME_VIEW
+    return middle if same and alike > _ALIKE_CELLS else 0.0
 
 
 def _blurred(number: int, look: Look) -> list[Stretch]:

@@ -30,7 +30,8 @@ RATE = 10.0
 
 _MOST = 6000
 _BATCH = 256
-_GREY, _CELLS = 64, 16
+_GREY = 64
+CELLS = 16
 _STILL_FLOW = 0.15
 """Pixels at 64x64 that the picture of a robot that stands moves in half a second, at most."""
 
@@ -192,7 +193,7 @@ def _figures(images: NDArray[np.uint8]) -> tuple[Floats, Floats, Floats]:
         fine, medium = float(np.square(small - soft).mean()), float(np.square(soft - softer).mean())
         sharpness.append((math.sqrt(fine) + _EMPTY) / (math.sqrt(medium) + _EMPTY))
         grey.append(small)
-        colors = cv2.resize(image, (_CELLS, _CELLS), interpolation=cv2.INTER_AREA)
+        colors = cv2.resize(image, (CELLS, CELLS), interpolation=cv2.INTER_AREA)
         cells.append(colors.astype(np.float32))
     return np.stack(grey), np.stack(cells), np.array(sharpness, np.float32)
 
