@@ -57,7 +57,8 @@ def _lost(today: Floats, past: Floats, noise: float) -> NDArray[np.bool_]:
     ratio = (today + noise) / (past + noise)
     # Another day may have less of it as a whole; most of the picture is free.
     lost = ratio < _LITTLE * upper_quartile(ratio)
-    return np.asarray(lost & (past > _BUSY * np.median(past)))
+    median = np.partition(past, past.size // 2, axis=None)[past.size // 2]
+    return np.asarray(lost & (past > _BUSY * median))
 
 
 def changed_parts(cells: Floats, past: Mapping[str, Floats]) -> BlockedParts:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import cv2
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from anomaly_detector.camera_health.look import CELLS, SIDE, Floats
 
 _HALF = SIDE // 2
-_ANGLES = np.arange(-24, 25, 2)
+_ANGLES = np.arange(-24, 25, 4)
 
 
 class Rolls:
@@ -24,23 +23,29 @@ class Rolls:
 
     def __init__(self, views: NDArray[np.uint8]) -> None:
         shapes = [_shapes(view.astype(np.float32)) for view in views]
-        turned = [_direction(_turned(shape, float(angle))) for angle in _ANGLES for shape in shapes]
-        self._turned = np.stack(turned)
+        turned = [_turned(shape, float(angle)) for angle in _ANGLES for shape in shapes]
+        directions = _directions(np.stack([_reduced(shape)[_DISC] for shape in turned]))
+        # A product an angle: BLAS shares larger ones among threads, which wait for each other.
+        self._turned = directions.reshape(len(_ANGLES), len(shapes), -1).transpose(0, 2, 1)
 
     def similarities(self, half: Floats) -> Floats:
-        """Return how alike a view is to the most similar one at each angle, -1 to 1."""
-        alike = self._turned @ _direction(_shapes(half))
-        return np.asarray(alike.reshape(len(_ANGLES), -1).max(axis=1))
+        """Return how alike a view is to the most similar one at each angle and shift, -1 to 1."""
+        shifted = _directions(_reduced(_shapes(half))[_SHIFTED])
+        return np.asarray((shifted @ self._turned).max(axis=2))
 
 
 def roll_of(similarities: NDArray[np.floating[Any]]) -> tuple[float, float]:
     """Return the roll in degrees, and by how much more alike the views are at this angle.
 
+    At each angle the shift counts at which they are the most alike: a camera that points a little
+    higher or more to the left than in training is not rolled.
+
     Args:
         similarities: mean over views, from :meth:`Rolls.similarities`.
     """
-    best = int(np.argmax(similarities))
-    return float(_ANGLES[best]), float(similarities[best] - similarities[len(_ANGLES) // 2])
+    by_angle = similarities.max(axis=1)
+    best = int(np.argmax(by_angle))
+    return float(_ANGLES[best]), float(by_angle[best] - by_angle[len(_ANGLES) // 2])
 
 
 def _turned(shapes: Floats, angle: float) -> Floats:
@@ -59,13 +64,28 @@ def _shapes(half: Floats) -> Floats:
     return np.asarray(shapes / (np.sqrt(_blurred(shapes * shapes, 3.0)) + 4.0), np.float32)
 
 
+def _reduced(shapes: Floats) -> Floats:
+    cells = cv2.resize(shapes, (CELLS, CELLS), interpolation=cv2.INTER_AREA)
+    return np.asarray(cells, np.float32).ravel()
+
+
+def _directions(rows: Floats) -> Floats:
+    """Return unit vectors: products of two are correlations."""
+    rows = rows - rows.mean(axis=1, keepdims=True)
+    return np.asarray(rows / (np.linalg.norm(rows, axis=1, keepdims=True) + 1e-6), np.float32)
+
+
 _PLACES = np.arange(CELLS) - (CELLS - 1) / 2
-_DISC = np.flatnonzero(np.hypot(_PLACES, _PLACES[:, np.newaxis]) < CELLS / 2 - 0.4)
+_ROWS, _COLUMNS = np.nonzero(np.hypot(_PLACES, _PLACES[:, np.newaxis]) < CELLS / 2 - 0.4)
+
+
+def _shifted(down: int, right: int) -> NDArray[np.intp]:
+    rows, columns = np.clip((_ROWS + down, _COLUMNS + right), 0, CELLS - 1)
+    return np.asarray(rows * CELLS + columns, np.intp)
+
+
+_DISC = _shifted(0, 0)
 """What stays in the picture when it is turned."""
 
-
-def _direction(shapes: Floats) -> Floats:
-    """Return a unit vector: products of two are correlations."""
-    cells = cv2.resize(shapes, (CELLS, CELLS), interpolation=cv2.INTER_AREA).ravel()[_DISC]
-    cells -= cells.sum() / len(cells)
-    return np.asarray(cells / (math.sqrt(cells @ cells) + 1e-6), np.float32)
+_SHIFTED = np.stack([_DISC, *(_shifted(*way) for way in ((0, 1), (0, -1), (1, 0), (-1, 0)))])
+"""The same of a picture that is shifted by a cell."""

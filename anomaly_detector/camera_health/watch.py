@@ -9,7 +9,8 @@ The rules, the first that holds counts:
   cells, for its brightness, and its detail.
 - *blurred*: even the sharpest quarter of the frames of eight seconds has less fine detail, for its
   coarse detail, than in training.
-- *tilted*: the newest twenty views that differ are most like the training's when these are turned.
+- *tilted*: the newest views that differ are more like the training's when these are turned, and
+  not only because the camera points a little elsewhere.
 - *covered* in part, *dirt*: over these views some cells hardly change or have lost their detail,
   for what they did in training, or show edges that stay at the same pixels. One connected part
   that reaches the edge of the picture and is large is a cover, anything else is dirt.
@@ -53,9 +54,9 @@ _COVER, _DIRT = 0.21, 0.055
 _STILL_COVER = 0.1
 """The same share before a camera that stood in training."""
 
-_ROLL, _ROLLED, _PLAINLY_ROLLED = 6, 0.018, 0.04
-"""Degrees, and by how much more alike the views have to be when they are turned: of so many views
-without much dirt, and else."""
+_ROLLED, _PLAINLY_ROLLED = 0.03, 0.04
+"""By how much more alike the views have to be when they are turned: of so many views without much
+dirt, and else."""
 
 _ROLL_VIEWS, _MUCH_DIRT = 45, 0.1
 """Every other view of the newest ninety."""
@@ -292,7 +293,7 @@ class CameraWatch:
         angle, gain = roll_of(np.mean(self._alike, axis=0))
         is_sure = len(self._alike) == _ROLL_VIEWS and parts[1] < _MUCH_DIRT
         least = _ROLLED if is_sure else _PLAINLY_ROLLED
-        if abs(angle) >= _ROLL and gain >= self._eased_up("tilted", least):
+        if angle and gain >= self._eased_up("tilted", least):
             return "tilted", abs(angle) / 45
         return parts
 

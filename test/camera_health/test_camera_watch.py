@@ -105,6 +105,22 @@ def test_cause_has_onset_and_strength_and_ends(reference: CameraReference, cause
     assert states[-1] == CameraState()
 
 
+@pytest.mark.parametrize("way", [(0, 4), (0, -4), (5, 0)])
+def test_camera_that_points_a_little_elsewhere_is_not_tilted(
+    reference: CameraReference, way: tuple[int, int]
+) -> None:
+    move = np.array([[1, 0, way[0]], [0, 1, way[1]]], np.float32)
+
+    def moved(picture: Picture) -> Picture:
+        result = cv2.warpAffine(picture, move, (64, 64), borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(result, np.uint8)
+
+    states = watched(CameraWatch(reference), [moved(picture) for picture in OTHER_DAY])
+    assert "tilted" not in {state.cause for state in states}
+    states = watched(CameraWatch(reference), [moved(rolled(picture)) for picture in OTHER_DAY])
+    assert states[-1].cause == "tilted"
+
+
 def test_whole_cover_is_no_darkness(reference: CameraReference) -> None:
     states = watched(CameraWatch(reference), [covered_whole(picture) for picture in OTHER_DAY])
     assert states[-1].cause == "covered"
