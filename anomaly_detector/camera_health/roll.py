@@ -35,17 +35,21 @@ class Rolls:
 
 
 def roll_of(similarities: NDArray[np.floating[Any]]) -> tuple[float, float]:
-    """Return the roll in degrees, and by how much more alike the views are at this angle.
+    """Return the roll in degrees, and by how much it is plain in the likeness of the views.
 
-    At each angle the shift counts at which they are the most alike: a camera that points a little
-    higher or more to the left than in training is not rolled.
+    That is by how much more alike they are than at no turn, at most a third of by how much more
+    than at the opposite turn: what looks like no view of the training is a little more alike at
+    some turn, and as much at the opposite one. At each angle the shift counts at which they are the
+    most alike: a camera that points a little higher or more to the left is not rolled.
 
     Args:
         similarities: mean over views, from :meth:`Rolls.similarities`.
     """
     by_angle = similarities.max(axis=1)
     best = int(np.argmax(by_angle))
-    return float(_ANGLES[best]), float(by_angle[best] - by_angle[len(_ANGLES) // 2])
+    level, opposite = by_angle[len(_ANGLES) // 2], by_angle[-1 - best]
+    gain = min(by_angle[best] - level, (by_angle[best] - opposite) / 3)
+    return float(_ANGLES[best]), float(gain)
 
 
 def _turned(shapes: Floats, angle: float) -> Floats:

@@ -54,12 +54,11 @@ _COVER, _DIRT = 0.21, 0.055
 _STILL_COVER = 0.1
 """The same share before a camera that stood in training."""
 
-_ROLLED, _PLAINLY_ROLLED = 0.03, 0.04
-"""By how much more alike the views have to be when they are turned: of so many views without much
-dirt, and else."""
+_ROLLED, _PLAINLY_ROLLED = 0.022, 0.03
+"""How plain the roll has to be: of so many views without much dirt, and else."""
 
-_ROLL_VIEWS, _MUCH_DIRT = 45, 0.1
-"""Every other view of the newest ninety."""
+_ROLL_VIEWS, _MUCH_DIRT = 60, 0.1
+"""Every other view of the newest 120."""
 
 _JUDGED_VIEWS = 6
 """Views after which what they say together is judged again."""
