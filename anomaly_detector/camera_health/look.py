@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -32,8 +31,7 @@ _ENDS = np.cumsum([CELLS**2] * 3 + [_INNER**2] * 3).tolist()
 edges across and down, and their strength."""
 
 
-@dataclass(frozen=True)
-class Look:
+class Look(NamedTuple):
     """What is measured of one frame.
 
     Attributes:

@@ -15,6 +15,7 @@ from drives import Picture, drive_past_wall
 from model_files import write_grey_difference_model
 
 from anomaly_detector.camera_health.reference import CameraReference
+from anomaly_detector.camera_health.roll import roll_of
 from anomaly_detector.camera_health.watch import (
     CAUSES,
     WITHOUT_REFERENCE,
@@ -119,6 +120,16 @@ def test_camera_that_points_a_little_elsewhere_is_not_tilted(
     assert "tilted" not in {state.cause for state in states}
     states = watched(CameraWatch(reference), [moved(rolled(picture)) for picture in OTHER_DAY])
     assert states[-1].cause == "tilted"
+
+
+def test_views_that_are_as_much_like_the_training_s_turned_either_way_are_not_rolled() -> None:
+    angles = np.arange(-24, 25, 4)
+    rolled_8 = 0.4 - 0.004 * np.abs(angles - 8.0)
+    unlike = 0.2 + 0.0014 * np.abs(angles) - 0.001 * (angles < 0)
+    # Shifted as well; at no other shift are they as much alike.
+    for likeness, degrees, gain in ((rolled_8, 8, 0.064 / 3), (unlike, 24, 0.001 / 3)):
+        shifted = np.stack([likeness - 0.1, likeness, likeness - 0.05], axis=1)
+        assert roll_of(shifted) == (degrees, pytest.approx(gain))
 
 
 def test_whole_cover_is_no_darkness(reference: CameraReference) -> None:
