@@ -12,6 +12,7 @@ places of ``CHOSEN_ON``; the others are the test:
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 import tempfile
 import time
@@ -36,10 +37,12 @@ from training.data.check import check_drive
 from training.data.check.check import TWICE
 from training.data.check.findings import Finding, find_faults
 from training.data.check.look import look_at
-from training.data.check.stretches import find_strange
+from training.data.check.patches import Encoder, encode_frames
+from training.data.check.stretches import find_strange, strangeness
 from training.data.frames import FrameSet, open_frame_set
 from training.evaluation.faults import FAULTS
 from training.evaluation.faults.base import Image
+from training.networks.efficientnet import open_imagenet
 
 SIZE = 128
 INSERTED = ("object_10", "object_16", "object_24", "cover_hand", "tilt_10", "another place")
@@ -103,13 +106,28 @@ def _set(*parts: tuple[NDArray[np.uint8], str, float | None]) -> FrameSet:
     return FrameSet([_recording(*part) for part in parts])
 
 
-def _strange(frames: FrameSet) -> list[tuple[int, int]]:
+def _encoder() -> Encoder:
+    """Return the pretrained encoder, which encodes each picture once."""
+    encode, known = open_imagenet(), dict[bytes, NDArray[np.float32]]()
+
+    def remembered(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        keys = [hashlib.sha256(image).digest() for image in images]
+        new = [number for number, key in enumerate(keys) if key not in known]
+        if new:
+            known.update(zip([keys[n] for n in new], encode(images[new]), strict=True))
+        return np.stack([known[key] for key in keys])
+
+    return remembered
+
+
+def _strange(frames: FrameSet, encode: Encoder) -> list[tuple[int, int]]:
     """Return the first and last frame of each stretch that stands out."""
     looks = look_at(frames)
     numbers = looks[0].numbers
+    scores = strangeness(looks, encode_frames(encode, frames, looks))
     return [
         (int(numbers[item.first]), int(numbers[item.last]))
-        for finding in find_strange(looks)
+        for finding in find_strange(looks, scores)
         for item in finding.stretches
     ]
 
@@ -124,7 +142,8 @@ def measure_stretches(shared: Path, place: str, name: str, out: Path) -> Mapping
     normal = drive.numbers()
     images = _small(shared, place, name, out)[normal]
     pictures = _pictures(shared, place, name, out)
-    clean = _strange(_set((images, name, drive.rate)))
+    encode = _encoder()
+    clean = _strange(_set((images, name, drive.rate)), encode)
     length = max(LEAST, round(SECONDS * (drive.rate or 0)))
     others = [other for other in PLACES if other not in (place, "lens_hand")]
     found: dict[str, list[bool]] = {kind: [] for kind in INSERTED}
@@ -141,7 +160,7 @@ def measure_stretches(shared: Path, place: str, name: str, out: Path) -> Mapping
                     rng = np.random.default_rng([number, turn])
                     picture = pictures[normal[first + offset]]
                     put[first + offset] = _resized(FAULTS[kind].apply(picture, rng)[0])
-            runs = _strange(_set((put, name, drive.rate)))
+            runs = _strange(_set((put, name, drive.rate)), encode)
             found[kind].append(_overlap(runs, first, first + length - 1) >= length / 2)
     return {
         "place": place,
@@ -198,7 +217,7 @@ def measure_things(shared: Path, place: str, name: str, out: Path) -> Mapping[st
     """Return which stretches with people in a drive stand out, and how much of the rest does."""
     drive = read_drive(shared, place, name, out)
     images = _small(shared, place, name, out)
-    runs = _strange(_set((images, name, drive.rate)))
+    runs = _strange(_set((images, name, drive.rate)), _encoder())
     is_thing = np.array([label != "normal" for label in drive.labels])
     flagged = np.zeros(len(images), bool)
     for first, last in runs:
@@ -248,7 +267,7 @@ def measure_time() -> Mapping[str, float]:
         read = time.perf_counter()
         check_drive(opened, fps=30, curve=False)
         quick = time.perf_counter()
-        check_drive(opened, fps=30)
+        check_drive(opened, fps=30, encode=open_imagenet())
         return {
             "read": read - start,
             "quick part": quick - read,

@@ -9,13 +9,18 @@ convolutions, which frozen weights allow. The weights are under Apache-2.0, in t
 from __future__ import annotations
 
 import importlib.resources
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.model.normalization import import_onnx
+from anomaly_detector.model.session import session_options
+from anomaly_detector.ordered_pool import usable_cores
 from training.networks.backend import import_keras
 from training.networks.torch_checkpoint import read_checkpoint
 
@@ -74,11 +79,92 @@ def efficientnet_lite0(size: int, *, last_stage: int = 5) -> Any:
 def load_imagenet(model: Any) -> None:
     """Load the ImageNet weights into a model of :func:`efficientnet_lite0`.
 
-    The checkpoint lists, in the order of the network, each convolution's kernel and then scale,
-    offset, mean and variance of its batch normalisation, which are folded into kernel and bias.
-
     Raises:
         AnomalyDetectorError: the weights are not installed, or damaged.
+    """
+    layers = [layer for layer in model.layers if layer.weights]
+    for layer, (kernel, bias) in zip(layers, _convolutions(), strict=False):
+        # PyTorch: out, in, row, column; a depthwise kernel's only in is Keras' multiplier.
+        depthwise = isinstance(layer, import_keras().layers.DepthwiseConv2D)
+        layer.set_weights([kernel.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0)), bias])
+
+
+def open_imagenet(
+    last_stage: int = 5,
+) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    """Open the network in ONNX Runtime, which takes neither TensorFlow nor its seconds to start.
+
+    Returns:
+        A function from pictures, uint8 [N, S, S, 3], RGB, to the features of the last stage.
+
+    Raises:
+        AnomalyDetectorError: the weights or onnx are not installed, or the weights are damaged.
+    """
+    onnx = import_onnx()
+    import onnxruntime
+
+    convolutions = _convolutions()
+    nodes: list[Any] = []
+    weights: list[Any] = []
+
+    def convolve(tensor: str, *, stride: int = 1, activation: bool = True) -> str:
+        kernel, bias = next(convolutions)
+        name = f"convolution{len(nodes)}"
+        for part, array in (("kernel", kernel), ("bias", bias)):
+            array = array.astype(np.float32)
+            weights.append(onnx.numpy_helper.from_array(array, f"{name}.{part}"))
+        inputs = [tensor, f"{name}.kernel", f"{name}.bias"]
+        group = len(kernel) if kernel.shape[1] == 1 else 1
+        sides = {"auto_pad": "SAME_UPPER", "strides": [stride, stride], "group": group}
+        nodes.append(onnx.helper.make_node("Conv", inputs, [name], **sides))
+        if not activation:
+            return name
+        nodes.append(onnx.helper.make_node("Clip", [name, "zero", "six"], [f"{name}.relu6"]))
+        return f"{name}.relu6"
+
+    tensor = convolve("image", stride=2)
+    for _, stride, expansion, _, blocks in _STAGES[:last_stage]:
+        for block in range(blocks):
+            inputs = tensor
+            if expansion > 1:
+                tensor = convolve(tensor)
+            tensor = convolve(tensor, stride=1 if block else stride)
+            tensor = convolve(tensor, activation=False)
+            if block:
+                total = f"{tensor}.sum"
+                nodes.append(onnx.helper.make_node("Add", [inputs, tensor], [total]))
+                tensor = total
+    for name, value in (("zero", 0), ("six", 6)):
+        weights.append(onnx.numpy_helper.from_array(np.float32(value), name))
+    kind = onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(
+        nodes,
+        "efficientnet_lite0",
+        [onnx.helper.make_tensor_value_info("image", kind, ["n", 3, "s", "s"])],
+        [onnx.helper.make_tensor_value_info(tensor, kind, None)],
+        weights,
+    )
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(),
+        session_options(usable_cores()),
+        providers=["CPUExecutionProvider"],
+    )
+
+    def features(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        image = images.transpose(0, 3, 1, 2) / np.float32(128) - np.float32(127 / 128)
+        (found,) = session.run(None, {"image": image})
+        return np.moveaxis(found, 1, -1)
+
+    return features
+
+
+def _convolutions() -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Yield kernel and bias of each convolution in the order of the network, as PyTorch has them.
+
+    The checkpoint lists each kernel and then scale, offset, mean and variance of its batch
+    normalisation, which are folded into kernel and bias.
     """
     try:
         path = Path(str(importlib.resources.files(_PACKAGE) / _FILE))
@@ -92,13 +178,7 @@ def load_imagenet(model: Any) -> None:
         for name, array in read_checkpoint(path).items()
         if not name.endswith("num_batches_tracked")
     )
-    for layer in model.layers:
-        if not layer.weights:
-            continue
-        kernel, scale, offset, mean, variance = islice(arrays, 5)
+    for kernel in arrays:
+        scale, offset, mean, variance = islice(arrays, 4)
         scale = scale / np.sqrt(variance + _EPSILON)
-        kernel = kernel * scale[:, np.newaxis, np.newaxis, np.newaxis]
-        # PyTorch: out, in, row, column; a depthwise kernel's only in is Keras' multiplier.
-        depthwise = isinstance(layer, import_keras().layers.DepthwiseConv2D)
-        kernel = kernel.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
-        layer.set_weights([kernel, offset - mean * scale])
+        yield kernel * scale[:, np.newaxis, np.newaxis, np.newaxis], offset - mean * scale

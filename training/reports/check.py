@@ -18,7 +18,7 @@ from anomaly_detector.drawing.timeline import (
 )
 from training.data.check import DriveCheck, Finding, Stretch
 from training.data.check.curve import PARTS
-from training.data.check.stretches import STANDS_OUT, strangeness
+from training.data.check.stretches import STANDS_OUT
 from training.data.frames import FrameSet
 from training.data.past import spread
 from training.reports.page import figure_picture
@@ -107,7 +107,6 @@ def _along(check: DriveCheck) -> Section:
 
 
 def _figures(check: DriveCheck) -> Iterator[tuple[int, Figure]]:
-    strange = strangeness(check.looks)
     stretches = [(finding.name, item) for finding in check.findings for item in finding.stretches]
     names = list(dict.fromkeys(name for name, _ in stretches))
     for number, look in enumerate(check.looks[:_MOST_FIGURES]):
@@ -116,7 +115,7 @@ def _figures(check: DriveCheck) -> Iterator[tuple[int, Figure]]:
             ("Brightness", look.grey.mean(axis=(1, 2))),
             ("Sharpness", look.sharpness),
             ("Motion", look.flow),
-            ("Strangeness", strange[number]),
+            ("Strangeness", check.strangeness[number]),
         )
         with matplotlib.rc_context(STYLE):
             figure = new_figure(11, 5.6)

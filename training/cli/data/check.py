@@ -14,6 +14,7 @@ from anomaly_detector.cli.arguments import (
     view_of,
 )
 from anomaly_detector.drawing.page import import_jinja2, write_page
+from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import check_output_file
 from anomaly_detector.images.mask import Mask
 from anomaly_detector.recordings import expand_sources, frame_size
@@ -22,6 +23,7 @@ from training.config.options import DEFAULT_SCORER
 from training.data.check import check_drive
 from training.data.frames import exclude, open_frame_set
 from training.data.opening import open_recording
+from training.networks.efficientnet import open_imagenet
 from training.reports.check import check_page
 from training.scorers.registry import find_scorer
 
@@ -71,11 +73,18 @@ def run(arguments: argparse.Namespace) -> int:
     if mask_source := given_mask(arguments):
         size = frame_size(open_recording(sources[0], arguments.topic), view)
         frames = frames.masked(Mask(mask_source.ignored(*size, view)))
-    check = check_drive(frames, fps=arguments.fps)
+    encode, unseen = None, ""
+    try:
+        encode = open_imagenet()
+    except AnomalyDetectorError as error:
+        unseen = f"small things are not looked for: {error}"
+    check = check_drive(frames, fps=arguments.fps, encode=encode)
     write_page(check_page(check, frames), page)
     print(check.verdict)
     for finding in check.findings:
         print(f"- {finding.what}: {finding.advice}")
+    if unseen:
+        print(unseen)
     print(f"usable: {check.usable} of {check.length}")
     print(f"report: {page}")
     return 0 if check.is_good else LOOK_FIRST

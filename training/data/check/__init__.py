@@ -1,6 +1,7 @@
 """A look at normal drives before training: what of them is usable, and whether they are enough.
 
-Everything is measured on the resized frames that training sees, without a network.
+Everything is measured on the resized frames that training sees; the only network is a pretrained
+encoder, for stretches that stand out.
 """
 
 from training.data.check.check import DriveCheck, check_drive, quick_look

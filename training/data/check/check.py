@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from anomaly_detector.errors import SourceError
 from training.data.check.curve import LearningCurve, learn
 from training.data.check.findings import Finding, find_faults
-from training.data.check.look import FEWEST, Look, look_at
+from training.data.check.look import FEWEST, Floats, Look, look_at
+from training.data.check.patches import Encoder, encode_frames
 from training.data.check.route import Route, find_route
 from training.data.check.samples import Samples
-from training.data.check.stretches import find_strange
+from training.data.check.stretches import find_strange, strangeness
 from training.data.frames import FrameSet
 
 TWICE = 0.7
@@ -30,6 +31,7 @@ class DriveCheck:
 
     Attributes:
         looks: what was measured on each recording.
+        strangeness: of each recording, how strange the frames looked at are.
         findings: what to know, the reasons to look first.
         samples: the frames in which the robot moves.
         route: where else each of these was seen.
@@ -37,6 +39,7 @@ class DriveCheck:
     """
 
     looks: Sequence[Look]
+    strangeness: Sequence[Floats]
     findings: Sequence[Finding]
     samples: Samples
     route: Route
@@ -84,13 +87,20 @@ class DriveCheck:
         return f"{sum(int(mask.sum()) * look.every for look, mask in pairs)} frames"
 
 
-def check_drive(frames: FrameSet, *, fps: float | None = None, curve: bool = True) -> DriveCheck:
+def check_drive(
+    frames: FrameSet,
+    *,
+    fps: float | None = None,
+    curve: bool = True,
+    encode: Encoder | None = None,
+) -> DriveCheck:
     """Look at drives before training.
 
     Args:
         frames: the drives.
         fps: frames a second of recordings without stamps.
         curve: measure the learning curve, too.
+        encode: pretrained encoder, with which smaller things stand out, too.
 
     Raises:
         SourceError: a recording has too few frames.
@@ -101,13 +111,14 @@ def check_drive(frames: FrameSet, *, fps: float | None = None, curve: bool = Tru
                 f"{part.source} has {len(part)} frames, too few to check: give at least {FEWEST}"
             )
     looks = look_at(frames, fps)
+    strange = strangeness(looks, encode and encode_frames(encode, frames, looks))
     samples = Samples.of(looks)
     route = find_route(samples)
     learnt = learn(samples) if curve else None
-    findings = [*find_faults(looks), *find_strange(looks), *_shortage(route, learnt)]
+    findings = [*find_faults(looks), *find_strange(looks, strange), *_shortage(route, learnt)]
     # Of reasons to look, what ails the drive comes first; a shortage is said last.
     findings.sort(key=lambda finding: not finding.counts)
-    return DriveCheck(looks, findings, samples, route, learnt)
+    return DriveCheck(looks, strange, findings, samples, route, learnt)
 
 
 def _shortage(route: Route, curve: LearningCurve | None) -> Iterator[Finding]:
@@ -122,7 +133,7 @@ def _shortage(route: Route, curve: LearningCurve | None) -> Iterator[Finding]:
 
 
 def quick_look(frames: FrameSet, sources: Sequence[str]) -> str:
-    """Return what a look without the learning curve finds, in one line or two.
+    """Return what a look without the learning curve and the encoder finds, in one line or two.
 
     Args:
         frames: the drives; recordings that are too short are left out.

@@ -3,7 +3,8 @@
 A frame is strange when parts of it have colours that the rest of the drive hardly has at that
 height, the seconds around it left out; when they have much less or much more detail than is usual
 in that part of the picture; or when they stay as they are while the others move. Large things in
-the way, another place and a covered lens are such.
+the way, another place and a covered lens are such. Smaller things are strange to a pretrained
+encoder, where there is one.
 """
 
 from __future__ import annotations
@@ -16,9 +17,13 @@ from numpy.typing import NDArray
 
 from training.data.check.findings import Finding, Stretch
 from training.data.check.look import Floats, Look, joined, smoothed, stretches_of
+from training.data.check.patches import patch_scores
 
 STANDS_OUT = 4.5
 """Robust standard deviations of the drive; a stretch goes on down to half of them."""
+
+_PATCHES_STAND_OUT = 5.0
+"""The same of what is strange to the encoder."""
 
 _LEAST_DEVIATION = 0.15
 """Of a drive that is the same all along; scores are logarithms."""
@@ -40,9 +45,13 @@ _ODDEST_CELLS = 10
 _STILLEST_CELLS = 40
 
 
-def find_strange(looks: Sequence[Look]) -> list[Finding]:
-    """Return the stretches that stand out as one finding; none where there are none."""
-    scores = strangeness(looks)
+def find_strange(looks: Sequence[Look], scores: Sequence[Floats]) -> list[Finding]:
+    """Return the stretches that stand out as one finding; none where there are none.
+
+    Args:
+        looks: the recordings.
+        scores: of :func:`strangeness`.
+    """
     found = [
         Stretch(number, *run, f"{own[run[0] : run[1] + 1].max():.0f} deviations from the rest")
         for number, (look, own) in enumerate(zip(looks, scores, strict=True))
@@ -80,11 +89,22 @@ def strange_runs(look: Look, scores: Floats) -> list[tuple[int, int]]:
     return [(a, b) for a, b in runs if b - a + 1 >= least and scores[a : b + 1].max() > STANDS_OUT]
 
 
-def strangeness(looks: Sequence[Look]) -> list[Floats]:
-    """Return how strange each frame is, in robust deviations of the drives."""
+def strangeness(
+    looks: Sequence[Look], features: Sequence[NDArray[np.float16]] | None = None
+) -> list[Floats]:
+    """Return how strange each frame is, in robust deviations of the drives.
+
+    Args:
+        looks: the recordings.
+        features: of each recording, what the encoder sees in the frames that were looked at.
+    """
     kinds = [
         _deviations(looks, score(looks)) for score in (_color_scores, _detail_scores, _cover_scores)
     ]
+    if features is not None:
+        scale = STANDS_OUT / _PATCHES_STAND_OUT
+        deviations = _deviations(looks, patch_scores(looks, features))
+        kinds.append([scale * own for own in deviations])
     return [np.maximum.reduce(own) for own in zip(*kinds, strict=True)]
 
 
