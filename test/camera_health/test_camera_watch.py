@@ -129,7 +129,7 @@ def test_views_that_are_as_much_like_the_training_s_turned_either_way_are_not_ro
     # Shifted as well; at no other shift are they as much alike.
     for likeness, degrees, gain in ((rolled_8, 8, 0.064 / 3), (unlike, 24, 0.001 / 3)):
         shifted = np.stack([likeness - 0.1, likeness, likeness - 0.05], axis=1)
-        assert roll_of(shifted) == (degrees, pytest.approx(gain))
+        assert roll_of(shifted) == pytest.approx((degrees, gain))
 
 
 def test_whole_cover_is_no_darkness(reference: CameraReference) -> None:
