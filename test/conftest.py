@@ -19,6 +19,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from anomaly_detector.images.image import Image
 from anomaly_detector.images.preprocessing import preprocess
+from anomaly_detector.ordered_pool import usable_cores
 from training.config.options import TrainOptions
 from training.data.bags import StampedImage, write_image_bag
 from training.scorers import registry
@@ -28,6 +29,11 @@ TESTS = Path(__file__).parent
 FRAME_HEIGHT, FRAME_WIDTH = 90, 120
 START_NS = 1_700_000_000_123_456_789
 PERIOD_NS = 50_000_000
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Take a process more than there are cores: the tests of ROS wait more than they compute."""
+    return usable_cores() + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
