@@ -44,7 +44,7 @@ cov: $(VENV)/.ready ## what test-fast covers of each folder, with a floor for ea
 	$(RUN) .ci/coverage_floors.py
 
 test-jazzy: $(JAZZY_VENV)/.ready ## the robot side's tests again, on ROS 2 Jazzy with numpy 1.26
-	$(JAZZY_VENV)/bin/python -m pytest $(JAZZY_TESTS)
+	$(JAZZY_VENV)/bin/python -m pytest -n 2 $(JAZZY_TESTS)
 
 $(JAZZY_VENV)/.ready: setup.py
 	$(PYTHON) -m venv $(JAZZY_VENV)
