@@ -57,22 +57,23 @@ class Look(NamedTuple):
         """Look at the model's input, uint8 [H, W, 3] RGB."""
         grey: NDArray[Any] = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         if len(grey) != SIDE:
-            grey = _reduced(grey, SIDE)
+            grey = reduced(grey, SIDE)
         picture = np.asarray(grey, np.float32)
-        half = _reduced(picture, SIDE // 2)
-        cells = _reduced(half, CELLS)
+        half = reduced(picture, SIDE // 2)
+        cells = reduced(half, CELLS)
         return cls(
             half,
             cells,
             cv2.mean(cells)[0],
-            _reduced(np.abs(cv2.Laplacian(picture, cv2.CV_32F)), CELLS),
-            _reduced(np.abs(cv2.Laplacian(half, cv2.CV_32F)), CELLS),
+            reduced(np.abs(cv2.Laplacian(picture, cv2.CV_32F)), CELLS),
+            reduced(np.abs(cv2.Laplacian(half, cv2.CV_32F)), CELLS),
             upper_quartile(np.abs(cells[:, 1:] - cells[:, :-1])),
             np.count_nonzero(grey >= _WHITE) / grey.size,
         )
 
 
-def _reduced(picture: NDArray[Any], side: int) -> NDArray[Any]:
+def reduced(picture: NDArray[Any], side: int) -> NDArray[Any]:
+    """Return a picture with that many pixels on each side, means of those it had."""
     return np.asarray(cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA))
 
 
@@ -138,4 +139,4 @@ class Views:
 
 def _by_cell(values: NDArray[Any]) -> NDArray[Any]:
     """Return means of cells of two pixels of a picture that lacks its outermost pixels."""
-    return _reduced(cv2.copyMakeBorder(values, 1, 1, 1, 1, cv2.BORDER_REPLICATE), CELLS)
+    return reduced(cv2.copyMakeBorder(values, 1, 1, 1, 1, cv2.BORDER_REPLICATE), CELLS)

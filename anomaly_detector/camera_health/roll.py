@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.camera_health.look import CELLS, SIDE, Floats
+from anomaly_detector.camera_health.look import CELLS, SIDE, Floats, reduced
 
 _HALF = SIDE // 2
 _ANGLES = np.arange(-24, 25, 4)
@@ -24,13 +24,14 @@ class Rolls:
     def __init__(self, views: NDArray[np.uint8]) -> None:
         shapes = [_shapes(view.astype(np.float32)) for view in views]
         turned = [_turned(shape, float(angle)) for angle in _ANGLES for shape in shapes]
-        directions = _directions(np.stack([_reduced(shape)[_DISC] for shape in turned]))
+        cells = np.stack([reduced(shape, CELLS).ravel() for shape in turned])
+        directions = _directions(cells[:, _DISC])
         # A product an angle: BLAS shares larger ones among threads, which wait for each other.
         self._turned = directions.reshape(len(_ANGLES), len(shapes), -1).transpose(0, 2, 1)
 
     def similarities(self, half: Floats) -> Floats:
         """Return how alike a view is to the most similar one at each angle and shift, -1 to 1."""
-        shifted = _directions(_reduced(_shapes(half))[_SHIFTED])
+        shifted = _directions(reduced(_shapes(half), CELLS).ravel()[_SHIFTED])
         return np.asarray((shifted @ self._turned).max(axis=2))
 
 
@@ -72,11 +73,6 @@ def _shapes(half: Floats) -> Floats:
     """Return what of a view does not depend on light and contrast."""
     shapes = _blurred(half, _FINE) - _blurred(half, _COARSE)
     return np.asarray(shapes / (np.sqrt(_blurred(shapes * shapes, _AROUND)) + 4.0), np.float32)
-
-
-def _reduced(shapes: Floats) -> Floats:
-    cells = cv2.resize(shapes, (CELLS, CELLS), interpolation=cv2.INTER_AREA)
-    return np.asarray(cells, np.float32).ravel()
 
 
 def _directions(rows: Floats) -> Floats:
