@@ -69,8 +69,7 @@ def test_camera_that_is_ended_leaves_no_shared_memory_behind(tmp_path: Path) -> 
         while not node.count_publishers("/image"):
             assert time.monotonic() < deadline, camera.output
             time.sleep(0.01)
-        segments = camera.shared_memory() - others
-        assert segments
+        segments = camera.wait_for_shared_memory(others)
         camera.send_signal(signal.SIGTERM)
         assert camera.wait() == 128 + signal.SIGTERM
         assert "Traceback" not in camera.output

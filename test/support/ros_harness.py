@@ -128,6 +128,17 @@ class Process:
         names = re.findall(r"/dev/shm/fast(?:dds|rtps)_[0-9a-f]{16}\b", maps)
         return {Path(name) for name in names}
 
+    def wait_for_shared_memory(self, others: set[Path]) -> set[Path]:
+        """Wait for segments that are not among ``others``, and return them.
+
+        While the process maps memory, one reading of its maps can miss some.
+        """
+        deadline = time.monotonic() + DEADLINE_S
+        while not (segments := self.shared_memory() - others):
+            assert time.monotonic() < deadline, f"no shared memory of its own:\n{self.output}"
+            time.sleep(0.01)
+        return segments
+
     def kill(self) -> None:
         """End the process as the kernel does, and remove the shared memory that it leaves."""
         segments = self.shared_memory()
