@@ -47,12 +47,16 @@ class Verdict:
         is_alarm: whether the alarm is on.
         stamp_ns: of the frame, nanoseconds.
         at_s: when it was scored, seconds of a monotonic clock.
+        alarm_number: of the alarm that is on, from 1; 0 for none.
+        is_quiet: whether nobody is to be called for that alarm: a repeat, or at a snoozed place.
     """
 
     is_anomaly: bool
     is_alarm: bool
     stamp_ns: int
     at_s: float
+    alarm_number: int = 0
+    is_quiet: bool = False
 
 
 @dataclass(frozen=True)

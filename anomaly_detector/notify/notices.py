@@ -47,6 +47,10 @@ class Notices:
         self._told_s: dict[Kind, float] = {}
         self._suppressed: dict[Kind, int] = {}
 
+    def is_on(self, kind: Kind) -> bool:
+        """Return whether something of a kind has begun and not ended."""
+        return kind in self._troubles
+
     def begin(self, notice: Notice, now: float, *, after_s: float = 0.0) -> None:
         """Something is wrong, to be told when it lasts for a time; what is on already goes on."""
         trouble = self._troubles.get(notice.kind)

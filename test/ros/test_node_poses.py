@@ -140,6 +140,11 @@ def alarm(client: RosClient) -> list[Any]:
     """Raise and clear an alarm; return the node's two messages of it."""
     client.events.clear()
     client.ask_picture(BLACK)
+    client.spin_until(lambda: bool(client.events), "the start")
+    start = client.events[0]
+    number = read_event_message(start).number
+    client.spin_until(lambda: client.states[-1].alarm_number == number, "its state")
+    assert client.states[-1].is_quiet == (start.status[0].level == DiagnosticStatus.OK)
     for _ in range(10):
         client.ask_picture(GREY)
     client.spin_until(lambda: len(client.events) == 2, "start and end")

@@ -15,13 +15,17 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
 from notice_server import NoticeServer, notice_server, url_of
-from ros_harness import ROOT, RosClient, image_message, node_in, running
+from ros_harness import DEADLINE_S, ROOT, RosClient, image_message, node_in, ros_client, running
 
+from anomaly_detector.monitoring.state import STATE_PERIOD_S, DetectorState, Verdict
 from anomaly_detector.ros.node.status_message import status_values
+from anomaly_detector.ros.state.message import OFFERED_DEADLINE_S, state_qos, write_state
 
 BLACK = image_message(np.zeros((64, 64, 3), np.uint8), "rgb8")
+GREY = image_message(np.full((64, 64, 3), 128, np.uint8), "rgb8")
 NOTIFY = [sys.executable, "-m", "anomaly_detector", "notify"]
 
 
@@ -48,6 +52,19 @@ def taken(client: RosClient, server: NoticeServer, kind: str, **frame: Any) -> A
     return found()[0]
 
 
+def alarm_taken_with_place(client: RosClient, server: NoticeServer) -> Any:
+    """Wait for a notice of an alarm that tells more than its number.
+
+    The event of an alarm is lost on a listener that the node has not found yet.
+    """
+    while True:
+        notice = taken(client, server, "alarm", frame=BLACK)
+        if "place" in notice["alarm"]:
+            return notice
+        send_until(client, GREY, lambda: client.listener.state().word == "ok", "state ok")
+        server.taken.remove(notice)
+
+
 def test_alarm_sick_camera_and_unknown_state_are_told(model: Path, tmp_path: Path) -> None:
     pose = {"pose_topic": "/told/pose", "pose_max_age": 60.0, "diagnostics_period": 0.1}
     with notice_server() as server, node_in("told", model=model, **pose) as client:
@@ -58,6 +75,8 @@ def test_alarm_sick_camera_and_unknown_state_are_told(model: Path, tmp_path: Pat
             "no state",
             "--unknown-after",
             "1",
+            "--cooldown",
+            "0",
             "--review-url",
             "https://robot:8765/",
             "--post",
@@ -80,11 +99,10 @@ def test_alarm_sick_camera_and_unknown_state_are_told(model: Path, tmp_path: Pat
             client.spin_until(poses.get_subscription_count, "the node")
             client.wait_until_found()
             poses.publish(place)
-            grey = image_message(np.full((64, 64, 3), 128, np.uint8), "rgb8")
-            grey.header = BLACK.header
-            client.publish_until_status(grey, lambda s: "map 4.5" in status_values(s)["Pose"], "it")
-            notice = taken(client, server, "alarm", frame=BLACK)
-            assert notice["text"].startswith("/told/anomaly_detector: alarm 1 at map 4.5 0")
+            client.publish_until_status(GREY, lambda s: "map 4.5" in status_values(s)["Pose"], "it")
+            notice = alarm_taken_with_place(client, server)
+            number = notice["alarm"]["number"]
+            assert notice["text"].startswith(f"/told/anomaly_detector: alarm {number} at map 4.5 0")
             assert notice["alarm"]["place"]["x"] == "4.5"
             assert notice["alarm"]["score"] == 16384.0
             assert (notice["node"], notice["suppressed"]) == ("/told/anomaly_detector", 0)
@@ -103,13 +121,49 @@ def test_alarm_sick_camera_and_unknown_state_are_told(model: Path, tmp_path: Pat
             assert notice["text"].startswith("/told/anomaly_detector: camera: dark since ")
             assert notice["camera"]["Cause"] == "dark"
             assert notice["camera"]["Strength"] == "1.00"
-            assert len(server.taken) == 3
+            assert {content["kind"] for content in server.taken} == {"alarm", "unknown", "camera"}
             # The server has a notice before notify has its answer and takes it out of the queue.
             queue = tmp_path / "queue"
             client.spin_until(lambda: not list(queue.iterdir()), "the queue is empty")
             notify.send_signal(signal.SIGTERM)
             assert notify.wait() == 0
             assert "Traceback" not in notify.output
+
+
+def test_alarm_that_is_on_already_is_told(model: Path, tmp_path: Path) -> None:
+    with notice_server() as server, node_in("on_already", model=model) as client:
+        send_until(client, BLACK, lambda: client.listener.state().word == "alarm", "the alarm")
+        options = ["--node", client.node_name, "--queue", str(tmp_path / "queue"), "--no-picture"]
+        with running([*NOTIFY, *options, "--post", url_of(server)]):
+            notice = taken(client, server, "alarm", frame=BLACK)
+    assert notice["text"] == "/on_already/anomaly_detector: alarm 1 is on"
+    assert notice["alarm"] == {"number": 1}
+
+
+def test_alarm_that_calls_nobody_is_not_told(tmp_path: Path) -> None:
+    name = "/calls_nobody/anomaly_detector"
+    qos = state_qos(OFFERED_DEADLINE_S)
+    with notice_server() as server, ros_client(name, "/calls_nobody/image") as client:
+        publisher = client.node.create_publisher(DiagnosticArray, f"{name}/state", qos)
+
+        def say(number: int, *, is_quiet: bool) -> None:
+            now = time.monotonic()
+            verdict = Verdict(True, True, 1, now, number, is_quiet)
+            state = DetectorState("alarm")
+            publisher.publish(write_state(state, verdict, now, name, "", ""))
+            time.sleep(STATE_PERIOD_S)
+
+        options = ["--node", name, "--queue", str(tmp_path / "queue"), "--no-picture"]
+        with running([*NOTIFY, *options, "--post", url_of(server)]) as notify:
+            notify.wait_for_line("telling")
+            until = time.monotonic() + 4.0
+            while time.monotonic() < until:
+                say(1, is_quiet=True)
+            until += DEADLINE_S
+            while not server.taken:
+                say(2, is_quiet=False)
+                assert time.monotonic() < until, notify.output
+    assert [content["alarm"] for content in server.taken] == [{"number": 2}]
 
 
 @pytest.mark.parametrize(

@@ -298,7 +298,9 @@ class FrameProcessor:
                 self._record(self.black_box, message, time_ns, pixels, detection, state, alarm)
         now = time.monotonic()
         self.statistics.score(now, time.perf_counter() - start, queueing_s)
-        self.verdict = Verdict(detection.is_anomaly, state.is_alarm, time_ns, now)
+        self.verdict = Verdict(
+            detection.is_anomaly, state.is_alarm, time_ns, now, alarm.number, alarm.is_quiet
+        )
 
     def _decode(self, message: Any, *, reduced: bool) -> Image:
         """Return the pixels; ``reduced``, a JPEG may be decoded at a part of its size."""

@@ -30,7 +30,7 @@ STATE_TOPIC = Topic(
     DiagnosticArray,
     "ten times a second in every lifecycle state but finalized: system time; one status, level OK, "
     "WARN (anomaly), ERROR (alarm) or STALE (unknown), with state, reason, detail, is_anomaly, "
-    "alarm, frame_stamp, frame_age, model",
+    "alarm, alarm_number, alarm_quiet (a repeat, or snoozed), frame_stamp, frame_age, model",
 )
 
 _LEVELS: Mapping[StateWord, str] = {
@@ -50,6 +50,8 @@ class StateRecord:
         state: the node's judgement.
         is_anomaly: of the newest scored frame; None when there is none, as the next two.
         alarm: whether the alarm is on.
+        alarm_number: of that alarm, from 1; 0 for none.
+        is_quiet: whether nobody is to be called for it.
         frame_age_s: since that frame was scored.
         model: in use; empty when the node is not configured.
     """
@@ -58,6 +60,8 @@ class StateRecord:
     state: DetectorState
     is_anomaly: bool | None = None
     alarm: bool | None = None
+    alarm_number: int = 0
+    is_quiet: bool = False
     frame_age_s: float | None = None
     model: str = ""
 
@@ -83,6 +87,8 @@ def write_state(
         "detail": state.detail,
         "is_anomaly": "" if verdict is None else str(verdict.is_anomaly),
         "alarm": "" if verdict is None else str(verdict.is_alarm),
+        "alarm_number": "" if verdict is None else str(verdict.alarm_number),
+        "alarm_quiet": "" if verdict is None else str(verdict.is_quiet),
         "frame_stamp": "" if verdict is None else stamp_text(verdict.stamp_ns),
         "frame_age": "" if verdict is None else f"{now_s - verdict.at_s:.3f}",
         "model": model,
@@ -106,6 +112,8 @@ def read_state(message: Any) -> StateRecord:
             DetectorState(words[values["state"]], values["reason"], values["detail"]),
             values["is_anomaly"] == "True" if age else None,
             values["alarm"] == "True" if age else None,
+            int(values["alarm_number"]) if age else 0,
+            values["alarm_quiet"] == "True",
             float(age) if age else None,
             values["model"],
         )

@@ -37,6 +37,8 @@ NO_STATE = "no state"
 
 _PICTURE_S = 2.0
 _LOOK_S = 0.1
+_EVENT_S = 2.0
+"""An alarm whose event has not come for this long is told from the state."""
 _CAMERA_S = 5.0
 """A sick camera is told when it has been so for this long."""
 
@@ -194,6 +196,16 @@ class _Notifier:
             details = {"reason": state.reason, "detail": state.detail}
             notice = Notice("unknown", f"{self.detector}: {state.text}", details)
             self._notices.begin(notice, now, after_s=self._arguments.unknown_after)
+        if state.reason == NO_STATE:
+            self._notices.end("alarm", now)  # its end may never be heard
+        record = self._listener.record
+        if state.word != "alarm" or record is None or record.is_quiet:
+            return
+        if not self._notices.is_on("alarm"):
+            # It began before this process listened, or its event was lost.
+            text = f"{self.detector}: alarm {record.alarm_number} is on"
+            notice = Notice("alarm", text, {"number": record.alarm_number})
+            self._notices.begin(notice, now, after_s=_EVENT_S)
 
     def _see_event(self, message: Any) -> None:
         from diagnostic_msgs.msg import DiagnosticStatus
