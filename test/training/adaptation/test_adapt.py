@@ -78,7 +78,7 @@ def command(folder: Path, out: str, **options: str) -> list[str]:
         "data": folder / "tuesday",
         "out": folder / out,
     }
-    given |= {"steps": 8, "cache": folder / "cache", **options}
+    given |= {"steps": 4, "cache": folder / "cache", **options}
     return ["adapt", *(text for k, v in given.items() for text in (f"--{k}", str(v)))]
 
 
@@ -97,11 +97,11 @@ def tuesday(folder: Path) -> Path:
             signal.raise_signal(signal.SIGINT)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(adapting, "_CHECKPOINT_STEPS", 4)
+        patch.setattr(adapting, "_CHECKPOINT_STEPS", 2)
         patch.setattr(Checkpoint, "write", interrupted)
         assert main(arguments) == 1
         assert not out.exists()
-        assert len(Checkpoint.read(last).values["losses"]) == 4
+        assert len(Checkpoint.read(last).values["losses"]) == 2
         patch.setattr(Checkpoint, "write", write)
         assert main([*arguments, "--resume"]) == 0
     return out
@@ -110,7 +110,7 @@ def tuesday(folder: Path) -> Path:
 def test_an_adaptation_that_was_interrupted_goes_on(folder: Path, tuesday: Path) -> None:
     rows = read_rows(tuesday.with_suffix(".history.csv"))
     epochs = Counter(row["network"] for row in rows)
-    assert epochs == {"without part 1": 4, "without part 2": 4, "all": 8}
+    assert epochs == {"without part 1": 2, "without part 2": 2, "all": 4}
     names = {path.name for path in tuesday.with_suffix(".training").iterdir()}
     assert names == {"metadata.json", "past.npz"}
     straight = folder / "straight.onnx"
@@ -123,7 +123,7 @@ def test_an_adaptation_that_was_interrupted_goes_on(folder: Path, tuesday: Path)
 def test_the_model_says_what_it_was_adapted_to(folder: Path, tuesday: Path) -> None:
     old, new = read_metadata(folder / "monday.onnx"), read_metadata(tuesday)
     (entry,) = new.provenance["adapted"]
-    assert (entry["data"], entry["events"], entry["steps"]) == (["tuesday"], ["alarm", "box"], 8)
+    assert (entry["data"], entry["events"], entry["steps"]) == (["tuesday"], ["alarm", "box"], 4)
     frames = {"recorded": 40, "adapted": 40, "anomalies": 3, "normal of events": 10}
     assert entry["frames"] == frames
     assert entry["scores"] == {"today": 50, "past": 16}
@@ -299,9 +299,10 @@ def test_loss_and_gradients_are_those_of_the_network(folder: Path) -> None:
     # Against differences, in double precision.
     generator = np.random.default_rng(0)
     wide = {name: array.astype(np.float64) for name, array in decoder.weights.items()}
-    features = [item.astype(np.float64) for item in features]
-    targets = {name: array.astype(np.float64) for name, array in targets.items()}
-    keep = (generator.random((8, len(wide["whole kernel"]))) > 0.3) / 0.7
+    features = [item[:4].astype(np.float64) for item in features]
+    targets = {name: array[:4].astype(np.float64) for name, array in targets.items()}
+    assert targets["roll"].any()
+    keep = (generator.random((4, len(wide["whole kernel"]))) > 0.3) / 0.7
     _, found = gradients(wide, features, targets, keep)
     assert found.keys() == wide.keys()
     for name, array in wide.items():
@@ -328,8 +329,8 @@ def test_half_of_the_frames_are_of_the_past(
     assert main(command(folder, str(out))) == 0
     for frames, rows in made:
         per_batch = (frames < 0).reshape(-1, 48).sum(axis=1)
-        assert per_batch.tolist() == [24] * 8
-        assert (frames[rows] < 0).sum() == 8 * 24
+        assert per_batch.tolist() == [24] * 4
+        assert (frames[rows] < 0).sum() == 4 * 24
     # Cross-fitting: no network sees the part of today that it is to score.
     first, second = (set(frames[rows]) - {-1} for frames, rows in made[:2])
     assert first
