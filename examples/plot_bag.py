@@ -44,5 +44,8 @@ if __name__ == "__main__":
     parser.add_argument("--model", default="corridor", help="file or name (default: %(default)s)")
     parser.add_argument("--topic", help="image topic, for a bag with more than one")
     arguments = parser.parse_args()
-    count = plot(arguments.recording, arguments.picture, arguments.model, arguments.topic)
+    try:
+        count = plot(arguments.recording, arguments.picture, arguments.model, arguments.topic)
+    except (ad.AnomalyDetectorError, OSError, ValueError) as error:
+        parser.exit(1, f"error: {error}\n")
     print(f"{arguments.picture}: {count} frames")

@@ -17,6 +17,7 @@ from anomaly_detector.ros.launching.actions import (
     PROVIDERS_ARGUMENT,
     dds_profile,
     detector_node,
+    given_file,
     given_parameters,
     positive_number,
 )
@@ -32,7 +33,7 @@ def launch_node(context: Any) -> list[Any]:
             name=LaunchConfiguration("node_name"),
             namespace=LaunchConfiguration("namespace"),
             image_topic=LaunchConfiguration("image_topic"),
-            parameters=[LaunchConfiguration("params_file"), given],
+            parameters=[given_file(context, "params_file"), given],
             respawn=LaunchConfiguration("respawn"),
             respawn_delay=positive_number(context, "respawn_delay", zero=True),
             ros_arguments=["--log-level", LaunchConfiguration("log_level")],

@@ -17,6 +17,7 @@ from anomaly_detector.ros.launching.actions import (
     PROVIDERS_ARGUMENT,
     dds_profile,
     detector_node,
+    given_file,
     given_parameters,
     positive_number,
 )
@@ -26,7 +27,7 @@ from anomaly_detector.ros.launching.camera_list import read_cameras
 def launch_nodes(context: Any) -> list[Any]:
     """Return the nodes' actions, once the values of the arguments are known."""
     given = given_parameters(context, "providers", "autostart", "use_sim_time")
-    cameras_file = Path(LaunchConfiguration("cameras_file").perform(context))
+    params_file = given_file(context, "params_file")
     return [
         detector_node(
             name="anomaly_detector",
@@ -34,7 +35,7 @@ def launch_nodes(context: Any) -> list[Any]:
             image_topic=camera.image_topic,
             # As with the other launch file, an argument wins over a file.
             parameters=[
-                LaunchConfiguration("params_file"),
+                params_file,
                 *([] if camera.params_file is None else [str(camera.params_file)]),
                 given,
                 camera.parameters,
@@ -43,7 +44,7 @@ def launch_nodes(context: Any) -> list[Any]:
             respawn_delay=positive_number(context, "respawn_delay", zero=True),
             ros_arguments=["--log-level", LaunchConfiguration("log_level")],
         )
-        for camera in read_cameras(cameras_file)
+        for camera in read_cameras(Path(given_file(context, "cameras_file")))
     ]
 
 

@@ -43,7 +43,7 @@ def launch_replay(context: Any) -> list[Any]:
         "--out": str(Path(value("out")).expanduser()),
         "--model": value("model"),
         "--node-name": f"/{'/'.join(filter(None, names))}",
-        "--params-file": value("params_file"),
+        "--params-file": str(Path(value("params_file")).expanduser()),
         "--rate": value("rate"),
         "--start-timeout": value("start_timeout"),
         "--domain-id": os.environ.get("ROS_DOMAIN_ID") or "0",

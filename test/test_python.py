@@ -7,6 +7,7 @@ import doctest
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -166,6 +167,21 @@ def test_the_example_plots_a_bag(drive: Path, tmp_path: Path) -> None:
         # The line of the scores, and the alarm's area behind it.
         assert (np.abs(drawn.astype(int) - (178, 114, 0)).max(axis=-1) < 30).sum() > 300
         assert (np.abs(drawn.astype(int) - (191, 214, 245)).max(axis=-1) < 8).sum() > 1000
+
+
+def test_the_example_says_what_is_wrong_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    picture = tmp_path / "scores.png"
+    monkeypatch.setattr(sys, "argv", ["plot_bag.py", str(tmp_path / "nowhere"), str(picture)])
+    with pytest.raises(SystemExit, match="1"):
+        runpy.run_path(str(ROOT / "examples" / "plot_bag.py"), run_name="__main__")
+    error = (
+        f"error: {tmp_path / 'nowhere'} does not exist: give an image folder, a bag or a video\n"
+    )
+    assert capsys.readouterr().err == error
+    assert not picture.exists()
 
 
 def test_whatever_holds_the_same_picture_scores_the_same(colours: NDArray[np.uint8]) -> None:

@@ -83,11 +83,17 @@ class BlackBoxSettings:
         """The folder as an absolute path.
 
         Raises:
-            AnomalyDetectorError: none is given.
+            AnomalyDetectorError: none is given, or it begins with the ``~`` of nobody.
         """
         if not self.folder:
             raise AnomalyDetectorError("folder is '': name a folder for the black box")
-        return Path(self.folder).expanduser().absolute()
+        try:
+            return Path(self.folder).expanduser().absolute()
+        except RuntimeError as error:
+            raise AnomalyDetectorError(
+                f"black box folder is {self.folder}, and nobody of this name has a home: give the "
+                "whole path"
+            ) from error
 
 
 BLACK_BOX_SETTINGS: tuple[Setting, ...] = settings_of(BlackBoxSettings)

@@ -49,6 +49,15 @@ def check_black_box(settings: BlackBoxSettings) -> None:
     """
     folder = settings.path
     prepare_format(settings.format)
+    try:
+        folder.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:  # too long, behind a folder of others, a zero byte
+        reason = getattr(error, "strerror", None) or error
+        raise AnomalyDetectorError(
+            f"black box folder is {folder} ({reason}): choose another place"
+        ) from error
     existing = next(path for path in (folder, *folder.parents) if os.path.exists(path))
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         what = "not writable" if existing.is_dir() else "no folder"

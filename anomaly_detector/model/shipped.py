@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from anomaly_detector.errors import AnomalyDetectorError, ModelError
+from anomaly_detector.errors import AnomalyDetectorError, ModelError, as_one_line
 from anomaly_detector.files import check_output_file
 
 PACKAGE_NAME = "anomaly_detector"
@@ -72,16 +72,24 @@ def resolve_model(name_or_path: str | Path) -> Path:
         The path. One that was given as a path need not exist: loading it says so.
 
     Raises:
-        ModelError: empty, or a bare name that ``models/`` does not have.
+        ModelError: empty, no path that the system takes, or a bare name that ``models/`` does not
+            have.
     """
     name_or_path = str(name_or_path)
     if not name_or_path:
         raise ModelError(
             f"model is empty: give the path of an {MODEL_SUFFIX} file or the name of a model"
         )
-    path = Path(name_or_path).expanduser()
-    if path.is_file() or path.suffix == MODEL_SUFFIX or "/" in name_or_path:
-        return path
+    try:
+        path = Path(name_or_path).expanduser()
+        if path.suffix == MODEL_SUFFIX or "/" in name_or_path or path.is_file():
+            return path
+    except (OSError, RuntimeError) as error:  # too long; ~somebody who has no home
+        reason = getattr(error, "strerror", None) or as_one_line(error)
+        raise ModelError(
+            f"model {name_or_path!r} is no name and no path ({reason}): give the path of an "
+            f"{MODEL_SUFFIX} file"
+        ) from error
     folder = share_path("models")
     model = folder / f"{name_or_path}{MODEL_SUFFIX}"
     if not model.is_file():

@@ -101,6 +101,14 @@ def test_unknown_name_lists_the_models(models: Path) -> None:
         resolve_model("hall")
 
 
-def test_empty_name_is_refused(models: Path) -> None:
-    with pytest.raises(ModelError, match="model is empty"):
-        resolve_model("")
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("", "model is empty"),
+        ("m" * 300, "File name too long"),
+        ("~nobody_here/m.onnx", "home directory"),
+    ],
+)
+def test_what_is_no_name_and_no_path_is_refused(models: Path, name: str, reason: str) -> None:
+    with pytest.raises(ModelError, match=reason):
+        resolve_model(name)

@@ -32,7 +32,7 @@ from anomaly_detector.ros.graph.dds import (
     PROFILE_VARIABLES,
     large_image_environment,
 )
-from anomaly_detector.ros.launching.actions import dds_profile
+from anomaly_detector.ros.launching.actions import dds_profile, given_file, given_parameters
 from anomaly_detector.ros.node.detection_message import read_detection
 from docs import generate
 
@@ -168,6 +168,7 @@ def test_wrong_model_is_reported(environment: dict[str, str]) -> None:
         ({"image_transport": "theora"}, "Valid options are"),
         ({"dds_profile": "small_images"}, "Valid options are"),
         ({"respawn_delay": "soon"}, "respawn_delay is 'soon': give a positive number"),
+        ({"params_file": "nowhere.yaml"}, "params_file is 'nowhere.yaml', which is no file"),
     ],
 )
 def test_wrong_argument_is_refused(
@@ -177,6 +178,18 @@ def test_wrong_argument_is_refused(
         assert process.wait() != 0
         assert message in process.output
         assert "process started" not in process.output
+
+
+def test_values_of_arguments_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "robot.yaml").touch()
+    context = LaunchContext()
+    given = {"params_file": "~/robot.yaml", "providers": " , ", "autostart": "", "model": "2024"}
+    context.launch_configurations.update(given)
+    assert given_file(context, "params_file") == str(tmp_path / "robot.yaml")
+    assert given_parameters(context, "model", "providers", "autostart") == {"model": "2024"}
+    context.launch_configurations["providers"] = "cuda, cpu"
+    assert given_parameters(context, "providers") == {"providers": ["cuda", "cpu"]}
 
 
 @pytest.mark.parametrize("choice", ["large_images", "none"])

@@ -132,7 +132,22 @@ _READERS: dict[str, Callable[[str], Any]] = {
 def given_parameters(context: Any, *names: str) -> dict[str, Any]:
     """Return the node's parameters that arguments of their names set, where not empty."""
     texts = {name: LaunchConfiguration(name).perform(context) for name in names}
-    return {name: _READERS.get(name, str)(text) for name, text in texts.items() if text}
+    values = {name: _READERS.get(name, str)(text) for name, text in texts.items() if text}
+    return {name: value for name, value in values.items() if value != []}
+
+
+def given_file(context: Any, name: str) -> str:
+    """Return the file that an argument names, with ``~`` for the user's home.
+
+    Of a params file that is not there, launch_ros would warn, and start the node without it.
+
+    Raises:
+        AnomalyDetectorError: it does not exist.
+    """
+    path = os.path.expanduser(str(LaunchConfiguration(name).perform(context)))
+    if not os.path.isfile(path):
+        raise AnomalyDetectorError(f"{name} is {path!r}, which is no file: check the path")
+    return path
 
 
 def detector_node(

@@ -59,6 +59,10 @@ class LiveParametersNode(LifecycleNode):
         The services come through here too. rclpy's callbacks are no place to act: of those before
         the set another one may refuse, and Humble has none after it.
         """
+        try:
+            check_types(parameter_list)
+        except AnomalyDetectorError as error:
+            return SetParametersResult(successful=False, reason=str(error))
         names = {parameter.name for parameter in parameter_list}
         before = [self.get_parameter(name) for name in names if self.has_parameter(name)]
         result = super().set_parameters_atomically(parameter_list)
@@ -97,6 +101,21 @@ def declare_parameters(node: Any) -> Parameters:
     return to_parameters({definition.name: _declare(node, definition) for definition in PARAMETERS})
 
 
+def check_types(parameters: Iterable[Parameter]) -> None:
+    """Refuse values of another type in words; rclpy has numbers: "expected '3' got '2'"."""
+    given = {parameter.name: parameter for parameter in parameters}
+    for definition in PARAMETERS:
+        parameter = given.get(definition.name)
+        if parameter is None or definition.is_dynamic or definition.read_only:
+            continue
+        type_ = parameter.type_.name.lower()
+        if type_ not in (definition.type, "not_set"):
+            raise AnomalyDetectorError(
+                f"parameter {definition.name!r} is {parameter.value!r} ({type_}), "
+                f"it must be {definition.constraint}"
+            )
+
+
 def changed_parameters(node: Any, changes: Iterable[Any]) -> tuple[Parameters, set[str]]:
     """Return the values as changes would make them, and the names of ours; raise on a bad value."""
     given = {change.name: change.value for change in changes}
@@ -117,8 +136,7 @@ def _declare(node: Any, definition: ParameterDefinition) -> Any:
         description=definition.description,
         additional_constraints=definition.constraint,
         read_only=definition.read_only,
-        # YAML 1.1 reads a bare off as the boolean false, which a string would not take.
-        dynamic_typing="off" in definition.choices,
+        dynamic_typing=definition.is_dynamic,
     )
     low, high = definition.minimum, definition.maximum
     if low is not None and high is not None:

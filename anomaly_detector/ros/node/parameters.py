@@ -54,6 +54,11 @@ class ParameterDefinition:
         return _ROS_TYPES[type(self.default)]
 
     @property
+    def is_dynamic(self) -> bool:
+        """Whether ROS is to take any type: a string would not take YAML 1.1's false for off."""
+        return "off" in self.choices
+
+    @property
     def constraint(self) -> str:
         """What a value must be, in words: ``an integer from 1 to 64``."""
         if self.choices:
@@ -295,7 +300,7 @@ def _scaling(values: list[float]) -> ImageScaling | None:
 
 def check_value(definition: ParameterDefinition, value: Any) -> Any:
     """Check what rclpy does not: choices, and arrays that are empty."""
-    if value is False and "off" in definition.choices:
+    if value is False and definition.is_dynamic:
         value = "off"
     # rclpy gives None for an empty array, whatever its declared type.
     if value is None or (definition.choices and value not in definition.choices):
