@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM from the first instruction of a process on.
+"""Ctrl-C, SIGTERM and closed standard streams, from the first instruction of a process on.
 
 Heavy imports take half a second or more. A KeyboardInterrupt in them ends in a traceback, or is
 swallowed by a library, and SIGTERM kills. So a program takes the signals over first, and imports
@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,12 +70,26 @@ def run_program(module: str) -> int:
         The exit code of ``main``. After SIGINT it is 130, after SIGTERM 143, as a shell has it.
     """
     _handle_signals(_end_at_once)
+    open_standard_streams()
     try:
         return int(importlib.import_module(module).main())
     finally:
         # All is done, or argparse has exited: a late signal shall not kill the interpreter while
         # it ends. Python gives a signal that has a handler back to the system then.
         _handle_signals(signal.SIG_IGN)
+
+
+def open_standard_streams() -> None:
+    """Let standard streams that the caller has closed lead nowhere, as those of services do.
+
+    Else the next file or socket gets the number, and with it whatever libraries print.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            # The lowest free number is this one.
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(descriptor, True)
+            setattr(sys, name, os.fdopen(descriptor, "w" if number else "r", closefd=False))
 
 
 def _handle_signals(handler: Callable[[int, Any], object] | signal.Handlers) -> None:

@@ -112,8 +112,8 @@ class EventRecorder:
             SourceError: the recording cannot be read again.
         """
         check_events_folder(folder)
-        if folder.is_dir() and any(folder.iterdir()):
-            shutil.rmtree(folder)
+        for event in find_events(folder):  # the folder stays: it may be a link
+            shutil.rmtree(event)
         watch = IncidentWatch(self._incidents)
         with atomic_directory(folder) as temporary:
             model = self._detector.metadata.name

@@ -118,6 +118,12 @@ def _score_one(
     recorder = None
     if arguments.events_dir is not None:
         check_events_folder(arguments.events_dir)
+        for table in filter(None, (arguments.output, arguments.events, arguments.regions)):
+            if table.resolve().is_relative_to(arguments.events_dir.resolve()):
+                raise AnomalyDetectorError(
+                    f"{table} lies in --events-dir {arguments.events_dir}, which holds events "
+                    "alone: name another folder for one of them"
+                )
         recorder = EventRecorder(detector, poses)
     start = time.perf_counter()
     summary = write_scores(

@@ -261,7 +261,8 @@ def _imdecode(buffer: NDArray[np.uint8], flags: int, name: str) -> NDArray[Any]:
         ) from error
     if array is None:
         raise ImageError(
-            f"{name} with {buffer.size} bytes cannot be decoded: its pixels are damaged",
+            f"{name} with {buffer.size} bytes cannot be decoded: its pixels are damaged or of a "
+            "kind that OpenCV does not read",
             reason="decode",
         )
     check_size(array.shape[1], array.shape[0], name)

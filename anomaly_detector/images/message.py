@@ -34,7 +34,10 @@ Converter = Callable[[Any, str], Any]
 """Converts a message to uint8 [H, W, 3] in ``bgr8`` (or [H, W] in ``mono8``), as named by its
 second argument; ``cv_bridge``'s ``imgmsg_to_cv2`` is one."""
 
-_REMEDY = "give --image-scaling MIN MAX, or choose the colour camera"
+_REMEDY = (
+    "give --image-scaling MIN MAX (a model keeps that of train and calibrate), or choose the "
+    "colour camera"
+)
 
 _DEPTH_FORMATS = ("16UC1", "32FC1")
 

@@ -44,6 +44,7 @@ class BagSource(FrameSource):
         super().__init__(path)
         with open_bag(path) as bag:
             self.topic, types = bag.image_topic(topic)
+            self.files = [path / "metadata.yaml", *(file.path for file in bag.files)]
         self.message_type, self._count = types.most_common(1)[0][0], types.total()
 
     def __len__(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -65,6 +64,8 @@ MaybePending: TypeAlias = "AnyFrame | Callable[[], AnyFrame]"
 _MAX_NAMED = 10
 """Warnings about one recording; the others are only counted."""
 
+_LEAST_FPS, _MOST_FPS = 1e-4, 1e6
+
 _WAITING_PER_WORKER = 4
 """Frames begun or waiting for their turn, a worker: they bound the memory."""
 
@@ -87,6 +88,7 @@ class FrameSource(abc.ABC):
 
     Attributes:
         path: where it is.
+        files: that it is read from, as far as they are known.
         view: the part of each frame that is given and how deep pictures are scaled; may be set
             before a pass. A frame that its region does not fit into counts as unreadable.
         unreadable: what the newest pass skipped, in order.
@@ -94,6 +96,7 @@ class FrameSource(abc.ABC):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.files: Sequence[Path] = [path]
         self.view: View = WHOLE_FRAME
         self.unreadable: list[UnreadableFrame] = []
         # Whether the newest pass may decode JPEG at reduced scale.
@@ -195,9 +198,9 @@ def check_fps(fps: float | None) -> None:
     """Refuse a frame rate that is none.
 
     Raises:
-        AnomalyDetectorError: it is not positive.
+        AnomalyDetectorError: it is not positive, or gives times that no clock has.
     """
-    if fps is not None and not (fps > 0.0 and math.isfinite(fps)):
+    if fps is not None and not _LEAST_FPS <= fps <= _MOST_FPS:
         raise AnomalyDetectorError(f"frame rate is {fps}: give a positive number, such as 20")
 
 

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from anomaly_detector.signals import EndRequest
+from anomaly_detector.signals import EndRequest, open_standard_streams
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -21,6 +21,7 @@ def main(args: Sequence[str] | None = None) -> int:
         Exit code: 0 after a signal, 1 when the node cannot be made. A model that cannot be loaded
         leaves it unconfigured, to be tried again.
     """
+    open_standard_streams()
     end = EndRequest()
     from anomaly_detector.ros.node.model_loader import is_loading
     from anomaly_detector.ros.node.process import run

@@ -32,6 +32,9 @@ BATCH_SIZE = 16
 _FRAMES_A_TASK = 16
 """Frames that a thread takes at a time, at least: handing them over one by one costs more."""
 
+_MOST_FRAMES = 1024
+"""Frames a run at most: their activations take gigabytes then."""
+
 _CPU = "CPUExecutionProvider"
 
 _Scores: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32] | None]
@@ -107,13 +110,14 @@ def score_recording(
     Raises:
         SourceError: no frame is readable.
         ModelError: the model fails.
-        AnomalyDetectorError: ``fps``, ``workers`` or ``batch_size`` is not positive.
+        AnomalyDetectorError: ``fps``, ``workers`` or ``batch_size`` is out of range.
     """
     check_fps(fps)
     workers = usable_cores() if workers is None else workers
-    for name, value in (("workers", workers), ("batch size", batch_size)):
-        if value < 1:
-            raise AnomalyDetectorError(f"{name} is {value}: give 1 or more")
+    if workers < 1:
+        raise AnomalyDetectorError(f"workers is {workers}: give 1 or more")
+    if not 1 <= batch_size <= _MOST_FRAMES:
+        raise AnomalyDetectorError(f"batch size is {batch_size}: give 1 to {_MOST_FRAMES}")
 
     def scored(frames: Sequence[Frame]) -> tuple[Sequence[Frame], _Scores]:
         images = [frame.pixels.array for frame in frames]

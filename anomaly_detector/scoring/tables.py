@@ -23,7 +23,7 @@ from anomaly_detector.camera_health.watch import (
     CameraWatch,
     camera_stretches,
 )
-from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.errors import AnomalyDetectorError, OutputError
 from anomaly_detector.files import atomic_path, sync
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.monitoring.health import HealthLimits, is_frozen
@@ -125,7 +125,8 @@ def write_scores(
     Raises:
         SourceError: no frame is readable.
         ModelError: the model fails.
-        OutputError: a table cannot be written; none is.
+        OutputError: a table cannot be written, or would replace the model or a file of the
+            recording; none is.
         AnomalyDetectorError: a frame without a stamp is to be decided on in seconds, or regions
             are asked of a model whose maps have no unit.
     """
@@ -134,6 +135,9 @@ def write_scores(
     for (first, path), (second, other) in combinations(given.items(), 2):
         if path == other:
             raise AnomalyDetectorError(f"{path} is given for {first} and {second}: name two files")
+    for path in filter(Path.is_file, given.values()):
+        if any(path.samefile(file) for file in (detector.path, *source.files) if file.exists()):
+            raise OutputError(f"{path} is what is read, and would be lost: name another file")
     if regions is not None and detector.map_scale.high is None:
         raise AnomalyDetectorError(
             f"model {detector.metadata.name} has no regions: the maps of scorer "

@@ -67,6 +67,8 @@ def test_events_are_replaced_until_somebody_has_judged_one(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bag = write_bag(tmp_path / "bag", FRAMES)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "events").symlink_to("elsewhere")
     for _ in range(2):
         assert score(model, tmp_path, bag) == 0
         assert "events: 2 events" in capsys.readouterr().out

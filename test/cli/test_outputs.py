@@ -132,6 +132,14 @@ def test_devices_stay_devices(option: str, score: list[str], tmp_path: Path) -> 
     assert (stat.S_ISCHR(state.st_mode), state.st_rdev) == (True, os.makedev(1, 3))
 
 
+def test_closed_standard_streams_cost_nothing(
+    score: list[str], table: bytes, tmp_path: Path
+) -> None:
+    file = tmp_path / "scores.csv"
+    result = run(["sh", "-c", '"$@" <&- >&- 2>&-', "sh", *score, "--output", str(file)])
+    assert (result.returncode, file.read_bytes()) == (0, table)
+
+
 def test_reader_that_goes_away_ends_it_quietly(score: list[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)

@@ -251,12 +251,18 @@ def test_a_model_whose_maps_have_no_unit_has_no_regions(
     [
         (["--decision", "seconds"], "frame_0.png has no time stamp"),
         (["--fps", "0"], "frame rate is 0.0"),
+        (["--fps", "1e-300"], "frame rate is 1e-300"),
         (["--workers", "0"], "workers is 0"),
         (["--batch-size", "-1"], "batch size is -1"),
+        (["--batch-size", "100000"], "batch size is 100000: give 1 to 1024"),
         (["--raise-frames", "20"], "raise_frames is 20, more than raise_window_frames"),
         (["--clear-level", "nan"], "clear_level is nan"),
         (["--events", "{output}"], "is given for scores and events"),
         (["--regions", "{output}"], "is given for scores and regions"),
+        (
+            ["--events-dir", "{output.parent}/new", "--regions", "{output.parent}/new/a.csv"],
+            "alone",
+        ),
     ],
 )
 def test_wrong_options_leave_no_output(
@@ -274,6 +280,25 @@ def test_wrong_options_leave_no_output(
     assert main(["score", *arguments, *options]) == 1
     assert reason in capsys.readouterr().err
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("option", ["--output", "--events"])
+@pytest.mark.parametrize("taken", ["frame_1.png", "bag.db3", "metadata.yaml", "model"])
+def test_what_is_read_is_not_replaced(
+    tmp_path: Path, model: Path, option: str, taken: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if taken == "frame_1.png":
+        drive = write_images(tmp_path / "drive", FRAMES[:2])
+    else:
+        drive = write_bag(tmp_path / "bag", FRAMES[:2])
+    file = model if taken == "model" else drive / taken
+    before = file.read_bytes()
+    outputs = {"--output": str(tmp_path / "scores.csv"), option: str(file)}
+    words = [word for item in outputs.items() for word in item]
+    assert main(["score", "--model", str(model), "--input", str(drive), *words]) == 1
+    assert f"{file} is what is read" in capsys.readouterr().err
+    assert file.read_bytes() == before
+    assert not (tmp_path / "scores.csv").exists()
 
 
 def test_unreadable_frames_are_named(
