@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -58,10 +59,22 @@ class HttpTarget:
     """
 
     def __init__(self, url: str, authorization: str, timeout_s: float) -> None:
-        parts = urllib.parse.urlsplit(url)
-        host = parts.hostname or ""
-        if parts.scheme not in ("http", "https") or not host:
+        host = ""
+        with suppress(ValueError):  # brackets that do not match; a port that is none
+            parts = urllib.parse.urlsplit(url)
+            host = (parts.port != 0 and parts.hostname) or ""
+        if not host or parts.scheme not in ("http", "https"):
             raise AnomalyDetectorError("the URL to post to is none: give https://HOST/PATH")
+        # Of these urllib raises a ValueError, and not before a notice is sent.
+        if not re.fullmatch("[!-~]+", url):
+            raise AnomalyDetectorError(
+                "the URL to post to has a space or a letter that no URL has: write it as %20 or such"
+            )
+        if not re.fullmatch("[ -~]*", authorization):
+            raise AnomalyDetectorError(
+                f"{AUTHORIZATION_VARIABLE} has a line break or a letter that no header has: "
+                "set it anew"
+            )
         if parts.username or parts.password:
             raise AnomalyDetectorError(
                 f"the URL to post to has a password in it: set {AUTHORIZATION_VARIABLE} in the "

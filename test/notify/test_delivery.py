@@ -133,6 +133,12 @@ def test_certificate_is_checked(
     [
         ("", "", "the URL to post to is none: give https://HOST/PATH"),
         ("ftp://host/x", "", "the URL to post to is none"),
+        ("http://[::1", "", "the URL to post to is none"),
+        ("http://host:99999/x", "", "the URL to post to is none"),
+        ("http://host/ü", "", "has a space or a letter that no URL has"),
+        ("http://host/a b", "", "has a space or a letter that no URL has"),
+        ("https://host/x", "Bearer secret\n", "has a line break or a letter that no header has"),
+        ("https://host/x", "Bearer €", "has a line break or a letter that no header has"),
         ("https://me:secret@host/x", "", "has a password in it: set ANOMALY_DETECTOR_NOTIFY_AUTH"),
         ("http://host/x", "Bearer secret", "would go to host in the clear: use https"),
     ],
