@@ -68,7 +68,7 @@ class HttpTarget:
         # Of these urllib raises a ValueError, and not before a notice is sent.
         if not re.fullmatch("[!-~]+", url):
             raise AnomalyDetectorError(
-                "the URL to post to has a space or a letter that no URL has: write it as %20 or such"
+                "the URL to post to has a space or a letter that no URL has: write it as %20"
             )
         if not re.fullmatch("[ -~]*", authorization):
             raise AnomalyDetectorError(

@@ -27,6 +27,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from anomaly_detector.images.message import decode_compressed, decode_image
 from anomaly_detector.model.detector import Detector
+from anomaly_detector.ros.graph.silence import explain_silence
 from anomaly_detector.ros.node.detection_message import read_detection
 from anomaly_detector.stamps import stamp_to_ns
 
@@ -219,6 +220,23 @@ def test_silence_is_explained(model: Path) -> None:
         check_silence(alone, "/alone/image", "/some_camera/image_raw", "it has no publisher")
         check_silence(wrong_type, "/wrong_type/image", kind, "set image_transport")
         check_silence(incompatible, "/incompatible/image", qos, "qos_overrides")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "there", "transport"),
+    [
+        (Image, CompressedImage, "compressed"),
+        (CompressedImage, Image, "raw"),
+    ],
+)
+def test_silence_names_the_other_transport(wanted: type, there: type, transport: str) -> None:
+    topics = {Image: "/two_ways/image", CompressedImage: "/two_ways/image/compressed"}
+    remedy = f"but {topics[there]} has: set image_transport to {transport}"
+    with ros_client() as client:
+        node = client.node
+        subscription = node.create_subscription(wanted, topics[wanted], lambda _: None, 1)
+        node.create_publisher(there, topics[there], 1)
+        client.spin_until(lambda: remedy in explain_silence(node, subscription), "the remedy")
 
 
 def check_silence(node: Process, topic: str, *words: str) -> None:

@@ -22,6 +22,10 @@ def explain_silence(node: Any, subscription: Any) -> str:
     image_type = type_name(subscription.msg_type)
     publishers = node.get_publishers_info_by_topic(topic)
     if not publishers:
+        transport = "raw" if topic.endswith("/compressed") else "compressed"
+        other = topic.removesuffix("/compressed") if transport == "raw" else f"{topic}/compressed"
+        if node.count_publishers(other):
+            return f"it has no publisher, but {other} has: set image_transport to {transport}"
         own = f"{node.get_fully_qualified_name()}/"
         others = sorted(
             name
