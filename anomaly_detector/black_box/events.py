@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ EVENT_NAME = re.compile(r"event_\d{8}T\d{6}Z_(\d{6,})")
 """Name of an event's folder: UTC of the robot's clock, and a number that counts up."""
 
 _MOST_HELD = 100
+_LARGEST_STAMP_NS = 2**62
 
 
 @dataclass(frozen=True)
@@ -138,23 +140,37 @@ def read_event(path: Path, content: Any = None) -> RecordedEvent:
         frames = tuple(
             RecordedFrame(
                 str(row["name"]),
-                int(row["stamp_ns"]),
+                _stamp(row["stamp_ns"]),
                 str(row["phase"]),
-                row["score"],
-                row["normalized_score"],
+                _score(row["score"]),
+                _score(row["normalized_score"]),
                 bool(row["is_anomaly"]),
-                place_of(row.get("pose"), int(row["stamp_ns"])),
+                place_of(row.get("pose"), _stamp(row["stamp_ns"])),
             )
             for row in content["frames"]
         )
-        place = place_of(content.get("pose"), int(content["peak"]["stamp_ns"]))
+        place = place_of(content.get("pose"), _stamp(content["peak"]["stamp_ns"]))
+        if content["format"] == "mcap" and not isinstance(content["topic"], str):
+            raise ValueError(f"its topic is {content['topic']!r}")
         kind = str(content.get("event_kind", ALARM))
         repeat_of = str(content.get("repeat_of") or "")
         alarm_frames = int(content.get("alarm_frames", 0))
         return RecordedEvent(
             path, str(content["format"]), frames, place, kind, repeat_of, alarm_frames
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise SourceError(
             f"{file} cannot be read ({as_one_line(error)}): copy the event again or leave it out"
         ) from error
+
+
+def _stamp(value: Any) -> int:
+    if not -_LARGEST_STAMP_NS <= int(value) <= _LARGEST_STAMP_NS:
+        raise ValueError(f"a stamp is {value}")
+    return int(value)
+
+
+def _score(value: Any) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise ValueError(f"a score is {value}")
+    return None if value is None else float(value)

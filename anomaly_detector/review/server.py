@@ -236,7 +236,7 @@ class Review:
             settings = AlarmSettings(**content["alarm"])
             threshold = float(content["threshold"])
             entries = [self.entry(str(key)) for key in content["events"]]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise _BadRequestError(f"no settings: {as_one_line(error)}") from error
         metadata = None if self.detector is None else self.detector.metadata
         return try_settings(entries, self.drives, threshold, settings, metadata)
@@ -255,17 +255,22 @@ def make_app(review: Review, host: str) -> Any:
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
 
+    class Json(JSONResponse):
+        def render(self, content: Any) -> bytes:
+            # In ASCII: names of files may be no UTF-8.
+            return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
+
     def answer(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def respond(request: Any, *more: Any) -> Any:
             try:
                 result = make(request, *more)
             except (KeyError, IndexError):
-                return JSONResponse({"error": "there is no such event or frame"}, 404)
+                return Json({"error": "there is no such event or frame"}, 404)
             except _BadRequestError as error:
-                return JSONResponse({"error": str(error)}, 400)
+                return Json({"error": str(error)}, 400)
             except (AnomalyDetectorError, OSError) as error:
-                return JSONResponse({"error": as_one_line(error)}, 409)
-            return result if isinstance(result, Response) else JSONResponse(result)
+                return Json({"error": as_one_line(error)}, 409)
+            return result if isinstance(result, Response) else Json(result)
 
         return respond
 
@@ -291,7 +296,7 @@ def make_app(review: Review, host: str) -> Any:
 
     def state(request: Any) -> Any:
         found = review.state(request.query_params.get("version", ""))
-        return Response(status_code=204) if found is None else JSONResponse(found)
+        return Response(status_code=204) if found is None else Json(found)
 
     def groups(request: Any) -> Any:
         try:
@@ -306,12 +311,12 @@ def make_app(review: Review, host: str) -> Any:
         async def respond(request: Any) -> Any:
             if request.headers.get("content-type", "").partition(";")[0] != "application/json":
                 # What a form of another site could send without asking.
-                return JSONResponse({"error": "send application/json"}, 415)
+                return Json({"error": "send application/json"}, 415)
             body = b""
             async for part in request.stream():
                 body += part
                 if len(body) > _MOST_BYTES:
-                    return JSONResponse({"error": "too large"}, 413)
+                    return Json({"error": "too large"}, 413)
             return await run_in_threadpool(answer(lambda _: make(_json(body))), request)
 
         return respond
@@ -351,7 +356,7 @@ def make_app(review: Review, host: str) -> Any:
         request = Request(scope)
         name, origin = request.headers.get("host", ""), request.headers.get("origin")
         if not is_own_host(name, host) or origin not in (None, f"http://{name}"):
-            reply = JSONResponse({"error": f"not served to {origin or name!r}"}, 403)
+            reply = Json({"error": f"not served to {origin or name!r}"}, 403)
             await reply(scope, receive, sent)
             return
         await app(scope, receive, sent)

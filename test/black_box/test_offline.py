@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ from rosbags.highlevel import AnyReader
 from anomaly_detector.black_box import find_events, read_event
 from anomaly_detector.black_box.verdicts import Verdict, write_verdict
 from anomaly_detector.cli.main import main
+from anomaly_detector.errors import SourceError
 from anomaly_detector.recordings import open_source
 
 GREY = np.full((48, 64, 3), 128, np.uint8)
@@ -80,6 +82,19 @@ def test_events_are_replaced_until_somebody_has_judged_one(
     assert f"{events[1]} has been reviewed: name another folder" in capsys.readouterr().err
     assert not (tmp_path / "scores.csv").exists()
     assert find_events(tmp_path / "events") == events
+
+
+@pytest.mark.parametrize("name", ["score", "stamp_ns", "topic"])
+def test_values_of_another_kind_are_named(model: Path, tmp_path: Path, name: str) -> None:
+    assert score(model, tmp_path, write_bag(tmp_path / "bag", FRAMES[:60])) == 0
+    (event,) = find_events(tmp_path / "events")
+    wrong = {"score": ["NaN", '"1.5"', "[]"], "stamp_ns": ["Infinity", "1e30"], "topic": ["{}"]}
+    text = (event / "event.json").read_text()
+    for value in wrong[name]:
+        damaged = re.sub(rf'"{name}": [^,\n]+(?=,)', f'"{name}": {value}', text)
+        (event / "event.json").write_text(damaged)
+        with pytest.raises(SourceError, match=r"event\.json cannot be read"):
+            read_event(event)
 
 
 def test_folder_with_other_things_is_left_alone(

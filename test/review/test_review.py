@@ -34,6 +34,7 @@ from anomaly_detector.recordings import open_source
 from anomaly_detector.review.server import is_own_host
 
 SECRET = b"nobody may read this"
+NO_UTF8 = os.fsdecode(b"n\xf6tes")
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -60,7 +61,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[Sim
     (root / "secret.txt").write_bytes(SECRET)
     anna, berta = root / "anna", root / "berta"
     events = make_box(anna, 4), make_box(berta, 2, "mcap")
-    half, foreign = anna / "event_20261124T065843Z_000099", anna / "notes"
+    half, foreign = anna / "event_20261124T065843Z_000099", anna / NO_UTF8
     half.mkdir()
     foreign.mkdir()
     (anna / ".black_box_x").mkdir()
@@ -127,7 +128,7 @@ def test_events_of_both_formats_and_what_is_wrong_are_listed(place: SimpleNamesp
     assert problems == {
         "event_20261124T065843Z_000099": "it has no event.json: half an event; copy it again",
         "event_20261124T065843Z_000098": problems["event_20261124T065843Z_000098"],
-        "notes": "it is no event of the black box",
+        NO_UTF8: "it is no event of the black box",
         ".black_box_x": "an event is being written here, or was when the power went",
         "linked": "it is a link, and links are not followed",
     }

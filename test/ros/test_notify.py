@@ -172,6 +172,7 @@ def test_alarm_that_calls_nobody_is_not_told(tmp_path: Path) -> None:
         ([], 2, "one of the arguments --post --command is required"),
         (["--post"], 1, "error: the URL to post to is none: give https://HOST/PATH"),
         (["--command", "true", "--cooldown", "-1"], 1, "error: --cooldown is -1"),
+        (["--command", "true", "--timeout", "0"], 1, "--timeout is 0: give a number above 0"),
         (["--command", "/no/such"], 1, "there is no such program"),
         (["--command", "true", "--node", "no good"], 1, "--node is 'no good'"),
     ],

@@ -274,6 +274,11 @@ def test_bad_option_is_refused(bag: Path, options: dict[str, Any], reason: str) 
         play(bag, **options)
 
 
+def test_a_folder_without_a_bag_is_named(tmp_path: Path) -> None:
+    with pytest.raises(AnomalyDetectorError, match=f"{tmp_path} holds no bag: only a bag"):
+        play(tmp_path)
+
+
 def test_ros1_bag_is_published_as_ros2_serializes_it(tmp_path: Path) -> None:
     typestore = get_typestore(Stores.ROS1_NOETIC)
     types = typestore.types

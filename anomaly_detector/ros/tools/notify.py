@@ -92,7 +92,8 @@ def run(arguments: argparse.Namespace) -> int:
         value = getattr(arguments, name)
         if not 0 <= value < float("inf") or (name == "timeout" and not value):
             raise AnomalyDetectorError(
-                f"--{name.replace('_', '-')} is {value:g}: give a number of at least 0"
+                f"--{name.replace('_', '-')} is {value:g}: give a number "
+                + ("above 0" if name == "timeout" else "of at least 0")
             )
     target: HttpTarget | CommandTarget
     if arguments.command is None:

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from anomaly_detector.cli.arguments import add_shared
 from anomaly_detector.errors import AnomalyDetectorError, as_one_line
-from anomaly_detector.recordings import UnreadableFrame, open_bag, warn_unreadable
+from anomaly_detector.recordings import UnreadableFrame, is_bag, open_bag, warn_unreadable
 from anomaly_detector.ros.graph.dds import large_image_environment
 from anomaly_detector.ros.tools.bag_clock import BagClock
 from anomaly_detector.ros.tools.played_frames import (
@@ -193,6 +193,8 @@ def play(
             raise AnomalyDetectorError(f"{name} is {value:g}: give a number above 0")
     stop = threading.Event() if stop is None else stop
     bag = Path(bag)
+    if bag.is_dir() and not is_bag(bag):
+        raise AnomalyDetectorError(f"{bag} holds no bag: only a bag can be played")
     with open_bag(bag) as reader:
         topic, types = reader.image_topic(topic)
     # A topic has one type when it is played.
