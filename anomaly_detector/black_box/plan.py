@@ -105,7 +105,7 @@ def read_floor_map(path: Path) -> FloorMap:
         if not (resolution > 0.0 and len(yaw) <= 1 and all(map(math.isfinite, numbers))):
             raise ValueError(f"resolution {resolution:g} or origin is not as in a map")
         negate = bool(int(content.get("negate", 0)))
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, yaml.YAMLError) as error:
         raise SourceError(
             f"map {path} cannot be read ({as_one_line(error)}): give the yaml file that map_saver "
             "writes"

@@ -131,7 +131,7 @@ def _read(path: Path) -> bytes:
         with open(handle, "rb") as file:
             status = os.fstat(handle)
             _check_regular(path, status.st_mode)
-            data = file.read(MAX_FILE_BYTES + 1)
+            data = file.read(min(status.st_size, MAX_FILE_BYTES) + 1)
     except FileNotFoundError as error:
         raise ModelError(
             f"model {path} is not a file: train one with 'python -m training train' or give the "

@@ -252,25 +252,25 @@ def make_app(review: Review, host: str) -> Any:
     from starlette.applications import Starlette
     from starlette.concurrency import run_in_threadpool
     from starlette.requests import Request
-    from starlette.responses import JSONResponse, Response
+    from starlette.responses import Response
     from starlette.routing import Route
 
-    class Json(JSONResponse):
-        def render(self, content: Any) -> bytes:
-            # In ASCII: names of files may be no UTF-8.
-            return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
+    def reply(content: Any, status: int = 200) -> Any:
+        # In ASCII: names of files may be no UTF-8.
+        text = json.dumps(content, allow_nan=False, separators=(",", ":"))
+        return Response(text, status, media_type="application/json")
 
     def answer(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def respond(request: Any, *more: Any) -> Any:
             try:
                 result = make(request, *more)
             except (KeyError, IndexError):
-                return Json({"error": "there is no such event or frame"}, 404)
+                return reply({"error": "there is no such event or frame"}, 404)
             except _BadRequestError as error:
-                return Json({"error": str(error)}, 400)
+                return reply({"error": str(error)}, 400)
             except (AnomalyDetectorError, OSError) as error:
-                return Json({"error": as_one_line(error)}, 409)
-            return result if isinstance(result, Response) else Json(result)
+                return reply({"error": as_one_line(error)}, 409)
+            return result if isinstance(result, Response) else reply(result)
 
         return respond
 
@@ -296,7 +296,7 @@ def make_app(review: Review, host: str) -> Any:
 
     def state(request: Any) -> Any:
         found = review.state(request.query_params.get("version", ""))
-        return Response(status_code=204) if found is None else Json(found)
+        return Response(status_code=204) if found is None else reply(found)
 
     def groups(request: Any) -> Any:
         try:
@@ -311,12 +311,12 @@ def make_app(review: Review, host: str) -> Any:
         async def respond(request: Any) -> Any:
             if request.headers.get("content-type", "").partition(";")[0] != "application/json":
                 # What a form of another site could send without asking.
-                return Json({"error": "send application/json"}, 415)
+                return reply({"error": "send application/json"}, 415)
             body = b""
             async for part in request.stream():
                 body += part
                 if len(body) > _MOST_BYTES:
-                    return Json({"error": "too large"}, 413)
+                    return reply({"error": "too large"}, 413)
             return await run_in_threadpool(answer(lambda _: make(_json(body))), request)
 
         return respond
@@ -356,8 +356,8 @@ def make_app(review: Review, host: str) -> Any:
         request = Request(scope)
         name, origin = request.headers.get("host", ""), request.headers.get("origin")
         if not is_own_host(name, host) or origin not in (None, f"http://{name}"):
-            reply = Json({"error": f"not served to {origin or name!r}"}, 403)
-            await reply(scope, receive, sent)
+            refused = reply({"error": f"not served to {origin or name!r}"}, 403)
+            await refused(scope, receive, sent)
             return
         await app(scope, receive, sent)
 
