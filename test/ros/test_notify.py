@@ -66,8 +66,10 @@ def alarm_taken_with_place(client: RosClient, server: NoticeServer) -> Any:
 
 
 def test_alarm_sick_camera_and_unknown_state_are_told(model: Path, tmp_path: Path) -> None:
-    pose = {"pose_topic": "/told/pose", "pose_max_age": 60.0, "diagnostics_period": 0.1}
-    with notice_server() as server, node_in("told", model=model, **pose) as client:
+    pose = {"pose_topic": "/told/pose", "pose_max_age": 60.0}
+    # A picture that is sent for long is not to count as a frozen camera.
+    limits = {"frozen_timeout": 0.0, "diagnostics_period": 0.1}
+    with notice_server() as server, node_in("told", model=model, **pose, **limits) as client:
         options = ["--node", "/told/anomaly_detector", "--queue", str(tmp_path / "queue")]
         # Both sides may take a while to find each other.
         options += [
@@ -131,7 +133,10 @@ def test_alarm_sick_camera_and_unknown_state_are_told(model: Path, tmp_path: Pat
 
 
 def test_alarm_that_is_on_already_is_told(model: Path, tmp_path: Path) -> None:
-    with notice_server() as server, node_in("on_already", model=model) as client:
+    with (
+        notice_server() as server,
+        node_in("on_already", model=model, frozen_timeout=0.0) as client,
+    ):
         send_until(client, BLACK, lambda: client.listener.state().word == "alarm", "the alarm")
         options = ["--node", client.node_name, "--queue", str(tmp_path / "queue"), "--no-picture"]
         with running([*NOTIFY, *options, "--post", url_of(server)]):
