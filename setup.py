@@ -88,7 +88,6 @@ setup(
             "opencv-python-headless>=4.5",
             "pyyaml>=5.4",
             "rosbags>=0.11.6",
-            "rosbags-image>=0.10",
             "simplejpeg>=1.7.6",
         ],
         # ImageNet weights for training/networks/efficientnet.py; a file alone, without PyTorch.

@@ -36,6 +36,7 @@ from anomaly_detector.model.file import read_metadata
 from anomaly_detector.model.fingerprint import fingerprints
 from anomaly_detector.ros.node.detection_message import DetectionRecord
 from anomaly_detector.ros.replay import session
+from anomaly_detector.ros.replay.command import _some
 from anomaly_detector.ros.replay.comparison import OfflineFrame, compare, frame_ranges
 from anomaly_detector.ros.replay.recorder import ResultRecorder
 from anomaly_detector.ros.tools.played_frames import PlayedFrame
@@ -140,6 +141,14 @@ def test_replay_of_a_drive_that_the_model_was_trained_on_says_so(
     # The other model says nothing of its training.
     assert "trained on" not in replayed.output
     assert "trained on" not in (replayed.folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize("page", ["", "report.html"])
+def test_summary_names_a_page_only_where_there_is_one(page: str) -> None:
+    names = [str(number) for number in range(11)]
+    assert _some(names[:10], "; ", page) == "; ".join(names[:10])
+    where = ", see report.html" if page else ""
+    assert _some(names, "; ", page) == f"{'; '.join(names[:10])} and more{where}"
 
 
 def test_recorded_bag_has_every_result_and_the_pictures_as_they_were(replayed: Replayed) -> None:

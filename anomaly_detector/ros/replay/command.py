@@ -160,10 +160,11 @@ def summary_lines(result: ReplayResult, out: Path) -> list[str]:
         f"alarm{'s' if alarms != 1 else ''}",
     ]
     lines += [stretch.text for stretch in comparison.scene]
+    page = "report.html" if (out / "report.html").is_file() else ""
     for title, names in comparison.differences.items():
-        lines.append(f"{len(names)} frames {title}: {_some(frame_ranges(names), ', ')}")
+        lines.append(f"{len(names)} frames {title}: {_some(frame_ranges(names), ', ', page)}")
     if result.unreadable:
-        lines.append(f"unreadable: {_some(result.unreadable, '; ')}")
+        lines.append(f"unreadable: {_some(result.unreadable, '; ', page)}")
     if without := sum(frame.stamp_ns is None for frame in comparison.frames):
         lines.append(f"{without} frames have no time stamp: set it in the camera driver")
     if comparison.extra:
@@ -172,7 +173,7 @@ def summary_lines(result: ReplayResult, out: Path) -> list[str]:
     return lines
 
 
-def _some(items: Sequence[str], separator: str) -> str:
-    more = len(items) - _MAX_NAMED
+def _some(items: Sequence[str], separator: str, page: str) -> str:
     shown = separator.join(items[:_MAX_NAMED])
-    return f"{shown} and more, see report.html" if more > 0 else shown
+    more = f" and more{page and f', see {page}'}"
+    return shown + (more if len(items) > _MAX_NAMED else "")
