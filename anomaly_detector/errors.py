@@ -94,3 +94,7 @@ class ModelError(AnomalyDetectorError):
 
 class OutputError(AnomalyDetectorError):
     """A file or folder cannot be written: no room, no permission, or a place that is taken."""
+
+
+class Interrupted(AnomalyDetectorError):
+    """Ctrl-C came before there was a result."""

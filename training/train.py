@@ -20,7 +20,7 @@ from anomaly_detector.alarms.calibration import (
     score_quantiles,
 )
 from anomaly_detector.camera_health.reference import CameraReference
-from anomaly_detector.errors import AnomalyDetectorError, SourceError
+from anomaly_detector.errors import Interrupted, SourceError
 from anomaly_detector.images.mask import Mask
 from anomaly_detector.images.preprocessing import View
 from anomaly_detector.model.fingerprint import fingerprints
@@ -149,7 +149,7 @@ def _scores_of_held_out_days(run: TrainingRun) -> NDArray[np.float32] | None:
         part = replace(run, frames=rest, split=split, folder=run.folder.part(f"without_{number}"))
         trained = _fit(part)
         if trained.interrupted:
-            raise AnomalyDetectorError(
+            raise Interrupted(
                 f"training without {names} was interrupted, nothing is written: go on with --resume"
             )
         # Read from the cache batch by batch.
@@ -186,8 +186,7 @@ def _join(membership: Membership, run: TrainingRun) -> Cluster:
 
 def _fingerprint(frames: FrameSet) -> list[int]:
     """Return what distinguishes recordings: their lengths, and a checksum of some frames."""
-    some = frames.load(np.linspace(0, len(frames) - 1, min(16, len(frames))).astype(np.int64))
-    return [*frames.lengths, zlib.crc32(some.tobytes())]
+    return [*frames.lengths, frames.checksum]
 
 
 def prepare(options: TrainOptions) -> TrainingRun:
@@ -238,6 +237,7 @@ def prepare(options: TrainOptions) -> TrainingRun:
         | inputs(options)
         | {
             "frames": frames.lengths,
+            "frames' checksum": frames.checksum,
             "gaps": split.gaps,
             "anomalous frames": [] if anomalies is None else anomalies.lengths,
             **({} if mask is None else {"mask's checksum": zlib.crc32(mask.to_text().encode())}),

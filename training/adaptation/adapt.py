@@ -29,7 +29,7 @@ from anomaly_detector.alarms.calibration import (
 )
 from anomaly_detector.black_box import find_events
 from anomaly_detector.camera_health.reference import CameraReference
-from anomaly_detector.errors import AnomalyDetectorError, SourceError
+from anomaly_detector.errors import AnomalyDetectorError, Interrupted, SourceError
 from anomaly_detector.files import check_output_file, printable
 from anomaly_detector.model.editing import write_with_metadata
 from anomaly_detector.model.file import read_metadata
@@ -46,6 +46,7 @@ from training.data.frames import (
     FrameSet,
     fold_blocks,
     joined,
+    names_of,
     open_events,
     open_frame_set,
     weighed,
@@ -130,7 +131,7 @@ class _Today:
             frames.load(np.concatenate(numbers)),
             [len(own) for own in numbers],
             [-(-gap // every) for gap in frames.gaps],
-            [part.source.name for part in frames.parts],
+            names_of(frames.parts),
             every,
         )
 
@@ -178,7 +179,7 @@ def adapt(options: AdaptOptions) -> ModelMetadata:
     try:
         return _adapt(adaptation)
     except KeyboardInterrupt as error:
-        raise AnomalyDetectorError(
+        raise Interrupted(
             "adapting was interrupted, nothing is written: go on with --resume"
         ) from error
 
@@ -374,7 +375,11 @@ def _prepare(options: AdaptOptions) -> _Adaptation:
             f"warning: frames {numbers} of {name} stand out from the rest: they are left out",
             file=sys.stderr,
         )
-    folder.start(records | {"lineage": _lineage(old), "seed": options.seed, "gaps": today.gaps})
+    folder.start(
+        records
+        | {"lineage": _lineage(old), "seed": options.seed, "gaps": today.gaps}
+        | {"frames' checksum": frames.checksum}
+    )
     return _Adaptation(
         options, old, decoder, past,
         adapted, len(kept.images), anomalies, folder, records,
@@ -413,6 +418,8 @@ def _check(options: AdaptOptions, source: RunFolder) -> None:
         )
     if options.steps < 1:
         raise AnomalyDetectorError(f"--steps is {options.steps}: give 1 or more")
+    if options.seed < 0:
+        raise AnomalyDetectorError(f"--seed is {options.seed}: give 0 or more")
     if options.false_alarm_rate is not None:
         check_false_alarm_rate(options.false_alarm_rate)
     check_output_file(options.out.with_suffix(".history.csv"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import zlib
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -88,6 +89,12 @@ class FrameSet:
             for first, last in own
         ]
         return np.concatenate([np.arange(0), *stretches])
+
+    @property
+    def checksum(self) -> int:
+        """A checksum of some of the frames."""
+        some = np.linspace(0, len(self) - 1, min(16, len(self))).astype(np.int64)
+        return zlib.crc32(self.load(some).tobytes())
 
     def without(self, parts: Collection[int]) -> FrameSet:
         """Return the set without the recordings of these numbers."""
@@ -188,18 +195,33 @@ class BlockSplit:
         return BlockSplit(train, validation, calibration, self.gaps)
 
 
+def names_of(parts: Sequence[CachedFrames]) -> list[str]:
+    """Return the name of each recording, with as many folders before it as tell it from others."""
+    sources = [part.source for part in parts]
+    names = []
+    for source in sources:
+        tails = [Path(*source.parts[-n:]) for n in range(1, len(source.parts) + 1)]
+        unique = (tail for tail in tails if sum(_ends_with(item, tail) for item in sources) == 1)
+        names.append(str(next(unique, source)))
+    return names
+
+
+def _ends_with(path: Path, tail: Path) -> bool:
+    return path.parts[-len(tail.parts) :] == tail.parts
+
+
 def exclude(frames: FrameSet, stretches: Sequence[str]) -> FrameSet:
     """Return recordings of which stretches are used for nothing.
 
     Args:
         frames: the recordings.
         stretches: ``A-B``, first and last frame, or ``NAME:A-B`` where there are several
-            recordings.
+            recordings; of two with one name, ``FOLDER/NAME:A-B``.
 
     Raises:
         SourceError: a stretch is none, is not there, or of nobody knows which recording.
     """
-    names = [part.source.name for part in frames.parts]
+    names = names_of(frames.parts)
     left_out: list[list[Stretch]] = [[] for _ in names]
     for text in stretches:
         name, _, numbers = text.rpartition(":")
@@ -208,7 +230,9 @@ def exclude(frames: FrameSet, stretches: Sequence[str]) -> FrameSet:
             raise SourceError(
                 f"--exclude {text} is no stretch of frames: give first and last, such as 324-369"
             )
-        owners = [n for n, known in enumerate(names) if name in ("", known)]
+        owners = [n for n, known in enumerate(names) if name in ("", known)] or [
+            n for n, part in enumerate(frames.parts) if _ends_with(part.source, Path(name))
+        ]
         if len(owners) != 1:
             known = "several recordings" if owners else "no recording"
             raise SourceError(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.errors import AnomalyDetectorError, Interrupted
 from training.fitting.batches import Batches, Load, Sample
 from training.fitting.callbacks import (
     BestWeights,
@@ -180,7 +180,7 @@ def _finish(result: FitResult, restored: bool, settings: FitSettings, label: str
     epochs = len(result.history.get("loss", []))
     if not restored:
         if result.stopped_by == "interrupt":
-            raise AnomalyDetectorError(
+            raise Interrupted(
                 f"{label} was interrupted in its first epoch: nothing learned, nothing written"
             )
         raise AnomalyDetectorError(

@@ -78,7 +78,8 @@ class RunFolder:
                         "--resume out"
                     )
             return
-        self._remove("*" + _CHECKPOINT, "*" + _WEIGHTS, _METADATA, _PAST)
+        # What an older model needs stays until there is a new one.
+        self._remove("*" + _CHECKPOINT)
         with atomic_path(file) as temporary:
             temporary.write_text(json.dumps(wanted, indent=1))
 
@@ -104,6 +105,7 @@ class RunFolder:
             metadata: of the model that is about to be written.
             past: for a scorer that can adapt.
         """
+        self._remove("*" + _WEIGHTS, _METADATA, _PAST)
         for name, network in networks.items():
             with atomic_path(self.path / (name + _WEIGHTS)) as temporary:
                 # HDF5 tells of a full disk with tracebacks that no caller can keep back.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_detector.errors import AnomalyDetectorError, SourceError
+from anomaly_detector.errors import Interrupted, SourceError
 from anomaly_detector.images.mask import Mask
 from training.config.options import TrainOptions
 from training.data.frames import FrameSet, fold_blocks
@@ -200,7 +200,7 @@ def cross_validate(run: TrainingRun) -> dict[str, Any]:
             f"fold_{number}", f"fold {number} of {options.folds}",
         )  # fmt: skip
         if result.stopped_by == "interrupt":
-            raise AnomalyDetectorError(
+            raise Interrupted(
                 f"cross-validation was interrupted in fold {number} of {options.folds}: "
                 "go on with --resume"
             )

@@ -99,7 +99,7 @@ def tuesday(folder: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(adapting, "_CHECKPOINT_STEPS", 2)
         patch.setattr(Checkpoint, "write", interrupted)
-        assert main(arguments) == 1
+        assert main(arguments) == 130
         assert not out.exists()
         assert len(Checkpoint.read(last).values["losses"]) == 2
         patch.setattr(Checkpoint, "write", write)
@@ -212,6 +212,7 @@ def test_wrong_models_are_refused(
         ({"out": "monday.onnx"}, "is the model itself"),
         ({"out": "refused.h5"}, "does not end with .onnx"),
         ({"steps": "0"}, "--steps is 0"),
+        ({"seed": "-1"}, "--seed is -1"),
         ({"false-alarm-rate": "1"}, "false alarm rate is 1"),
         ({"data": "no"}, "no does not exist"),
         ({"data": "alarm"}, "alarm has 3 frames, too few to adapt to"),

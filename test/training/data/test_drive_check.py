@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from anomaly_detector.errors import SourceError
 from anomaly_detector.images.mask import Mask
 from anomaly_detector.recordings.cache import CachedFrames
 from training.cli.main import main
 from training.config.options import TrainOptions
 from training.data.bags import StampedImage, write_image_bag
 from training.data.check import DriveCheck, check_drive, quick_look
-from training.data.frames import FrameSet
+from training.data.frames import FrameSet, exclude
 from training.networks.efficientnet import open_imagenet
 from training.train import prepare
 
@@ -147,12 +148,21 @@ def test_an_encoder_sees_nothing_of_what_a_mask_covers() -> None:
 
 
 @pytest.mark.parametrize("count", [30, 31, 40])
-@pytest.mark.parametrize("rate", [1, RATE, 20, 60])
+@pytest.mark.parametrize("rate", [1, RATE, 20, 60, 1e9])
 def test_a_drive_of_a_few_frames_is_too_little_but_no_error(count: int, rate: float) -> None:
     for curve in (True, False):
         frames = frame_set(drive(1)[:count], rate=rate)
         result = check_drive(frames, curve=curve, encode=colors_of_parts)
         assert "too little" in found(result)
+    same = check_drive(frame_set(np.repeat(LAPS[:1], count, axis=0), rate=rate), curve=False)
+    assert "stands out" not in found(same)
+
+
+def test_of_a_drive_that_is_left_out_but_for_little_nothing_is_said() -> None:
+    frames = exclude(frame_set(LAPS[:300]), ["0-270"])
+    with pytest.raises(SourceError, match="--exclude leaves 29 frames to look at, too few"):
+        check_drive(frames, encode=colors_of_parts)
+    assert quick_look(frames, ["drive"]).startswith("The drive is too short")
 
 
 def test_standstill_counts_when_it_is_long() -> None:

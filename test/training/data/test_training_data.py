@@ -50,6 +50,14 @@ def test_excluded_frames_are_used_for_nothing(tmp_path: Path) -> None:
         used, before = (getattr(item.split, name).tolist() for item in (run, plain))
         assert used == [number for number in before if number not in unused]
     assert len(run.frames) == len(plain.frames) == 120
+    # Recordings of one name are told apart by their folders.
+    for name in ("first", "second"):
+        write_images(tmp_path / name / "bag", make_drive(60))
+    both = [str(tmp_path / name / "bag") for name in ("first", "second")]
+    alike = replace(options, data=both, exclude=["first/bag:3", "second/bag:10-29"])
+    assert prepare(alike).frames.unused.tolist() == unused
+    with pytest.raises(SourceError, match="bag:3 is of several recordings of first/bag, second/b"):
+        prepare(replace(alike, exclude=["bag:3"]))
     # The same when the first drive is held out.
     assert run.frames.without({0}).unused.tolist() == list(range(10, 30))
 

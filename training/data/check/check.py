@@ -111,6 +111,10 @@ def check_drive(
                 f"{part.source} has {len(part)} frames, too few to check: give at least {FEWEST}"
             )
     looks = look_at(frames, fps)
+    if (left := sum(int(look.used.sum()) for look in looks)) < FEWEST:
+        raise SourceError(
+            f"--exclude leaves {left} frames to look at, too few to check: leave at least {FEWEST}"
+        )
     strange = strangeness(looks, encode and encode_frames(encode, frames, looks))
     samples = Samples.of(looks)
     route = find_route(samples)
@@ -140,9 +144,12 @@ def quick_look(frames: FrameSet, sources: Sequence[str]) -> str:
         sources: their names on the command line.
     """
     frames = frames.without([n for n, count in enumerate(frames.lengths) if count < FEWEST])
-    if not frames.parts:
+    try:
+        if not frames.parts:
+            raise SourceError
+        check = check_drive(frames, curve=False)
+    except SourceError:
         return f"The drive is too short to be checked: fewer than {FEWEST} frames"
-    check = check_drive(frames, curve=False)
     if check.is_good:
         return f"The drive looks {check.verdict}"
     return (

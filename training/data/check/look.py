@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from anomaly_detector.images.mask import Mask
 from anomaly_detector.recordings.cache import CachedFrames
-from training.data.frames import FrameSet, frame_period
+from training.data.frames import FrameSet, frame_period, names_of
 
 Floats: TypeAlias = NDArray[np.float32]
 Numbers: TypeAlias = NDArray[np.int64]
@@ -123,8 +123,8 @@ class Look:
         return still
 
     def samples(self, seconds: float) -> int:
-        """Return how many of the frames looked at are in a time, at least 1."""
-        return max(1, round(seconds / self.step))
+        """Return how many of the frames looked at are in a time, at least 1, at most all."""
+        return max(1, min(len(self), round(seconds / self.step)))
 
     def span(self, first: int, last: int) -> str:
         """Return when a stretch of the frames looked at is, in words."""
@@ -142,13 +142,12 @@ def look_at(frames: FrameSet, fps: float | None = None) -> list[Look]:
         fps: frames a second of a recording without stamps; None where nobody knows.
     """
     least = math.ceil(len(frames) / _MOST)
-    return [
-        _look(part, left_out, frames.mask, least, fps)
-        for part, left_out in zip(frames.parts, frames.left_out, strict=True)
-    ]
+    rows = zip(names_of(frames.parts), frames.parts, frames.left_out, strict=True)
+    return [_look(name, part, left_out, frames.mask, least, fps) for name, part, left_out in rows]
 
 
 def _look(
+    name: str,
     part: CachedFrames,
     left_out: Sequence[tuple[int, int]],
     mask: Mask | None,
@@ -171,7 +170,7 @@ def _look(
     ]
     grey, cells, sharpness = (np.concatenate(kind) for kind in zip(*figures, strict=True))
     return Look(
-        part.source.name,
+        name,
         numbers,
         stamps,
         period is not None,

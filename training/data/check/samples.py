@@ -32,15 +32,15 @@ class Samples:
         return len(self.views)
 
     def count_in(self, seconds: float) -> int:
-        """Return how many are in a time, at least 1."""
-        return max(1, round(seconds / self.step))
+        """Return how many are in a time, at least 1, at most all."""
+        return max(1, min(len(self), round(seconds / self.step)))
 
     @classmethod
     def of(cls, looks: Sequence[Look]) -> Samples:
         """Return the frames in which the robot moves; all where it hardly does."""
         moving = [look.used & ~look.still for look in looks]
         if sum(int(mask.sum()) for mask in moving) < FEWEST:
-            moving = [np.ones(len(look), bool) for look in looks]
+            moving = [look.used for look in looks]
         every = -(-sum(int(mask.sum()) for mask in moving) // _MOST)
         chosen = [np.flatnonzero(mask)[::every] for mask in moving]
         pairs = list(zip(looks, chosen, strict=True))

@@ -9,6 +9,7 @@ encoder, where there is one.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 import cv2
@@ -79,7 +80,7 @@ def _excluded(looks: Sequence[Look], item: Stretch) -> str:
     """Return a stretch as --exclude takes it."""
     look = looks[item.recording]
     first, last = look.numbers[[item.first, item.last]]
-    return f"{look.name}:{first}-{last}" if len(looks) > 1 else f"{first}-{last}"
+    return shlex.quote(f"{look.name}:{first}-{last}") if len(looks) > 1 else f"{first}-{last}"
 
 
 def strange_runs(look: Look, scores: Floats) -> list[tuple[int, int]]:
@@ -126,7 +127,8 @@ def _color_scores(looks: Sequence[Look]) -> list[Floats]:
     scores = []
     for look, code in zip(looks, codes, strict=True):
         wanted = min(round(len(code) * blocks), len(code) // look.samples(_BLOCK_SECONDS))
-        margin = look.samples(_MARGIN_SECONDS)
+        # Of a short recording a rest is left, too.
+        margin = min(look.samples(_MARGIN_SECONDS), len(look) // 4)
         rarity = []
         for block in np.array_split(np.arange(len(code)), max(1, wanted)):
             near = code[max(0, block[0] - margin) : block[-1] + margin + 1]
