@@ -225,10 +225,11 @@ def _place(path: Path) -> Path:
     if target.is_symlink():
         raise OutputError(f"{path} is a link that leads to itself: remove it")
     parent = target.absolute().parent
-    there = next(place for place in (parent, *parent.parents) if os.path.exists(place))
+    there = next(place for place in (parent, *parent.parents) if os.path.lexists(place))
     if not there.is_dir():
+        what = "a file" if there.exists() else "a link that leads nowhere"
         raise OutputError(
-            f"folder {parent} cannot be made ({there} is a file): choose another place for {path}"
+            f"folder {parent} cannot be made ({there} is {what}): choose another place for {path}"
         )
     if not os.access(there, os.W_OK | os.X_OK):
         raise OutputError(f"folder {there} is not writable: choose another place for {path}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -190,7 +191,7 @@ def _score_many(
             decision=decision,
             batch_size=arguments.batch_size,
             pose=pose_settings(arguments),
-            events_dir=arguments.events_dir and str(arguments.events_dir.resolve()),
+            events_dir=arguments.events_dir and os.path.realpath(arguments.events_dir),
         )
     )
     for result in job.results:

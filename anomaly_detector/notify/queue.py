@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from anomaly_detector.errors import OutputError
-from anomaly_detector.files import atomic_path, describe_os_error
+from anomaly_detector.files import atomic_path
 
 _SUFFIX, _REFUSED = ".json", ".refused"
 
@@ -35,7 +35,9 @@ class DiskQueue:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(describe_os_error(error)) from error
+            raise OutputError(
+                f"queue {folder} cannot be made ({error.strerror}): choose another place"
+            ) from error
 
     def put(self, content: Mapping[str, Any]) -> Path:
         """Write a notice; it is complete or absent, also after a power cut.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,9 +73,10 @@ def expand_sources(texts: Sequence[str]) -> list[str]:
                 f"pattern {text} matches no folder, bag or video: check it with 'ls -d {text}'"
             )
         found += sorted(matches, key=natural_key)
-    unique: dict[Path, str] = {}
+    unique: dict[str, str] = {}
     for text in found:
-        unique.setdefault(Path(text).resolve(), text)
+        # Unlike Path.resolve, this takes links that lead to themselves.
+        unique.setdefault(os.path.realpath(text), text)
     return list(unique.values())
 
 

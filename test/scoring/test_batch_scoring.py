@@ -143,5 +143,7 @@ def test_patterns_are_expanded_in_order_and_once(tmp_path: Path) -> None:
     assert expand_sources(texts) == [*expected, "not/there", "set#test:normal"]
     odd = write_images(tmp_path / "odd[1]", FRAMES[:1])
     assert expand_sources([str(odd)]) == [str(odd)]
+    (tmp_path / "loop").symlink_to("loop")
+    assert expand_sources([str(tmp_path / "loop")]) == [str(tmp_path / "loop")]
     with pytest.raises(SourceError, match="matches no folder, bag or video"):
         expand_sources([str(tmp_path / "nothing_*")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -131,7 +132,7 @@ def _tasks(options: FleetOptions) -> list[ScoreTask]:
     sha256 = file_sha256(model)
     shared = {item.name: getattr(options, item.name) for item in fields(ScoreOptions)}
     return [
-        ScoreTask(name, str(Path(source).resolve()), str(model), sha256, **shared)
+        ScoreTask(name, os.path.realpath(source), str(model), sha256, **shared)
         for source, name in zip(options.sources, unique_names(options.sources), strict=True)
     ]
 

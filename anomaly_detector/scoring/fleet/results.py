@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -150,7 +151,7 @@ def unique_names(sources: Sequence[str]) -> list[str]:
     Args:
         sources: paths, all different.
     """
-    parts = [Path(source).resolve().parts[1:] or ("root",) for source in sources]
+    parts = [Path(os.path.realpath(source)).parts[1:] or ("root",) for source in sources]
     depths = [1] * len(parts)
     for _ in range(max(map(len, parts))):
         names = [
