@@ -20,6 +20,8 @@ from anomaly_detector.ros.node.parameters import PARAMETERS
 
 NAMES = [definition.name for definition in PARAMETERS]
 
+TOPICS = {"image": "/cam/image_raw", "/image": "/cam/image_raw"}
+
 READY = "active, waiting for"
 
 
@@ -46,6 +48,8 @@ def test_misspelt_parameter_and_file_for_another_node_are_reported(
 ) -> None:
     path = write(**{"/detector": {"threshold": 5.0}})
     arguments = ["-p", "treshold:=5.0", "--param", "wheels:=4", "--params-file", path]
+    qos = "qos_overrides./image.subscription.depth"
+    arguments += ["-r", "image:=/camera/image_raw", "-p", f"{qos}:=5"]
     with running_node(*arguments, model=model) as node:
         lines = warnings(node)
     assert all(line.startswith("[WARN]") for line in lines)
@@ -56,6 +60,8 @@ def test_misspelt_parameter_and_file_for_another_node_are_reported(
         "ros2 param list /anomaly_detector",
         f"params file {path} is for /detector, not for /anomaly_detector, and has no effect: "
         "name it /anomaly_detector there, or /**",
+        f"parameter {qos} (-p) is none of /anomaly_detector and has no effect: did you mean "
+        "qos_overrides./camera/image_raw.subscription.depth?",
     ]
 
 
@@ -82,7 +88,7 @@ def test_file_without_the_namespace_of_the_node_is_reported(
 
 
 def explain(*arguments: str, node: str = "/anomaly_detector") -> list[str]:
-    return explain_unused(["--ros-args", *arguments], node, NAMES)
+    return explain_unused(["--ros-args", *arguments], node, NAMES, TOPICS)
 
 
 def test_of_a_wildcard_only_what_looks_like_ours_is_reported(write: Callable[..., str]) -> None:
@@ -105,10 +111,21 @@ def test_parameter_for_another_node_is_reported() -> None:
     ]
 
 
+def test_qos_of_a_topic_before_remapping_is_reported(write: Callable[..., str]) -> None:
+    right = "qos_overrides./cam/image_raw.subscription.depth"
+    assert explain("-p", f"{right}:=5", "-p", "qos_overrides./other.subscription.depth:=5") == []
+    for topic in TOPICS:
+        (line,) = explain("-p", f"qos_overrides.{topic}.subscription.depth:=5")
+        assert line.endswith(f"has no effect: did you mean {right}?")
+    path = write(**{"/**": {"qos_overrides": {"/image": {"subscription": {"depth": 5}}}}})
+    (line,) = explain("--params-file", path)
+    assert line.endswith(f"has no effect: did you mean {right}?")
+
+
 def test_what_is_no_ros_argument_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("[1, 2]")
     (tmp_path / "broken.yaml").write_text("{")
-    assert explain_unused(["-p", "treshold:=1"], "/anomaly_detector", NAMES) == []
+    assert explain_unused(["-p", "treshold:=1"], "/anomaly_detector", NAMES, {}) == []
     assert explain("--", "-p", "treshold:=1") == []
     for name in ("list.yaml", "broken.yaml", "missing.yaml"):
         assert explain("--params-file", str(tmp_path / name)) == []
@@ -132,7 +149,7 @@ def test_names_are_matched_as_ros_matches_them(namespace: str, write: Callable[.
         node = rclpy.create_node("node", namespace=namespace, context=context)
         node.declare_parameter("threshold", 0.0)
         has_effect = node.get_parameter("threshold").value == 1.0
-        lines = explain_unused(arguments, node.get_fully_qualified_name(), NAMES)
+        lines = explain_unused(arguments, node.get_fully_qualified_name(), NAMES, {})
         node.destroy_node()
         context.shutdown()
         assert bool(lines) is not has_effect, (pattern, lines)

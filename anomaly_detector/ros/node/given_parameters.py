@@ -20,8 +20,8 @@ from anomaly_detector.errors import AnomalyDetectorError, as_one_line
 
 _PARAMETERS = "ros__parameters"
 
-_LATER = "qos_overrides."
-"""Declared with the subscription."""
+_QOS = "qos_overrides."
+"""Declared with the subscription; then comes its topic, after remapping, and the policy."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,16 @@ class _Given:
         return re.fullmatch(pattern, node) is not None
 
 
-def explain_unused(arguments: Sequence[str], node: str, declared: Collection[str]) -> list[str]:
+def explain_unused(
+    arguments: Sequence[str], node: str, declared: Collection[str], topics: Mapping[str, str]
+) -> list[str]:
     """Return a line for everything on a command line that the only node of a process does not take.
+
+    Args:
+        arguments: of the command line.
+        node: its full name.
+        declared: names of its parameters, those of QoS excepted.
+        topics: that it subscribes to: names before remapping to the full ones after it.
 
     Under a wildcard of a file lie parameters of other nodes as well: only those that look like one
     of this node are named. ROS has accepted the arguments; its words for what is wrong with them
@@ -61,9 +69,15 @@ def explain_unused(arguments: Sequence[str], node: str, declared: Collection[str
         for given in mine:
             is_shared = "*" in given.node and not is_option
             for name in given.values:
-                if name in declared or name.startswith(_LATER):
+                topic, _, policy = name.removeprefix(_QOS).partition(".")
+                if name in declared:
                     continue
-                close = get_close_matches(name, declared, 1, 0.75)
+                if not name.startswith(_QOS):
+                    close = get_close_matches(name, declared, 1, 0.75)
+                elif topics.get(topic, topic) != topic:
+                    close = [f"{_QOS}{topics[topic]}.{policy}"]
+                else:
+                    continue
                 if close or not is_shared:
                     remedy = f"did you mean {close[0]}?" if close else f"ros2 param list {node}"
                     lines.append(

@@ -66,7 +66,11 @@ def _init_ros(args: Sequence[str] | None) -> None:
 def _warn_of_unused(arguments: Sequence[str], node: DetectorNode) -> None:
     """Warn of parameters on a command line that have no effect."""
     declared = list(node.get_parameters_by_prefix(""))
-    for line in explain_unused(arguments, node.get_fully_qualified_name(), declared):
+    topics = {}
+    for topic in ("image", "image/compressed"):
+        before = node.resolve_topic_name(topic, only_expand=True)
+        topics[topic] = topics[before] = node.resolve_topic_name(topic)
+    for line in explain_unused(arguments, node.get_fully_qualified_name(), declared, topics):
         node.get_logger().warning(line)
 
 
