@@ -90,7 +90,7 @@ def event_content(path: Path) -> dict[str, Any] | None:
         return None
     try:
         content = json.loads((path / EVENT_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) and content.get("kind") == EVENT_KIND else None
 

@@ -136,7 +136,7 @@ def _read(file: Path) -> dict[str, Any] | None:
         content = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(content, dict) or content.get("kind") != _KIND:
             raise ValueError(f"its kind is not {_KIND!r}")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _damaged(file, error) from error
     return content
 

@@ -401,7 +401,7 @@ def _thinned(path: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 def _json(body: bytes) -> Any:
     try:
         return json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _BadRequestError("no JSON") from error
 
 

@@ -59,7 +59,7 @@ def test_unknown_keys_of_a_newer_version_are_kept(event: Path) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        *("", "[]", "{}", '{"kind": "anomaly_detector review"}', "\x00"),
+        *("", "[]", "{}", '{"kind": "anomaly_detector review"}', "\x00", "[" * 100_000),
         *(
             json.dumps({"kind": "anomaly_detector review", "verdict": "normal"} | wrong)
             for wrong in (

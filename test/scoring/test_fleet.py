@@ -229,6 +229,9 @@ def test_names_of_results_are_unique() -> None:
     names = unique_names(sources)
     assert len(set(names)) == len(sources)
     assert names[:3] == ["a_run_bag", "b_run_bag", "other"]
+    long = unique_names([f"/x/{'ä' * 125}", f"/x/{'ä' * 126}", f"/x/{'y' * 240}"])
+    assert [len(name.encode()) for name in long] == [239, 239, 240]
+    assert len(set(long)) == 3
 
 
 @dataclass(frozen=True)

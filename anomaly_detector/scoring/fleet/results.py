@@ -18,6 +18,9 @@ _FORMAT = 1
 
 _MAX_NAMED = 3
 
+_MOST_BYTES = 240
+"""Of a recording's name: that of a file has 255 at most, its suffix with it."""
+
 
 @dataclass(frozen=True)
 class SourceResult:
@@ -145,6 +148,13 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def _shortened(name: str) -> str:
+    data = os.fsencode(name)
+    if len(data) <= _MOST_BYTES:
+        return name
+    return f"{data[: _MOST_BYTES - 17].decode(errors='ignore')}_{_sha256(data)[:16]}"
+
+
 def unique_names(sources: Sequence[str]) -> list[str]:
     """Return a name for each recording's files: that of its path, with folders where needed.
 
@@ -155,7 +165,7 @@ def unique_names(sources: Sequence[str]) -> list[str]:
     depths = [1] * len(parts)
     for _ in range(max(map(len, parts))):
         names = [
-            "_".join(part[-depth:]).replace(" ", "_")
+            _shortened("_".join(part[-depth:]).replace(" ", "_"))
             for part, depth in zip(parts, depths, strict=True)
         ]
         counts = Counter(names)
