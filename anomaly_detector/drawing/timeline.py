@@ -9,7 +9,9 @@ readers can tell apart.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -159,10 +161,19 @@ def timeline_figure(
     return figure
 
 
+@contextmanager
+def saving_style() -> Iterator[None]:
+    """Save figures in the block in the style of this package."""
+    with import_matplotlib().rc_context(STYLE), warnings.catch_warnings():
+        # A recording's name may have letters that the font has not: it draws boxes.
+        warnings.filterwarnings("ignore", "Glyph")
+        yield
+
+
 def draw_timeline(path: Path, *arguments: Any, **options: Any) -> None:
     """Write a :func:`timeline_figure` of these arguments as a PNG file, whole or not at all."""
     figure = timeline_figure(*arguments, **options)
-    with import_matplotlib().rc_context(STYLE), atomic_path(path) as temporary:
+    with saving_style(), atomic_path(path) as temporary:
         # Otherwise the version of matplotlib is written into the file.
         figure.savefig(temporary, dpi=110, format="png", metadata={"Software": None})
 

@@ -57,7 +57,8 @@ class LatentEncoder:
         if graph is None:
             raise ModelError(
                 f"model {path} has no tensor {_TENSOR!r} in its graph, so its latents cannot be "
-                "read: train it again with this version of 'python -m training train'"
+                "read: train one whose scorer stands on an autoencoder, such as --scorer "
+                "reconstruction, with this version"
             )
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4

@@ -53,11 +53,18 @@ class ImageFilesSource(FrameSource):
 
 
 class ImageFolderSource(ImageFilesSource):
-    """The images directly in a folder, in natural order (``2.jpg`` before ``10.jpg``)."""
+    """The images directly in a folder, in natural order (``2.jpg`` before ``10.jpg``).
+
+    Hidden files are none: macOS leaves a ``._2.jpg`` beside each on other file systems.
+    """
 
     def __init__(self, path: Path) -> None:
         files = sorted(
-            (f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file()),
+            (
+                f
+                for f in path.iterdir()
+                if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".") and f.is_file()
+            ),
             key=lambda f: natural_key(f.name),
         )
         if not files:

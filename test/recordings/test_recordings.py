@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import struct
 from pathlib import Path
 
@@ -25,6 +26,7 @@ FRAMES = make_drive(12)
 
 def test_folder_is_read_in_natural_order(tmp_path: Path) -> None:
     source = open_source(write_images(tmp_path / "drive", FRAMES))
+    shutil.copy(tmp_path / "drive" / "frame_0.png", tmp_path / "drive" / "._frame_0.png")
     frames = list(source)
     assert len(source) == 12
     assert [frame.name for frame in frames] == [f"frame_{index}.png" for index in range(12)]

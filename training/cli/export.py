@@ -8,6 +8,7 @@ int8`` its network computes in int8 (:mod:`training.export.quantization`).
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anomaly_detector.alarms.calibration import check_false_alarm_rate
 from anomaly_detector.cli.arguments import add_recordings, add_shared, add_view_arguments, view_of
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.preprocessing import View
@@ -87,6 +89,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command line and return the exit code."""
     check_model_output(arguments.out)
     _check_precision(arguments)
+    if arguments.threshold is not None and not math.isfinite(arguments.threshold):
+        raise AnomalyDetectorError(f"threshold is {arguments.threshold}: give a finite number")
+    check_false_alarm_rate(arguments.false_alarm_rate)
     view = view_of(arguments).over(_view(arguments.weights))
     images = _images(arguments, arguments.data, view) if arguments.data else None
     import_keras()

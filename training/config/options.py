@@ -171,7 +171,9 @@ class TrainOptions:
         "takes as many further trainings; auto: days where the stamps of the drives tell of some",
         choices=("auto", "blocks", "days"),
     )
-    seed: int = _option(0, "makes the run repeatable", least=0)
+    seed: int = _option(
+        0, "makes the run repeatable", least=0, below=2**32, example="0 to 4294967295"
+    )
     false_alarm_rate: float | None = _option(
         None,
         "calibrate the threshold on the held-out normal frames so that this share of normal "
@@ -187,6 +189,8 @@ class TrainOptions:
         "a fixed threshold instead; the thesis has 200 for reconstruction and 0.5 for mlp-thesis "
         "(the default there)",
         group="threshold",
+        above=-math.inf,
+        example="a finite number",
     )
     resume: bool = _option(
         False, "go on from the last checkpoint of a training that was cut off, if there is one"

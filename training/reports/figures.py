@@ -25,6 +25,7 @@ from anomaly_detector.drawing.timeline import (
     THRESHOLD_COLOR,
     FloatArray,
     new_figure,
+    saving_style,
     wants_log_scale,
 )
 
@@ -147,7 +148,7 @@ def scatter_figure(
 def figure_uri(figure: Figure, *, vector: bool = True) -> str:
     """Return a figure as a ``data:`` URI: SVG with letters as outlines, or PNG."""
     buffer = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
+    with saving_style():
         if vector:
             figure.savefig(buffer, format="svg", metadata={"Date": None})
         else:

@@ -140,6 +140,8 @@ def test_missing_recipe_and_missing_options(tmp_path: Path) -> None:
         ("--epochs 3", "outlier-exposure-pretrained does not use --epochs"),
         ("--held-out 0", "held out is 0.0: give 0.05 to 0.5"),
         ("--false-alarm-rate 2", "false alarm rate is 2.0: give a share such as 0.01"),
+        ("--threshold nan", "threshold is nan: give a finite number"),
+        ("--seed 4294967296", "seed is 4294967296: give 0 to 4294967295"),
         ("--worker 0", "--worker 0 is for training on several machines"),
         ("--out model.pb", "model.pb does not end with .onnx"),
         ("--recipe none.yaml", "recipe none.yaml cannot be read"),

@@ -214,7 +214,7 @@ def test_the_verb_reads_a_bag_with_gaps_and_writes_a_page(
         StampedImage((n + 1) * 10**8 + (n > 250) * 5 * 10**9, image)
         for n, image in enumerate(LAPS[:300])
     ]
-    bag, page = tmp_path / "bag", tmp_path / "page.html"
+    bag, page = tmp_path / "走廊", tmp_path / "page.html"
     write_image_bag(bag, frames)
     command = ["check", str(bag), "--cache", str(tmp_path / "cache"), "--out", str(page)]
     assert main(command) == 3
