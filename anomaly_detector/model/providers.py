@@ -144,8 +144,9 @@ def choose_providers(
     the others is there; a name that ONNX Runtime does not know is an error, since it is a mistake.
 
     Args:
-        requested: names in order of preference, such as ``CUDAExecutionProvider`` or, in any case
-            of letters, ``cuda``; None for :func:`default_providers`, of which one always is there.
+        requested: a name, or names in order of preference, such as ``CUDAExecutionProvider`` or, in
+            any case of letters, ``cuda``; None for :func:`default_providers`, of which one
+            always is there.
         available: full names that the installed ONNX Runtime has; None to ask it.
         known: full names that any build of it has; None to ask it.
 
@@ -153,6 +154,7 @@ def choose_providers(
         AnomalyDetectorError: no name, an unknown or repeated one, or none that is available.
     """
     requested = default_providers() if requested is None else requested
+    requested = [requested] if isinstance(requested, str) else requested
     available = onnxruntime.get_available_providers() if available is None else available
     known = onnxruntime.get_all_providers() if known is None else known
     full = {_folded(name): name for name in (*known, *available)}

@@ -100,6 +100,7 @@ def test_choice_keeps_the_order_and_takes_short_names() -> None:
     assert choice.usable == (CPU, TENSORRT)
     choice = choose_providers(["openvinoexecutionprovider", CPU], (OPENVINO, CPU), KNOWN)
     assert choice.usable == (OPENVINO, CPU)
+    assert choose_providers("cpu", GPU_WHEEL, KNOWN).usable == (CPU,)
 
 
 def test_choice_passes_over_what_is_not_installed_with_a_reason() -> None:
