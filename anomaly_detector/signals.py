@@ -89,7 +89,9 @@ def open_standard_streams() -> None:
             # The lowest free number is this one.
             descriptor = os.open(os.devnull, os.O_RDWR)
             os.set_inheritable(descriptor, True)
-            setattr(sys, name, os.fdopen(descriptor, "w" if number else "r", closefd=False))
+            mode = "w" if number else "r"
+            stream = os.fdopen(descriptor, mode, errors="backslashreplace", closefd=False)
+            setattr(sys, name, stream)
 
 
 def _handle_signals(handler: Callable[[int, Any], object] | signal.Handlers) -> None:
