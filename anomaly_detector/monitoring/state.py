@@ -123,8 +123,10 @@ def judge(seen: Circumstances, limits: HealthLimits) -> DetectorState:
     if seen.paused and (seen.is_disabled or seen.silent_s <= limits.state_timeout):
         return _unknown("paused", seen.paused)
     verdict = seen.verdict
+    # At a low rate results are rare, but the frames that are skipped come all the same.
     timeout_s = max(limits.state_timeout, _PERIODS * seen.period_s)
-    if verdict is None or seen.now_s - verdict.at_s > timeout_s:
+    is_silent = seen.silent_s > limits.state_timeout
+    if verdict is None or is_silent or seen.now_s - verdict.at_s > timeout_s:
         return _without_result(seen, limits)
     if is_frozen(seen.unchanged_s, limits):
         return _unknown("frozen camera", f"the same picture for {seen.unchanged_s:.1f} s")

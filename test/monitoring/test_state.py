@@ -36,6 +36,7 @@ UNKNOWN = [
     (replace(ALARM, paused="off", is_disabled=True, silent_s=9.0), "paused", "off"),
     (replace(LATE, paused="turning", silent_s=0.6), "no frames", "for 0.6 s"),
     (replace(LATE, silent_s=0.6), "no frames", "for 0.6 s"),
+    (replace(LATE, silent_s=0.6, period_s=1.0), "no frames", "for 0.6 s"),
     (replace(WELL, verdict=None), "no frames", "none scored yet"),
     (replace(LATE, failures=3, failure="odd size"), "frames failed", "odd size"),
     (replace(LATE, silent_s=0.6, failures=3), "no frames", "for 0.6 s"),

@@ -29,9 +29,13 @@ def test_example_is_read() -> None:
     }
 
 
-def test_defaults_and_relative_params_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("given", ["own.yaml", "~/own.yaml"])
+def test_defaults_and_params_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "own.yaml").touch()
-    text = "cameras: [{name: robot/front}, {name: rear, params_file: own.yaml}]"
+    text = f"cameras: [{{name: robot/front}}, {{name: rear, params_file: {given}}}]"
     assert read(tmp_path, text) == [
         Camera("robot/front"),
         Camera("rear", params_file=tmp_path / "own.yaml"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -69,7 +70,8 @@ def _read_camera(path: Path, index: int, entry: object) -> Camera:
             f"{where} has the name {name!r}: a namespace is letters, digits, _ and /, "
             "and no part begins with a digit"
         )
-    params_file = path.parent / texts["params_file"] if "params_file" in texts else None
+    own = texts.get("params_file")
+    params_file = None if own is None else path.parent / os.path.expanduser(own)
     if params_file is not None and not params_file.is_file():
         raise AnomalyDetectorError(f"{where}: params_file {params_file} does not exist")
     return Camera(
