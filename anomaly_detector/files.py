@@ -40,7 +40,7 @@ def printable(name: str) -> str:
 
     Bytes that are no UTF-8 are written as ``\xe9``.
     """
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 @contextmanager

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
-from anomaly_detector.files import atomic_path
+from anomaly_detector.files import atomic_path, printable
 
 Thumbnail = tuple[float, str, NDArray[np.uint8], NDArray[np.floating[Any]]]
 """Place on the x axis, title, frame (uint8 RGB [H, W, 3]) and its anomaly map (float [h, w])."""
@@ -161,21 +160,23 @@ def timeline_figure(
     return figure
 
 
-@contextmanager
-def saving_style() -> Iterator[None]:
-    """Save figures in the block in the style of this package."""
+def save_figure(figure: Any, target: Any, **options: Any) -> None:
+    """Save a figure as matplotlib does; a recording in it may have any name."""
+    for text in figure.findobj(lambda item: hasattr(item, "set_text")):
+        if (shown := printable(text.get_text())) != text.get_text():
+            text.set_text(shown)
     with import_matplotlib().rc_context(STYLE), warnings.catch_warnings():
-        # A recording's name may have letters that the font has not: it draws boxes.
+        # What the font lacks is drawn as a box.
         warnings.filterwarnings("ignore", "Glyph")
-        yield
+        figure.savefig(target, **options)
 
 
 def draw_timeline(path: Path, *arguments: Any, **options: Any) -> None:
     """Write a :func:`timeline_figure` of these arguments as a PNG file, whole or not at all."""
     figure = timeline_figure(*arguments, **options)
-    with saving_style(), atomic_path(path) as temporary:
+    with atomic_path(path) as temporary:
         # Otherwise the version of matplotlib is written into the file.
-        figure.savefig(temporary, dpi=110, format="png", metadata={"Software": None})
+        save_figure(figure, temporary, dpi=110, format="png", metadata={"Software": None})
 
 
 def flag_intervals(

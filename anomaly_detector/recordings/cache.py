@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from anomaly_detector.errors import OutputError, SourceError
-from anomaly_detector.files import atomic_directory, user_cache_folder
+from anomaly_detector.files import atomic_directory, printable, user_cache_folder
 from anomaly_detector.images.compressed import DECODE_METHOD
 from anomaly_detector.images.preprocessing import INPUT_SIZE, RESIZE_METHOD, preprocessed
 from anomaly_detector.ordered_pool import usable_cores
@@ -100,7 +100,7 @@ def _build(source: FrameSource, entry: Path, workers: int, progress: bool) -> No
                 source.mapped(
                     partial(preprocessed_frame, size=source.view.size), workers, reduced=True
                 ),
-                f"reading {source.path.name}",
+                f"reading {printable(source.path.name)}",
                 len(source),
                 unit="frame",
                 disable=not progress,

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from anomaly_detector.recordings.bag_file import (
     BagFile,
@@ -44,7 +43,7 @@ class SqliteFile(BagFile):
     def _open(self) -> None:
         side_files = [Path(f"{self.path}{suffix}") for suffix in _SIDE_FILES]
         side_files = [file for file in side_files if file.is_file() and file.stat().st_size]
-        uri = f"file:{quote(str(self.path.absolute()))}?mode=ro&immutable=1"
+        uri = f"{self.path.absolute().as_uri()}?mode=ro&immutable=1"
         if side_files:
             # SQLite takes these rows over into the file: into a copy of it.
             try:
@@ -58,7 +57,7 @@ class SqliteFile(BagFile):
                     f"{tempfile.gettempdir()} for a copy, or set TMPDIR"
                 )
             else:
-                uri = f"file:{quote(str(Path(folder) / self.path.name))}"
+                uri = (Path(folder) / self.path.name).as_uri()
         connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
         self._database = self._stack.enter_context(contextlib.closing(connection))
         self._database.text_factory = lambda data: data.decode(errors="replace")

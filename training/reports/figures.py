@@ -25,7 +25,7 @@ from anomaly_detector.drawing.timeline import (
     THRESHOLD_COLOR,
     FloatArray,
     new_figure,
-    saving_style,
+    save_figure,
     wants_log_scale,
 )
 
@@ -148,11 +148,10 @@ def scatter_figure(
 def figure_uri(figure: Figure, *, vector: bool = True) -> str:
     """Return a figure as a ``data:`` URI: SVG with letters as outlines, or PNG."""
     buffer = io.BytesIO()
-    with saving_style():
-        if vector:
-            figure.savefig(buffer, format="svg", metadata={"Date": None})
-        else:
-            figure.savefig(buffer, format="png", dpi=110)
+    if vector:
+        save_figure(figure, buffer, format="svg", metadata={"Date": None})
+    else:
+        save_figure(figure, buffer, format="png", dpi=110)
     return data_uri("image/svg+xml" if vector else "image/png", buffer.getvalue())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -208,17 +209,17 @@ def test_blur_frozen_pictures_and_a_lens_out_of_focus() -> None:
 
 
 def test_the_verb_reads_a_bag_with_gaps_and_writes_a_page(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     frames = [
         StampedImage((n + 1) * 10**8 + (n > 250) * 5 * 10**9, image)
         for n, image in enumerate(LAPS[:300])
     ]
-    bag, page = tmp_path / "走廊", tmp_path / "page.html"
+    bag, page = tmp_path / os.fsdecode("走廊".encode() + b"\xe4"), tmp_path / "page.html"
     write_image_bag(bag, frames)
     command = ["check", str(bag), "--cache", str(tmp_path / "cache"), "--out", str(page)]
     assert main(command) == 3
-    printed = capsys.readouterr().out.splitlines()
+    printed = capfd.readouterr().out.splitlines()
     assert printed[0] == ("look at it: 1 gap in the stamps, 5.1 s together, the longest 5.1 s")
     assert "drive there again" in printed[1]
     assert printed[-1] == f"report: {page}"
