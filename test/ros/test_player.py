@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,12 @@ from anomaly_detector.errors import AnomalyDetectorError, SourceError
 from anomaly_detector.images.image import Image
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.ros.node.detection_message import DetectionRecord, read_detection
+from anomaly_detector.ros.tools.played_frames import read_frames
 from anomaly_detector.ros.tools.player import play
 from anomaly_detector.ros.tools.tool_node import spinning, tool_node
 from anomaly_detector.stamps import stamp_to_ns
+from training.data.bags import StampedImage
+from training.data.bags import write_image_bag as write_bag
 
 PICTURES = [noise(seed) for seed in range(30)]
 TOPIC = "/camera/image_raw"
@@ -188,6 +192,12 @@ def test_loop_goes_on_until_stopped(tmp_path: Path) -> None:
         listener.wait_for(12)
         assert listener.received[0] == listener.received[5] == listener.received[10]
     assert results[0].sent >= 12
+
+
+def test_a_bag_without_times_starts_again_each_second(tmp_path: Path) -> None:
+    write_bag(tmp_path / "bag", [StampedImage(10**18, PICTURES[0])] * 2)
+    frames = read_frames(tmp_path / "bag", TOPIC, "sensor_msgs/msg/Image", True, [])
+    assert [frame.time_s for frame in islice(frames, 5)] == [0.0, 0.0, 1.0, 1.0, 2.0]
 
 
 def test_nobody_subscribes(bag: Path) -> None:

@@ -33,7 +33,7 @@ class BagClock:
             self._publish(self._time_at(frame_ns, due - begin, left))
             if stop.wait(min(left, self._period_s)):
                 return True
-        if stop.wait(max(0.0, due - time.monotonic())):
+        if stop.wait(min(max(0.0, due - time.monotonic()), threading.TIMEOUT_MAX)):
             return True
         self.publish(frame_ns)
         self._last_ns = frame_ns

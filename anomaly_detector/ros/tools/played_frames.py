@@ -78,5 +78,5 @@ def read_frames(
                 raise SourceError(f"bag {bag} has no whole message on {topic}{reason}")
             if not loop:
                 return
-            # The gap between the end and the start is a mean one.
-            start_s += time_s + (time_s / (sent - 1) if sent > 1 else 1.0)
+            # The gap between the end and the start is a mean one, if there is one.
+            start_s += time_s + (time_s / (sent - 1) if time_s else 1.0)
