@@ -173,7 +173,7 @@ PARAMETERS: tuple[ParameterDefinition, ...] = (
     ParameterDefinition(
         "overlay_max_side",
         MAX_SIDE,
-        "Longest side of the picture of ~/overlay, pixels; larger camera pictures are resized.",
+        "Longest side of the camera's picture in ~/overlay, pixels; larger ones are resized.",
         minimum=64,
         maximum=4096,
     ),
