@@ -189,9 +189,18 @@ def sync(path: Path) -> None:
 
 
 def user_cache_folder(name: str) -> Path:
-    """Return the package's folder of one kind in the user's cache; it need not exist."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "anomaly_detector" / name
+    """Return the package's folder of one kind in the user's cache; it need not exist.
+
+    Raises:
+        OutputError: the user has no home, as that of a container may not.
+    """
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError as error:
+        raise OutputError(
+            f"the cache has no place (user {os.getuid()} has no home): set XDG_CACHE_HOME"
+        ) from error
+    return base / "anomaly_detector" / name
 
 
 def _mode(path: Path) -> int:

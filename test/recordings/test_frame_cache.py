@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from anomaly_detector.errors import AnomalyDetectorError, SourceError
+from anomaly_detector.errors import AnomalyDetectorError, OutputError, SourceError
 from anomaly_detector.images.image import Image
 from anomaly_detector.images.preprocessing import preprocess
 from anomaly_detector.recordings import Frame, ImageFolderSource, open_source
@@ -249,3 +249,13 @@ def test_the_default_folder_follows_xdg(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     cache_frames(open_source(drive), progress=False)
     assert len(list((tmp_path / "anomaly_detector" / "frames").iterdir())) == 1
+
+
+def test_a_user_without_a_home_is_told_what_to_set(
+    drive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)
+    with pytest.raises(OutputError, match=r"user 2147483641 has no home\): set XDG_CACHE_HOME"):
+        cache_frames(open_source(drive), progress=False)
