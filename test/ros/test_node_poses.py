@@ -208,7 +208,9 @@ def test_detection_pauses_when_it_is_told_to_and_while_the_robot_turns(client: R
     assert record.state.detail == "turning at 2 rad/s"
     # Half a second later nobody knows, and the detection goes on.
     client.wait_for_state("ok", frame=stamped(GREY, start_ns + 900_000_000))
-    client.set_parameters(pose_topic="", max_turn_rate=0.0)
+    client.set_parameters(pose_topic="")
+    client.wait_for_log("max_turn_rate has no effect: it needs pose_topic")
+    client.set_parameters(max_turn_rate=0.0)
     for made in (enable, publisher):
         client.node.destroy_publisher(made)
 

@@ -309,7 +309,10 @@ class DetectorNode(LiveParametersNode):
             self._watch_poses()
         if settings.gate.enable_topic != previous.gate.enable_topic:
             self._watch_enable()
-        if settings.gate.max_turn_rate != previous.gate.max_turn_rate:
+        if (settings.gate.max_turn_rate, settings.pose.topic) != (
+            previous.gate.max_turn_rate,
+            previous.pose.topic,
+        ):
             self._check_turn_rate()
 
     # --- images -----------------------------------------------------------------------------------
