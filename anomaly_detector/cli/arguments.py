@@ -141,13 +141,19 @@ def view_of(arguments: argparse.Namespace) -> View:
     )
 
 
-def given_view(arguments: argparse.Namespace, model: Path, own: View = WHOLE_FRAME) -> View:
+def given_view(
+    arguments: argparse.Namespace,
+    model: Path,
+    own: View = WHOLE_FRAME,
+    verb: str = "calibrate",
+) -> View:
     """Return what a command line has in place of a model's view; warn when it is another.
 
     Args:
         arguments: as for :func:`view_of`.
         model: the model file.
         own: in place of the model's where no option is given.
+        verb: what the warning says is to be done to the model.
 
     Raises:
         AnomalyDetectorError: a value that cannot be, or the model cannot be read.
@@ -157,6 +163,6 @@ def given_view(arguments: argparse.Namespace, model: Path, own: View = WHOLE_FRA
 
     view = view_of(arguments).over(own)
     metadata = read_metadata(model)
-    if warning := metadata.view_warning(view.over(metadata.view)):
+    if warning := metadata.view_warning(view.over(metadata.view), verb):
         print(f"warning: {warning}", file=sys.stderr)
     return view

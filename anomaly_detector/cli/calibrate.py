@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     model = resolve_model(arguments.model)
     given = vars(arguments) | {
         "model": model,
-        "view": given_view(arguments, model),
+        "view": given_view(arguments, model, verb="train"),
         "mask": given_mask(arguments),
     }
     del given["region"], given["image_scaling"], given["mask_polygon"]

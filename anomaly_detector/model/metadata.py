@@ -121,8 +121,13 @@ class ModelMetadata:
         scale = self.map_scale.at(threshold, self.threshold)
         return replace(self, threshold=threshold, calibration=calibration, map_scale=scale)
 
-    def view_warning(self, view: View) -> str | None:
-        """Return what is to be said of a view that is not the model's; None for its own."""
+    def view_warning(self, view: View, verb: str = "calibrate") -> str | None:
+        """Return what is to be said of a view that is not the model's; None for its own.
+
+        Args:
+            view: the view.
+            verb: what to do to the model for it to be its own.
+        """
         own = self.view
         parts = []
         if view.region != own.region:
@@ -134,7 +139,7 @@ class ModelMetadata:
         if self.mask is not None and view.region != own.region:
             parts[0] += ", where its mask lies elsewhere"
         return (
-            f"model {self.name} is given {' and '.join(parts)}: calibrate it with the same, or "
+            f"model {self.name} is given {' and '.join(parts)}: {verb} it with the same, or "
             "leave them out"
         )
 

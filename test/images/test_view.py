@@ -214,6 +214,7 @@ def test_an_override_is_warned_of_and_kept_by_calibrate(
     own = VIEWS[viewed.kind]
     assert f"region of interest 0,0,64,64, not its own {own.region}" in line
     assert f"image scaling 0 4095, not its own {own.scaling or 'none'}" in line
+    assert line.endswith(": train it with the same, or leave them out")
     view = View(RegionOfInterest(0, 0, 64, 64), ImageScaling(0, 4095))
     assert Detector(out).view == view
     options = ["--batch-size", 1, "--output"]
