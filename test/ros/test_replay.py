@@ -319,6 +319,7 @@ def test_full_disk_is_one_line_and_leaves_nothing(
         (["bag", "--out", "full"], "is there and not empty"),
         (["bag", "--rate", "0"], "rate is 0"),
         (["bag", "--domain-id", "233"], "ROS_DOMAIN_ID is 233"),
+        (["bag", "--node-name", "/9x"], "no part begins with a digit"),
     ],
 )
 def test_what_cannot_be_replayed_is_an_error_and_leaves_nothing(

@@ -73,7 +73,8 @@ class ReplayOptions:
                 raise AnomalyDetectorError(f"{name} is {value:g}: give a number above 0")
         if not re.fullmatch(r"(/[A-Za-z_][A-Za-z0-9_]*)+", self.node_name):
             raise AnomalyDetectorError(
-                f"node name is {self.node_name}: give one with its namespace, such as /front/eye"
+                f"node name is {self.node_name}: give one with its namespace, such as /front/eye, "
+                "of letters, digits and _, of which no part begins with a digit"
             )
         if self.domain is not None:
             check_domain_id(self.domain)
