@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from anomaly_detector.black_box.events import (
+    EVENT_FILE,
     SAMPLE,
     SAVED,
     RecordedEvent,
@@ -20,7 +21,7 @@ from anomaly_detector.black_box.events import (
     find_events,
     read_event,
 )
-from anomaly_detector.black_box.verdicts import UNREVIEWED, Verdict, read_verdict
+from anomaly_detector.black_box.verdicts import REVIEW_FILE, UNREVIEWED, Verdict, read_verdict
 from anomaly_detector.errors import SourceError
 from anomaly_detector.recordings import BagSource, Frame, FrameSource, ImageFilesSource
 from anomaly_detector.recordings.base import AnyFrame, decoded
@@ -115,6 +116,12 @@ def read_reviewed(path: Path) -> ReviewedEvents | None:
     counts: Counter[str] = Counter()
     unreviewed = 0
     found = find_events(path)
+    for file in sorted(path.glob(f"*/{REVIEW_FILE}")):
+        if file.parent not in found and not file.parent.is_symlink():
+            raise SourceError(
+                f"{file.parent} was judged, and its {EVENT_FILE} is missing or damaged: copy the "
+                "event again or leave it out"
+            )
     for event in map(read_event, found):
         verdict = read_verdict(event.path) or Verdict(UNREVIEWED)
         counts[verdict.verdict] += 1

@@ -177,6 +177,11 @@ def test_events_that_cannot_be_used_are_named(recorded: Path, tmp_path: Path) ->
     # No event at all: taken for what it is, a bag.
     (copied / "event.json").unlink()
     assert open_recorded_anomalies(copied) is None
+    # One that was judged and is now half there, and one that is being written.
+    with pytest.raises(SourceError, match=r"event was judged, and its event\.json is missing or"):
+        open_recorded_anomalies(tmp_path)
+    (copied / "review.json").unlink()
+    assert open_recorded_anomalies(tmp_path) is None
 
 
 def test_events_are_sorted_by_what_people_said(judged: Path, tmp_path: Path) -> None:
