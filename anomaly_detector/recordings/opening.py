@@ -60,10 +60,12 @@ def expand_sources(texts: Sequence[str]) -> list[str]:
         is, there or not.
 
     Raises:
-        SourceError: a pattern matches no recording.
+        SourceError: a pattern matches no recording, or a name is empty.
     """
     found: list[str] = []
     for text in texts:
+        if not text:
+            raise SourceError("a recording's name is empty: give an image folder, a bag or a video")
         if Path(text).exists() or not re.search(r"[*?[]", text):
             found.append(text)
             continue

@@ -69,7 +69,9 @@ class RunFolder:
             try:
                 before = json.loads(file.read_text())
             except ValueError:
-                before = {}
+                before = None
+            if not isinstance(before, dict):
+                raise AnomalyDetectorError(f"{file} is damaged: leave --resume out")
             for name, value in wanted.items():
                 if before.get(name) != value:
                     raise AnomalyDetectorError(
@@ -141,7 +143,8 @@ class RunFolder:
                 f"folder {self.path} has no {_METADATA}: name the NAME.training folder of a "
                 "finished training"
             )
-        return ModelMetadata.from_json(file.read_text(), str(file))
+        text = file.read_text(encoding="utf-8", errors="backslashreplace")
+        return ModelMetadata.from_json(text, str(file))
 
     def past(self) -> Past:
         """Return the sample of what the model has seen.

@@ -234,6 +234,7 @@ def test_the_verb_reads_a_bag_with_gaps_and_writes_a_page(
     [
         (["few"], "too few to check: give at least"),
         (["nowhere"], "nowhere does not exist"),
+        ([""], "a recording's name is empty"),
         (["few", "--fps", "0"], "frame rate is 0.0"),
         (["few", "--region", "wrong"], "wrong"),
         (["few", "--out", "few"], "few"),

@@ -159,6 +159,13 @@ def test_resuming_with_other_options_is_refused(tmp_path: Path) -> None:
     RunFolder(tmp_path / "m.training", resume=True).start({"batch_size": 32, "seed": 0})
     with pytest.raises(AnomalyDetectorError, match="made with batch_size 32, now it is 16"):
         RunFolder(tmp_path / "m.training", resume=True).start({"batch_size": 16, "seed": 0})
+    for content in (b"[]", b"\xff"):
+        (tmp_path / "m.training" / "run.json").write_bytes(content)
+        with pytest.raises(AnomalyDetectorError, match=r"run\.json is damaged"):
+            RunFolder(tmp_path / "m.training", resume=True).start({"batch_size": 32, "seed": 0})
+    (tmp_path / "m.training" / "metadata.json").write_bytes(b"\xff")
+    with pytest.raises(AnomalyDetectorError, match=r"metadata\.json"):
+        RunFolder(tmp_path / "m.training").metadata()
 
 
 def test_checkpoints_on_top_of_a_network_that_was_trained_on_are_void(tmp_path: Path) -> None:
