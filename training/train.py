@@ -236,11 +236,12 @@ def prepare(options: TrainOptions) -> TrainingRun:
         {name: value for name, value in recipe.items() if name not in _FREE_TO_CHANGE}
         | inputs(options)
         | {
+            # Before that of the frames, in which the mask is filled.
+            **({} if mask is None else {"mask's checksum": zlib.crc32(mask.to_text().encode())}),
             "frames": frames.lengths,
             "frames' checksum": frames.checksum,
             "gaps": split.gaps,
             "anomalous frames": [] if anomalies is None else anomalies.lengths,
-            **({} if mask is None else {"mask's checksum": zlib.crc32(mask.to_text().encode())}),
         }
     )
     counts = dict(events.counts) if events is not None else {}
