@@ -32,7 +32,12 @@ class AnomalyDetectorError(Exception):
         ... except AnomalyDetectorError as error:
         ...     print(error)
         threshold is nan: give a finite number
+
+    Attributes:
+        exit_code: of a command that ends with it.
     """
+
+    exit_code = 1
 
 
 class ImageError(AnomalyDetectorError):
@@ -98,3 +103,5 @@ class OutputError(AnomalyDetectorError):
 
 class Interrupted(AnomalyDetectorError):
     """Ctrl-C came before there was a result."""
+
+    exit_code = 130

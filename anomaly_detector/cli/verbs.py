@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from anomaly_detector import __version__
-from anomaly_detector.errors import AnomalyDetectorError, Interrupted
+from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import describe_os_error
 from anomaly_detector.signals import interruptible
 
@@ -61,7 +61,7 @@ def run_verbs(
         return code
     except AnomalyDetectorError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 130 if isinstance(error, Interrupted) else 1
+        return error.exit_code
     except BrokenPipeError:
         # The reader of our output (head, less) has gone.
         return 1

@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.camera_health.reference import CameraReference
-from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.image import ColorOrder, Image, RegionOfInterest, crop
 from anomaly_detector.images.message import FrameLike, as_image
 from anomaly_detector.images.preprocessing import WHOLE_FRAME, View, preprocessed
 from anomaly_detector.model.file import read_model_file
 from anomaly_detector.model.map_scale import MapScale
 from anomaly_detector.model.normalization import (
+    check_threshold,
     float32_threshold,
     normalization_scale,
     normalize_scores,
@@ -206,8 +206,7 @@ class Detector:
         return self._limit.map_scale
 
     def _limit_of(self, threshold: float | None) -> _Limit:
-        if threshold is not None and not np.isfinite(threshold):
-            raise AnomalyDetectorError(f"threshold is {threshold}: give a finite number")
+        check_threshold(threshold)
         own = self.metadata.threshold
         value = float(own if threshold is None else threshold)
         # The graph normalises with the file's threshold only.

@@ -37,6 +37,16 @@ _ONE = np.float32(1.0)
 _BELOW_HALF = np.nextafter(_HALF, np.float32(0.0))
 
 
+def check_threshold(threshold: float | None) -> None:
+    """Refuse a threshold that no score can be compared with; None is that of the model.
+
+    Raises:
+        AnomalyDetectorError: it is not finite.
+    """
+    if threshold is not None and not np.isfinite(threshold):
+        raise AnomalyDetectorError(f"threshold is {threshold}: give a finite number")
+
+
 def float32_threshold(threshold: float) -> np.float32:
     """Return the smallest float32 that is not below a threshold.
 

@@ -8,7 +8,6 @@ int8`` its network computes in int8 (:mod:`training.export.quantization`).
 from __future__ import annotations
 
 import argparse
-import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,6 +22,7 @@ from anomaly_detector.cli.arguments import add_recordings, add_shared, add_view_
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.preprocessing import View
 from anomaly_detector.model.metadata import Calibration, ModelMetadata
+from anomaly_detector.model.normalization import check_threshold
 from anomaly_detector.model.shipped import check_model_output
 from anomaly_detector.recordings import warn_unreadable
 from training.data.frames import open_frame_set
@@ -89,8 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command line and return the exit code."""
     check_model_output(arguments.out)
     _check_precision(arguments)
-    if arguments.threshold is not None and not math.isfinite(arguments.threshold):
-        raise AnomalyDetectorError(f"threshold is {arguments.threshold}: give a finite number")
+    check_threshold(arguments.threshold)
     check_false_alarm_rate(arguments.false_alarm_rate)
     view = view_of(arguments).over(_view(arguments.weights))
     images = _images(arguments, arguments.data, view) if arguments.data else None

@@ -112,8 +112,9 @@ def read_state(message: Any) -> StateRecord:
             DetectorState(words[values["state"]], values["reason"], values["detail"]),
             values["is_anomaly"] == "True" if age else None,
             values["alarm"] == "True" if age else None,
-            int(values["alarm_number"]) if age else 0,
-            values["alarm_quiet"] == "True",
+            # A node of an earlier version says neither.
+            int(values.get("alarm_number") or 0),
+            values.get("alarm_quiet") == "True",
             float(age) if age else None,
             values["model"],
         )

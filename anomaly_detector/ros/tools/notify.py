@@ -200,7 +200,7 @@ class _Notifier:
         if state.reason == NO_STATE:
             self._notices.end("alarm", now)  # its end may never be heard
         record = self._listener.record
-        if state.word != "alarm" or record is None or record.is_quiet:
+        if state.word != "alarm" or record is None or not record.alarm_number or record.is_quiet:
             return
         if not self._notices.is_on("alarm"):
             # It began before this process listened, or its event was lost.

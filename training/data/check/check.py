@@ -145,8 +145,6 @@ def quick_look(frames: FrameSet, sources: Sequence[str]) -> str:
     """
     frames = frames.without([n for n, count in enumerate(frames.lengths) if count < FEWEST])
     try:
-        if not frames.parts:
-            raise SourceError
         check = check_drive(frames, curve=False)
     except SourceError:
         return f"The drive is too short to be checked: fewer than {FEWEST} frames"
