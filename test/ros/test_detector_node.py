@@ -195,12 +195,10 @@ def test_signal_ends_the_node_quietly_while_images_arrive(
         while node.is_running:
             client.publisher.publish(message)
         assert node.wait() == 0
-        # What else it may say: on a busy machine the first picture comes late; what is missing.
-        other = ("no image", "vision_msgs", "no camera reference")
-        said = [line for line in node.lines if not any(text in line for text in other)]
-        configured, active = said
-        assert "configured: model" in configured
-        assert "active, waiting for" in active
+        # A busy machine adds warnings, such as a camera that shows the same picture for long.
+        assert [line for line in node.lines if not re.match(r"\[(INFO|WARN)\]", line)] == []
+        assert "configured: model" in node.output
+        assert "active, waiting for" in node.output
 
 
 def test_silence_is_explained(model: Path) -> None:

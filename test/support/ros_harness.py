@@ -396,11 +396,12 @@ class RosClient:
         """Send a stamped image and return the detection of it.
 
         Not more than once as a rule, since what is sent twice counts twice; again after a while,
-        unless forbidden, since a node that was killed may still look as if it were there.
+        unless forbidden, since a node that was killed may still look as if it were there. The while
+        is shorter than ``frozen_timeout``: the same picture after that is a frozen camera.
         """
         self.wait_until_heard()
         what = f"a detection with stamp {stamp_to_ns(message.header.stamp)}"
-        period_s = math.inf if once else 5.0
+        period_s = math.inf if once else 4.0
         self.publish_until(message, lambda: bool(self.answers_to(message)), what, period_s)
         return self.answers_to(message)[0]
 
