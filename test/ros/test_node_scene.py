@@ -156,7 +156,7 @@ def test_covered_lens_is_named_as_one(client: RosClient) -> None:
 def bag_of(path: Path, pictures: Sequence[NDArray[np.uint8]]) -> Path:
     """Write a bag of one picture a second by their stamps, which plays fast."""
     stamps = [(1000 + index, 0) for index in range(len(pictures))]
-    recorded_ns = [START_NS + index * 20_000_000 for index in range(len(pictures))]
+    recorded_ns = [START_NS + index * 30_000_000 for index in range(len(pictures))]
     return write_stamped_bag(path, pictures, stamps, recorded_ns)
 
 

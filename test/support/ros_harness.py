@@ -323,11 +323,11 @@ class RosClient:
         return next(filter(meets, self.diagnostics))
 
     def publish_until_status(
-        self, message: Any, condition: Callable[[Any], bool], what: str
+        self, message: Any, condition: Callable[[Any], bool], what: str, period_s: float = 0.2
     ) -> Any:
         """Publish a message until a diagnostic status meets the condition; return that."""
         self.diagnostics.clear()
-        self.publish_until(message, lambda: any(map(condition, self.diagnostics)), what)
+        self.publish_until(message, lambda: any(map(condition, self.diagnostics)), what, period_s)
         return next(filter(condition, self.diagnostics))
 
     def wait_for_state(self, word: str, reason: str = "", frame: Any = None) -> StateRecord:

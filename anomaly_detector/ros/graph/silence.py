@@ -52,14 +52,18 @@ def explain_silence(node: Any, subscription: Any) -> str:
 
 
 def explain_incompatible_qos(node: Any, subscription: Any) -> str:
-    """Name the publishers that offer a node's subscription less than it asks for, and why."""
+    """Name the publishers that offer a node's subscription less than it asks for, and why.
+
+    The text is empty while the graph has no name for one of them.
+    """
     topic = subscription.topic_name
     sides = []
     for info in node.get_publishers_info_by_topic(topic):
         reason = _incompatibility(info, subscription)
+        if reason and not (name := _node_name(info)):
+            return ""
         if reason:
-            namespace = info.node_namespace.rstrip("/")
-            sides.append(f"publisher {namespace}/{info.node_name} ({reason})")
+            sides.append(f"publisher {name} ({reason})")
     found = ", ".join(sides) or "a publisher that is gone again"
     return (
         f"incompatible QoS on {topic}: {found} against subscription "
@@ -71,7 +75,7 @@ def explain_incompatible_qos(node: Any, subscription: Any) -> str:
 def explain_unheard(node: Any, publisher: Any) -> str:
     """Name the subscribers that ask for something else than a node's publisher offers.
 
-    The text is empty when every subscriber receives what is published.
+    The text is empty when every subscriber that the graph can name receives what is published.
     """
     topic, kind = publisher.topic_name, type_name(publisher.msg_type)
     me = (node.get_name(), node.get_namespace())
@@ -90,14 +94,22 @@ def explain_unheard(node: Any, publisher: Any) -> str:
             reason = f"of {info.topic_type}, not {kind}"
         else:
             reason = _mismatch(offered, info.qos_profile)
-        if reason:
-            sides.append(f"{info.node_namespace.rstrip('/')}/{info.node_name} ({reason})")
+        if reason and (name := _node_name(info)):
+            sides.append(f"{name} ({reason})")
     if not sides:
         return ""
     return (
         f"subscribers of {topic} receive nothing, for they ask for another type or QoS: "
         f"{', '.join(sides)}; change their side"
     )
+
+
+def _node_name(info: Any) -> str:
+    """Return the full name of an endpoint's node, empty while an endpoint is all that is known."""
+    # As rmw has it; rclpy has no constant for it.
+    if info.node_name == "_NODE_NAME_UNKNOWN_":
+        return ""
+    return f"{info.node_namespace.rstrip('/')}/{info.node_name}"
 
 
 def _incompatibility(info: Any, subscription: Any) -> str:

@@ -51,9 +51,9 @@ class ImageWatcher:
         self._check_silence(report, limits, now)
         self._check_loss(report, limits, image_bytes, now)
         self._check_frozen(report, limits)
-        if self.has_other_qos:
+        if self.has_other_qos and (text := explain_incompatible_qos(self._node, self.images)):
             self.has_other_qos = False
-            self._warn(explain_incompatible_qos(self._node, self.images))
+            self._warn(text)
 
     def end_silence(self, gap_s: float | None) -> None:
         """Log that images come again, after a gap in seconds where there was one before."""

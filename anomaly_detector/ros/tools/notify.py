@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import math
 import os
 import platform
 import threading
@@ -38,7 +39,8 @@ NO_STATE = "no state"
 _PICTURE_S = 2.0
 _LOOK_S = 0.1
 _EVENT_S = 2.0
-"""An alarm whose event has not come for this long is told from the state."""
+"""An alarm whose event has not come for this long is told from the state. The state of before the
+event may come after it, and for this long tells of no end."""
 _CAMERA_S = 5.0
 """A sick camera is told when it has been so for this long."""
 
@@ -139,6 +141,7 @@ class _Notifier:
         self._notices = Notices(arguments.cooldown)
         self._ignored = set(arguments.ignore or ["paused"])
         self._waiting: list[tuple[Notice, float]] = []
+        self._event_at = -math.inf
         self._overlays: Any = None
         self._picture: bytes | None = None
         try:
@@ -197,9 +200,11 @@ class _Notifier:
             details = {"reason": state.reason, "detail": state.detail}
             notice = Notice("unknown", f"{self.detector}: {state.text}", details)
             self._notices.begin(notice, now, after_s=self._arguments.unknown_after)
+        record = self._listener.record
         if state.reason == NO_STATE:
             self._notices.end("alarm", now)  # its end may never be heard
-        record = self._listener.record
+        elif record is not None and not record.alarm and now - self._event_at > _EVENT_S:
+            self._notices.end("alarm", now)  # the event of its end was lost
         if state.word != "alarm" or record is None or not record.alarm_number or record.is_quiet:
             return
         if not self._notices.is_on("alarm"):
@@ -223,6 +228,7 @@ class _Notifier:
         # A repeat, or one at a snoozed place, is recorded and told to nobody.
         elif message.status[0].level == DiagnosticStatus.WARN:
             self._notices.end("alarm", now)  # raised anew
+            self._event_at = now
             place = {name.removeprefix("pose_"): text for name, text in event.place.items()}
             details = {
                 "number": event.number,
