@@ -70,7 +70,7 @@ def test_killed_training_goes_on_to_the_same_result(drive: Path, unbroken: Path)
         while epochs_done(checkpoint) < 3:
             assert process.poll() is None
             assert time.monotonic() < deadline
-            time.sleep(0.01)
+            time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
         process.wait(30)
     finally:
