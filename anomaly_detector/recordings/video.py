@@ -38,6 +38,11 @@ class VideoSource(FrameSource):
     def __len__(self) -> int:
         return self._count
 
+    def _has_exact_count(self) -> bool:
+        """Return whether the file is an AVI: others guess, or count frames that are not shown."""
+        with self.path.open("rb") as file:
+            return file.read(4) == b"RIFF"
+
     def _frames(self) -> Iterator[AnyFrame]:
         capture = self._open()
         try:
@@ -56,5 +61,8 @@ class VideoSource(FrameSource):
                 pixels = Image(np.asarray(picture, dtype=np.uint8), "bgr")
                 yield Frame(f"{index:06d}", round(milliseconds * 1e6), pixels)
                 index += 1
+            missing = self._count - index
+            if missing > 0 and self._has_exact_count():
+                yield UnreadableFrame(f"{index:06d}", "the video is cut off before it", missing)
         finally:
             capture.release()
