@@ -195,6 +195,11 @@ def test_alarms_are_told_from_the_state_unless_they_call_nobody(tmp_path: Path) 
         (["--post"], 1, "error: the URL to post to is none: give https://HOST/PATH"),
         (["--command", "true", "--cooldown", "-1"], 1, "error: --cooldown is -1"),
         (["--command", "true", "--timeout", "0"], 1, "--timeout is 0: give a number above 0"),
+        (
+            ["--command", "true", "--review-url", "robot:8765"],
+            1,
+            "--review-url is 'robot:8765': give",
+        ),
         (["--command", "/no/such"], 1, "there is no such program"),
         (["--command", "true", "--node", "no good"], 1, "--node is 'no good'"),
     ],

@@ -12,6 +12,7 @@ import base64
 import math
 import os
 import platform
+import re
 import threading
 import time
 import uuid
@@ -97,6 +98,12 @@ def run(arguments: argparse.Namespace) -> int:
                 f"--{name.replace('_', '-')} is {value:g}: give a number "
                 + ("above 0" if name == "timeout" else "of at least 0")
             )
+    # What it leads to is added behind it.
+    if not re.fullmatch(r"(https?://[^\s#]+)?", arguments.review_url):
+        raise AnomalyDetectorError(
+            f"--review-url is {arguments.review_url!r}: give that of the review page without its "
+            "#, such as https://HOST:8765/"
+        )
     target: HttpTarget | CommandTarget
     if arguments.command is None:
         url = arguments.post or os.environ.get(URL_VARIABLE, "")
