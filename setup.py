@@ -142,6 +142,7 @@ setup(
             "pytest>=8",
             "pytest-cov>=5",
             "pytest-repeat>=0.9.1",
+            "pytest-rerunfailures>=16.1",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.7",
             "rich>=11",
