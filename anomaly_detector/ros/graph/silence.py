@@ -8,6 +8,7 @@ from rclpy.qos import QoSCompatibility, qos_check_compatible
 from rclpy.utilities import get_rmw_implementation_identifier
 
 from anomaly_detector.ros.graph.image_loss import large_image_remedy
+from anomaly_detector.ros.graph.node_name import node_name
 
 
 def type_name(message_type: Any) -> str:
@@ -60,7 +61,7 @@ def explain_incompatible_qos(node: Any, subscription: Any) -> str:
     sides = []
     for info in node.get_publishers_info_by_topic(topic):
         reason = _incompatibility(info, subscription)
-        if reason and not (name := _node_name(info)):
+        if reason and not (name := node_name(info)):
             return ""
         if reason:
             sides.append(f"publisher {name} ({reason})")
@@ -78,13 +79,13 @@ def explain_unheard(node: Any, publisher: Any) -> str:
     The text is empty when every subscriber that the graph can name receives what is published.
     """
     topic, kind = publisher.topic_name, type_name(publisher.msg_type)
-    me = (node.get_name(), node.get_namespace())
+    me = node.get_fully_qualified_name()
     # As the graph has it: there durations that nobody set are infinite, in the publisher's own 0.
     offered = next(
         (
             info.qos_profile
             for info in node.get_publishers_info_by_topic(topic)
-            if (info.node_name, info.node_namespace) == me
+            if node_name(info) == me
         ),
         publisher.qos_profile,
     )
@@ -94,7 +95,7 @@ def explain_unheard(node: Any, publisher: Any) -> str:
             reason = f"of {info.topic_type}, not {kind}"
         else:
             reason = _mismatch(offered, info.qos_profile)
-        if reason and (name := _node_name(info)):
+        if reason and (name := node_name(info)):
             sides.append(f"{name} ({reason})")
     if not sides:
         return ""
@@ -102,14 +103,6 @@ def explain_unheard(node: Any, publisher: Any) -> str:
         f"subscribers of {topic} receive nothing, for they ask for another type or QoS: "
         f"{', '.join(sides)}; change their side"
     )
-
-
-def _node_name(info: Any) -> str:
-    """Return the full name of an endpoint's node, empty while an endpoint is all that is known."""
-    # As rmw has it; rclpy has no constant for it.
-    if info.node_name == "_NODE_NAME_UNKNOWN_":
-        return ""
-    return f"{info.node_namespace.rstrip('/')}/{info.node_name}"
 
 
 def _incompatibility(info: Any, subscription: Any) -> str:

@@ -26,6 +26,7 @@ from anomaly_detector.cli.arguments import add_shared
 from anomaly_detector.errors import AnomalyDetectorError, as_one_line
 from anomaly_detector.recordings import UnreadableFrame, is_bag, open_bag, warn_unreadable
 from anomaly_detector.ros.graph.dds import large_image_environment
+from anomaly_detector.ros.graph.node_name import node_name
 from anomaly_detector.ros.tools.bag_clock import BagClock
 from anomaly_detector.ros.tools.played_frames import (
     MAX_GAP_S,
@@ -265,8 +266,7 @@ def _wait_for_subscriptions(
             found = node.get_subscriptions_info_by_topic(topic)
         except (NameValidationException, ValueError) as error:  # expanding it gives the latter
             raise _bad_topic(topic, error) from error
-        names = [f"{info.node_namespace.rstrip('/')}/{info.node_name}" for info in found]
-        return f"/{name.lstrip('/')}" in names
+        return f"/{name.lstrip('/')}" in map(node_name, found)
 
     deadline = time.monotonic() + timeout_s
     while True:

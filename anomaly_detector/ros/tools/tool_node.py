@@ -18,6 +18,7 @@ from functools import cache
 from typing import Any
 
 from anomaly_detector.errors import AnomalyDetectorError, as_one_line
+from anomaly_detector.ros.graph.node_name import node_name
 
 _MAX_DOMAIN = 232
 
@@ -213,11 +214,10 @@ def wait_for_match(
     while True:
         found = node.get_subscriptions_info_by_topic(publisher.topic_name)
         # A subscription is found before the name of its node is known.
-        unknown = any(info.node_name == "_NODE_NAME_UNKNOWN_" for info in found)
-        if not unknown or not goes_on() or time.monotonic() > deadline:
+        names = {node_name(info) for info in found}
+        if "" not in names or not goes_on() or time.monotonic() > deadline:
             break
         time.sleep(0.01)
-    names = {f"{info.node_namespace.rstrip('/')}/{info.node_name}" for info in found}
     # A node makes these services before its own subscriptions: they have been found, too.
     services = {service for service, _ in node.get_service_names_and_types()}
     names = {name for name in names if f"{name}/get_parameters" in services}
