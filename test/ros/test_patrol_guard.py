@@ -5,15 +5,18 @@ from __future__ import annotations
 import importlib.util
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from ros_harness import ROOT, RosClient, image_message, node_in, running
+from ros_harness import DEADLINE_S, ROOT, Process, RosClient, image_message, node_in, running
 from std_msgs.msg import Bool
+
+from anomaly_detector.ros.tools.tool_node import wait_until_found
 
 srvs = pytest.importorskip("std_srvs.srv")
 EXAMPLE = ROOT / "examples" / "patrol_guard.py"
@@ -49,11 +52,18 @@ def test_robot_goes_on_after_ok_without_a_break_only() -> None:
     assert steps((9.0, "ok"), (10.0, "ok")) == "le"
 
 
+@contextmanager
+def guarding(client: RosClient, limit_s: float) -> Iterator[Process]:
+    """Run the example, and wait until it has found all that the client has made."""
+    settings = {"detector": client.node_name, "resume_seconds": 0.3, "limit_seconds": limit_s}
+    command = [sys.executable, str(EXAMPLE), "--ros-args", "-r", "__ns:=/guarded"]
+    command += [part for k, v in settings.items() for part in ("-p", f"{k}:={v}")]
+    with running(command) as guard:
+        assert not wait_until_found(client.node, ["/guarded/patrol_guard"], DEADLINE_S)
+        yield guard
+
+
 def test_real_guard_stops_looks_again_and_calls(model: Path) -> None:
-    options = {"resume_seconds": 0.3, "limit_seconds": 5.0}
-    settings = [part for k, v in options.items() for part in ("-p", f"{k}:={v}")]
-    command = [sys.executable, str(EXAMPLE), "--ros-args", "-r", "__ns:=/guarded", *settings]
-    detector = ["-p", "detector:=/guarded/anomaly_detector"]
     stops: list[bool] = []
     calls: list[Any] = []
 
@@ -67,30 +77,33 @@ def test_real_guard_stops_looks_again_and_calls(model: Path) -> None:
             Bool, "/guarded/patrol_guard/stop", lambda m: stops.append(m.data), 10
         )
         client.node.create_service(srvs.Trigger, "/guarded/escalate", called)
-        with running([*command, *detector]) as guard:
-            client.spin_until(lambda: stops, "the guard")
-            resume = client.node.create_client(srvs.Trigger, "/guarded/patrol_guard/resume")
-            client.spin_until(resume.service_is_ready, "the service")
-            # The guard may take long to find the detector, and to be heard.
-            film(client, GREY, lambda: client.listener.state().word == "ok", "all ok")
-            film(client, GREY, resume.call_async(srvs.Trigger.Request()).done, "a look")
+        resume = client.node.create_client(srvs.Trigger, "/guarded/patrol_guard/resume")
+        with guarding(client, DEADLINE_S):
             film(client, GREY, lambda: stops[-1:] == [False], "the robot to go")
             assert stops[0]  # before it was known that all is well
-            calls.clear()
             film(client, BLACK, lambda: stops[-1:] == [True], "a stop at the alarm")
             film(client, GREY, lambda: stops[-1:] == [False], "the robot to go on")
-            assert not calls
             # The camera is gone: nothing is known.
             client.spin_until(lambda: stops[-1], "a stop without a camera")
+        assert not calls
+        with guarding(client, 1.0) as guard:
             client.spin_until(lambda: calls, "a call for help")
             guard.wait_for_line("look -> escalated: unknown ")
             film(client, GREY, lambda: client.listener.state().word == "ok", "all ok")
             count = len(stops)
             film(client, GREY, lambda: len(stops) >= count + 10, "ten more words")
             assert all(stops[count:])
-            future = resume.call_async(srvs.Trigger.Request())
-            film(client, GREY, lambda: future.done() and not stops[-1], "the robot to go on")
-            assert len(calls) == 1
+            looks: list[Any] = []
+
+            def goes() -> bool:
+                # More than once on a busy machine: the time to look is over soon.
+                if len(looks) < guard.output.count("-> escalated"):
+                    looks.append(resume.call_async(srvs.Trigger.Request()))
+                return not stops[-1]
+
+            film(client, GREY, goes, "the robot to go on")
+            client.spin_until(lambda: len(calls) >= len(looks), "a call for each of them")
+            assert len(calls) == len(looks)
 
 
 def film(

@@ -236,8 +236,8 @@ def test_nothing_is_played_before_the_last_listener_is_there(
             else:
                 client.spin_until(lambda: len(times) >= 5, "the clock")
                 assert len(set(times)) == 1
-            client.node.create_subscription(ImageMessage, "/results", lambda _: None, 10)
             listening_since = time.monotonic()
+            client.node.create_subscription(ImageMessage, "/results", lambda _: None, 10)
             first.wait_for(len(PICTURES))
     assert played[0] > listening_since
     assert len(first.received) == len(PICTURES)

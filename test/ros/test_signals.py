@@ -26,14 +26,18 @@ DELAYS = (0.0, 0.02, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0)
 
 
 def wait_for_first_line(process: Process) -> None:
-    """Wait until the process has taken SIGTERM over; what comes before is Python's own start."""
+    """Wait until the process has taken SIGTERM over, or has ended already.
+
+    What comes before is Python's own start.
+    """
     deadline = time.monotonic() + DEADLINE_S
-    while True:
+    while process.is_running:
         assert time.monotonic() < deadline
         status = Path(f"/proc/{process.pid}/status").read_text()
         masks = re.findall(r"^Sig(?:Blk|Cgt):\s*(\w+)", status, re.MULTILINE)
         if any(int(mask, 16) >> (signal.SIGTERM - 1) & 1 for mask in masks):
             return
+        time.sleep(0.001)
 
 
 def interrupt(process: Process, number: signal.Signals, delay: float) -> int:
@@ -80,13 +84,18 @@ def test_so_does_its_console_script(number: signal.Signals) -> None:
 def test_verbs_end_quietly_while_they_import(
     command: list[str], done: str, number: signal.Signals
 ) -> None:
-    for delay in (0.0, 0.05, 0.15, 0.3):
+    def code_after(delay: float) -> int:
         with running([*PYTHON, *command]) as process:
             code = interrupt(process, number, delay)
             assert code == 128 + number or (code == 0 and done in process.output)
-            assert delay > 0 or code == 128 + number
             assert "Traceback" not in process.output
             assert "Exception" not in process.output
+            return code
+
+    # On a busy machine the signal may come when all is done, but not each time.
+    assert 128 + number in (code_after(0.0) for _ in range(5))
+    for delay in (0.05, 0.15, 0.3):
+        code_after(delay)
 
 
 HOLDING_VERB = """

@@ -223,7 +223,7 @@ def _sample(
     if node.poll() is not None:
         raise AnomalyDetectorError(f"the node ended early, with exit code {node.returncode}")
     # The camera's start is in the first samples, its end in the last: the node idles there.
-    return samples[2:-1]
+    return samples[2:-1] or samples[-1:]
 
 
 def _compare(sent: list[int], listener: LiveListener) -> dict[str, Any]:

@@ -208,11 +208,12 @@ class _Notifier:
             notice = Notice("unknown", f"{self.detector}: {state.text}", details)
             self._notices.begin(notice, now, after_s=self._arguments.unknown_after)
         record = self._listener.record
-        if state.reason == NO_STATE:
-            self._notices.end("alarm", now)  # its end may never be heard
-        elif record is not None and not record.alarm and now - self._event_at > _EVENT_S:
+        # Silence is no end of an alarm: told again, it would be taken for another one.
+        if record is None or state.reason == NO_STATE:
+            return
+        if not record.alarm and now - self._event_at > _EVENT_S:
             self._notices.end("alarm", now)  # the event of its end was lost
-        if state.word != "alarm" or record is None or not record.alarm_number or record.is_quiet:
+        if state.word != "alarm" or not record.alarm_number or record.is_quiet:
             return
         if not self._notices.is_on("alarm"):
             # It began before this process listened, or its event was lost.
