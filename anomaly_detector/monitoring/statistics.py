@@ -38,6 +38,7 @@ class StatisticsReport:
         from_future: frames whose stamp is ahead of the clock.
         repeated: frames that show the very same picture as the one before.
         recent_dropped: dropped in the window.
+        recent_gaps: frames received in the window that others were dropped just before.
         recent_failed: failed in the window.
         recent_received: received in the window.
         recent_without_stamp: without a stamp in the window.
@@ -64,6 +65,7 @@ class StatisticsReport:
     from_future: int
     repeated: int
     recent_dropped: int
+    recent_gaps: int
     recent_failed: int
     recent_received: int
     recent_without_stamp: int
@@ -207,6 +209,7 @@ class FrameStatistics:
             from_future=self.from_future,
             repeated=self.repeated,
             recent_dropped=int(sum(drops)),
+            recent_gaps=len(drops),
             recent_failed=len(failures),
             recent_received=len(arrivals),
             recent_without_stamp=len(without_stamp),

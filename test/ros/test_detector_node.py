@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
-from rclpy.logging import LoggingSeverity
+from rclpy.logging import LoggingSeverity, get_logger
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy
 from ros_harness import (
     Process,
@@ -29,6 +30,7 @@ from anomaly_detector.images.message import decode_compressed, decode_image
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.ros.graph.silence import explain_silence
 from anomaly_detector.ros.node.detection_message import read_detection
+from anomaly_detector.ros.node.process import log_warnings
 from anomaly_detector.stamps import stamp_to_ns
 
 
@@ -180,6 +182,14 @@ def test_threshold_parameter_overrides_the_models(model: Path) -> None:
         record = client.ask_picture(np.zeros((64, 64, 3), np.uint8))
         assert record.threshold == 1e9
         assert not record.is_anomaly
+
+
+def test_warning_of_a_library_is_one_line_of_the_log(capfd: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        log_warnings(get_logger("eye"))
+        warnings.warn("failed to send\nresponse", RuntimeWarning, stacklevel=1)
+    assert re.fullmatch(r"\[WARN\] .*\[eye\]: failed to send response\n", capfd.readouterr().err)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -47,6 +47,8 @@ def test_many_lost_images_are_reported_with_their_number() -> None:
         replace(report(100, 0), recent_dropped=10),  # a busy machine
         report(2, 9),  # too few to say
         replace(report(10, 9), busy=0.6),  # the node may be too slow
+        replace(report(2, 0), recent_dropped=60, recent_gaps=1),  # it stood still at the start
+        replace(report(20, 0), recent_dropped=90, recent_gaps=3),  # and again
         report(0, None),
     ],
 )

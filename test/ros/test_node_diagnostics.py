@@ -113,9 +113,9 @@ def test_camera_that_repeats_its_picture_is_reported_and_its_recovery_too(
     client: RosClient,
 ) -> None:
     """Other stamps, the same pixels: each frame is a normal one, and no score shows it."""
+    client.ask(client.stamp(image_message(noise(4), "rgb8")))
     (result,) = client.set_parameters(frozen_timeout=0.5)
     assert result.successful
-    client.ask(client.stamp(image_message(noise(4), "rgb8")))
     client.logs.clear()
     hung = image_message(noise(5), "rgb8")
 

@@ -24,6 +24,7 @@ from anomaly_detector.ros.node.frame_processor import FrameProcessor
 from anomaly_detector.ros.node.node import DetectorNode
 from anomaly_detector.ros.node.process import spin
 from anomaly_detector.ros.node.result_publishers import INSTALLED_TOPICS
+from anomaly_detector.ros.state.message import read_state
 
 CONFIGURE = Transition.TRANSITION_CONFIGURE
 ACTIVATE = Transition.TRANSITION_ACTIVATE
@@ -186,6 +187,30 @@ def test_state_of_a_participant_that_is_gone_is_missed(configured: DetectorNode)
 def frames_of(node: DetectorNode) -> FrameProcessor:
     assert node._frames is not None
     return node._frames
+
+
+def test_state_says_what_holds_while_an_alarm_is_being_ended(
+    configured: DetectorNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is written in a thread of its own, at any moment."""
+    frames = frames_of(configured)
+    publish = frames._results.publish_event
+    said: list[tuple[str, str, bool | None]] = []
+
+    def look_and_publish(message: Any) -> None:
+        record = read_state(configured._write_state(time.monotonic()))
+        said.append((record.state.word, record.state.reason, record.alarm))
+        publish(message)
+
+    black = image_message(np.zeros((64, 64, 3), np.uint8), "rgb8")
+    frames.process(black)
+    monkeypatch.setattr(frames._results, "publish_event", look_and_publish)
+    frames.reset_alarm()
+    assert said == [("anomaly", "", False)]
+    frames.process(black)
+    said.clear()
+    frames.enable(False)
+    assert said == [("unknown", "paused", None)]
 
 
 def test_broken_transition_leads_to_unconfigured_and_can_be_retried(

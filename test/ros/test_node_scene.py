@@ -42,7 +42,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def node(model: Path) -> Iterator[RosClient]:
-    with node_in("scene", model=model, diagnostics_period=0.2) as client:
+    # Nothing else is said of a camera that counts as stopped.
+    with node_in("scene", model=model, diagnostics_period=0.2, stale_timeout=60.0) as client:
         client.wait_for_log("active, waiting for")
         yield client
 

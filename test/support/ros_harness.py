@@ -176,8 +176,12 @@ def running(command: Sequence[str], environment: dict[str, str] | None = None) -
 
 @contextmanager
 def running_node(*ros_arguments: str, **parameters: object) -> Iterator[Process]:
-    """Run a detector node in a process of its own; its arguments may be wrong."""
-    settings = [part for name, value in parameters.items() for part in ("-p", f"{name}:={value}")]
+    """Run a detector node in a process of its own; its arguments may be wrong.
+
+    Tests send the same picture again and again: that is a frozen camera only where it is asked for.
+    """
+    given = {"frozen_timeout": 0.0, **parameters}
+    settings = [part for name, value in given.items() for part in ("-p", f"{name}:={value}")]
     module = "anomaly_detector.ros.detector_node"
     arguments = ["--ros-args", *settings, *ros_arguments]
     with running([sys.executable, "-m", module, *arguments]) as process:
@@ -396,8 +400,7 @@ class RosClient:
         """Send a stamped image and return the detection of it.
 
         Not more than once as a rule, since what is sent twice counts twice; again after a while,
-        unless forbidden, since a node that was killed may still look as if it were there. The while
-        is shorter than ``frozen_timeout``: the same picture after that is a frozen camera.
+        unless forbidden, since a node that was killed may still look as if it were there.
         """
         self.wait_until_heard()
         what = f"a detection with stamp {stamp_to_ns(message.header.stamp)}"

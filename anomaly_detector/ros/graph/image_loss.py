@@ -13,6 +13,9 @@ ENOUGH_SENT = 30
 _LOST_SHARE = 0.3
 """Fast DDS without the profile loses nearly all large images; a busy machine loses some."""
 
+_LEAST_GAPS = 3
+"""The transport loses images again and again; a node that stood still lost them at once."""
+
 _BUSY = 0.5
 """Above this share of processing time the images may be lost to a lack of time."""
 
@@ -30,7 +33,7 @@ def explain_loss(
 
     The numbers of a report say what was sent; where the middleware gives none, the rate against the
     expected one does (0: not known). The text is None when few images are lost, or small ones, or
-    for a lack of time.
+    for a lack of time, or while the node or the camera stood still.
     """
     large = _LARGE_FAST_DDS if rmw.startswith("rmw_fastrtps") else _LARGE_UDP
     if report.busy > _BUSY or image_bytes < large:
@@ -38,6 +41,8 @@ def explain_loss(
     if report.dropped is not None:
         sent = report.recent_received + report.recent_dropped
         if sent < ENOUGH_SENT or report.recent_dropped < _LOST_SHARE * sent:
+            return None
+        if report.recent_gaps < max(_LEAST_GAPS, _LOST_SHARE * report.recent_received):
             return None
         lost = f"{report.recent_dropped} of {sent} images on {topic} did not arrive"
     else:

@@ -209,9 +209,12 @@ class FrameProcessor:
 
     def end_event(self) -> None:
         """Forget what the alarm filter remembers; an alarm that is on ends with its last frame."""
+        self.verdict = None
+        self._end_alarm()
+
+    def _end_alarm(self) -> None:
         event = self._alarm_filter.finish()
         self.is_alarm = False
-        self.verdict = None
         if event is not None:
             self._publish_event_end(self.last_header, event)
 
@@ -222,10 +225,11 @@ class FrameProcessor:
 
     def _pause(self, reason: str) -> None:
         """Pause for a reason, or go on where it is empty; what comes after a pause is new."""
-        if reason and not self.paused:
+        # First: another thread would take a verdict that is gone for frames that do not come.
+        was_paused, self.paused = self.paused, reason
+        if reason and not was_paused:
             self.end_event()
             self.statistics.forget_picture()
-        self.paused = reason
 
     def _is_skipped(self, now: float, time_ns: int) -> bool:
         """Return whether a frame is not to be scored."""
@@ -239,9 +243,9 @@ class FrameProcessor:
     def reset_alarm(self) -> tuple[bool, str]:
         """Clear the alarm and what the alarm filter remembers; return what there is to say."""
         was_on, verdict = self.is_alarm, self.verdict
-        self.end_event()
         if verdict is not None:
             self.verdict = replace(verdict, is_alarm=False)
+        self._end_alarm()
         # The next frame may be long in coming.
         self._results.publish_alarm(False)
         return True, "alarm cleared" if was_on else "no alarm is on; its filter starts afresh"

@@ -422,6 +422,9 @@ class DetectorNode(LiveParametersNode):
         """Make the ``~/state`` of this moment, in its own thread: from references and numbers."""
         frames, images, statistics = self._frames, self._images, self._statistics
         verdict = None if frames is None else frames.verdict
+        paused = "" if frames is None else frames.paused
+        if paused:  # which may have begun since the verdict was read
+            verdict = None
         busy_since = None if frames is None else frames.busy_since
         since = statistics.last or (now if images is None else images.watcher.since)
         seen = Circumstances(
@@ -435,7 +438,7 @@ class DetectorNode(LiveParametersNode):
             failures=statistics.consecutive_failures,
             failure="" if frames is None else frames.last_error,
             unchanged_s=statistics.unchanged_s,
-            paused="" if frames is None else frames.paused,
+            paused=paused,
             is_disabled=frames is not None and not frames.gate.is_enabled,
             period_s=1.0 / rate if (rate := self._settings.gate.max_rate_hz) else 0.0,
             scene="" if frames is None else frames.scene.word,

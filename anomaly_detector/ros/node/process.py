@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ def run(args: Sequence[str] | None, end: EndRequest) -> int:
     try:
         _init_ros(args)
         node = DetectorNode()
+        log_warnings(node.get_logger())
         end.hold(node.end)
         if end.is_made:
             node.end()
@@ -61,6 +63,15 @@ def _init_ros(args: Sequence[str] | None) -> None:
         raise AnomalyDetectorError(
             f"the ROS arguments cannot be used: {as_one_line(error)}"
         ) from error
+
+
+def log_warnings(logger: Any) -> None:
+    """Log Python's warnings in one line, such as rclpy's of an answer that nobody receives."""
+
+    def log(message: Warning | str, *_: Any, **__: Any) -> None:
+        logger.warning(as_one_line(message))
+
+    warnings.showwarning = log
 
 
 def _warn_of_unused(arguments: Sequence[str], node: DetectorNode) -> None:
