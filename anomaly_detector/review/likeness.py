@@ -66,8 +66,9 @@ class Likeness:
         entries = sorted(
             self._catalog.entries.values(), key=lambda entry: entry.facts["start_stamp_ns"]
         )
-        found = [(entry.id, self._vectors.get(_key(entry))) for entry in entries]
-        waiting = sum(_key(entry) not in self._vectors for entry in entries)
+        described = self._vectors.copy()  # the thread adds to it
+        found = [(entry.id, described.get(_key(entry))) for entry in entries]
+        waiting = sum(_key(entry) not in described for entry in entries)
         known = [(key, pair) for key, pair in found if pair is not None]
         if not known:
             return [], waiting

@@ -31,6 +31,9 @@ from anomaly_detector.cli.main import main
 from anomaly_detector.images.mask import MaskSource
 from anomaly_detector.images.preprocessing import WHOLE_FRAME
 from anomaly_detector.recordings import open_source
+from anomaly_detector.review.catalog import Catalog
+from anomaly_detector.review.likeness import Likeness
+from anomaly_detector.review.pictures import Pictures
 from anomaly_detector.review.server import is_own_host
 
 SECRET = b"nobody may read this"
@@ -307,6 +310,24 @@ def test_events_that_look_alike_are_in_one_group(place: SimpleNamespace) -> None
     assert server.ask("/api/groups?alike=x")[0] == 400
 
 
+def test_an_event_is_in_a_group_or_waits(tmp_path: Path) -> None:
+    class DescribedMeanwhile(dict[Any, Any]):
+        """What is not there when it is asked for is there right after."""
+
+        def get(self, key: Any, default: Any = None) -> Any:
+            found = super().get(key, default)
+            self.setdefault(key, np.ones(3, np.float32))
+            return found
+
+    make_box(tmp_path / "box", 2)
+    catalog = Catalog([tmp_path / "box"])
+    catalog.look()
+    likeness = Likeness(catalog, Pictures(), None)
+    likeness._vectors = DescribedMeanwhile()
+    groups, waiting = likeness.groups(0.9)
+    assert sum(map(len, groups)) + waiting == 2
+
+
 def test_heat_that_stays_at_its_pixels_proposes_a_mask(
     place: SimpleNamespace, tmp_path: Path
 ) -> None:
@@ -375,6 +396,8 @@ def test_every_verdict_that_was_confirmed_is_there_after_a_kill(tmp_path: Path) 
         for number, (name, event) in enumerate(events.items()):
             if number == kill_at:
                 killed.set()
+            if number == len(events) - 1:
+                thread.join()  # it may not run for a while
             verdict = ("normal", "anomaly", "unsure")[number % 3]
             content = {"verdict": verdict, "events": [{"id": event["id"], "seen": ""}]}
             try:

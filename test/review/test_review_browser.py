@@ -10,7 +10,31 @@ from black_box_frames import wait_until
 from browser import chromium
 from review_server import make_box, name_of, review_server
 
-from anomaly_detector.black_box import read_verdict
+from anomaly_detector.black_box import read_event, read_verdict
+
+HOLD = """
+const send = window.fetch;
+window.held = [];
+window.fetch = async (path, ...rest) => {
+  const response = await send(path, ...rest);
+  if (!path.startsWith('/api/events?') || response.status !== 200) return response;
+  const text = await response.text();
+  await new Promise(release => window.held.push(release));
+  return new Response(text);
+};
+window.letGo = () => { window.fetch = send; window.held.forEach(release => release()); };
+"""
+"""Keeps what the server says of all events from the page until ``letGo``, as a busy machine may."""
+
+STOP = """
+const shown = () => Number(document.querySelector('.controls input').value);
+new MutationObserver((_, observer) => {
+  if (shown() <= arguments[0]) return;
+  observer.disconnect();
+  document.body.dispatchEvent(new KeyboardEvent('keydown', {key: ' ', bubbles: true}));
+}).observe(document.querySelector('.controls output'), {childList: true});
+"""
+"""Stops the film behind a frame, before it is at its end."""
 
 
 def test_a_morning_of_review(tmp_path: Path, model: Path) -> None:
@@ -59,8 +83,19 @@ def test_a_morning_of_review(tmp_path: Path, model: Path) -> None:
 
         # A verdict by keyboard in the list goes on to the next one.
         first, second = newest[:2]
+        page.execute_script(HOLD)
         press("n")
         wait_until(lambda: verdict(first) == "normal")
+        wait_until(lambda: ids[js("document.querySelector('.card.chosen').dataset.id")] == second)
+
+        # What the server said before the next verdict comes after it, and does not undo it.
+        js("document.dispatchEvent(new Event('visibilitychange'))")
+        wait_until(lambda: js("window.held.length"))
+        press("u")
+        wait_until(lambda: text("#progress") == "2 of 5 reviewed")
+        js("window.letGo()")
+        press("z")
+        wait_until(lambda: verdict(second) == "unreviewed")
         wait_until(lambda: ids[js("document.querySelector('.card.chosen').dataset.id")] == second)
         press(Keys.ARROW_RIGHT, Keys.ARROW_LEFT, Keys.ENTER)
         wait_until(lambda: text(".event .muted") == "2 of 5")
@@ -72,9 +107,10 @@ def test_a_morning_of_review(tmp_path: Path, model: Path) -> None:
         assert js(shown) == peak
         press(",", ",", ".")
         assert js(shown) == peak - 1
+        page.execute_script(STOP, peak + 3)
         press(" ")
-        wait_until(lambda: js(shown) > peak + 3)
-        press(" ")
+        wait_until(lambda: js(shown) > peak + 3 and "Play" in text(".controls button"))
+        assert js(shown) < len(read_event(disk[second]).frames) - 1
         picture = "document.querySelector('.screen img')"
         assert "/full/" in js(f"{picture}.src")
         press("o")
@@ -100,6 +136,7 @@ def test_a_morning_of_review(tmp_path: Path, model: Path) -> None:
         wait_until(lambda: text(".event .muted") == "4 of 5")
         press("z")
         wait_until(lambda: verdict(newest[2]) == "unreviewed")
+        wait_until(lambda: text(".event .muted") == "3 of 5")
 
         # Reload keeps them; filters.
         page.get(server.url)

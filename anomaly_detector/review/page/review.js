@@ -86,7 +86,7 @@ export function toast(text, { bad = false, undo = false } = {}) {
 
 // Verdicts: each says which one it saw, so that of two pages none is lost without a word.
 // One is written after the other: the next one sees what the last one wrote.
-let writing = Promise.resolve(true);
+let writing = Promise.resolve(true), written = 0;
 export function judge(...all) {
   writing = writing.then(() => write(...all));
   return writing;
@@ -104,6 +104,7 @@ async function write(chosen, changes, { shown = [], silent = false } = {}) {
     toast(`Not written: ${error.message}`, { bad: true });
     return false;
   }
+  written += 1;
   const done = Object.keys(answer.written);
   for (const id of done) S.events.set(id, { ...S.events.get(id), verdict: answer.written[id], problem: "" });
   const refused = Object.values(answer.refused);
@@ -131,8 +132,10 @@ async function takeBack() {
 
 async function refresh() {
   try {
+    const before = written;
     const found = await ask(`/api/events?version=${S.version}`);
-    if (found) {
+    // What was asked for before a verdict may not know it: the next answer does.
+    if (found && written === before) {
       S.version = found.version;
       S.meta = found;
       S.events = new Map(found.events.map((event) => {

@@ -296,7 +296,7 @@ def test_ctrl_c_keeps_the_best_model_so_far(tmp_path: Path) -> None:
         while "validation" not in seen and time.monotonic() < deadline:
             seen += process.stderr.read(1)
         process.send_signal(signal.SIGINT)
-        _, rest = process.communicate(timeout=60)
+        _, rest = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 0, rest
