@@ -82,6 +82,7 @@ def assess(
     limits: HealthLimits,
     *,
     waiting_s: float,
+    awake_s: float = math.inf,
     others: Sequence[str | None],
     last_error: str,
     max_rate_hz: float = 0.0,
@@ -89,6 +90,7 @@ def assess(
 ) -> Health:
     """Judge a detector that was activated ``waiting_s`` seconds ago.
 
+    It has not stood still for ``awake_s``: silence before that says nothing of the camera.
     The worst finding comes first; warnings are joined, ``others`` being those from elsewhere. At
     most ``max_rate_hz`` frames a second are to be scored, 0 for all; none, for a reason, while it
     is ``paused``.
@@ -98,7 +100,7 @@ def assess(
             "ERROR", f"the last {report.consecutive_failures} frames failed: {last_error}"
         )
     silent_s = waiting_s if report.age_s is None else report.age_s
-    if silent_s > limits.stale_timeout:
+    if min(silent_s, awake_s) > limits.stale_timeout:
         since = "since activation" if report.age_s is None else "any more"
         return Health("STALE", f"no frame {since}, for {silent_s:.1f} s: is the camera running?")
     warnings = [*_rate_warnings(report, limits, max_rate_hz), *_frame_warnings(report, limits)]

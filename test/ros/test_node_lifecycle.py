@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -182,6 +182,34 @@ def test_state_of_a_participant_that_is_gone_is_missed(configured: DetectorNode)
         client.wait_for_state("unknown", "no frames")
         configured.context.shutdown()
         client.wait_for_silence()
+
+
+def test_node_that_stood_still_does_not_take_it_for_the_cameras_silence(
+    configured: DetectorNode,
+) -> None:
+    limits = {"stale_timeout": 0.8, "diagnostics_period": 0.1}
+    configured.set_parameters([Parameter(name, value=value) for name, value in limits.items()])
+    executor = SingleThreadedExecutor(context=configured.context)
+    executor.add_node(configured)
+    with ros_client() as client:
+
+        def film(until: Callable[[], object], *, stands_still: bool = False) -> None:
+            def has_come() -> object:
+                client.publisher.publish(image_message(noise(1), "rgb8"))
+                if not stands_still:
+                    executor.spin_once(timeout_sec=0.01)
+                return until()
+
+            client.spin_until(has_come, "film")
+
+        film(lambda: client.diagnostics and configured._statistics.received)
+        end = time.monotonic() + 1.0
+        film(lambda: time.monotonic() > end, stands_still=True)
+        client.diagnostics.clear()
+        client.logs.clear()
+        film(lambda: client.diagnostics)
+        assert "no frame" not in client.diagnostics[0].message
+        assert not [line for line in client.log_lines() if "no image" in line]
 
 
 def frames_of(node: DetectorNode) -> FrameProcessor:

@@ -34,10 +34,11 @@ BLACK = np.zeros((64, 64, 3), np.uint8)
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two good models, which differ in their threshold, and bad ones."""
+    """A folder with good models, of which the second has another threshold, and bad ones."""
     folder = tmp_path_factory.mktemp("models")
     write_grey_difference_model(folder / "first.onnx", name="first")
     write_grey_difference_model(folder / "second.onnx", name="second", threshold=20000.0)
+    write_grey_difference_model(folder / "third.onnx", name="third")
     for number in range(1, 5):
         write_grey_difference_model(
             folder / f"slow_{number}.onnx", name=f"slow_{number}", slow_steps=20
@@ -194,10 +195,10 @@ def test_model_set_together_with_what_is_refused_does_not_take_over(
     assert client.get_parameter("alarm_raise_frames") == 6
     assert repr(client.get_parameter(name)) == repr(before)
     # A model that is loaded after all would be there before this one.
-    set_parameter(client, "model", str(models / "slow_1.onnx"))
-    client.wait_for_log("swapped: model slow_1")
+    set_parameter(client, "model", str(models / "third.onnx"))
+    client.wait_for_log("swapped: model third")
     assert not logged(client, "second")
-    assert ask(client).model == "slow_1"
+    assert ask(client).model == "third"
     set_first_again(client, models)
 
 

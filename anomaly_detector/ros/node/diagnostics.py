@@ -88,6 +88,8 @@ class NodeStatus:
     notice: str
     """What takes long at the moment; empty as a rule, as the next one."""
     last_error: str
+    awake_s: float = math.inf
+    """Time since it last stood still."""
 
     def values(self) -> dict[str, str]:
         """Return all that is published, by the keys of :data:`MEANINGS`."""
@@ -139,6 +141,7 @@ class DiagnosticsPublisher:
             status.report,
             status.limits,
             waiting_s=status.waiting_s,
+            awake_s=status.awake_s,
             others=[
                 status.notice,
                 status.frames.detector.provider_report.warning,

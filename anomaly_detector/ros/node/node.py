@@ -38,6 +38,9 @@ from anomaly_detector.ros.state.publisher import ClockWatch, StatePublisher
 
 NODE_NAME = "anomaly_detector"
 
+_LATE_S = 0.5
+"""Diagnostics that are later than this tell that the node itself stood still, on a busy machine."""
+
 
 class DetectorNode(LiveParametersNode):
     """Scores each image it receives while it is active; takes the options of ``rclpy.node.Node``.
@@ -70,6 +73,7 @@ class DetectorNode(LiveParametersNode):
         self._loader = ModelLoader(self._model_loaded.trigger)
         self._results = ResultWatcher(self)
         self._diagnostics = DiagnosticsPublisher(self)
+        self._diagnosed_at = self._awake_since = time.monotonic()
         self._diagnostics_timer = self._make_diagnostics_timer()
         self._clock_watcher = ClockWatcher(self, self._start_afresh)
         self._woken = self.create_guard_condition(lambda: None)
@@ -395,11 +399,15 @@ class DetectorNode(LiveParametersNode):
 
     def _diagnose(self) -> None:
         now = time.monotonic()
+        if now - self._diagnosed_at > self._settings.diagnostics_period + _LATE_S:
+            self._awake_since = now
+        self._diagnosed_at = now
+        awake_s = now - self._awake_since
         report = self._statistics.report(now)
         frames, images, limits = self._frames, self._images, self._settings.limits
         if frames is not None:
             if images is not None:
-                images.watcher.check(report, limits, frames.last_bytes, now)
+                images.watcher.check(report, limits, frames.last_bytes, now, awake_s)
             unheard = [] if self._state is None else self._state.unheard()
             self._results.check([*frames.unheard(), *unheard])
         self._diagnostics.publish(
@@ -408,6 +416,7 @@ class DetectorNode(LiveParametersNode):
                 report,
                 limits,
                 waiting_s=None if images is None else now - images.watcher.since,
+                awake_s=awake_s,
                 frames=frames,
                 model=self._settings.model,
                 is_loading=self._loader.is_busy,

@@ -45,10 +45,18 @@ class ImageWatcher:
         self._first_image_at: float | None = None
 
     def check(
-        self, report: StatisticsReport, limits: HealthLimits, image_bytes: int, now: float
+        self,
+        report: StatisticsReport,
+        limits: HealthLimits,
+        image_bytes: int,
+        now: float,
+        awake_s: float,
     ) -> None:
-        """Log what is wrong, or well again, by a report of the time ``now`` of the steady clock."""
-        self._check_silence(report, limits, now)
+        """Log what is wrong, or well again, by a report of the time ``now`` of the steady clock.
+
+        The node has not stood still for ``awake_s``: silence before that was its own.
+        """
+        self._check_silence(report, limits, now, awake_s)
         self._check_loss(report, limits, image_bytes, now)
         self._check_frozen(report, limits)
         if self.has_other_qos and (text := explain_incompatible_qos(self._node, self.images)):
@@ -61,9 +69,11 @@ class ImageWatcher:
         after = "" if gap_s is None else f" after {gap_s:.1f} s"
         self._node.get_logger().info(f"images on {self.images.topic_name} again{after}")
 
-    def _check_silence(self, report: StatisticsReport, limits: HealthLimits, now: float) -> None:
+    def _check_silence(
+        self, report: StatisticsReport, limits: HealthLimits, now: float, awake_s: float
+    ) -> None:
         silent_s = now - self.since if report.age_s is None else report.age_s
-        if silent_s <= limits.stale_timeout or (
+        if min(silent_s, awake_s) <= limits.stale_timeout or (
             self.is_silent and now - self._warned_at < NO_IMAGE_WARNING_PERIOD_S
         ):
             return
