@@ -342,3 +342,30 @@ def test_what_is_whole_of_a_damaged_bag_is_published(tmp_path: Path) -> None:
     missing = sum(item.frames for item in result.unreadable)
     assert 0 < missing < len(PICTURES)
     assert result.sent == len(PICTURES) - missing
+
+
+def test_frames_wait_in_line_for_a_reliable_node_that_stands_still(
+    model: Path, tmp_path: Path
+) -> None:
+    """As a replay plays, more than shared memory holds; who is stopped acknowledges nothing."""
+    count = 40
+    write_image_bag(tmp_path / "bag", [noise(seed, 120, 160) for seed in range(count)])
+    qos = f"qos_overrides.{TOPIC}.subscription"
+    arguments = ["-r", f"image:={TOPIC}", "-p", f"{qos}.reliability:=reliable"]
+    with (
+        running_node(*arguments, "-p", f"{qos}.depth:=100", model=model) as node,
+        ros_client() as client,
+    ):
+        client.wait_for_state("unknown", "no frames")
+        client.wait_until_found()
+        frames = iter(range(count))
+
+        def stop_and_go(_: Any) -> None:
+            index = next(frames)
+            if index == 1:
+                node.send_signal(signal.SIGSTOP)
+            elif index == count - 10:
+                node.send_signal(signal.SIGCONT)
+
+        play(tmp_path / "bag", hz=100.0, queue=count, on_frame=stop_and_go)
+        client.spin_until(lambda: len(client.detections) == count, "an answer to each")

@@ -198,6 +198,7 @@ def replay(options: ReplayOptions, folder: Path) -> ReplayResult:
                     source.path,
                     topic=source.topic,
                     rate=options.rate,
+                    queue=_QUEUE_FRAMES,
                     clock_hz=_CLOCK_HZ,
                     progress=True,
                     stop=stop,

@@ -153,6 +153,7 @@ def play(
     loop: bool = False,
     clock_hz: float | None = None,
     reliable: bool = True,
+    queue: int = 10,
     wait_for_subscribers_s: float = 10.0,
     wait_for_listeners: Sequence[tuple[str, str]] = (),
     progress: bool = False,
@@ -175,6 +176,7 @@ def play(
         clock_hz: publish the time of the bag on ``/clock`` at this rate, from before the first
             frame on, and with each frame; it jumps back when the bag starts again.
         reliable: offer reliable QoS, which serves best-effort subscriptions too.
+        queue: so many frames are kept for a reliable subscription that stands still.
         wait_for_subscribers_s: time for the first subscription to appear, seconds; 0 plays at once.
         wait_for_listeners: nodes, and the topics to which they are to have subscribed in that time,
             full names. A listener of another node's topic is ready when it has subscribed because
@@ -203,7 +205,7 @@ def play(
     unreadable: list[UnreadableFrame] = []
     output_topic = topic if output_topic is None else output_topic
     with (
-        _publishers(message_type, output_topic, reliable, clock_hz, node) as (
+        _publishers(message_type, output_topic, reliable, queue, clock_hz, node) as (
             node,
             publisher,
             clock,
@@ -298,7 +300,7 @@ def _bad_topic(topic: str, error: Exception) -> AnomalyDetectorError:
 
 @contextmanager
 def _publishers(
-    message_type: str, topic: str, reliable: bool, clock_hz: float | None, node: Any
+    message_type: str, topic: str, reliable: bool, queue: int, clock_hz: float | None, node: Any
 ) -> Iterator[tuple[Any, Any, BagClock]]:
     """Yield the node, with a publisher of images, and of time where that is asked for."""
     # Fast DDS reads it when the first participant is made.
@@ -312,7 +314,7 @@ def _publishers(
         policy = QoSReliabilityPolicy
         reliability = policy.RELIABLE if reliable else policy.BEST_EFFORT
         kind = CompressedImage if message_type.endswith("CompressedImage") else Image
-        qos = QoSProfile(depth=10, reliability=reliability)
+        qos = QoSProfile(depth=queue, reliability=reliability)
         with ExitStack() as made:
 
             def make(kind: Any, topic: str, qos: Any) -> Any:
