@@ -99,7 +99,7 @@ def test_clock_that_jumps_back_resets_the_alarm_filter(robot: SimulatedRobot) ->
     client.spin_until(has_ended, "the end of the alarm")
     client.wait_for_log("time jumped back")
     # One anomalous frame proves nothing again: what was counted before is forgotten.
-    assert not read_detection(client.ask(message_at(BLACK, START_S))).alarm
+    assert not read_detection(client.ask(message_at(BLACK, START_S, 2))).alarm
 
 
 def kinds(client: RosClient) -> list[str]:

@@ -209,11 +209,11 @@ class RosClient:
         self.missed_states = 0
         self._clients: dict[str, Any] = {}
         self._heard_by: set[bytes] = set()
-        self._stamp_ns = 1_700_000_000_000_000_123
+        number = next(_client_numbers)
+        self._stamp_ns = 1_700_000_000_000_000_123 + 1000 * number  # no other client's
         self._context = Context()
         rclpy.init(args=[], context=self._context)
-        name = f"test_client_{next(_client_numbers)}"
-        self.node = rclpy.create_node(name, context=self._context)
+        self.node = rclpy.create_node(f"test_client_{number}", context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self.publisher = self.node.create_publisher(message_type, image_topic, 10)
@@ -402,6 +402,7 @@ class RosClient:
         Not more than once as a rule, since what is sent twice counts twice; again after a while,
         unless forbidden, since a node that was killed may still look as if it were there.
         """
+        assert not self.answers_to(message), "it has its stamp from another one"
         self.wait_until_heard()
         what = f"a detection with stamp {stamp_to_ns(message.header.stamp)}"
         period_s = math.inf if once else 4.0
