@@ -437,7 +437,9 @@ def serve(options: ReviewOptions, on_ready: Callable[[str, Review], object]) -> 
     host = f"[{options.host}]" if ":" in options.host else options.host
     try:
         on_ready(f"http://{host}:{listening.getsockname()[1]}/", review)
-        thread.join()
+        # Of a process that was suspended any thread may get the signal, which wakes no other.
+        while thread.is_alive():
+            thread.join(0.5)
     finally:
         server.should_exit = True
         thread.join(5.0)

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -416,6 +417,16 @@ def test_every_verdict_that_was_confirmed_is_there_after_a_kill(tmp_path: Path) 
             assert found is not None
             assert found.verdict == confirmed[name]
     assert len(confirmed) < 100, "the kill came too late to prove anything"
+
+
+def test_a_server_that_was_suspended_can_be_ended(tmp_path: Path) -> None:
+    """As by Ctrl-Z and ``kill %1``."""
+    with review_server([tmp_path]) as server:
+        server.process.send_signal(signal.SIGSTOP)
+        os.waitpid(server.process.pid, os.WUNTRACED)
+        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGCONT)
+        assert server.process.wait(30) == 143
 
 
 def test_wrong_command_lines_are_refused(
