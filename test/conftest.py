@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ TESTS = Path(__file__).parent
 FRAME_HEIGHT, FRAME_WIDTH = 90, 120
 START_NS = 1_700_000_000_123_456_789
 PERIOD_NS = 50_000_000
+HAS_FAILED = pytest.StashKey[bool]()
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -52,6 +54,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name == "ros":
             item.add_marker(pytest.mark.flaky(reruns=1))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Function, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """After a failure give up what a module shares, such as a node: nobody knows its state."""
+    report = yield
+    item.stash[HAS_FAILED] = item.stash.get(HAS_FAILED, False) or report.failed
+    if call.when == "teardown" and item.stash[HAS_FAILED]:
+        item.stash[HAS_FAILED] = False
+        for definitions in item._fixtureinfo.name2fixturedefs.values():
+            for definition in definitions:
+                if definition.scope == "module":
+                    with suppress(Exception):  # the test has failed already
+                        definition.finish(item._request)  # type: ignore[arg-type]
+    return report
 
 
 def make_drive(count: int, seed: int = 0) -> list[NDArray[np.uint8]]:
