@@ -201,7 +201,7 @@ class Catalog:
         return entry
 
     def judge(self, key: str, verdict: Verdict, seen: str | None) -> Entry:
-        """Write a verdict.
+        """Write a verdict; return the event with what is there then.
 
         Args:
             key: the event's id.
@@ -215,13 +215,14 @@ class Catalog:
         entry = self.entries[key]
         path = entry.event.path
         try:
-            written = write_verdict(path, verdict, seen=seen)
+            write_verdict(path, verdict, seen=seen)
         except VerdictChangedError:
             self._looked = -_LOOK_AGAIN_S
             raise
         with self._lock:
             state = (*_state(path / EVENT_FILE), *_state(path / REVIEW_FILE))
-            entry = replace(entry, verdict=written, problem="", seen=state)
+            # What is there in this state: another program may have written since.
+            entry = replace(entry, verdict=read_verdict(path), problem="", seen=state)
             self.entries[key] = entry
             self.version += 1
         return entry

@@ -267,6 +267,23 @@ def test_verdicts_are_written_and_none_is_lost_unseen(place: SimpleNamespace) ->
     assert json.loads((path / "review.json").read_text())["verdict"] == "unreviewed"
 
 
+def test_a_verdict_of_another_program_right_after_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overtaken(path: Path, verdict: Verdict, **options: Any) -> None:
+        write_verdict(path, verdict, **options)
+        write_verdict(path, Verdict("unsure"))
+
+    make_box(tmp_path / "box", 1)
+    catalog = Catalog([tmp_path / "box"])
+    catalog.look()
+    (key,) = catalog.entries
+    monkeypatch.setattr("anomaly_detector.review.catalog.write_verdict", overtaken)
+    now = catalog.judge(key, Verdict("normal"), "").verdict
+    assert now is not None
+    assert now.verdict == "unsure"
+
+
 def test_a_group_is_judged_as_far_as_it_was_shown(place: SimpleNamespace) -> None:
     server: Server = place.server
     found = server.events()
