@@ -251,7 +251,9 @@ class RosClient:
         """Receive until the condition holds."""
         deadline = time.monotonic() + DEADLINE_S
         while not condition():
-            assert time.monotonic() < deadline, f"not in {DEADLINE_S} s: {what}"
+            assert time.monotonic() < deadline, (
+                f"not in {DEADLINE_S} s: {what}; {self.listener.state()}, log {self.log_lines()}"
+            )
             self._executor.spin_once(timeout_sec=0.05)
 
     def publish_until(
@@ -345,7 +347,7 @@ class RosClient:
             return (state.word, state.reason) == (word, reason)
 
         if frame is None:
-            self.spin_until(said, f"state {word} {reason}, it was {self.listener.state()}")
+            self.spin_until(said, f"state {word} {reason}")
         else:
             self.publish_until(frame, said, f"state {word} {reason}")
         assert self.listener.record is not None
@@ -366,7 +368,7 @@ class RosClient:
         def found() -> list[Any]:
             return [log for log in self.logs if text in log.msg]
 
-        self.spin_until(lambda: bool(found()), f"{text!r} on /rosout, there is {self.log_lines()}")
+        self.spin_until(lambda: bool(found()), f"{text!r} on /rosout")
         return found()[0]
 
     def log_lines(self) -> list[str]:
