@@ -137,10 +137,13 @@ def test_in_one_go_is_the_same_and_half_of_the_frames_are_of_the_past(
         assert per_batch.tolist() == [24] * 4
         assert (frames[rows] < 0).sum() == 4 * 24
     # Cross-fitting: no network sees the part of today that it is to score.
-    first, second = (set(frames[rows]) - {-1} for frames, rows in made[:2])
+    first, second = (set(frames[rows].tolist()) - {-1} for frames, rows in made[:2])
+    drive = set(range(40))
     assert first
     assert second
     assert not first & second
+    # In the drive these are halves, not frames by turns.
+    assert max(second & drive) < 20 <= min(first & drive)
     assert len(made[2][1]) == len(made[2][0])
 
 
