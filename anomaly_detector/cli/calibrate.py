@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_shared(parser, "--model")
     purpose = "normal drives the model was not trained on: image folders, bags or videos"
     add_recordings(parser, "--data", purpose, required=True)
-    parser.add_argument("--output", type=Path, required=True, help="model file to write (.onnx)")
+    parser.add_argument(
+        "--output", "--out", type=Path, required=True, help="model file to write (.onnx)"
+    )
     add_shared(parser, "--topic")
     add_view_arguments(parser)
     add_mask_arguments(parser)

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     purpose = "folders of the robot's black box with events that people have judged"
     add_recordings(parser, "--events", purpose, metavar="FOLDER")
     add(
-        "--out", required=True, type=Path, metavar="DIR",
+        "--out", "--output", required=True, type=Path, metavar="DIR",
         help="new folder for comparison.json and report.html",
     )  # fmt: skip
     add_shared(parser, "--topic")

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     purpose = "image folders, bags or videos to score, or quoted patterns such as 'runs/*'"
     add_recordings(parser, "--input", purpose, required=True)
     output = parser.add_mutually_exclusive_group(required=True)
-    output.add_argument("--output", type=Path, help="CSV file to write, of one recording")
+    output.add_argument("--output", "--out", type=Path, help="CSV file to write, of one recording")
     output.add_argument(
         "--output-dir", type=Path, metavar="DIR",
         help="folder for the tables of many recordings, a summary and a report; run again after "

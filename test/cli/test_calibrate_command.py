@@ -31,7 +31,7 @@ def flat_frames(values: list[float]) -> list[NDArray[np.uint8]]:
 
 def run_calibrate(model: Path, output: Path, *options: str | Path) -> int:
     """Run the command; ``options`` begin with the recordings."""
-    common = ["calibrate", "--model", str(model), "--output", str(output), "--data"]
+    common = ["calibrate", "--model", str(model), "--out", str(output), "--data"]
     return main([*common, *map(str, options)])
 
 

@@ -34,7 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     purpose = "normal drives of today: image folders, bags or videos; a minute is enough"
     add_recordings(parser, "--data", purpose, required=True)
-    add("--out", type=Path, required=True, metavar="FILE", help="model file to write (.onnx)")
+    add(
+        "--out", "--output", type=Path, required=True, metavar="FILE",
+        help="model file to write (.onnx)",
+    )  # fmt: skip
     purpose = (
         "folders of the robot's black box: events judged normal join today's frames as with train, "
         "those judged anomalies are learned as anomalies, and the new model is compared to the old "

@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     parser.add_argument("bag", type=Path, help="rosbag2 folder, .mcap, .db3 or .bag file")
     add_shared(parser, "--model")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write; must be new")
+    parser.add_argument(
+        "--out", "--output", type=Path, required=True, help="folder to write; must be new"
+    )
     add_shared(parser, "--topic")
     parser.add_argument(
         "--rate", type=float, default=1.0, help="speed, as a factor (default: %(default)s)"
