@@ -2,7 +2,8 @@
 
 From a ``NAME.training`` folder the same detector comes out again, or one with another threshold;
 from a lone ``.weights.h5`` file of an autoencoder, a reconstruction detector. With ``--precision
-int8`` its network computes in int8 (:mod:`training.export.quantization`).
+int8`` its network computes in int8 (:mod:`training.export.quantization`); so can that of any model
+file, without Keras.
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.alarms.calibration import check_false_alarm_rate
+from anomaly_detector.alarms.recalibration import recalibrate
 from anomaly_detector.cli.arguments import add_recordings, add_shared, add_view_arguments, view_of
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.preprocessing import View
+from anomaly_detector.model.file import read_metadata
 from anomaly_detector.model.metadata import Calibration, ModelMetadata
 from anomaly_detector.model.normalization import check_threshold
 from anomaly_detector.model.shipped import check_model_output
@@ -56,7 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     parser.add_argument(
         "--weights", type=Path, required=True,
-        help="NAME.training folder of a finished training, or a .weights.h5 file of an autoencoder",
+        help="NAME.training folder of a finished training, a .weights.h5 file of an autoencoder, "
+        "or, for int8, a model file, also one that was adapted",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, help="model file to write (.onnx)")
     parser.add_argument("--architecture", choices=list(ARCHITECTURES), help="of a .weights.h5 file")
@@ -91,6 +95,8 @@ def run(arguments: argparse.Namespace) -> int:
     _check_precision(arguments)
     check_threshold(arguments.threshold)
     check_false_alarm_rate(arguments.false_alarm_rate)
+    if arguments.weights.suffix == ".onnx":
+        return _from_model(arguments)
     view = view_of(arguments).over(_view(arguments.weights))
     images = _images(arguments, arguments.data, view) if arguments.data else None
     import_keras()
@@ -121,7 +127,10 @@ def run(arguments: argparse.Namespace) -> int:
             metadata = replace(metadata, threshold=arguments.threshold, calibration=fixed)
     metadata = with_scorer_facts(replace(metadata, name=arguments.out.stem).with_view(view))
     if arguments.precision != "float32":
-        return _write_variant(arguments, model, metadata, scorer, images)
+        with tempfile.TemporaryDirectory() as folder:
+            float32 = Path(folder) / "float32.onnx"
+            write_detector(model, metadata, float32, scorer=scorer, images=images)
+            return _write_int8(arguments, float32, metadata, images)
     difference = write_detector(model, metadata, arguments.out, scorer=scorer, images=images)
     print(
         f"{arguments.out}: {metadata.architecture} + {metadata.scorer}, threshold "
@@ -157,39 +166,57 @@ def _images(arguments: argparse.Namespace, sources: Sequence[str], view: View) -
     return frames.load(np.arange(len(frames)))
 
 
-def _write_variant(
+def _from_model(arguments: argparse.Namespace) -> int:
+    """Write an int8 copy of a finished model, which may have been adapted."""
+    source = arguments.weights
+    if arguments.precision == "float32" or arguments.architecture or arguments.threshold:
+        raise AnomalyDetectorError(
+            f"{source} is a finished model: give --precision int8, without --architecture and "
+            "--threshold; python -m anomaly_detector calibrate gives it another threshold"
+        )
+    if "precision" in read_metadata(source).provenance:
+        raise AnomalyDetectorError(f"{source} is in int8 already: give the float32 model")
+    view = view_of(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        float32 = Path(folder) / "float32.onnx"
+        recalibrate(
+            source, arguments.data, float32,
+            topic=arguments.topic, view=view, false_alarm_rate=arguments.false_alarm_rate,
+        )  # fmt: skip
+        metadata = replace(read_metadata(float32), name=arguments.out.stem)
+        images = _images(arguments, arguments.data, metadata.view)
+        return _write_int8(arguments, float32, metadata, images)
+
+
+def _write_int8(
     arguments: argparse.Namespace,
-    model: Any,
+    float32: Path,
     metadata: ModelMetadata,
-    scorer: ScoringFunction,
     images: NDArray[np.uint8],
 ) -> int:
-    """Write an int8 detector beside which the float32 one was measured."""
+    """Write a model file's int8 variant, if it sees as much."""
+    import onnx
+
     from training.data.opening import open_recording
-    from training.export.convert import masked, score_images, write_detector
+    from training.export.convert import score_images
     from training.train import choose_threshold
 
     ranges = images
     if arguments.range_data:
         ranges = _images(arguments, arguments.range_data, metadata.view)
-    variant = to_int8(model, ranges)
+    variant = to_int8(onnx.load(float32), ranges)
     threshold, calibration = choose_threshold(
-        score_images(masked(variant, metadata.input_mask), images),
-        arguments.threshold,
-        arguments.false_alarm_rate,
+        score_images(variant, images), arguments.threshold, arguments.false_alarm_rate
     )
     sources = [open_recording(source, arguments.topic) for source in arguments.data]
-    with tempfile.TemporaryDirectory() as folder:
-        float32 = Path(folder) / "float32.onnx"
-        write_detector(model, metadata, float32, scorer=scorer, images=images)
-        before, own = write_variant(
-            variant,
-            with_scorer_facts(replace(metadata, threshold=threshold, calibration=calibration)),
-            arguments.out,
-            float32=float32,
-            frames=StressFrames(sources, metadata.view, arguments.stress_frames),
-            range_frames=min(len(ranges), MAX_RANGE_FRAMES),
-        )
+    before, own = write_variant(
+        variant,
+        replace(metadata, threshold=threshold, calibration=calibration),
+        arguments.out,
+        float32=float32,
+        frames=StressFrames(sources, metadata.view, arguments.stress_frames),
+        range_frames=min(len(ranges), MAX_RANGE_FRAMES),
+    )
     for source in sources:
         warn_unreadable(source.path, source.unreadable)
     print(

@@ -17,12 +17,12 @@ from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.files import atomic_path
 from anomaly_detector.images.preprocessing import View
 from anomaly_detector.model.detector import Detector
+from anomaly_detector.model.editing import write_with_metadata
 from anomaly_detector.model.metadata import ModelMetadata
 from anomaly_detector.model.providers import CPU
 from anomaly_detector.recordings import Frame, FrameSource
 from training.evaluation.faults import FAULT_SETS
 from training.evaluation.stress import StressResult, numbered_frames, run_stress
-from training.export.convert import with_metadata
 from training.export.quantization import spread
 
 PRECISIONS = ("float32", "int8")
@@ -80,7 +80,7 @@ def write_variant(
     """Write a variant if it sees as much as the float32 model, on the same frames and faults.
 
     Args:
-        variant: ``onnx.ModelProto`` from :func:`training.export.quantization.to_int8`; not changed.
+        variant: ``onnx.ModelProto`` from :func:`training.export.quantization.to_int8`.
         metadata: with the variant's own threshold; precision and both figures are added to its
             provenance.
         path: where to.
@@ -101,7 +101,8 @@ def write_variant(
 
     with atomic_path(path) as temporary:
         # Once to be measured, and again with the figures in it.
-        onnx.save(with_metadata(variant, metadata), temporary)
+        onnx.save(variant, temporary)
+        write_with_metadata(temporary, metadata, temporary)
         reference, own = (_stress(file, frames, progress) for file in (float32, temporary))
         figures = {
             "mean_roc_auc": {
@@ -125,8 +126,7 @@ def write_variant(
         test = {"set": _SET, "faults": len(own.counted), "frames": own.frames, "seed": _SEED}
         entry = {"type": "int8", "range_frames": range_frames, "stress": test, **figures}
         noted = replace(metadata, provenance={**metadata.provenance, "precision": entry})
-        onnx.save(with_metadata(variant, noted), temporary)
-        Detector(temporary)
+        write_with_metadata(temporary, noted, temporary)
     return reference, own
 
 

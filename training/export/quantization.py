@@ -26,25 +26,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
+from anomaly_detector.model.masking import is_of_mask
 
 MAX_RANGE_FRAMES = 256
 """Frames that the ranges of values for int8 come from; more change nothing."""
 
 _HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+# What stands between them: each of these in float32 costs two conversions, and a convolution whose
+# ReLU6 is not part of it gets the range of values before the cut, which is far wider.
+_BETWEEN = ("Add", "Clip", "Concat", "Relu", "Resize")
 _BATCH = 16
 
 
 def core_nodes(graph: Any) -> list[str]:
     """Name the nodes between the first and the last convolution or matrix product.
 
-    These are the nodes that have, or are, such an operator both before and behind them.
+    These are the nodes that have, or are, such an operator both before and behind them. A mask's
+    own product does not count.
 
     Args:
         graph: ``onnx.GraphProto`` in topological order, whose nodes have names.
     """
     makers = {name: index for index, node in enumerate(graph.node) for name in node.output}
     inputs = [[makers[name] for name in node.input if name in makers] for node in graph.node]
-    heavy = [node.op_type in _HEAVY for node in graph.node]
+    heavy = [node.op_type in _HEAVY and not is_of_mask(node) for node in graph.node]
     before = list(heavy)
     for index, sources in enumerate(inputs):
         before[index] = heavy[index] or any(before[source] for source in sources)
@@ -64,7 +69,7 @@ def to_int8(model: Any, images: NDArray[np.uint8]) -> Any:
     """Return a copy of a float32 model with a quantised network.
 
     Args:
-        model: ``onnx.ModelProto`` with the outputs ``score`` and ``anomaly_map``.
+        model: ``onnx.ModelProto`` of a detector.
         images: uint8 [N, H, W, 3], frames like those of the training, for :func:`range_images`.
 
     Raises:
@@ -96,7 +101,7 @@ def to_int8(model: Any, images: NDArray[np.uint8]) -> Any:
             path,
             Frames(),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=[*_HEAVY, "Relu"],
+            op_types_to_quantize=[*_HEAVY, *_BETWEEN],
             per_channel=True,
             # Seven bits of weights: processors without VNNI add eight times eight bits in sixteen.
             reduce_range=True,

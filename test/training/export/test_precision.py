@@ -13,11 +13,13 @@ from conftest import make_drive, preprocessed
 from model_files import write_grey_difference_model
 from onnx import TensorProto, helper, numpy_helper
 
+from anomaly_detector.cli.main import main as robot_side
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.images.image import Image
 from anomaly_detector.images.preprocessing import WHOLE_FRAME, preprocess
 from anomaly_detector.model.detector import Detector
 from anomaly_detector.model.file import read_metadata
+from anomaly_detector.model.latents import LatentEncoder
 from anomaly_detector.recordings import open_source
 from training.cli.main import main
 from training.evaluation.precision import MAX_AUC_LOSS, StressFrames, write_variant
@@ -75,7 +77,6 @@ def test_variant_sees_as_much_and_says_what_it_is(
 def test_variant_that_sees_less_is_not_written(normal_drive: Path, tmp_path: Path) -> None:
     float32 = write_grey_difference_model(tmp_path / "float32.onnx")
     model = onnx.load(float32)
-    remove_normalized_score(model)
     blind = onnx.ModelProto()
     blind.CopyFrom(model)
     zero = numpy_helper.from_array(np.array(0.0, np.float32), "zero")
@@ -107,6 +108,39 @@ def test_variant_that_sees_less_is_not_written(normal_drive: Path, tmp_path: Pat
     write(model)
     areas = read_metadata(out).provenance["precision"]["mean_roc_auc"]
     assert areas["int8"] == areas["float32"] > 0.51
+
+
+def test_a_model_file_becomes_int8_with_its_mask_and_its_latents(
+    trained_model: Path, normal_drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    masked, out = tmp_path / "masked.onnx", tmp_path / "int8.onnx"
+    data = ["--data", str(normal_drive)]
+    square = ["--mask-polygon", "0,0,60,0,60,45,0,45"]
+    command = ["calibrate", "--model", str(trained_model), *data, "--out", str(masked), *square]
+    assert robot_side(command) == 0
+    assert export(masked, out, normal_drive) == 1
+    assert f"{masked} is a finished model: give --precision int8" in capsys.readouterr().err
+    assert not out.exists()
+    assert export(masked, out, normal_drive, "--precision", "int8") == 0
+    metadata = read_metadata(out)
+    assert metadata.name == "int8"
+    assert len(metadata.provenance["recalibrated"]) == 2
+    assert metadata.provenance["precision"]["type"] == "int8"
+    assert metadata.input_mask is not None
+    images = preprocessed(make_drive(3))
+    other = images.copy()
+    other[:, :30, :30] = 255 - other[:, :30, :30]
+    first, second = (Detector(out).score_batch(frames) for frames in (images, other))
+    np.testing.assert_array_equal(first.score, second.score)
+    assert not first.anomaly_map[:, :30, :30].any()
+    expected = LatentEncoder(masked).encode(images)
+    latents = LatentEncoder(out).encode(images)
+    for own, wanted in zip(latents, expected, strict=True):
+        assert np.corrcoef(own, wanted)[0, 1] > 0.99
+    again = tmp_path / "again.onnx"
+    assert export(out, again, normal_drive, "--precision", "int8") == 1
+    assert f"{out} is in int8 already" in capsys.readouterr().err
+    assert not again.exists()
 
 
 def test_int8_keeps_what_anomalies_stand_out_by(tmp_path: Path) -> None:
