@@ -241,7 +241,7 @@ def _from_folder(
     if "adapted" in metadata.provenance and not any(folder.path.glob("*.weights.h5")):
         raise AnomalyDetectorError(
             f"{folder.path} is of an adapted model, whose weights are in its model file alone: "
-            "export the folder of the training that it came from"
+            "give that file with --precision int8, or the folder of the training it came from"
         )
     kind = find_scorer(metadata.scorer)
     autoencoder: Autoencoder | None = None
