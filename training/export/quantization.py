@@ -8,8 +8,9 @@ Networks for Efficient Integer-Arithmetic-Only Inference"). On a CPU int8 may be
 
 Ranges from normal frames alone would cut off just what an anomaly stands out by: of the shipped
 model, every anomaly then got one and the same score, below its float32 threshold. So extreme frames
-go into the ranges too (:func:`range_images`). What an int8 network still sees is measured by
-:mod:`training.evaluation.precision`.
+go into the ranges too (:func:`range_images`). Rounded weights shift what a layer gives, and shifts
+add up from layer to layer, so the biases are corrected (:func:`correct_biases`). What an int8
+network still sees is measured by :mod:`training.evaluation.precision`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from numpy.typing import NDArray
 
 from anomaly_detector.errors import AnomalyDetectorError
 from anomaly_detector.model.masking import is_of_mask
+from anomaly_detector.model.session import session_options
+from anomaly_detector.ordered_pool import usable_cores
 
 MAX_RANGE_FRAMES = 256
 """Frames that the ranges of values for int8 come from; more change nothing."""
@@ -36,6 +39,7 @@ _HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 # ReLU6 is not part of it gets the range of values before the cut, which is far wider.
 _BETWEEN = ("Add", "Clip", "Concat", "Relu", "Resize")
 _BATCH = 16
+_CORRECTION_FRAMES = 64
 
 
 def core_nodes(graph: Any) -> list[str]:
@@ -113,7 +117,78 @@ def to_int8(model: Any, images: NDArray[np.uint8]) -> Any:
         quantised = onnx.load(path)
     quantised.ir_version = model.ir_version
     del quantised.metadata_props[:]
+    correct_biases(model, quantised, images[spread(len(images), _CORRECTION_FRAMES)])
     return quantised
+
+
+def correct_biases(model: Any, quantised: Any, images: NDArray[np.uint8]) -> None:
+    """Give each channel of each convolution the mean that it has in float32, by its bias, in place.
+
+    From front to back: the shifts of earlier layers change what later ones get (Nagel et al. 2019,
+    "Data-Free Quantization through Weight Equalization and Bias Correction", arXiv 1906.04721).
+
+    Args:
+        model: ``onnx.ModelProto`` in float32.
+        quantised: its copy in int8.
+        images: uint8 [N, H, W, 3], normal frames.
+    """
+    import onnx
+
+    makers = {name: node for node in model.graph.node for name in node.output}
+    dequantising = {
+        node.output[0]: node for node in quantised.graph.node if node.op_type == "DequantizeLinear"
+    }
+    constants = {item.name: item for item in quantised.graph.initializer}
+    convolutions = [
+        node
+        for node in quantised.graph.node
+        if node.op_type == "Conv" and len(node.input) > 2 and node.input[2] in dequantising
+    ]
+    outputs = [node.output[0] for node in convolutions]
+    # A ReLU became part of the convolution before it, which then has the name of its output.
+    before = [
+        makers[name].input[0] if makers[name].op_type in ("Clip", "Relu") else name
+        for name in outputs
+    ]
+    for node, name, wanted in zip(
+        convolutions, outputs, _channel_means(model, before, images), strict=True
+    ):
+        (mean,) = _channel_means(quantised, [name], images)
+        bias, scale = (constants[tensor] for tensor in dequantising[node.input[2]].input[:2])
+        steps = np.round((wanted - mean) / onnx.numpy_helper.to_array(scale))
+        corrected = (onnx.numpy_helper.to_array(bias) + steps).astype(np.int32)
+        bias.CopyFrom(onnx.numpy_helper.from_array(corrected, bias.name))
+
+
+def _channel_means(
+    model: Any, tensors: list[str], images: NDArray[np.uint8]
+) -> list[NDArray[np.float64]]:
+    """Return the mean of each channel of tensors [N, C, H, W] of a graph, float64 [C] each."""
+    import onnx
+    import onnxruntime
+
+    if not tensors:
+        return []
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.output[:]
+    kind = onnx.TensorProto.FLOAT
+    copy.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, kind, None) for name in tensors
+    )
+    session = onnxruntime.InferenceSession(
+        copy.SerializeToString(),
+        session_options(usable_cores()),
+        providers=["CPUExecutionProvider"],
+    )
+    sums = [
+        [
+            values.mean(axis=(2, 3), dtype=np.float64).sum(axis=0)
+            for values in session.run(tensors, {"image": part})
+        ]
+        for part in np.array_split(images, range(_BATCH, len(images), _BATCH))
+    ]
+    return [np.sum(parts, axis=0) / len(images) for parts in zip(*sums, strict=True)]
 
 
 def range_images(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
