@@ -23,6 +23,7 @@ from anomaly_detector.model.latents import LatentEncoder
 from anomaly_detector.recordings import open_source
 from training.cli.main import main
 from training.evaluation.precision import MAX_AUC_LOSS, StressFrames, write_variant
+from training.export import quantization
 from training.export.quantization import core_nodes, spread, to_int8
 
 
@@ -163,6 +164,56 @@ def test_int8_keeps_what_anomalies_stand_out_by(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.sign(got), np.sign(expected))
     assert len(set(got.tolist())) == len(got)  # not all at one ceiling
     np.testing.assert_allclose(got, expected, rtol=0.35)
+
+
+def relu6_model() -> Any:
+    """Return a model of two convolutions with a ReLU6 between them."""
+    generator = np.random.default_rng(0)
+    kernels = [generator.normal(size=(3, 3, 3, 3)).astype(np.float32) for _ in range(2)]
+    names = ("kernel1", "kernel2", "bias", "zero", "six")
+    values = (*kernels, np.ones(3, np.float32), np.float32(0), np.float32(6))
+    node = helper.make_node
+    graph = helper.make_graph(
+        [
+            node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+            node("Transpose", ["pixels"], ["planes"], perm=(0, 3, 1, 2)),
+            node("Conv", ["planes", "kernel1", "bias"], ["first"]),
+            node("Clip", ["first", "zero", "six"], ["cut"]),
+            node("Conv", ["cut", "kernel2", "bias"], ["second"]),
+            node("ReduceMean", ["second"], ["score"], axes=(1, 2, 3), keepdims=0),
+        ],
+        "relu6",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", 16, 16, 3])],
+        [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["N"])],
+        [
+            numpy_helper.from_array(np.asarray(value), name)
+            for name, value in zip(names, values, strict=True)
+        ],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_relu6_is_part_of_its_convolution_and_biases_keep_the_mean(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = relu6_model()
+    images = np.random.default_rng(1).integers(0, 256, (8, 16, 16, 3), np.uint8)
+
+    def scores(model: Any) -> Any:
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), providers=["CPUExecutionProvider"]
+        )
+        return session.run(["score"], {"image": images})[0]
+
+    corrected = to_int8(model, images)
+    # In float32 it would see a far wider range of values, and cost two conversions.
+    assert "Clip" not in {node.op_type for node in corrected.graph.node}
+    expected = scores(model)
+    np.testing.assert_allclose(scores(corrected), expected, rtol=0.1)
+    monkeypatch.setattr(quantization, "correct_biases", lambda *_: None)
+    plain = to_int8(model, images)
+    shifts = [abs((scores(each) - expected).mean()) for each in (corrected, plain)]
+    assert shifts[0] < 0.2 * shifts[1]
 
 
 def score_pair(model: Any, images: np.ndarray[Any, Any]) -> Any:
