@@ -169,7 +169,8 @@ def _images(arguments: argparse.Namespace, sources: Sequence[str], view: View) -
 def _from_model(arguments: argparse.Namespace) -> int:
     """Write an int8 copy of a finished model, which may have been adapted."""
     source = arguments.weights
-    if arguments.precision == "float32" or arguments.architecture or arguments.threshold:
+    unfit = (arguments.architecture, arguments.threshold)
+    if arguments.precision == "float32" or unfit != (None, None):
         raise AnomalyDetectorError(
             f"{source} is a finished model: give --precision int8, without --architecture and "
             "--threshold; python -m anomaly_detector calibrate gives it another threshold"

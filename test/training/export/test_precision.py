@@ -119,9 +119,10 @@ def test_a_model_file_becomes_int8_with_its_mask_and_its_latents(
     square = ["--mask-polygon", "0,0,60,0,60,45,0,45"]
     command = ["calibrate", "--model", str(trained_model), *data, "--out", str(masked), *square]
     assert robot_side(command) == 0
-    assert export(masked, out, normal_drive) == 1
-    assert f"{masked} is a finished model: give --precision int8" in capsys.readouterr().err
-    assert not out.exists()
+    for wrong in ([], ["--precision", "int8", "--threshold", "0"]):
+        assert export(masked, out, normal_drive, *wrong) == 1
+        assert f"{masked} is a finished model: give --precision int8" in capsys.readouterr().err
+        assert not out.exists()
     assert export(masked, out, normal_drive, "--precision", "int8") == 0
     metadata = read_metadata(out)
     assert metadata.name == "int8"
