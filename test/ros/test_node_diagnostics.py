@@ -148,7 +148,7 @@ def test_subscribers_that_cannot_be_served_are_named(client: RosClient) -> None:
     silent = SubscriptionEventCallbacks(use_default_callbacks=False)
     subscriptions = [
         client.node.create_subscription(
-            Float32, f"/well/anomaly_detector/{topic}", print, qos, event_callbacks=silent
+            Float32, f"/well/anomaly_detector/{topic}", lambda _: None, qos, event_callbacks=silent
         )
         for topic, qos in (("score", latched), ("alarm", QoSProfile(depth=1)))
     ]

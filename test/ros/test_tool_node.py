@@ -157,7 +157,7 @@ def test_subscriber_that_cannot_be_asked_is_not_waited_for() -> None:
     with tool_node("camera", "testing") as camera, tool_node("owner", "testing") as owner:
         # As the nodes of 'ros2 topic echo' are.
         echo = rclpy.create_node("echo", context=owner.context, start_parameter_services=False)
-        echo.create_subscription(Image, "/image", print, 1)
+        echo.create_subscription(Image, "/image", lambda _: None, 1)
         publisher = camera.create_publisher(Image, "/image", 1)
         deadline = time.monotonic() + DEADLINE_S
         # The subscription is found before the name of its node.
