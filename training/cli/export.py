@@ -212,7 +212,7 @@ def _write_int8(
     sources = [open_recording(source, arguments.topic) for source in arguments.data]
     before, own = write_variant(
         variant,
-        replace(metadata, threshold=threshold, calibration=calibration),
+        with_scorer_facts(replace(metadata, threshold=threshold, calibration=calibration)),
         arguments.out,
         float32=float32,
         frames=StressFrames(sources, metadata.view, arguments.stress_frames),

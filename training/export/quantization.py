@@ -122,7 +122,7 @@ def to_int8(model: Any, images: NDArray[np.uint8]) -> Any:
 
 
 def correct_biases(model: Any, quantised: Any, images: NDArray[np.uint8]) -> None:
-    """Give each channel of each convolution the mean that it has in float32, by its bias, in place.
+    """Correct the biases so that each convolution's channels keep their float32 means, in place.
 
     From front to back: the shifts of earlier layers change what later ones get (Nagel et al. 2019,
     "Data-Free Quantization through Weight Equalization and Bias Correction", arXiv 1906.04721).

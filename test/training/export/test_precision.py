@@ -25,6 +25,7 @@ from training.cli.main import main
 from training.evaluation.precision import MAX_AUC_LOSS, StressFrames, write_variant
 from training.export import quantization
 from training.export.quantization import core_nodes, spread, to_int8
+from training.scorers.registry import with_scorer_facts
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +129,7 @@ def test_a_model_file_becomes_int8_with_its_mask_and_its_latents(
     assert metadata.name == "int8"
     assert len(metadata.provenance["recalibrated"]) == 2
     assert metadata.provenance["precision"]["type"] == "int8"
+    assert metadata.map_scale == with_scorer_facts(metadata).map_scale
     assert metadata.input_mask is not None
     images = preprocessed(make_drive(3))
     other = images.copy()
@@ -149,7 +151,6 @@ def test_int8_keeps_what_anomalies_stand_out_by(tmp_path: Path) -> None:
     """Whatever the normal frames are like, strange ones score as high as in float32."""
     float32 = Path(__file__).parents[3] / "models" / "corridor.onnx"
     model = onnx.load(float32)
-    remove_normalized_score(model)
     generator = np.random.default_rng(0)
     normal = preprocessed(make_drive(20))
     strange = np.stack(
@@ -160,8 +161,8 @@ def test_int8_keeps_what_anomalies_stand_out_by(tmp_path: Path) -> None:
             normal[3][::-1],
         ]
     )
-    expected, _ = score_pair(model, strange)
-    got, _ = score_pair(to_int8(model, normal), strange)
+    expected = scores(model, strange)
+    got = scores(to_int8(model, normal), strange)
     np.testing.assert_array_equal(np.sign(got), np.sign(expected))
     assert len(set(got.tolist())) == len(got)  # not all at one ceiling
     np.testing.assert_allclose(got, expected, rtol=0.35)
@@ -200,42 +201,22 @@ def test_relu6_is_part_of_its_convolution_and_biases_keep_the_mean(
     model = relu6_model()
     images = np.random.default_rng(1).integers(0, 256, (8, 16, 16, 3), np.uint8)
 
-    def scores(model: Any) -> Any:
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), providers=["CPUExecutionProvider"]
-        )
-        return session.run(["score"], {"image": images})[0]
-
     corrected = to_int8(model, images)
     # In float32 it would see a far wider range of values, and cost two conversions.
     assert "Clip" not in {node.op_type for node in corrected.graph.node}
-    expected = scores(model)
-    np.testing.assert_allclose(scores(corrected), expected, rtol=0.1)
+    expected = scores(model, images)
+    np.testing.assert_allclose(scores(corrected, images), expected, rtol=0.1)
     monkeypatch.setattr(quantization, "correct_biases", lambda *_: None)
     plain = to_int8(model, images)
-    shifts = [abs((scores(each) - expected).mean()) for each in (corrected, plain)]
+    shifts = [abs((scores(each, images) - expected).mean()) for each in (corrected, plain)]
     assert shifts[0] < 0.2 * shifts[1]
 
 
-def score_pair(model: Any, images: np.ndarray[Any, Any]) -> Any:
+def scores(model: Any, images: np.ndarray[Any, Any]) -> Any:
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    return session.run(["score", "anomaly_map"], {"image": images})
-
-
-def remove_normalized_score(model: Any) -> None:
-    graph = model.graph
-    kept = [node for node in graph.node if not node.output[0].startswith("normalized_score")]
-    constants = [item for item in graph.initializer if not item.name.startswith(("nor", "cal"))]
-    outputs = [item for item in graph.output if item.name != "normalized_score"]
-    for items, wanted in (
-        (graph.node, kept),
-        (graph.initializer, constants),
-        (graph.output, outputs),
-    ):
-        del items[:]
-        items.extend(wanted)
+    return session.run(["score"], {"image": images})[0]
 
 
 @pytest.mark.parametrize(
